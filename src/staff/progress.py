@@ -1,0 +1,39 @@
+"""What library code may say while it works; `staff.cli.progress` draws it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Stage(Protocol):
+    """One stage under way."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Report `amount` more units done."""
+
+    def note(self, text: str) -> None:
+        """Report a fact worth a line, e.g. a halved batch."""
+
+
+class Progress(Protocol):
+    """Receives the stages of a run in order."""
+
+    def stage(self, name: str, *, total: int | None = None, unit: str = "rows"):  # noqa: ANN201
+        """Context manager that yields a `Stage`."""
+
+
+class _SilentStage:
+    def advance(self, amount: int = 1) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+class SilentProgress:
+    """The default of every library function: nothing is shown."""
+
+    @contextmanager
+    def stage(self, name: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Stage]:
+        """Yield a stage that says nothing."""
+        yield _SilentStage()

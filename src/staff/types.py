@@ -1,0 +1,147 @@
+"""The shared data types: frozen, slotted; their arrays are read-only.
+
+n samples, K regions, B batch, T tokens, v verified, m chosen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+Bools = NDArray[np.bool_]
+
+IGNORE = -100  # a label that is not in the loss
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array with writing switched off (a copy if it does not own its data)."""
+    array = array if array.flags.owndata else array.copy()
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `role` is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One usable training sample.
+
+    Either `messages`, or `prompt` and `response` (`prompt` is empty for plain text).
+    """
+
+    id: str
+    prompt: str = ""
+    response: str = ""
+    messages: tuple[Message, ...] = ()
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedExample:
+    """`input_ids [T]` and `labels [T]`, both int64; label -100 is not in the loss."""
+
+    id: str
+    input_ids: Ints
+    labels: Ints
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """Scores of n samples, one float64 column [n] a signal.
+
+    A row that was never scored has `known` False and NaN in every column: the
+    target's table is one whose `known` is mostly False.
+    """
+
+    ids: tuple[str, ...]
+    columns: Mapping[str, Floats]
+    known: Bools
+    scorer: str
+    model_hash: str
+    data_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """Equal-width score regions B_1..B_K of the pool (empty ones already gone).
+
+    of_row: int64 [n], region of each row in score order, -1 = cut.
+    edges: float64 [K, 2], lower and upper score edge of each region.
+    """
+
+    of_row: Ints
+    edges: Floats
+
+    @property
+    def count(self) -> int:
+        """K, the number of non-empty regions."""
+        return len(self.edges)
+
+    @property
+    def sizes(self) -> Ints:
+        """|B_i|, int64 [K]."""
+        return np.bincount(self.of_row[self.of_row >= 0], minlength=self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What the target says of the small model's scores.
+
+    rows: int64 [v], the rows scored on the target, sorted.
+    ratio: float64 [K], V_i; NaN where a region was not verified.
+    count: int64 [K], |B_i*|.
+    interval: float64 [K, 2], 95 % interval of V_i (NaN where unverified).
+    flagged: bool [K], a zero or non-finite sum was replaced by ratio 1.
+    """
+
+    rows: Ints
+    ratio: Floats
+    count: Ints
+    interval: Floats
+    flagged: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """count: int64 [K], m_i of each region; total: m, top-up included."""
+
+    count: Ints
+    total: int
+
+    @property
+    def top_up(self) -> int:
+        """How many samples saturated regions and rounding leave to the random fill."""
+        return self.total - int(self.count.sum())
+
+
+REASONS = ("over-budget", "budget", "top-up", "cut")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A coreset.
+
+    rows: int64 [m], sorted and unique.
+    reason: int8 [n], index into REASONS; a chosen cut row (total larger than the
+        pool) is "top-up".
+    """
+
+    rows: Ints
+    reason: NDArray[np.int8]
+    method: str
+    regions: Regions | None = None
+    verification: Verification | None = None
+    budget: Budget | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
