@@ -193,7 +193,8 @@ def write_card(out: Path, results: dict, hashes: dict[str, str], unique_tokens: 
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {size} | {r['parameters']:,} | {r['tokens']:,} | {r['held_out_loss']:.4f} | {r['seconds']} |"
+        f"| {size} | {r['parameters']:,} | {r['tokens']:,} | {r['held_out_loss']:.4f} "
+        f"| {r['seconds']} |"
         for size, r in results.items()
     ]
     if len(results) == 2:
@@ -201,7 +202,8 @@ def write_card(out: Path, results: dict, hashes: dict[str, str], unique_tokens: 
         lines += ["", f"Held-out loss of the target is {gap:.1%} below the small's."]
     lines += [
         "",
-        f"Packed rows of {SEQUENCE} tokens, {BATCH} a batch, AdamW, cosine to a tenth, seed {seed};",
+        f"Packed rows of {SEQUENCE} tokens, {BATCH} a batch, AdamW, cosine to a tenth,",
+        f"seed {seed};",
         f"{unique_tokens:,} unique training tokens; 2.3 % of the documents (by hash) held out.",
         "A quarter of the documents is in the tokenizer's chat form, the rest is",
         "`<|bos|>prompt\\nresponse<|eos|>`. Weights are bf16 safetensors.",

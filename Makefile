@@ -1,0 +1,52 @@
+# make install | demo | test | test-slow | check | dist | family DATA=dir | benchmark-scoring
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export HF_HUB_OFFLINE = 1
+
+.PHONY: install demo test test-slow lint check dist family benchmark-scoring benchmark-memory clean
+
+install: $(VENV)/.installed
+
+# Reinstalled whenever the metadata or the constraints change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "staff needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/staff demo --out runs/demo
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+# A wheel, installed in a fresh environment outside the tree, and the demo from it.
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build --quiet --wheel --sdist
+	$(BIN)/python tools/try_wheel.py dist/*.whl
+
+family: install
+	@test -n "$(DATA)" || { echo "make family DATA=dir: a folder with medquad/, gsm8k/ and clinc150/"; exit 1; }
+	$(BIN)/python tools/pretrain_family.py --data $(DATA) --out src/staff/assets/family
+
+benchmark-scoring: install
+	$(BIN)/python benchmarks/scoring.py --write
+
+benchmark-memory: install
+	$(BIN)/python benchmarks/memory.py
+
+clean:
+	rm -rf $(VENV) dist build runs .pytest_cache .mypy_cache .ruff_cache
