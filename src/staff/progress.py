@@ -18,7 +18,7 @@ class Stage(Protocol):
 class Progress(Protocol):
     """Receives the stages of a run in order."""
 
-    def stage(self, name: str, *, total: int | None = None, unit: str = "rows"):  # noqa: ANN201
+    def stage(self, name: str, *, total: int | None = None, unit: str = "rows"):
         """Context manager that yields a `Stage`."""
 
 

@@ -24,14 +24,16 @@ def stream_seed(seed: int, stream: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def keys_of_ids(ids: Iterable[str]) -> NDArray[np.uint64]:
-    """One uint64 key [n] per id: the first 8 bytes of its BLAKE2b hash.
+def keys_of_ids(ids: Iterable[str], seed: int = 0) -> NDArray[np.uint64]:
+    """One uint64 key [n] per id: the first 8 bytes of its BLAKE2b hash, salted with the seed.
 
     >>> keys_of_ids(["a", "b"]).dtype
     dtype('uint64')
     """
+    salt = stream_seed(seed, "keys").to_bytes(8, "little")
     digests = b"".join(
-        hashlib.blake2b(i.encode("utf-8", "surrogatepass"), digest_size=8).digest() for i in ids
+        hashlib.blake2b(i.encode("utf-8", "surrogatepass"), digest_size=8, salt=salt).digest()
+        for i in ids
     )
     return np.frombuffer(digests, dtype="<u8").astype(UINT64)
 

@@ -1,0 +1,110 @@
+"""What the selectors accept: checked once here, assumed everywhere else."""
+
+import math
+import operator
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from staff.errors import ConfigError, DataError, unknown_name
+from staff.types import Floats, Keys
+
+
+def as_scores(scores: ArrayLike, *, name: str = "scores") -> Floats:
+    """Return the scores as float64 [n], all finite.
+
+    Raises DataError for no scores, another shape, values that are not numbers, and
+    for NaN or infinity, naming how many and the first rows.
+    """
+    try:
+        array = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError) as problem:
+        raise DataError(f"{name} must be numbers, one a row: {problem}") from None
+    if array.ndim != 1 or len(array) == 0:
+        raise DataError(
+            f"{name} must be one number a row, at least one row; got shape {array.shape}"
+        )
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        first = ", ".join(f"row {row} is {array[row]}" for row in bad[:5].tolist())
+        raise DataError(
+            f"{len(bad)} of {len(array)} {name} are not finite ({first}{', …' * (len(bad) > 5)}).\n"
+            "Score these rows again or leave them out."
+        )
+    return array
+
+
+def as_keys(keys: ArrayLike | None, n: int) -> Keys:
+    """Return one uint64 key a row [n]; without keys, the row's position.
+
+    Raises DataError for keys that are not integers or not n of them.
+    """
+    if keys is None:
+        return np.arange(n, dtype=np.uint64)
+    array = np.asarray(keys)
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        raise DataError(
+            f"keys must be {n} integers, one a row; got shape {array.shape} of {array.dtype}.\n"
+            "staff.rng.keys_of_ids makes them from ids."
+        )
+    return array.astype(np.uint64, copy=False)
+
+
+def check_total(total: int, n: int) -> int:
+    """Return the number of rows to choose, an int in [1, n]; ConfigError otherwise."""
+    try:
+        count = operator.index(total)
+    except TypeError:
+        raise ConfigError(f"total must be a whole number of rows; got {total!r}") from None
+    if not 1 <= count <= n:
+        raise ConfigError(f"total must be between 1 and {n}, the number of rows; got {count}")
+    return count
+
+
+def check_at_least_one(name: str, value: int) -> int:
+    """Return a whole number ≥ 1; ConfigError otherwise."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name} must be a whole number; got {value!r}") from None
+    if count < 1:
+        raise ConfigError(f"{name} must be at least 1; got {count}")
+    return count
+
+
+def check_known(kind: str, name: str, valid: Iterable[str]) -> None:
+    """Raise ConfigError naming the nearest valid name if `name` is not one of `valid`."""
+    valid = tuple(valid)
+    if name not in valid:
+        raise ConfigError(unknown_name(kind, str(name), valid))
+
+
+def check_cut(cut: float | str | Decimal) -> None:
+    """Raise ConfigError if the fraction cut is not in [0, 1)."""
+    try:
+        in_range = 0 <= float(cut) < 1
+    except (TypeError, ValueError):
+        in_range = False
+    if not in_range:
+        raise ConfigError(f"cut must be at least 0 and below 1; got {cut}")
+
+
+def count_of(fraction: float | str | Decimal, n: int) -> int:
+    """⌊fraction·n⌋ with the fraction read as the decimal it is written as.
+
+    In binary, 0.29·100 is 28.999…; here it is 29. Raises ConfigError if `fraction`
+    is not a finite number.
+
+    >>> int(0.29 * 100), count_of(0.29, 100)
+    (28, 29)
+    """
+    try:
+        decimal = Decimal(str(fraction))
+    except InvalidOperation:
+        raise ConfigError(f"a fraction must be a number; got {fraction!r}") from None
+    if not decimal.is_finite():
+        raise ConfigError(f"a fraction must be a finite number; got {fraction!r}")
+    return math.floor(Fraction(decimal) * n)

@@ -1,0 +1,65 @@
+"""Cut and stratify: the pool and its regions B_1..B_K (steps 3 and 4 of docs/method.md)."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from staff.selectors.arguments import as_keys, as_scores, check_at_least_one, check_cut, count_of
+from staff.selectors.order import hardest
+from staff.types import Floats, Ints, Regions, read_only
+
+
+def stratify(
+    scores: ArrayLike, *, regions: int = 50, cut: float = 0.1, keys: ArrayLike | None = None
+) -> Regions:
+    """Divide the pool into regions of equal width in score.
+
+    The ⌊cut·n⌋ highest scores are cut first as likely noise and label errors (the
+    method's released code; β of CCS). The rest, the pool, is divided between its
+    lowest and highest score into `regions` intervals of equal width, upper edge
+    included (the first has its lower edge too). Empty ones vanish. Every row of the
+    pool lands in exactly one region, rounding or not; constant scores make one region.
+
+    scores: [n], finite. cut: in [0, 1). keys: [n] distinct integers that say which of
+    equal scores is cut first (smaller first); the row's position if not given.
+
+    Raises DataError for unusable scores or keys, ConfigError for unusable settings.
+
+    >>> stratify([0.0, 1.0, 2.0, 10.0], regions=5, cut=0.0).of_row
+    array([0, 0, 0, 1])
+    """
+    scores = as_scores(scores)
+    n = len(scores)
+    keys = as_keys(keys, n)
+    regions = check_at_least_one("regions", regions)
+    check_cut(cut)
+
+    in_pool = np.ones(n, dtype=np.bool_)
+    in_pool[hardest(scores, keys, count_of(cut, n))] = False
+    pool = scores[in_pool]
+    edges = _equal_width(float(pool.min()), float(pool.max()), regions)  # [regions + 1]
+    # The last upper edge is the pool's maximum itself, so no score lies beyond it.
+    interval = np.searchsorted(edges[1:], pool, side="left")
+
+    occupied = np.bincount(interval, minlength=regions) > 0
+    number = np.cumsum(occupied) - 1  # interval -> region, empty intervals skipped
+    of_row = np.full(n, -1, dtype=np.int64)
+    of_row[in_pool] = number[interval]
+    kept_edges = np.stack([edges[:-1], edges[1:]], axis=1)[occupied]  # [K, 2]
+    return Regions(of_row=read_only(of_row), edges=read_only(kept_edges))
+
+
+def members(regions: Regions) -> list[Ints]:
+    """Rows of each region, K arrays of int64, ascending."""
+    # Sorting 16-bit numbers stably is a radix sort: ten times faster at 10^7 rows.
+    small = regions.count < np.iinfo(np.int16).max
+    order = np.argsort(regions.of_row.astype(np.int16 if small else np.int64), kind="stable")
+    ends = np.cumsum(regions.sizes)
+    in_pool = order[len(order) - int(ends[-1]) :]  # the cut rows, -1, come first
+    return np.split(in_pool, ends[:-1])
+
+
+def _equal_width(lower: float, upper: float, count: int) -> Floats:
+    """Edges [count + 1] from `lower` to `upper`, both exact."""
+    if np.isfinite(upper - lower):
+        return np.linspace(lower, upper, count + 1)
+    return 2 * np.linspace(lower / 2, upper / 2, count + 1)  # the range exceeds float64

@@ -1,0 +1,158 @@
+"""STAFF, speculative coreset selection (Zhang et al., ICLR 2025): steps 3 to 8."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from math import fsum
+from numbers import Integral
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from staff.errors import ConfigError
+from staff.selectors.arguments import (
+    as_keys,
+    as_scores,
+    check_known,
+    check_total,
+    count_of,
+)
+from staff.selectors.budgets import ALLOCATIONS, allocate
+from staff.selectors.draw import WITHIN, draw
+from staff.selectors.regions import stratify
+from staff.selectors.released import minmax, over_all_rows, running_sum
+from staff.selectors.verification import choose_rows, weigh
+from staff.types import Ints, Selection
+
+Verify = Callable[[Ints], ArrayLike]  # rows [v] -> the target's scores [v]
+
+PRESETS: dict[str, dict[str, str | float]] = {
+    "released": {"allocation": "shares", "within": "hardest", "cut": 0.1},
+    "paper": {"allocation": "paper", "within": "random", "cut": 0.0},
+}
+
+
+@overload
+def select_staff(
+    *,
+    scores: ArrayLike,
+    total: int,
+    verify: Verify,
+    seed: int = ...,
+    keys: ArrayLike | None = ...,
+    candidates: ArrayLike | None = ...,
+    regions: int = ...,
+    verify_per_region: int = ...,
+    cut: float = ...,
+    allocation: str = ...,
+    within: str = ...,
+    normalise: str = ...,
+) -> Selection: ...
+@overload
+def select_staff(
+    *,
+    scores: ArrayLike,
+    total: Sequence[int],
+    verify: Verify,
+    seed: int = ...,
+    keys: ArrayLike | None = ...,
+    candidates: ArrayLike | None = ...,
+    regions: int = ...,
+    verify_per_region: int = ...,
+    cut: float = ...,
+    allocation: str = ...,
+    within: str = ...,
+    normalise: str = ...,
+) -> tuple[Selection, ...]: ...
+def select_staff(
+    *,
+    scores: ArrayLike,
+    total: int | Sequence[int],
+    verify: Verify,
+    seed: int = 0,
+    keys: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    regions: int = 50,
+    verify_per_region: int = 10,
+    cut: float = 0.1,
+    allocation: str = "shares",
+    within: str = "hardest",
+    normalise: str = "none",
+) -> Selection | tuple[Selection, ...]:
+    """Choose coresets by the small model's scores, checked on the target.
+
+    scores: [n], the small model's effort scores S_d^s, finite.
+    total: m, or several: one verification serves them all, and a tuple comes back.
+    verify: takes rows int64 [v], sorted, and returns the target's scores [v] of them. It is
+        called once at most, with v ≤ verify_per_region·regions rows (not at all if no
+        region has more than `verify_per_region` rows).
+    keys: [n] distinct integers, one a row (`staff.rng.keys_of_ids`), for ties and random
+        draws: then the order of the input does not matter. Positions if not given.
+    candidates: bool [n], the rows `verify` may be asked for; all if not given. For selecting
+        again from target scores that are already there.
+    regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped.
+    allocation, within: "shares" or "paper"; "hardest" or "random" (`PRESETS`).
+    normalise: "minmax" is there to compare with the released code and scores *all* rows
+        on the target.
+
+    Everything is checked before `verify` is called. Raises DataError for unusable scores
+    or keys, ConfigError for unusable settings.
+
+    >>> small = np.arange(100.0)
+    >>> coreset = select_staff(
+    ...     scores=small, total=20, verify=lambda rows: 2 * small[rows], regions=5
+    ... )
+    >>> len(coreset.rows), len(coreset.verification.rows), coreset.budget.count.tolist()
+    (20, 50, [4, 4, 4, 4, 4])
+    """
+    scores = as_scores(scores)
+    n = len(scores)
+    keys = as_keys(keys, n)
+    totals = _check_totals(total, n)
+    check_known("allocation", allocation, ALLOCATIONS)
+    check_known("within", within, WITHIN)
+    check_known("normalise", normalise, ("minmax", "none"))
+    add: Callable[[Iterable[float]], float] = fsum
+    if normalise == "minmax":
+        scores, verify, add = minmax(scores), over_all_rows(verify, n), running_sum
+
+    pool = stratify(scores, regions=regions, cut=cut, keys=keys)
+    rows = choose_rows(pool, per_region=verify_per_region, seed=seed, keys=keys, among=candidates)
+    target = verify(rows) if len(rows) else np.empty(0)
+    ratios = weigh(scores[rows], target, rows, pool, add=add)
+    budgets = [allocate(pool, ratios, total=m, allocation=allocation) for m in totals]
+    drawn = [draw(scores, pool, m_i, within=within, seed=seed, keys=keys) for m_i in budgets]
+
+    coresets = tuple(replace(coreset, verification=ratios) for coreset in drawn)
+    return coresets[0] if isinstance(total, Integral) else coresets
+
+
+def total_of(keep: float | str | Decimal, n: int) -> int:
+    """m = ⌊keep·n⌋, `keep` read as the decimal it is written as: 0.29 of 100 is 29.
+
+    Raises ConfigError for a fraction outside (0, 1] and for one that keeps no row.
+
+    >>> total_of(0.29, 100)
+    29
+    """
+    try:
+        in_range = 0 < Decimal(str(keep)) <= 1
+    except ArithmeticError:  # not a number
+        in_range = False
+    if not in_range:
+        raise ConfigError(f"keep must be above 0 and at most 1; got {keep}")
+    total = count_of(keep, n)
+    if total == 0:
+        raise ConfigError(f"keep {keep} of {n} rows is less than one row; keep more")
+    return total
+
+
+def _check_totals(total: int | Sequence[int], n: int) -> list[int]:
+    try:
+        totals = [total] if isinstance(total, Integral) else list(total)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError(f"total must be a whole number of rows; got {total!r}") from None
+    if not totals:
+        raise ConfigError("total is an empty list; give at least one number of rows")
+    return [check_total(m, n) for m in totals]  # type: ignore[arg-type]

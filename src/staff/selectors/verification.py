@@ -1,0 +1,150 @@
+"""Verify: which rows the target scores, and what it says (step 5 of docs/method.md)."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from staff.errors import DataError
+from staff.rng import priorities
+from staff.selectors.arguments import as_keys, check_at_least_one
+from staff.selectors.order import smallest
+from staff.selectors.regions import members
+from staff.types import Floats, Ints, Regions, Verification, read_only
+
+
+def choose_rows(
+    regions: Regions,
+    *,
+    per_region: int = 10,
+    seed: int = 0,
+    keys: ArrayLike | None = None,
+    among: ArrayLike | None = None,
+) -> Ints:
+    """Draw B_i*: b_v = `per_region` random rows of every region with more than b_v.
+
+    Returns int64 [v], sorted, v ≤ b_v·K. A region of b_v rows or fewer is not verified.
+    The draw has its own stream, so b_v never changes what is drawn into the coreset,
+    and a larger b_v adds rows to those of a smaller one within a region.
+
+    among: bool [n], the rows that may be drawn (all if not given): those whose target
+    score is already known. A region with none of them is not verified.
+    """
+    keys = as_keys(keys, len(regions.of_row))
+    allowed = np.ones(len(keys), np.bool_) if among is None else np.asarray(among, np.bool_)
+    per_region = check_at_least_one("verify per region", per_region)
+    drawn = [np.empty(0, dtype=np.int64)]
+    for rows in members(regions):
+        if len(rows) > per_region:
+            rows = rows[allowed[rows]]
+            drawn.append(rows[smallest(priorities(keys[rows], seed, "verify"), per_region)])
+    return read_only(np.sort(np.concatenate(drawn)))
+
+
+def weigh(
+    small: ArrayLike,
+    target: ArrayLike,
+    rows: ArrayLike,
+    regions: Regions,
+    *,
+    add: Callable[[Iterable[float]], float] = math.fsum,
+) -> Verification:
+    """Compare the target's scores with the small model's, region by region.
+
+    V_i = Σ_{d∈B_i*} S_d^t / Σ_{d∈B_i*} S_d^s (Zhang et al., ICLR 2025), from raw
+    norms: the shares of step 6 do not change when either model's scores are rescaled.
+
+    small, target: [v], both models' scores of `rows` [v]. add: how sums are taken; the
+    default rounds once, so the order of the rows cannot matter.
+
+    A sum that is not finite and positive gives ratio 1, flagged. Raises DataError
+    if the three differ in length or a row was cut.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    small = np.asarray(small, dtype=np.float64)
+    target = np.asarray(target, dtype=np.float64)
+    if not small.shape == target.shape == rows.shape or rows.ndim != 1:
+        raise DataError(
+            f"verification needs one score a row from both models; got {rows.shape} rows, "
+            f"{small.shape} scores of the small model and {target.shape} of the target"
+        )
+    order = np.argsort(rows, kind="stable")
+    rows, small, target = rows[order], small[order], target[order]
+    region = regions.of_row[rows]  # [v]
+    if np.any(region < 0):
+        raise DataError(f"row {rows[region < 0][0]} was cut and is in no region to verify")
+
+    K, sizes = regions.count, regions.sizes
+    ratio = np.full(K, np.nan)
+    interval = np.full((K, 2), np.nan)
+    flagged = np.zeros(K, dtype=np.bool_)
+    count = np.bincount(region, minlength=K)
+    by_region = np.split(np.argsort(region, kind="stable"), np.cumsum(count)[:-1])
+    for i in np.flatnonzero(count):
+        s, t = small[by_region[i]], target[by_region[i]]
+        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+            ratio[i] = np.float64(_sum(t, add)) / np.float64(_sum(s, add))
+        flagged[i] = not 0 < ratio[i] < math.inf
+        if flagged[i]:
+            ratio[i] = 1.0
+        else:
+            interval[i] = _interval(s, t, float(ratio[i]), size=int(sizes[i]))
+    return Verification(
+        rows=read_only(rows),
+        ratio=read_only(ratio),
+        count=read_only(count),
+        interval=read_only(interval),
+        flagged=read_only(flagged),
+    )
+
+
+def _sum(values: Floats, add: Callable[[Iterable[float]], float]) -> float:
+    """The sum; NaN unless it is finite and positive."""
+    if not np.all(np.isfinite(values)):
+        return math.nan
+    try:
+        total = float(add(values))
+    except OverflowError:  # math.fsum beyond the largest float64
+        return math.nan
+    return total if 0 < total < math.inf else math.nan
+
+
+def _interval(small: Floats, target: Floats, ratio: float, *, size: int) -> tuple[float, float]:
+    """95 % interval of a ratio estimator (delta method), NaN from one row.
+
+    For b of the region's N rows, drawn without replacement, with T = Σt and S = Σs:
+    Var V ≈ V²·(1 − b/N)·b/(b − 1)·Σ(t/T − s/S)² (Cochran, Sampling Techniques, chapter 6,
+    divided through by T), and Student's t at b − 1 degrees of freedom because b is
+    small. A ratio of norms is not negative, so neither is the lower end.
+    """
+    b = len(small)
+    if b < 2:
+        return math.nan, math.nan
+    residual = target / math.fsum(target) - small / math.fsum(small)  # V·s/T is s/S
+    variance = (1 - b / size) * b / (b - 1) * math.fsum(residual**2)
+    reach = ratio * student_95(b - 1) * math.sqrt(variance)
+    return max(0.0, ratio - reach), ratio + reach
+
+
+def student_95(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t, within 0.2 %.
+
+    Closed forms at 1 and 2 degrees of freedom, the normal quantile with Fisher and
+    Cornish's correction elsewhere (Abramowitz and Stegun, 26.7.5).
+
+    >>> round(student_95(9), 3)
+    2.262
+    """
+    if freedom == 1:
+        return math.tan(0.475 * math.pi)
+    if freedom == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    z = 1.959963984540054
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))

@@ -1,0 +1,149 @@
+"""Why a row was or was not chosen, in plain words."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from staff.errors import ConfigError
+from staff.rng import priorities
+from staff.selectors.arguments import as_keys, as_scores
+from staff.selectors.draw import BUDGET, TOP_UP
+from staff.selectors.order import place
+from staff.types import Budget, Floats, Keys, Regions, Selection, Verification
+
+
+def explain(
+    row: int,
+    *,
+    scores: ArrayLike,
+    selection: Selection,
+    keys: ArrayLike | None = None,
+    name: str | None = None,
+) -> tuple[str, ...]:
+    """Explain one row's fate, one sentence a fact.
+
+    scores: [n], the small model's. keys: [n], those the selection was made with.
+    selection: with its regions, verification and budget, as `select_staff` returns it,
+    and `details` "within" and "seed". One rebuilt from a stored run will do.
+    name: what to call the row, e.g. its id.
+
+    Raises ConfigError for a row outside [0, n).
+    """
+    scores = as_scores(scores)
+    keys = as_keys(keys, len(scores))
+    if not 0 <= row < len(scores):
+        raise ConfigError(f"there is no row {row}: rows go from 0 to {len(scores) - 1}")
+    chosen = selection.reason[row] in (BUDGET, TOP_UP)
+    subject = name or f"Row {row}"
+    verdict = f"{subject} is {'' if chosen else 'not '}in the coreset of {len(selection.rows)} rows"
+    regions, verification, budget = selection.regions, selection.verification, selection.budget
+    if regions is None or verification is None or budget is None:
+        return (f"{verdict}: that was drawn by the method {selection.method!r}.",)
+
+    score = (
+        f"Its score on the small model is {scores[row]:.4g}, number {place(scores, keys, row)} "
+        f"of {len(scores)} from the hardest."
+    )
+    i = int(regions.of_row[row])
+    if i < 0:
+        return (f"{verdict}.", score, _cut_sentence(regions, budget, chosen))
+    return (
+        f"{verdict}.",
+        score,
+        _region_sentence(regions, verification, i, row),
+        _ratio_sentence(verification, i),
+        _budget_sentence(regions, verification, budget, i),
+        *_place_sentences(row, scores, keys, selection, regions, budget, i),
+    )
+
+
+def _cut_sentence(regions: Regions, budget: Budget, chosen: bool) -> str:
+    cut = int(np.count_nonzero(regions.of_row < 0))
+    why = f"It is one of the {cut} highest scores, which are cut as likely noise or label errors"
+    if chosen:
+        return (
+            f"{why}, but all {len(regions.of_row) - cut} other rows were taken and did not fill "
+            f"the coreset of {budget.total}: the rest are the lowest-scored of the cut rows."
+        )
+    return f"{why}."
+
+
+def _region_sentence(regions: Regions, verification: Verification, i: int, row: int) -> str:
+    lower, upper = regions.edges[i]
+    words = (
+        f"It is in region {i + 1} of {regions.count}, easiest first (scores {lower:.4g} to "
+        f"{upper:.4g}), which has {_rows(int(regions.sizes[i]))}"
+    )
+    count = int(verification.count[i])
+    if count == 0:
+        return f"{words}."
+    itself = ", this one among them" if row in verification.rows else ""
+    return f"{words}; {count} of them were scored on the target{itself}."
+
+
+def _ratio_sentence(verification: Verification, i: int) -> str:
+    ratio = verification.ratio
+    if np.isnan(ratio[i]):
+        return "The region is too small to be verified on the target."
+    if verification.flagged[i]:
+        return (
+            "The verified scores do not add up to finite, positive sums, "
+            "so the region's ratio is taken as 1."
+        )
+    low, high = verification.interval[i]
+    spread = "" if np.isnan(low) else f" (95 % interval {low:.3g} to {high:.3g})"
+    mean = float(np.nanmean(ratio))
+    # The ratio's own size says nothing: the two models' norms differ in scale.
+    return (
+        f"The target's scores there are {ratio[i]:.3g} times the small model's{spread}; "
+        f"the mean over the verified regions is {mean:.3g}, so to the target the region is "
+        f"{_compared(float(ratio[i]) / mean)}."
+    )
+
+
+def _compared(relative: float) -> str:
+    if abs(relative - 1) < 0.02:
+        return "about as hard as the small model says"
+    word = "harder" if relative > 1 else "easier"
+    return f"{word} than the small model says, and its share {relative:.2f} times the usual"
+
+
+def _budget_sentence(regions: Regions, verification: Verification, budget: Budget, i: int) -> str:
+    by = "equal shares" if np.isnan(verification.ratio[i]) else "that ratio"
+    m_i, size = int(budget.count[i]), int(regions.sizes[i])
+    if budget.total > regions.sizes.sum():
+        return f"The coreset is larger than the pool, so all {_rows(size)} of the region are taken."
+    return f"By {by}, the region's budget is {m_i} of its {_rows(size)}."
+
+
+def _place_sentences(
+    row: int,
+    scores: Floats,
+    keys: Keys,
+    selection: Selection,
+    regions: Regions,
+    budget: Budget,
+    i: int,
+) -> tuple[str, ...]:
+    members = np.flatnonzero(regions.of_row == i)
+    position = int(np.searchsorted(members, row))
+    size = len(members)
+    if selection.details.get("within", "hardest") == "hardest":
+        order, number = "from the hardest", place(scores[members], keys[members], position)
+    else:
+        drawn = priorities(keys[members], int(selection.details.get("seed", 0)), "draw")
+        order, number = "in its random order", 1 + int(np.count_nonzero(drawn < drawn[position]))
+    within = f"Within the region it is number {number} of {size} {order}"
+    reason = selection.reason[row]
+    if reason == BUDGET:
+        return (f"{within}, inside the budget.",)
+    outside = f"{within}, outside the budget."
+    if budget.top_up == 0:
+        return (outside,)
+    places = "1 place" if budget.top_up == 1 else f"{budget.top_up} places"
+    drawn_too = "this row was drawn" if reason == TOP_UP else "this row was not drawn"
+    left = f"Full regions and rounding left {places}, filled at random from the rest of the pool"
+    return outside, f"{left}: {drawn_too}."
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"

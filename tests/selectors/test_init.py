@@ -1,0 +1,24 @@
+import subprocess
+import sys
+
+import pytest
+
+from staff.errors import ConfigError
+from staff.selectors import SELECTORS, needs
+
+
+def test_importing_the_selectors_imports_no_model_library():
+    code = (
+        "import sys, staff.selectors; "
+        "print([m for m in ('torch', 'transformers', 'datasets', 'scipy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_needs():
+    assert needs("staff") == {"scores", "verify"}
+    assert needs("random") == set()
+    assert set(SELECTORS) == {"random", "staff"}
+    with pytest.raises(ConfigError, match="unknown selector 'staf'; did you mean 'staff'"):
+        needs("staf")

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from staff.errors import ConfigError
+from staff.selectors import explain, select_random, select_staff
+from staff.types import REASONS
+
+
+@pytest.fixture
+def scores():
+    return np.concatenate([np.linspace(1, 2, 50), np.linspace(9, 10, 50)])
+
+
+def select(scores, **options):
+    target = scores * np.where(scores < 5, 3.0, 1.0)
+    options = {"total": 40, "regions": 2, "cut": 0.0} | options
+    return select_staff(scores=scores, verify=lambda r: target[r], **options)
+
+
+def test_a_chosen_row(scores):
+    sentences = explain(49, scores=scores, selection=select(scores), name="id-49")
+    assert sentences[0] == "id-49 is in the coreset of 40 rows."
+    assert sentences[1] == ("Its score on the small model is 2, number 51 of 100 from the hardest.")
+    assert sentences[2].startswith(
+        "It is in region 1 of 2, easiest first (scores 1 to 5.5), which has 50 rows; 10 of them"
+    )
+    # Ratios 3 and 1: mean 2, so 1.5 times the usual.
+    assert sentences[3] == (
+        "The target's scores there are 3 times the small model's (95 % interval 3 to 3); the mean "
+        "over the verified regions is 2, so to the target the region is harder than the small "
+        "model says, and its share 1.50 times the usual."
+    )
+    assert sentences[4] == "By that ratio, the region's budget is 30 of its 50 rows."
+    assert sentences[5] == (
+        "Within the region it is number 1 of 50 from the hardest, inside the budget."
+    )
+    assert len(sentences) == 6
+
+
+def test_a_row_over_budget(scores):
+    sentences = explain(0, scores=scores, selection=select(scores))
+    assert sentences[0] == "Row 0 is not in the coreset of 40 rows."
+    assert sentences[-1] == (
+        "Within the region it is number 50 of 50 from the hardest, outside the budget."
+    )
+
+
+def test_a_cut_row(scores):
+    sentences = explain(99, scores=scores, selection=select(scores, cut=0.1))
+    assert sentences[-1] == (
+        "It is one of the 10 highest scores, which are cut as likely noise or label errors."
+    )
+    taken = explain(90, scores=scores, selection=select(scores, cut=0.1, total=95))
+    assert taken[0] == "Row 90 is in the coreset of 95 rows."
+    assert "all 90 other rows were taken and did not fill the coreset of 95" in taken[-1]
+    in_pool = explain(0, scores=scores, selection=select(scores, cut=0.1, total=95))
+    assert "The coreset is larger than the pool, so all 50 rows" in in_pool[4]
+
+
+def test_top_up(scores):
+    coreset = select(scores, allocation="paper", total=41)
+    assert coreset.budget.top_up > 0
+    drawn = np.flatnonzero(coreset.reason == REASONS.index("top-up"))[0]
+    assert explain(drawn, scores=scores, selection=coreset)[-1].endswith("this row was drawn.")
+    left = np.flatnonzero(coreset.reason == REASONS.index("over-budget"))[0]
+    assert explain(left, scores=scores, selection=coreset)[-1].endswith("this row was not drawn.")
+
+
+def test_unverified_and_flagged_regions(scores):
+    unverified = explain(0, scores=scores, selection=select(scores, verify_per_region=50))
+    assert unverified[3] == "The region is too small to be verified on the target."
+    assert unverified[4].startswith("By equal shares, the region's budget is 20")
+    flagged = select_staff(
+        scores=scores, total=40, regions=2, cut=0.0, verify=lambda rows: np.zeros(len(rows))
+    )
+    assert "ratio is taken as 1" in explain(0, scores=scores, selection=flagged)[3]
+
+
+def test_random_within_counts_in_its_own_order(scores):
+    coreset = select(scores, within="random", seed=5)
+    for row in range(50):
+        last = explain(row, scores=scores, selection=coreset)[5]
+        number = int(last.split("number ")[1].split(" of")[0])
+        assert (number <= 30) == (coreset.reason[row] == REASONS.index("budget"))
+        assert "in its random order" in last
+
+
+@pytest.mark.parametrize("within", ["hardest", "random"])
+@pytest.mark.parametrize("cut", [0.0, 0.1])
+def test_every_row_has_an_answer_that_agrees(within, cut):
+    scores = np.round(np.random.default_rng(0).lognormal(size=150), 1)
+    coreset = select_staff(
+        scores=scores, total=70, verify=lambda r: 2 * scores[r], within=within, cut=cut, regions=9
+    )
+    for row in range(150):
+        text = " ".join(explain(row, scores=scores, selection=coreset))
+        assert ("is in the coreset" in text) == (row in coreset.rows)
+        assert "nan" not in text
+
+
+def test_other_methods_say_so():
+    coreset = select_random(n=5, total=5)
+    assert explain(0, scores=np.arange(5.0), selection=coreset) == (
+        "Row 0 is in the coreset of 5 rows: that was drawn by the method 'random'.",
+    )
+
+
+@pytest.mark.parametrize("row", [-1, 100])
+def test_no_such_row(scores, row):
+    with pytest.raises(ConfigError, match=f"there is no row {row}: rows go from 0 to 99"):
+        explain(row, scores=scores, selection=select(scores))
