@@ -1,0 +1,28 @@
+"""`staff evaluate`: what a model, or a model with an adapter, is worth on a test file."""
+
+from staff.cli.flags import command_app, verb
+from staff.cli.terminal import Terminal
+from staff.runs.config import EvaluateConfig
+
+EXAMPLES = """
+  staff evaluate test.jsonl --model TARGET
+  staff evaluate test.jsonl --model TARGET --adapter runs/x-tuned-0.1 \\
+    --out runs/x-eval-0.1
+  staff evaluate test.jsonl --model TARGET --metrics loss rougeL
+"""
+
+
+@verb(EvaluateConfig)
+def evaluate(config: EvaluateConfig, terminal: Terminal) -> None:
+    """Measure and print; the figures are the result, so they come even when quiet."""
+    from staff.cli.checks import check_inputs
+
+    check_inputs(config)
+    from staff import pipeline  # torch
+    from staff.reports.facts import render_facts
+
+    facts = pipeline.evaluate(config, progress=terminal.progress, say=terminal.say)
+    terminal.result(render_facts(facts))
+
+
+app = command_app("evaluate", evaluate, examples=EXAMPLES)

@@ -1,0 +1,28 @@
+"""`staff finetune`: train a LoRA adapter, on a coreset or on anything else."""
+
+from staff.cli.flags import command_app, verb
+from staff.cli.terminal import Terminal
+from staff.runs.config import FinetuneConfig
+
+EXAMPLES = """
+  staff finetune runs/x/coreset-0.1.jsonl --model TARGET \\
+    --out runs/x-tuned-0.1
+  staff finetune runs/x/coreset-0.1.jsonl --model TARGET --out tuned \\
+    --epochs 1 --learning-rate 2e-4
+"""
+
+
+@verb(FinetuneConfig)
+def finetune(config: FinetuneConfig, terminal: Terminal) -> None:
+    """Train and say where the adapter is."""
+    from staff.cli.checks import check_inputs
+
+    check_inputs(config)
+    from staff import pipeline  # torch
+    from staff.reports.facts import render_facts
+
+    facts = pipeline.finetune(config, progress=terminal.progress, say=terminal.say)
+    terminal.summary(render_facts(facts))
+
+
+app = command_app("finetune", finetune, examples=EXAMPLES)

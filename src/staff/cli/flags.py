@@ -1,0 +1,144 @@
+"""From a settings class to a command: its flags, YAML, --print-config, and one terminal."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from cyclopts import App, Group, Parameter
+from pydantic.fields import FieldInfo
+
+from staff.cli.terminal import Terminal, open_terminal
+from staff.runs.config_file import build, dump_yaml
+from staff.runs.settings import Settings, coreset_name
+
+Config = TypeVar("Config", bound=Settings)
+
+PANELS = (
+    *("Input and models", "Selection", "Fine-tuning", "Scoring", "Data format", "Output"),
+    "Running",
+)
+RUNNING = Group("Running", sort_key=PANELS.index("Running"))
+
+
+def _switch(text: str) -> Any:
+    return Annotated[bool | None, Parameter(help=text, negative=(), group=RUNNING)]
+
+
+Quiet = _switch("Say nothing but errors.")
+Verbose = _switch("Say more, warnings of the libraries included.")
+Debug = _switch("Show the traceback of an error.")
+ConfigFile = Annotated[
+    str | None,
+    Parameter(help="Settings from this YAML file; flags override it.", group=RUNNING),
+]
+COMMON = {
+    "config": ConfigFile,
+    "print_config": _switch("Print the settings as YAML and stop."),
+    "dry_run": _switch("Say what would run (rows, tokens per stage, files) and stop."),
+    "quiet": Quiet,
+    "verbose": Verbose,
+    "debug": Debug,
+}
+
+
+def verb(
+    config: type[Config], *, dry_run: bool = False
+) -> Callable[[Callable[[Config, Terminal], None]], Callable[..., None]]:
+    """Make a command of a function of settings and a terminal.
+
+    Every field of `config` becomes a flag; the field `data` may also be given by
+    position. With `dry_run` there is a flag --dry-run, which the function heeds.
+    """
+    common = {name: kind for name, kind in COMMON.items() if dry_run or name != "dry_run"}
+
+    def decorate(function: Callable[[Config, Terminal], None]) -> Callable[..., None]:
+        def command(data: str | None = None, **given: Any) -> None:
+            flags = {"data": data, **given}
+            running = {name: flags.pop(name, None) for name in common}
+            file = running.get("config")
+            settings = build(
+                config,
+                flags={name: value for name, value in flags.items() if value is not None},
+                file=file,
+            )
+            terminal = open_terminal(
+                quiet=bool(running["quiet"]),
+                verbose=bool(running["verbose"]),
+                dry_run=bool(running.get("dry_run")),
+            )
+            if running["print_config"]:
+                terminal.result(dump_yaml(settings))
+            else:
+                function(settings, terminal)
+
+        parameters = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD
+                if name == "data"
+                else inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=kind,
+            )
+            for name, kind in {
+                **{name: _kind(field) for name, field in config.model_fields.items()},
+                **common,
+            }.items()
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        command.__name__ = function.__name__
+        return command
+
+    return decorate
+
+
+def command_app(name: str, command: Callable[..., None], *, examples: str) -> App:
+    """The application of one verb, with its examples under its flags."""
+    operand = {"why": " RUN", "report": " RUN", "demo": ""}.get(name, " DATA")
+    usage = f"Usage: staff {name}{operand} [FLAGS]"
+    app = App(name=name, usage=usage, help_epilogue=f"Examples:\n\n{examples.strip(chr(10))}\n")
+    app.default(command)
+    return app
+
+
+def _kind(field: FieldInfo) -> Any:
+    """Type and help of one flag. Values stay text: the settings class judges them."""
+    inner = _unwrapped(field.annotation)
+    several = get_origin(inner) is tuple
+    item = _unwrapped(get_args(inner)[0]) if several else inner
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    panel = str(extra["group"])
+    text = _default_text(field.default)
+    parameter = Parameter(
+        help=field.description,
+        group=Group(panel, sort_key=PANELS.index(panel)),
+        negative=None if item is bool else (),  # --no-… overrides a YAML file
+        consume_multiple=(1, None) if several else None,
+        show_default=(lambda _: text) if text else False,
+    )
+    kind = item if get_origin(item) is Literal else bool if item is bool else str
+    if kind is str and item is not str:
+        named = "FRACTION" if field.description and "raction" in field.description else "NUMBER"
+        parameter = Parameter.combine(parameter, Parameter(metavar=named))
+    return Annotated[(list[kind] if several else kind) | None, parameter]  # type: ignore[valid-type]
+
+
+def _unwrapped(kind: Any) -> Any:
+    """The plain type inside Annotated and ``| None``."""
+    while True:
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        elif type(None) in get_args(kind):
+            kind = next(inner for inner in get_args(kind) if inner is not type(None))
+        else:
+            return kind
+
+
+def _default_text(value: Any) -> str:
+    """How `--help` writes a default; empty when there is nothing to write."""
+    if value is None or value is False or value == ():
+        return ""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return coreset_name(value) if isinstance(value, float) else str(value)

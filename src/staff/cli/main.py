@@ -1,0 +1,120 @@
+"""Assembly of the command line, and the one place where an error becomes an exit code."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from cyclopts import App, CycloptsError, UnknownOptionError
+
+from staff import __version__
+from staff.errors import StaffError
+
+SUMMARY = "Choose the part of a fine-tuning set that is worth training on."
+EXIT_CODES = """\
+Start here:
+
+  staff demo
+  staff select train.jsonl --small SMALL --target TARGET --keep 0.1 --out runs/x
+
+Exit codes: 0 done, 1 other failure, 2 usage or settings, 3 data, 4 model,
+5 run folder, 70 internal error, 130 stopped by Ctrl-C.
+"""
+VERBS = {
+    "select": "Choose coresets of a training file with a small and a target model.",
+    "score": "Score every row of a file with one model.",
+    "why": "Say why a row was or was not chosen.",
+    "finetune": "Fine-tune a model on a coreset (LoRA).",
+    "evaluate": "Measure a model on a test file: loss, ROUGE-L, BLEU, exact match.",
+    "report": "Show the summary of a finished run again.",
+    "demo": "Run the whole job on a small real data set that comes with staff.",
+}
+RESUMABLE = ("select", "score", "finetune", "demo")
+INTERNAL, STOPPED = 70, 130
+
+
+def build_app() -> App:
+    """The command line; a verb's module is imported when the verb is used."""
+    app = App(
+        name="staff",
+        help=SUMMARY,
+        help_epilogue=EXIT_CODES,
+        help_format="plaintext",
+        version=__version__,
+        version_format="plaintext",
+        result_action="return_value",
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    for position, (name, text) in enumerate(VERBS.items()):
+        app.command(f"staff.cli.{name}:app", name=name, help=text, sort_key=position)
+    app.register_install_completion_command(help="Install shell completion and stop.")
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (`staff --help` lists them)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without ± still gets its numbers
+    try:
+        build_app()(arguments)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # `staff report runs/x | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        again = arguments[:1] and arguments[0] in RESUMABLE
+        hint = ": run the same command again; finished stages are kept" if again else ""
+        return _fail(f"stopped{hint}", STOPPED, prefix="")
+    except Exception as error:
+        if "--debug" in arguments:
+            import traceback
+
+            traceback.print_exc()
+        return _fail(*explain(error))
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """Words for a user and the exit code of any exception."""
+    if isinstance(error, StaffError):
+        return str(error), error.exit_code
+    if isinstance(error, CycloptsError):
+        return _usage(error), 2
+    if _is_disk_full(error):
+        filename = getattr(error, "filename", None)
+        where = f" while writing {filename}" if filename else ""
+        return f"the disk is full{where}: free some space and run the same command again", 1
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, MemoryError):
+        return "out of memory: lower --batch-tokens or --max-length", 1
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"internal error, {text}\n--debug shows the traceback; please report it", INTERNAL
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Writers in other languages (safetensors, Arrow) have only the text of the error."""
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+def _usage(error: CycloptsError) -> str:
+    """One line on a mistyped command line: what is wrong, and where to look."""
+    error.verbose = False
+    text = str(error).strip().rstrip(".")
+    text = text[:1].lower() + text[1:]
+    chain = " ".join(error.command_chain or ())
+    if isinstance(error, UnknownOptionError) and "Did you mean" in text:
+        return text.replace(". Did", "; did")
+    return f"{text} (see staff {chain + ' ' if chain else ''}--help)"
+
+
+def _fail(text: str, code: int, prefix: str = "error: ") -> int:
+    write: Callable[[str], object] = sys.stderr.write
+    write(f"{prefix}{text}\n")
+    return code

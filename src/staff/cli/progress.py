@@ -1,0 +1,122 @@
+"""What a user sees while a run works: bars on a terminal, a few plain lines in a pipe."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from staff.progress import Stage
+from staff.reports.numbers import count, duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Clock = Callable[[], float]
+
+
+class PlainProgress:
+    """Lines for logs: the start and end of each stage, and now and then how far it is.
+
+    The first line comes after `every_seconds`; later ones as rarely as keeps a long
+    run's log short (at most one in a minute from 20 minutes on).
+    """
+
+    def __init__(
+        self, stream: TextIO, *, every_seconds: float = 5.0, clock: Clock = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._every = every_seconds
+        self._clock = clock
+
+    @contextmanager
+    def stage(self, name: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Stage]:
+        """Announce a stage, yield it, and say how long it took."""
+        stage = _PlainStage(self, name, total, unit)
+        of = "" if total is None else f": {count(total)} {unit}"
+        self.line(f"{name}{of} …")
+        try:
+            yield stage
+        except BaseException:
+            self.line(f"{name}: stopped after {duration(self._clock() - stage.start)}")
+            raise
+        done = f"{count(stage.done)} {unit} in " if stage.done else ""
+        self.line(f"{name}: {done}{duration(self._clock() - stage.start)}")
+
+    def line(self, text: str) -> None:
+        """Write one line at once."""
+        print(text, file=self._stream, flush=True)
+
+
+class _PlainStage:
+    def __init__(self, log: PlainProgress, name: str, total: int | None, unit: str) -> None:
+        self._log, self._name, self._total, self._unit = log, name, total, unit
+        self.start = self._last = log._clock()
+        self.done = 0
+
+    def advance(self, amount: int = 1) -> None:
+        """Count, and write a line when it is time for one."""
+        self.done += amount
+        now = self._log._clock()
+        pause = max(self._log._every, min(60.0, (now - self.start) / 20))
+        if now - self._last >= pause and self.done != self._total:
+            self._last = now
+            self._log.line(self._state(now - self.start))
+
+    def note(self, text: str) -> None:
+        """Write a line that names the stage."""
+        self._log.line(f"{self._name}: {text}")
+
+    def _state(self, elapsed: float) -> str:
+        speed = self.done / elapsed if elapsed > 0 else 0.0
+        rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+        if self._total is None:
+            return f"{self._name}: {count(self.done)} {self._unit}, {rate}/s"
+        left = duration((self._total - self.done) / speed) if speed else "unknown time"
+        of = f"{count(self.done)} of {count(self._total)} {self._unit}"
+        return f"{self._name}: {of}, {rate}/s, {left} left"
+
+
+class TerminalProgress:
+    """One bar a stage, with count, speed and time left; finished bars stay on the screen."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+
+    @contextmanager
+    def stage(self, name: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Stage]:
+        """Draw a bar while the block runs."""
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description:<18}", markup=False),
+            BarColumn(bar_width=None, style="bright_black"),
+            TextColumn("{task.fields[state]}", markup=False, justify="right"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, refresh_per_second=8) as bars:
+            task = bars.add_task(name, total=total, state=_of(0, total, unit))
+
+            class Drawn:
+                def advance(self, amount: int = 1) -> None:
+                    bars.advance(task, amount)
+                    done = int(bars.tasks[task].completed)
+                    bars.update(task, state=_of(done, total, unit))
+
+                def note(self, text: str) -> None:
+                    bars.console.print(f"{name}: {text}", markup=False, highlight=False)
+
+            yield Drawn()
+            if total is None:
+                done = int(bars.tasks[task].completed)
+                bars.update(task, total=max(done, 1), completed=max(done, 1))
+
+
+def _of(done: int, total: int | None, unit: str) -> str:
+    return f"{count(done)} {unit}" if total is None else f"{count(done)}/{count(total)} {unit}"

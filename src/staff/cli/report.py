@@ -1,0 +1,34 @@
+"""`staff report`: the summary of a finished run again."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from staff.cli.flags import Debug, command_app
+from staff.cli.terminal import Terminal
+from staff.errors import ConfigError
+from staff.progress import SilentProgress
+
+EXAMPLES = """
+  staff report runs/x
+  staff report runs/x | less
+"""
+
+
+def report(
+    run: Annotated[str | None, Parameter(help="Run folder.", show_default=False)] = None,
+    *,
+    debug: Debug = None,
+) -> None:
+    """Print what `select` printed at its end."""
+    from staff.reports.text import render
+    from staff.runs.manifest import read_manifest
+
+    if run is None:
+        raise ConfigError("which run? e.g. staff report runs/x")
+    terminal = Terminal(SilentProgress())
+    folder = run.rstrip("/") or run
+    terminal.result(render(read_manifest(run), folder=folder, width=terminal.width))
+
+
+app = command_app("report", report, examples=EXAMPLES)

@@ -1,0 +1,30 @@
+"""`staff score`: one model's scores of every row."""
+
+from staff.cli.flags import command_app, verb
+from staff.cli.terminal import Terminal
+from staff.runs.config import ScoreConfig
+
+EXAMPLES = """
+  # effort, loss, entropy, EL2N and response length of every row, as Parquet
+  staff score train.jsonl --model MODEL --out scores/model
+
+  # with an adapter, and the mean hidden states beside the scores
+  staff score train.jsonl --model MODEL --adapter runs/x/adapter \\
+    --features --out scores/tuned
+"""
+
+
+@verb(ScoreConfig)
+def score(config: ScoreConfig, terminal: Terminal) -> None:
+    """Score a file and say where the scores are."""
+    from staff.cli.checks import check_inputs
+
+    check_inputs(config)
+    from staff import pipeline  # torch
+    from staff.reports.text import render
+
+    manifest = pipeline.score(config, progress=terminal.progress, say=terminal.say)
+    terminal.summary(render(manifest, folder=str(config.out), width=terminal.width))
+
+
+app = command_app("score", score, examples=EXAMPLES)

@@ -1,0 +1,43 @@
+"""`staff select`: the main job."""
+
+from staff.cli.flags import command_app, verb
+from staff.cli.terminal import Terminal
+from staff.runs.config import SelectConfig
+
+EXAMPLES = """
+  # 10 % and 20 % of the rows, from one scoring pass
+  staff select train.jsonl --small SMALL --target TARGET \\
+    --keep 0.1 0.2 --out runs/x
+
+  # another choice from the stored scores, in seconds
+  staff select --scores runs/x --keep 0.3 --regions 100
+
+  # columns of other names; rows that cannot be used are set aside
+  staff select train.csv --small SMALL --target TARGET --total 1000 \\
+    --prompt-template "{question}" --response-column answer \\
+    --on-bad-row skip --out runs/y
+
+  # the same run again
+  staff select --config runs/x/config.yaml
+"""
+
+
+@verb(SelectConfig, dry_run=True)
+def select(config: SelectConfig, terminal: Terminal) -> None:
+    """Choose coresets and show why they look as they do."""
+    from staff.cli.checks import check_inputs
+
+    check_inputs(config)
+    from staff import pipeline  # torch
+    from staff.reports.facts import render_plan
+    from staff.reports.text import render
+
+    if terminal.dry_run:
+        terminal.result(render_plan(pipeline.plan(config), width=terminal.width))
+        return
+    run = pipeline.reselect if config.scores else pipeline.select
+    manifest = run(config, progress=terminal.progress, say=terminal.say)
+    terminal.summary(render(manifest, folder=config.folder, width=terminal.width))
+
+
+app = command_app("select", select, examples=EXAMPLES)

@@ -1,0 +1,105 @@
+"""A stored run put together again, to explain the fate of one row."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+
+from staff.errors import ConfigError, RunError
+from staff.rng import keys_of_ids
+from staff.runs.manifest import read_manifest
+from staff.runs.selection_file import coreset_columns, read_selection
+from staff.types import REASONS, Budget, Regions, Selection, Verification
+
+
+def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80) -> str:
+    """The story of one row of a finished run, a paragraph a coreset.
+
+    Give the id, or the row's number in the input file.
+
+    Raises:
+        RunError: no finished run. ConfigError: no such row.
+    """
+    from staff.selectors.why import explain
+
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    table = read_selection(folder / "selection.parquet")
+    ids = table["id"]
+    wanted = np.flatnonzero(ids == id if row is None else table["row"] == row)
+    if not len(wanted):
+        return _rejected(folder, manifest, id=id, row=row)
+    at = int(wanted[0])
+    keys, scores = keys_of_ids(ids, manifest["seed"]), table["score_small"]
+    paragraphs = []
+    for name in coreset_columns(table):
+        selection = rebuild(manifest, table, name)
+        known = scores if selection.regions is not None else np.zeros(len(ids))
+        sentences = explain(at, scores=known, selection=selection, keys=keys, name=f"Row {ids[at]}")
+        paragraphs.append(fill(f"{name}: " + " ".join(sentences), max(width, 40)))
+    head = f"Row {table['row'][at]} of {manifest['data']['path']}, id {ids[at]}"
+    return "\n\n".join([head, *paragraphs]) + "\n"
+
+
+def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) -> Selection:
+    """The `Selection` of one coreset, with its regions, verification and budget.
+
+    table: columns of selection.parquet. Without regions in the manifest (a random
+    selection) the parts are None.
+    """
+    codes = {reason: code for code, reason in enumerate(REASONS)}
+    reason = np.array([codes[word] for word in table[f"reason@{name}"]], np.int8)
+    rows = np.flatnonzero(table[f"selected@{name}"]).astype(np.int64)
+    config = manifest["config"]
+    method, regions = config.get("method", "staff"), manifest.get("regions")
+    if not regions:
+        return Selection(rows=rows, reason=reason, method=method)
+    coreset = next((c for c in manifest["coresets"] if c["name"] == name), None)
+    if coreset is None:
+        raise RunError(f"manifest.json and selection.parquet disagree on the coreset {name}")
+    nan = float("nan")
+    return Selection(
+        rows=rows,
+        reason=reason,
+        method=method,
+        regions=Regions(
+            of_row=np.asarray(table["region"], np.int64),
+            edges=np.array([[r["lower"], r["upper"]] for r in regions], float),
+        ),
+        verification=Verification(
+            rows=np.flatnonzero(table["verified"]).astype(np.int64),
+            ratio=np.array([nan if r["ratio"] is None else r["ratio"] for r in regions]),
+            count=np.array([r["verified"] for r in regions], np.int64),
+            interval=np.array([_interval(r["interval"]) for r in regions], float),
+            flagged=np.array([bool(r["flagged"]) for r in regions]),
+        ),
+        budget=Budget(
+            count=np.array([r["budgets"][name] for r in regions], np.int64),
+            total=coreset["total"],
+        ),
+        details={"within": config.get("within", "hardest"), "seed": manifest["seed"]},
+    )
+
+
+def _interval(interval: list[float | None] | None) -> list[float]:
+    low, high = interval or (None, None)
+    return [float("nan") if low is None else low, float("nan") if high is None else high]
+
+
+def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row: int | None) -> str:
+    """The reason why a row never took part, or an error when there is no such row."""
+    data = manifest["data"]
+    if row is not None:
+        path = folder / "rejected.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        for line in filter(None, lines):
+            bad = json.loads(line)
+            if bad["row"] == row:
+                return f"Row {row} of {data['path']} was set aside: {bad['reason']}\n"
+        raise ConfigError(
+            f"{data['path']} has no row {row}: rows go from 0 to {data['rows_read'] - 1}"
+        )
+    raise ConfigError(f"no row of {folder} has the id {id!r}: ids are in selection.parquet")

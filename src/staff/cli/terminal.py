@@ -1,0 +1,91 @@
+"""Where a verb's words go: results to standard output, everything else to standard error."""
+
+import logging
+import os
+import shutil
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from staff.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """The user's side of a run. `quiet` leaves errors and what was asked for alone."""
+
+    progress: Progress
+    quiet: bool = False
+    dry_run: bool = False
+    console: "Console | None" = None
+
+    def say(self, text: str) -> None:
+        """Tell something on the way, e.g. that a stage is reused; not when quiet."""
+        if self.quiet:
+            return
+        if self.console is not None:  # keeps a bar below the line
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def result(self, text: str) -> None:
+        """Write what the user asked for to standard output."""
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+    def summary(self, text: str) -> None:
+        """Write a result that a quiet user does not want."""
+        if not self.quiet:
+            self.result(text)
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal (or of $COLUMNS); 100 when piped."""
+        return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
+
+
+def open_terminal(*, quiet: bool = False, verbose: bool = False, dry_run: bool = False) -> Terminal:
+    """Choose how progress is shown, and keep the libraries' own chatter off the screen.
+
+    quiet: no progress, no summary. verbose: progress lines each second when piped, and
+    what the libraries log and warn.
+    """
+    _set_library_noise(verbose)
+    progress: Progress
+    console = None
+    if quiet:
+        progress = SilentProgress()
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        from staff.cli.progress import TerminalProgress
+
+        console = Console(stderr=True)
+        progress = TerminalProgress(console)
+    else:
+        from staff.cli.progress import PlainProgress
+
+        progress = PlainProgress(sys.stderr, every_seconds=1.0 if verbose else 5.0)
+    return Terminal(progress=progress, quiet=quiet, dry_run=dry_run, console=console)
+
+
+def _set_library_noise(verbose: bool) -> None:
+    """Before torch and transformers are imported: they read these once."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.ERROR,
+        format="%(name)s: %(message)s",
+    )
+    if verbose:
+        return
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

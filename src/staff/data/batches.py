@@ -1,0 +1,74 @@
+"""Batches of tokenised samples for the models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from staff.types import IGNORE, Ints, TokenisedExample, read_only
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B samples padded to T tokens.
+
+    rows: int64 [B], positions in the store. input_ids, labels (-100: not in the loss) and
+    attention_mask (1: a real token): int64 [B, T].
+    """
+
+    rows: "Tensor"
+    input_ids: "Tensor"
+    labels: "Tensor"
+    attention_mask: "Tensor"
+
+
+def token_budget_batches(lengths: Any, *, batch_tokens: int) -> list[Ints]:
+    """Group samples of like length so that B·T, padding counted, stays within `batch_tokens`.
+
+    lengths: int [n], tokens of each sample. Returns int64 [B] positions a batch, each sample
+    once; the longest come first, so that memory runs out at the start if at all. A sample longer
+    than the budget is a batch of its own. Equal lengths keep their order.
+
+    >>> [batch.tolist() for batch in token_budget_batches([3, 9, 4, 3], batch_tokens=8)]
+    [[1], [2, 0], [3]]
+    """
+    lengths = np.asarray(lengths)
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        size = max(1, batch_tokens // longest)
+        batches.append(read_only(order[start : start + size]))
+        start += size
+    return batches
+
+
+def collate(
+    examples: Sequence[TokenisedExample],
+    *,
+    pad_id: int,
+    side: Literal["left", "right"] = "right",
+    rows: Sequence[int] | Ints | None = None,
+) -> Batch:
+    """Pad B samples to the longest, T.
+
+    side: where the padding goes. rows: the samples' positions; 0 … B-1 if not given.
+    """
+    import torch
+
+    width = max((len(example.input_ids) for example in examples), default=0)
+    shape = (len(examples), width)  # [B, T]
+    ids = np.full(shape, pad_id, np.int64)
+    labels = np.full(shape, IGNORE, np.int64)
+    mask = np.zeros(shape, np.int64)
+    for n, example in enumerate(examples):
+        size = len(example.input_ids)
+        place = slice(width - size, width) if side == "left" else slice(0, size)
+        ids[n, place], labels[n, place], mask[n, place] = example.input_ids, example.labels, 1
+    positions = np.array(range(len(examples)) if rows is None else rows, np.int64)
+    return Batch(*(torch.from_numpy(array) for array in (positions, ids, labels, mask)))

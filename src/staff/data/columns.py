@@ -1,0 +1,175 @@
+"""Find out, or check, which record format and columns a file uses."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import replace
+
+from staff.data.records import FORMATS, Record, RecordOptions
+from staff.errors import ConfigError, DataError, unknown_name
+
+# Column pairs that mean prompt and response wherever they occur together.
+PAIRS = (
+    ("prompt", "response"),
+    ("prompt", "completion"),
+    ("question", "answer"),
+    ("query", "response"),
+    ("instruction", "response"),
+    ("input", "output"),
+)
+# Columns that say something about a text and are no part of it.
+ABOUT = frozenset(
+    "id idx index url link title source date timestamp created lang language meta metadata "  # noqa: SIM905
+    "license licence author split subset".split()
+)
+# The columns a format reads where no option names another, and the options it heeds.
+REQUIRED = {
+    "prompt-response": ("prompt", "response"),
+    "alpaca": ("instruction", "output"),
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "text": ("text",),
+}
+CHAT_COLUMNS = ("messages", "conversations")
+HEEDS = {
+    "prompt-response": {"prompt_column", "prompt_template", "response_column"},
+    "alpaca": {"response_column"},
+    "messages": {"messages_column"},
+    "sharegpt": {"messages_column"},
+    "text": {"text_column"},
+}
+
+
+def detect_format(first_records: Sequence[Record], options: RecordOptions) -> str:
+    """Name the format of these records; `resolve_options` says how it is found."""
+    return resolve_options(first_records, options).format or ""
+
+
+def resolve_options(
+    first_records: Sequence[Record], options: RecordOptions, *, name: str = "the data"
+) -> RecordOptions:
+    """Fill in the format and the columns from the first records and hold them against each other.
+
+    Options come first, then columns in this order: messages, conversations, instruction + output,
+    the pairs in `PAIRS`, text. Raises `ConfigError` (options that do not fit together) or
+    `DataError` (columns that are not there, or more than one reading).
+    """
+    columns = list(dict.fromkeys(column for record in first_records for column in record))
+    given = {key for key in set().union(*HEEDS.values()) if getattr(options, key) is not None}
+    if options.format is not None and options.format not in FORMATS:
+        raise ConfigError(unknown_name("format", options.format, FORMATS))
+    for key in ("id_column", "source_column", *sorted(given - {"prompt_template"})):
+        _require(getattr(options, key), columns, name)
+    format = options.format or _find_format(first_records, columns, options, name)
+    if strange := sorted(given - HEEDS[format]):
+        flag = "--" + strange[0].replace("_", "-")
+        raise ConfigError(
+            f"{flag} has no meaning for the format {format!r}. Leave one of them out."
+        )
+    options = replace(options, format=format)
+    if format == "prompt-response":
+        return _fill_pair(columns, options, name)
+    if format in ("messages", "sharegpt") and not options.messages_column:
+        found = [column for column in CHAT_COLUMNS if _chat_format(first_records, column)]
+        options = replace(options, messages_column=(found or REQUIRED[format])[0])
+    needed = [*REQUIRED[format][:-1], _last_column(options) or REQUIRED[format][-1]]
+    for column in needed:
+        _require(column, columns, name)
+    return options
+
+
+def _last_column(options: RecordOptions) -> str | None:
+    """What replaces the last required column of a format other than prompt-response."""
+    return options.response_column or options.messages_column or options.text_column
+
+
+def _find_format(
+    records: Sequence[Record], columns: Sequence[str], options: RecordOptions, name: str
+) -> str:
+    if options.text_column:
+        return "text"
+    if options.prompt_column or options.prompt_template is not None:
+        return "prompt-response"
+    for column in (options.messages_column, *CHAT_COLUMNS):
+        if column in columns and (kind := _chat_format(records, column)):
+            return kind
+    if options.messages_column:
+        return "messages"
+    if "instruction" in columns and (options.response_column or "output") in columns:
+        return "alpaca"
+    if options.response_column or any(set(pair) <= set(columns) for pair in PAIRS):
+        return "prompt-response"
+    rest = [c for c in columns if c != "text" and c.lower() not in ABOUT]
+    used = (options.id_column, options.source_column)
+    if "text" in columns and all(c in used or not _holds_text(records, c) for c in rest):
+        return "text"
+    raise DataError(
+        f"{name}: cannot tell prompt from response. Columns: {_listed(columns)}.\n"
+        "Say --prompt-column and --response-column (or --text-column for plain text)."
+    )
+
+
+def _chat_format(records: Sequence[Record], column: str | None) -> str | None:
+    for record in records:
+        turns = record.get(column or "")
+        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+            return "sharegpt" if "from" in turns[0] else "messages"
+    return None
+
+
+def _holds_text(records: Sequence[Record], column: str) -> bool:
+    return any(isinstance(record.get(column), str) for record in records)
+
+
+def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> RecordOptions:
+    """Find the prompt and response columns that no option names."""
+    template = options.prompt_template
+    if template is not None:
+        if options.prompt_column:
+            raise ConfigError("--prompt-column and --prompt-template exclude each other.")
+        for column in template_columns(template):
+            _require(column, columns, name)
+    prompt, response = options.prompt_column, options.response_column
+    pairs = {
+        (None if template is not None else prompt or p, response or r)
+        for p, r in PAIRS
+        if (template is not None or prompt or p in columns) and (response or r in columns)
+    }
+    pairs = {pair for pair in pairs if pair[0] != pair[1]}
+    if len(pairs) != 1:
+        found = "more than one column could be meant" if pairs else "no known pair of columns"
+        raise DataError(
+            f"{name}: cannot tell prompt from response: {found}. Columns: {_listed(columns)}.\n"
+            "Say --prompt-column (or --prompt-template) and --response-column."
+        )
+    [(prompt, response)] = pairs
+    return replace(options, prompt_column=prompt, response_column=response)
+
+
+def _require(column: str | None, columns: Sequence[str], name: str) -> None:
+    if column is not None and column not in columns:
+        found = unknown_name("column", column, columns)
+        found = found.replace("; Valid:", ". It has:").replace("? Valid:", "? It has:")
+        raise DataError(f"{name}: {found if columns else 'it has no columns'}")
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(columns) or "none"
+
+
+def template_columns(template: str) -> list[str]:
+    """The columns a prompt template names; `ConfigError` where it is more than `{column}`s."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigError(
+            f"--prompt-template {template!r}: {error}. A brace as text is doubled: {{{{ }}}}."
+        ) from error
+    for _, column, spec, conversion in parts:
+        if column is not None and (not column or spec or conversion):
+            raise ConfigError(
+                f"--prompt-template {template!r}: write columns as {{name}} and nothing more."
+            )
+    names = [column for _, column, _, _ in parts if column]
+    if not names:
+        raise ConfigError(f"--prompt-template {template!r} names no {{column}}.")
+    return names

@@ -1,0 +1,173 @@
+"""Open, hash and write the files that training rows live in."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+
+from staff.data.raw import RawRecord
+from staff.data.readers import READERS
+from staff.data.streams import BOM, open_bytes
+from staff.data.tables import read_arrow, read_hub
+from staff.data.writers import json_line, replacing, write_records
+from staff.errors import DataError
+
+__all__ = ["RawRecord", "Source", "open_source", "replacing", "write_records"]
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".ipc": "arrow",
+    ".feather": "arrow",
+}
+COMPRESSED = (".gz", ".zst")
+TEXT_KINDS = ("jsonl", "json", "csv", "tsv")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
+HASH_CHUNK = 1 << 20
+SNIFF_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows of training data that can be read again and again.
+
+    name: the path or Hub id as given; kind: jsonl, json, csv, tsv, parquet, arrow, saved or hub;
+    files: what is read, in order (empty for the Hub).
+    """
+
+    name: str
+    kind: str
+    files: tuple[Path, ...]
+    read: Callable[[], Iterator[RawRecord]]
+
+    def records(self) -> Iterator[RawRecord]:
+        """Every row in order, from the start, a few in memory at a time."""
+        return self.read()
+
+    def head(self, count: int = 100) -> list[RawRecord]:
+        """The first rows that can be parsed, at most `count`."""
+        rows = self.read()
+        try:
+            return list(islice((row for row in rows if row.record is not None), count))
+        finally:
+            rows.close()  # type: ignore[attr-defined]  # readers are generators: frees the file now
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the bytes of the files, sorted by name; of the rows, for the Hub."""
+        digest = hashlib.sha256()
+        if not self.files:
+            for row in self.records():
+                digest.update(json_line(row).encode("utf-8", "surrogatepass") + b"\n")
+        for path in sorted(self.files):
+            if len(self.files) > 1:  # so that no byte can move from one file to the next unseen
+                digest.update(f"{path.stat().st_size}\0".encode())
+            with path.open("rb") as file:
+                while chunk := file.read(HASH_CHUNK):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+
+def open_source(path_or_hub_id: str | Path, *, split: str = "train") -> Source:
+    """Find out what kind of data this is, without reading it through.
+
+    A path that exists is taken as a file or a `save_to_disk` folder; anything else that looks
+    like ``owner/name`` (or ``owner/name:config``) as a data set on the Hugging Face Hub.
+    `split` chooses among the splits of a folder or a Hub data set.
+
+    Raises `DataError`: missing or empty file, unknown kind of file or folder, no such split.
+    """
+    name = str(path_or_hub_id)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = _saved_files(path, split)
+        return Source(name, "saved", files, lambda: read_arrow(*files))
+    if not path.exists():
+        if isinstance(path_or_hub_id, str) and HUB_ID.fullmatch(name) and not _kind(path):
+            dataset, _, config = name.partition(":")
+            return Source(name, "hub", (), lambda: read_hub(dataset, config or None, split))
+        raise DataError(f"no such file: {name}{_nearest(path)}")
+    kind = _kind(path)
+    if kind is None:
+        raise DataError(
+            f"{name}: unknown kind of file. Known endings: {', '.join(KINDS)}; "
+            f"{', '.join(TEXT_KINDS)} also with {' or '.join(COMPRESSED)}."
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"{name} is empty. Give a file with at least one row.")
+    if kind == "json":
+        kind = _json_kind(path)
+    return Source(name, kind, (path,), lambda: READERS[kind](path))
+
+
+def _kind(path: Path) -> str | None:
+    packed = path.suffix.lower() in COMPRESSED
+    kind = KINDS.get((path.with_suffix("") if packed else path).suffix.lower())
+    return None if packed and kind not in TEXT_KINDS else kind
+
+
+def _nearest(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f". The folder {folder} is not there either."
+    near = get_close_matches(path.name, sorted(entry.name for entry in folder.iterdir()), n=1)
+    return f"; did you mean {folder / near[0]}?" if near else ". Check the path."
+
+
+def _json_kind(path: Path) -> str:
+    """`.json` files hold an array, or often one object a line."""
+    with open_bytes(path) as stream:
+        for _ in range(1000):
+            line = stream.readline(SNIFF_BYTES)
+            text = line.removeprefix(BOM).strip()
+            if text or not line:
+                break
+    if text.startswith(b"[") or not text.startswith(b"{"):
+        return "json"
+    try:
+        json.loads(text)
+    except ValueError as error:
+        if len(line) < SNIFF_BYTES:
+            raise DataError(
+                f"{path} starts with a JSON object that does not end on its line. "
+                "Make it a JSON array of objects, or one object a line."
+            ) from error
+    return "jsonl"
+
+
+def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
+    """The Arrow files of a `datasets` folder, in the order of their rows."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = _read_json(folder / "dataset_dict.json").get("splits", [])
+        if split not in splits:
+            raise DataError(
+                f"{folder} has no split {split!r}, only {', '.join(splits)}. "
+                f"Give the folder of one of them, e.g. {folder / splits[0] if splits else folder}"
+            )
+        folder = folder / split
+    if not (folder / "state.json").is_file():
+        raise DataError(
+            f"{folder} is not a folder made by save_to_disk (it has no state.json). "
+            "Give a data file in it, or save the data set with datasets' save_to_disk."
+        )
+    entries = _read_json(folder / "state.json").get("_data_files", [])
+    files = tuple(folder / entry["filename"] for entry in entries)
+    missing = [file for file in files if not file.is_file()]
+    if missing or not files:
+        raise DataError(f"{folder}: {missing[0].name if missing else 'every data file'} is missing")
+    return files
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is broken: {error}") from error

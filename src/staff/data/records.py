@@ -1,0 +1,210 @@
+"""From a row of a file to an `Example`: the known record formats.
+
+A format is one function `(record, options) -> Example` and one line in `FORMATS`.
+"""
+
+import hashlib
+import json
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from staff.errors import BadRow
+from staff.types import Example, Message
+
+Record = Mapping[str, Any]
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """How to read a record; None = find out.
+
+    format: a name in `FORMATS`. prompt_template: like ``"{instruction}\\n{input}"``, over columns
+    (an absent or null one is empty; a backslash and an n, as a shell passes it, is a line feed).
+    id_column: holds a unique id; source_column: where a row came from.
+    """
+
+    format: str | None = None
+    prompt_column: str | None = None
+    response_column: str | None = None
+    prompt_template: str | None = None
+    id_column: str | None = None
+    source_column: str | None = None
+    messages_column: str | None = None
+    text_column: str | None = None
+
+
+def from_prompt_response(record: Record, options: RecordOptions) -> Example:
+    """`prompt_column` (or `prompt_template`) and `response_column`."""
+    if options.prompt_template is not None:
+        prompt = fill_template(options.prompt_template, record)
+    else:
+        prompt = _text(record, options.prompt_column or "prompt", "prompt")
+    response = _filled(_text(record, options.response_column or "response", "response"), "response")
+    return Example(id="", prompt=prompt, response=response)
+
+
+def from_alpaca(record: Record, options: RecordOptions) -> Example:
+    """`instruction`, optional `input` on a line of its own, and `output`."""
+    prompt = _filled(_text(record, "instruction", "instruction"), "instruction")
+    if record.get("input"):
+        prompt += "\n" + _text(record, "input", "input")
+    response = _filled(_text(record, options.response_column or "output", "response"), "response")
+    return Example(id="", prompt=prompt, response=response)
+
+
+def from_messages(record: Record, options: RecordOptions) -> Example:
+    """OpenAI chat: `messages`, a list of {role, content}."""
+    return _chat(record, options.messages_column or "messages", "role", "content")
+
+
+def from_sharegpt(record: Record, options: RecordOptions) -> Example:
+    """ShareGPT chat: `conversations`, a list of {from, value}, and an optional `system` text."""
+    example = _chat(record, options.messages_column or "conversations", "from", "value")
+    system = record.get("system")
+    if isinstance(system, str) and system and example.messages[0].role != "system":
+        return replace(example, messages=(Message("system", system), *example.messages))
+    return example
+
+
+def from_text(record: Record, options: RecordOptions) -> Example:
+    """Plain text: everything is learnt."""
+    text = _filled(_text(record, options.text_column or "text", "text"), "text")
+    return Example(id="", response=text)
+
+
+FORMATS: dict[str, Callable[[Record, RecordOptions], Example]] = {
+    "prompt-response": from_prompt_response,
+    "alpaca": from_alpaca,
+    "messages": from_messages,
+    "sharegpt": from_sharegpt,
+    "text": from_text,
+}
+
+
+def to_example(record: Record, options: RecordOptions) -> Example:
+    """Turn a record into an `Example` whose id is the id column's, or the content's hash.
+
+    `options` must be resolved (`resolve_options`). Raises `BadRow` with the reason.
+    """
+    example = FORMATS[options.format or ""](record, options)
+    for text in (example.prompt, example.response, *(m.content for m in example.messages)):
+        if not text.isascii():
+            _refuse_half_characters(text)
+    source = record.get(options.source_column) if options.source_column else None
+    if options.id_column:
+        given = record.get(options.id_column)
+        if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
+            raise BadRow(f"column {options.id_column!r} holds no id")
+        _refuse_half_characters(str(given))
+        example = replace(example, id=str(given))
+    else:
+        example = replace(example, id=content_id(example))
+    return replace(example, source=None if source is None else str(source))
+
+
+def content_id(example: Example) -> str:
+    """16 hex digits of the SHA-256 of what is learnt from: texts and roles, nothing else."""
+    content = [
+        example.prompt,
+        example.response,
+        [[message.role, message.content] for message in example.messages],
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def fill_template(template: str, record: Record) -> str:
+    """The prompt of one record. Values are put in as they are: braces in them mean nothing."""
+    template = template.replace("\\n", "\n").replace("\\t", "\t")
+    return "".join(
+        literal
+        + (_text(record, column, column) if column and record.get(column) is not None else "")
+        for literal, column, _, _ in string.Formatter().parse(template)
+    )
+
+
+def _text(record: Record, column: str, what: str) -> str:
+    value = record.get(column)
+    if isinstance(value, str):
+        return value
+    where = "" if column == what else f" (column {column!r})"
+    if value is None:
+        raise BadRow(f"{what} is missing{where}")
+    raise BadRow(f"{what} is not text but {_kind_of(value)}{where}")
+
+
+def _filled(text: str, what: str) -> str:
+    if not text.strip():
+        raise BadRow(f"{what} is empty")
+    return text
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, list):
+        return "a list"
+    return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+def _refuse_half_characters(text: str) -> None:
+    """JSON can spell half of a surrogate pair; no tokenizer can read it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("holds half of a surrogate pair, which is no text") from error
+
+
+def _chat(record: Record, column: str, role_key: str, text_key: str) -> Example:
+    turns = record.get(column)
+    if turns is None:
+        raise BadRow(f"{column} is missing")
+    if not isinstance(turns, list):
+        raise BadRow(f"{column} is not a list but {_kind_of(turns)}")
+    messages = tuple(_message(turn, n, role_key, text_key) for n, turn in enumerate(turns, start=1))
+    answers = [message.content for message in messages if message.role == "assistant"]
+    if not answers:
+        raise BadRow("response is missing (no assistant turn)")
+    if not any(answer.strip() for answer in answers):
+        raise BadRow("response is empty")
+    return Example(id="", messages=messages)
+
+
+def _message(turn: object, number: int, role_key: str, text_key: str) -> Message:
+    if not isinstance(turn, dict):
+        raise BadRow(f"message {number} is not an object")
+    role = turn.get(role_key)
+    if not isinstance(role, str) or role not in ROLES:
+        raise BadRow(f"message {number} has an unknown {role_key} {role!r}")
+    if turn.get("tool_calls") or turn.get("function_call"):
+        raise BadRow(f"message {number} is a tool call, which is not supported")
+    content = turn.get(text_key)
+    if isinstance(content, list):  # OpenAI's content parts
+        parts = [part if isinstance(part, dict) else {} for part in content]
+        if any(
+            part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts
+        ):
+            raise BadRow(f"message {number} holds something else than text")
+        content = "".join(part["text"] for part in parts)
+    if not isinstance(content, str):
+        lack = "missing" if content is None else f"not text but {_kind_of(content)}"
+        raise BadRow(f"message {number}: {text_key} is {lack}")
+    return Message(ROLES[role], content)

@@ -1,0 +1,161 @@
+"""Tokenised samples on disk: an Arrow stream that is read where it is needed, never whole."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from staff.data.writers import replacing
+from staff.errors import RunError
+from staff.types import IGNORE, Ints, TokenisedExample, read_only
+
+LAYOUT = "staff tokens 1"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("row", pa.int64()),  # position in the input, bad rows counted
+        ("input_ids", pa.list_(pa.int32())),
+        ("loss_mask", pa.list_(pa.bool_())),
+        ("length", pa.int32()),
+        ("response_length", pa.int32()),  # tokens in the loss
+        ("truncated", pa.bool_()),
+    ]
+)
+
+
+class TokenWriter:
+    """Appends batches of samples to an open store."""
+
+    def __init__(self, writer: Any, schema: Any) -> None:
+        self._writer = writer
+        self._schema = schema
+        self.rows = 0
+        self.tokens = 0
+
+    def append(self, rows: Sequence[int], examples: Sequence[TokenisedExample]) -> None:
+        """Write samples and their positions in the input as one record batch."""
+        if not examples:
+            return
+        lengths = [len(example.input_ids) for example in examples]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        ids = np.concatenate([example.input_ids for example in examples]).astype(np.int32)
+        mask = np.concatenate([example.labels for example in examples]) != IGNORE
+        in_loss = np.add.reduceat(mask, offsets.to_numpy()[:-1], dtype=np.int32)
+        columns = [
+            pa.array([example.id for example in examples], pa.string()),
+            pa.array(rows, pa.int64()),
+            pa.ListArray.from_arrays(offsets, pa.array(ids)),
+            pa.ListArray.from_arrays(offsets, pa.array(mask)),
+            pa.array(lengths, pa.int32()),
+            pa.array(in_loss, pa.int32()),
+            pa.array([example.truncated for example in examples], pa.bool_()),
+        ]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self.rows += len(examples)
+        self.tokens += int(sum(lengths))
+
+
+class TokenStore:
+    """n samples in the order of the input.
+
+    ids: the samples' ids. rows int64 [n]: their positions in the input. lengths int32 [n]:
+    tokens. response_lengths int32 [n]: tokens in the loss. truncated bool [n].
+    Only these stay in memory; tokens are read from the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._batches, self._schema = _map(path)
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(
+                f"cannot read the tokens in {path} ({error}). Delete it; it is made again."
+            ) from error
+        if (self._schema.metadata or {}).get(b"layout") != LAYOUT.encode():
+            raise RunError(f"{path} was not written by this version. Delete it; it is made again.")
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self.rows: Ints = self._column("row", np.int64)
+        self.lengths = self._column("length", np.int32)
+        self.response_lengths = self._column("response_length", np.int32)
+        self.truncated = self._column("truncated", np.bool_)
+
+    @classmethod
+    def open(cls, path: Path) -> "TokenStore":
+        """Open a finished store. Raises `RunError` when it is missing, broken or foreign."""
+        return cls(path)
+
+    @staticmethod
+    @contextmanager
+    def write(path: Path, *, facts: Mapping[str, str] | None = None) -> Iterator[TokenWriter]:
+        """Give a writer; the store appears at `path` when the block ends without an error.
+
+        `facts` (what the tokens were made from) come back as `TokenStore.facts`.
+        """
+        schema = SCHEMA.with_metadata({"layout": LAYOUT, **(facts or {})})
+        with replacing(path) as part, pa.ipc.new_stream(str(part), schema) as writer:
+            yield TokenWriter(writer, schema)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the writer was told of where the tokens come from."""
+        pairs = {k.decode(): v.decode() for k, v in self._schema.metadata.items()}
+        return MappingProxyType({k: v for k, v in pairs.items() if k != "layout"})
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The samples' ids, in order."""
+        return tuple(i for batch in self._batches for i in batch.column("id").to_pylist())
+
+    def get(self, positions: Iterable[int]) -> list[TokenisedExample]:
+        """The samples at these positions of the store (0 … n-1), in the order given."""
+        return [self._example(int(position)) for position in positions]
+
+    def dataset(self) -> Any:
+        """A memory-mapped `datasets.Dataset` of id, row, input_ids and labels."""
+        from datasets import Dataset
+
+        stored = Dataset.from_file(str(self.path))
+        return stored.with_transform(_labelled)
+
+    def _example(self, position: int) -> TokenisedExample:
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} in a store of {len(self)} samples")
+        number = int(np.searchsorted(self._starts, position, side="right")) - 1
+        batch, at = self._batches[number], position - int(self._starts[number])
+        ids = batch.column("input_ids")[at].values.to_numpy().astype(np.int64)
+        mask = batch.column("loss_mask")[at].values.to_numpy(zero_copy_only=False)
+        return TokenisedExample(
+            batch.column("id")[at].as_py(),
+            read_only(ids),
+            read_only(np.where(mask, ids, IGNORE)),
+            bool(self.truncated[position]),
+        )
+
+    def _column(self, name: str, dtype: Any) -> Any:
+        parts = [batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches]
+        return read_only(np.concatenate([np.empty(0, dtype), *parts]).astype(dtype))
+
+
+def _map(path: Path) -> tuple[list[Any], Any]:
+    """Record batches that point into the file, and its schema."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        return list(reader), reader.schema
+
+
+def _labelled(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Make labels from the mask, whichever columns were asked for."""
+    masks = columns.pop("loss_mask", None)
+    if masks is not None and "input_ids" in columns:
+        columns["labels"] = [
+            [token if kept else IGNORE for token, kept in zip(ids, mask, strict=True)]
+            for ids, mask in zip(columns["input_ids"], masks, strict=True)
+        ]
+    return columns

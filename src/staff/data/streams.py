@@ -1,0 +1,106 @@
+"""Open plain and compressed files as bytes or as UTF-8 text."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from staff.errors import DataError
+
+BOM = b"\xef\xbb\xbf"
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+CHUNK_BYTES = 1 << 20
+
+
+class _ZstdStream(io.RawIOBase):
+    """Decompressed bytes of every frame; unlike the library's reader it notices a missing end."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._fresh = True  # nothing of the current frame was read yet
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            compressed = self._frame.unused_data if self._frame.eof else b""
+            compressed = compressed or self._file.read(CHUNK_BYTES // 8)
+            if not compressed:
+                if not (self._frame.eof or self._fresh):
+                    raise EOFError("the compressed file ends in the middle")
+                return 0
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._fresh = False
+            self._ready = self._frame.decompress(compressed)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Open a plain, .gz or .zst file for reading; its faults become `DataError`."""
+    stream: IO[bytes]
+    try:
+        if path.suffix == ".gz":
+            stream = gzip.open(path)  # type: ignore[assignment]  # noqa: SIM115 - closed below
+        elif path.suffix == ".zst":
+            stream = io.BufferedReader(_ZstdStream(path), CHUNK_BYTES)
+        else:
+            stream = path.open("rb")
+        with stream:
+            yield stream
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(
+            f"{path} is not a whole {path.suffix} file ({error}). Fetch or compress it again."
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Open for reading as UTF-8, line ends untouched; other bytes become surrogates."""
+    with open_bytes(path) as stream:
+        start = stream.peek(2)[:2] if hasattr(stream, "peek") else b""
+        refuse_utf16(start, path)
+        with io.TextIOWrapper(
+            stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as text:
+            yield text
+
+
+def refuse_utf16(start: bytes, path: Path) -> None:
+    """Raise `DataError` when the first bytes are UTF-16's mark."""
+    if start.startswith(UTF16):
+        raise DataError(f"{path} is UTF-16 text. Save it as UTF-8.")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written as UTF-8 (it holds no half of a surrogate pair)."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(text: str) -> str:
+    """The text with whatever is not UTF-8 replaced by a question mark."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,99 @@
+"""Stream rows from Parquet, Arrow and the Hugging Face Hub."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from staff.data.raw import RawRecord, refuse_repeated
+from staff.errors import DataError
+
+BATCH_ROWS = 1024
+
+
+def read_parquet(path: Path) -> Iterator[RawRecord]:
+    """Rows of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    with _arrow_faults(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        refuse_repeated(file.schema_arrow.names, path)
+        yield from _rows(file.iter_batches(batch_size=BATCH_ROWS))
+
+
+def read_arrow(*paths: Path) -> Iterator[RawRecord]:
+    """Rows of Arrow IPC files or streams, one after the other.
+
+    Not memory-mapped: mapped pages would count against the process as it reads on.
+    """
+    yield from _rows(batch for path in paths for batch in _arrow_batches(path))
+
+
+def _arrow_batches(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with _arrow_faults(path), pa.OSFile(str(path), "rb") as file:
+        is_stream = file.read(6) != b"ARROW1"
+        file.seek(0)
+        with (pa.ipc.open_stream if is_stream else pa.ipc.open_file)(file) as reader:
+            refuse_repeated(reader.schema.names, path)
+            if is_stream:
+                yield from reader
+            else:
+                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+
+
+@contextmanager
+def _arrow_faults(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"cannot read {path}: {reason}") from error
+
+
+def _rows(batches: Iterable[Any]) -> Iterator[RawRecord]:
+    row = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            part = batch.slice(start, BATCH_ROWS)
+            try:
+                records = part.to_pylist()
+            except UnicodeDecodeError:
+                records = [_record_or_none(part.slice(i, 1)) for i in range(part.num_rows)]
+            for record in records:
+                yield RawRecord(row, None, record, None, None if record else "invalid UTF-8")
+                row += 1
+
+
+def _record_or_none(one_row: Any) -> dict[str, Any] | None:
+    try:
+        return one_row.to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
+
+
+def read_hub(dataset: str, config: str | None, split: str) -> Iterator[RawRecord]:
+    """Rows of a data set on the Hugging Face Hub, streamed by `datasets`."""
+    from datasets import load_dataset
+
+    with hub_faults(dataset):
+        stream = load_dataset(dataset, config, split=split, streaming=True)
+        for row, record in enumerate(stream):
+            yield RawRecord(row, None, dict(record))
+
+
+@contextmanager
+def hub_faults(dataset: str) -> Iterator[None]:
+    """Turn what `datasets` raises into a `DataError` of one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # its errors come from a dozen libraries and share no parent
+        reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        raise DataError(
+            f"{dataset} is no file here, and the Hugging Face Hub did not give it: {reason}\n"
+            "Check the path; or the network and the name: owner/name, or owner/name:config."
+        ) from error

@@ -1,0 +1,1 @@
+"""Load causal LMs and find their parts."""

@@ -1,0 +1,59 @@
+"""LoRA as the paper fine-tunes with it: on all linear layers, rank 8, alpha 16."""
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from staff.rng import stream_seed
+
+
+def lora_config(*, rank: int = 8, alpha: int = 16, dropout: float = 0.0) -> Any:
+    """PEFT configuration of step 1: every linear layer but the output head."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def attach_fresh(
+    model: Any, *, seed: int, rank: int = 8, alpha: int = 16, dropout: float = 0.0
+) -> Any:
+    """Attach a new LoRA to `model` (changed in place) and return the PEFT model around it.
+
+    Its A matrices are drawn from `seed` alone; torch's global generator is left as it was.
+    """
+    from peft import get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(stream_seed(seed, "adapter") % 2**63)
+        return get_peft_model(model, lora_config(rank=rank, alpha=alpha, dropout=dropout))
+
+
+def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Every LoRA parameter of the model, in module order; empty without an adapter."""
+    return [p for name, p in model.named_parameters() if "lora_" in name]
+
+
+def lora_layers(model: nn.Module) -> list[nn.Linear]:
+    """The lora_A and lora_B layers, if they hold all LoRA parameters; otherwise none.
+
+    Not so for experts kept as one stacked parameter (their update is added to the weight, never
+    called as a layer), for DoRA's magnitudes and for adapted embeddings.
+    """
+    from peft.tuners.lora import Linear, ParamWrapper
+
+    layers: list[nn.Linear] = []
+    for module in model.modules():
+        if isinstance(module, Linear) and not isinstance(module, ParamWrapper):
+            for name in module.active_adapters:
+                if name in module.lora_A and not module.lora_variant.get(name):
+                    layers += cast("list[nn.Linear]", [module.lora_A[name], module.lora_B[name]])
+    claimed = {id(layer.weight) for layer in layers}
+    covered = all(id(p) in claimed for p in lora_parameters(model))
+    return layers if covered else []

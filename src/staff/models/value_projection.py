@@ -1,0 +1,154 @@
+"""Find the last value projection in the module tree of any decoder (φ of step 2, docs/method.md).
+
+No layer numbers and no table of families: the decoder's stack of blocks is looked for, its last
+block that attends is searched for a layer with a value projection's name, and where queries, keys
+and values are fused, `staff.models.value_slice` measures which columns are the values.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from staff.errors import ModelError
+from staff.models.value_slice import find_value_columns
+
+SEPARATE = ("v_proj", "value", "value_proj", "v_lin", "to_v", "wv", "v")
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj")
+NOT_SELF_ATTENTION = ("cross", "encoder_attn", "vision")
+
+
+@dataclass(frozen=True, slots=True)
+class ValueProjection:
+    """The layer whose output holds a block's values.
+
+    name: where it is in the model, e.g. ``model.layers.7.self_attn.v_proj``.
+    module: the nn.Module itself (inside a LoRA wrapper: the layer it adapts).
+    columns: int64 [d_value], the value columns of its output; None when all of them are.
+    d_in, d_value: sizes of the value weight φ [d_value, d_in].
+    transposed: the layer keeps its weight as [d_in, d_out] (GPT-2's Conv1D).
+    """
+
+    name: str
+    module: Any
+    columns: Tensor | None
+    d_in: int
+    d_value: int
+    transposed: bool
+
+    def take_value(self, output: Tensor) -> Tensor:
+        """Values [..., d_value] of the layer's output [..., d_out]."""
+        if self.columns is None:
+            return output
+        return output.index_select(-1, self.columns.to(output.device))
+
+    def weight(self) -> Tensor:
+        """The value weight φ [d_value, d_in], detached from the layer's parameter."""
+        weight = self.module.weight.detach()
+        weight = weight.T if self.transposed else weight
+        return weight if self.columns is None else weight[self.columns.to(weight.device)]
+
+
+def find_value_projection(model: nn.Module) -> ValueProjection:
+    """Find the value projection of the last block that attends.
+
+    Raises ModelError, listing what there is, when none or more than one layer fits.
+    """
+    stack_name, blocks, position = find_blocks(model)
+    block_name, block = f"{stack_name}.{position}", blocks[position]
+    name, module = _only(_projections(block), block_name, block)
+    d_in, d_out, transposed = _sizes(module)
+    columns = None
+    if name.rpartition(".")[2] in FUSED:
+        config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+        heads = config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        columns = find_value_columns(model, module, d_fused=d_out, heads=heads, head_dim=head_dim)
+        if columns is None:
+            raise ModelError(
+                f"{block_name}.{name} fuses queries, keys and values ({d_in} to {d_out}) in a "
+                "layout that is not known; score with --phi lm-head or --phi adapter instead"
+            )
+    return ValueProjection(
+        name=f"{block_name}.{name}",
+        module=module,
+        columns=columns,
+        d_in=d_in,
+        d_value=d_out if columns is None else len(columns),
+        transposed=transposed,
+    )
+
+
+def _projections(block: nn.Module) -> dict[str, nn.Module]:
+    """Layers of a block named like a value projection; fused ones only if none stands alone."""
+    named: dict[str, dict[str, nn.Module]] = {"separate": {}, "fused": {}}
+    for name, module in block.named_modules():
+        last = name.rpartition(".")[2]
+        if any(word in name.lower() for word in NOT_SELF_ATTENTION):
+            continue
+        layer = getattr(module, "base_layer", module)  # a LoRA wrapper: the layer it adapts
+        if getattr(layer, "weight", None) is None or layer.weight.dim() != 2:
+            continue
+        if last in SEPARATE:
+            named["separate"][name] = layer
+        elif last in FUSED:
+            named["fused"][name] = layer
+    return named["separate"] or named["fused"]
+
+
+def find_blocks(model: Any) -> tuple[str, nn.ModuleList, int]:
+    """(name, the decoder's stack of blocks, position of the last one that attends).
+
+    Raises ModelError when there is no such stack or more than one.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    names = {module: name for name, module in model.named_modules()}
+    stacks: dict[str, nn.ModuleList] = {}
+    for name, module in decoder.named_modules():
+        inside_another = any(name.startswith(f"{outer}.") for outer in stacks)
+        if isinstance(module, nn.ModuleList) and not inside_another and _attends(module):
+            stacks[name] = module
+    if len(stacks) == 1:
+        stack = next(iter(stacks.values()))
+        return names[stack], stack, max(i for i, b in enumerate(stack) if _projections(b))
+    if stacks:
+        listing = ", ".join(sorted(names[stack] for stack in stacks.values()))
+        raise ModelError(f"the model has several stacks of blocks with attention: {listing}")
+    lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m)]
+    where, last = (names[lists[0]], lists[0][-1]) if lists else ("the model", decoder)
+    raise ModelError(_none_found(where, last))
+
+
+def _attends(stack: nn.ModuleList) -> bool:
+    return any(_projections(block) for block in stack)
+
+
+def _only(found: dict[str, nn.Module], where: str, block: nn.Module) -> tuple[str, nn.Module]:
+    if len(found) == 1:
+        return next(iter(found.items()))
+    if not found:
+        raise ModelError(_none_found(where, block))
+    listing = ", ".join(sorted(found))
+    raise ModelError(f"{where} has several layers that could be its value projection: {listing}")
+
+
+def _none_found(where: str, block: nn.Module) -> str:
+    layers = [
+        f"{name} {list(module.weight.shape)}"
+        for name, module in block.named_modules()
+        if isinstance(getattr(module, "weight", None), Tensor) and module.weight.dim() == 2
+    ]
+    return (
+        f"no value projection found in the last block ({where}); candidates: "
+        f"{', '.join(layers) or 'none'}\nscore with --phi lm-head or --phi adapter instead"
+    )
+
+
+def _sizes(module: Any) -> tuple[int, int, bool]:
+    """(d_in, d_out, transposed) of a linear layer or of GPT-2's Conv1D."""
+    if hasattr(module, "in_features"):
+        return int(module.in_features), int(module.out_features), False
+    if hasattr(module, "nf"):
+        return int(module.weight.shape[0]), int(module.nf), True
+    d_out, d_in = module.weight.shape
+    return int(d_in), int(d_out), False

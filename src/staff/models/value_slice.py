@@ -1,0 +1,73 @@
+"""Which columns of a fused query/key/value output are the values: measured, not looked up.
+
+A sequence of one token attends to itself with probability 1 whatever its query and key are,
+so the model's output depends on the value columns alone and the gradient of every query and
+key column is zero. That tells the known layouts apart in any family, old or new.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CLEAR = 30.0  # value columns must outweigh the others by this factor (seen: 1e4 and more)
+PROBES = 8  # one-token sequences
+
+
+def layouts(*, d_fused: int, heads: int, head_dim: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, value columns int64 [d_value]) of the ways queries, keys and values are fused.
+
+    ``blocks``: all queries, all keys, all values (Phi-3, GPT-2, multi-query Falcon).
+    ``groups``: per key/value head its queries, then its key, then its value (Bloom, GPT-NeoX,
+    grouped-query Falcon).
+    """
+    if d_fused % head_dim:
+        return
+    kv_heads, odd = divmod(d_fused // head_dim - heads, 2)
+    if odd or kv_heads < 1:
+        return
+    columns = torch.arange(d_fused)
+    yield "blocks", columns[-kv_heads * head_dim :]
+    if heads % kv_heads == 0 and kv_heads > 1:
+        yield "groups", columns.view(kv_heads, -1, head_dim)[:, -1].reshape(-1)
+
+
+def column_weights(model: Any, module: Any) -> Tensor:
+    """Mean absolute gradient [d_fused] of each output column of `module` on one-token inputs."""
+    leaves: list[Tensor] = []
+
+    def cut(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1].clone()
+
+    generator = torch.Generator().manual_seed(0)
+    device = module.weight.device
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    tokens = torch.randint(vocabulary, (PROBES, 1), generator=generator).to(device)
+    handle = module.register_forward_hook(cut)
+    try:
+        with torch.enable_grad():
+            logits = model(
+                input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False
+            ).logits
+            direction = torch.randn(logits.shape, generator=generator).to(logits)
+            (gradient,) = torch.autograd.grad(logits, leaves, grad_outputs=direction)
+    finally:
+        handle.remove()
+    return gradient.float().abs().mean(dim=(0, 1)).cpu()
+
+
+def find_value_columns(
+    model: Any, module: nn.Module, *, d_fused: int, heads: int, head_dim: int
+) -> Tensor | None:
+    """Value columns int64 [d_value] of a fused projection, or None when no layout fits clearly."""
+    weights = column_weights(model, module)
+    best, best_contrast = None, CLEAR
+    for _, columns in layouts(d_fused=d_fused, heads=heads, head_dim=head_dim):
+        rest = torch.ones(d_fused, dtype=torch.bool)
+        rest[columns] = False
+        contrast = float(weights[columns].mean() / weights[rest].mean().clamp_min(1e-30))
+        if contrast > best_contrast:
+            best, best_contrast = columns, contrast
+    return best

@@ -1,0 +1,38 @@
+"""Plain tables that either fit a width or say that they do not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GAP = 2  # spaces before a column, so that a table is also indented
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A title and one cell a line; numbers stand right, words left."""
+
+    title: str
+    cells: Sequence[str]
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        """Columns of text the widest cell takes."""
+        return max(len(cell) for cell in (self.title, *self.cells))
+
+
+def layout(columns: Sequence[Column], width: int, *, force: bool = False) -> list[str]:
+    """The lines of a table; none if it is wider than `width` and not forced.
+
+    >>> layout([Column("a", ["1", "20"]), Column("b", ["x", "y"], left=True)], 80)
+    ['   a  b', '   1  x', '  20  y']
+    """
+    if not force and sum(GAP + column.width for column in columns) > width:
+        return []
+    lines = []
+    for row in zip(*((column.title, *column.cells) for column in columns), strict=True):
+        cells = (
+            cell.ljust(column.width) if column.left else cell.rjust(column.width)
+            for column, cell in zip(columns, row, strict=True)
+        )
+        lines.append("".join(" " * GAP + cell for cell in cells).rstrip())
+    return lines

@@ -1,0 +1,49 @@
+"""Results that are a few facts: a plan, a fine-tuning, an evaluation."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from staff.reports.columns import Column, layout
+from staff.reports.numbers import count, plain
+
+
+def render_plan(plan: Mapping[str, Any], *, width: int = 80) -> str:
+    """What a run would do, for ``--dry-run``.
+
+    plan: ``rows`` int; ``stages`` a list of {"name", "rows", "tokens", "reused"};
+    ``files`` a list of paths. Other keys with plain values are shown as they are.
+    """
+    lines = ["Nothing was run. It would do:"]
+    if stages := plan.get("stages"):
+        columns = [
+            Column("stage", [s["name"] for s in stages], left=True),
+            Column("rows", [count(s["rows"]) if s.get("rows") else "" for s in stages]),
+            Column("tokens", [count(s["tokens"]) if s.get("tokens") else "" for s in stages]),
+            Column("", ["kept from before" if s.get("reused") else "" for s in stages], left=True),
+        ]
+        lines += layout(columns, width, force=True)
+    for key, value in plan.items():
+        if key not in ("stages", "files"):
+            lines.append(f"{key.replace('_', ' ').capitalize():<10}{plain(value)}")
+    if files := plan.get("files"):
+        lines += ["Files     it would write:", *(f"          {path}" for path in files)]
+    return "\n".join(lines) + "\n"
+
+
+def render_facts(facts: Mapping[str, Any]) -> str:
+    """Name and value a line, for the results of `finetune` and `evaluate`.
+
+    Nested mappings are indented; a list of two numbers is an interval.
+    """
+    return "\n".join(_fact_lines(facts, "")) + "\n"
+
+
+def _fact_lines(facts: Mapping[str, Any], indent: str) -> Iterable[str]:
+    single = {k: v for k, v in facts.items() if not isinstance(v, Mapping) and v is not None}
+    wide = max((len(str(key)) for key in single), default=0) + 2
+    for key, value in single.items():
+        yield f"{indent}{str(key).replace('_', ' '):<{wide}}{plain(value)}"
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{str(key).replace('_', ' ')}"
+            yield from _fact_lines(value, indent + "  ")

@@ -1,0 +1,58 @@
+"""Numbers and durations for people."""
+
+from typing import Any
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(0.04), duration(12.34), duration(75), duration(7384)
+    ('0.0 s', '12.3 s', '1 min 15 s', '2 h 03 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, whole numbers from 1000 on.
+
+    >>> significant(0.14), significant(0.0), significant(12345.6), significant(123.4)
+    ('0.140', '0', '12,346', '123')
+    """
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def count(value: int) -> str:
+    """Thousands apart: 12,345."""
+    return f"{value:,}"
+
+
+def rows_of(value: int) -> str:
+    """A number of rows in words."""
+    return "1 row" if value == 1 else f"{count(value)} rows"
+
+
+def millions(value: int) -> str:
+    """Parameters: 4.2M, 7B."""
+    return f"{value / 1e9:.3g}B" if value >= 1e9 else f"{value / 1e6:.3g}M"
+
+
+def plain(value: Any) -> str:
+    """Any plain value; two floats are an interval."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return count(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        if len(value) == 2 and all(isinstance(item, float) for item in value):
+            return f"[{value[0]:.4g}, {value[1]:.4g}]"
+        return ", ".join(plain(item) for item in value)
+    return str(value)

@@ -1,0 +1,206 @@
+"""A manifest as plain text: what was chosen, why, what it cost, and what to type next."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+from typing import Any
+
+from staff.reports.columns import Column, layout
+from staff.reports.numbers import count, duration, millions, rows_of, significant
+
+Manifest = Mapping[str, Any]
+INDENT = " " * 10
+
+
+def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool = True) -> str:
+    """The whole summary of one run, at most `width` columns wide wherever words allow.
+
+    folder: the run folder, for the paths. The text has no colour and no control characters.
+    """
+    blocks = [
+        data_block(manifest, width),
+        regions_block(manifest, width),
+        coresets_block(manifest, folder),
+        stages_block(manifest, width),
+        models_block(manifest),
+        files_block(manifest, folder),
+        next_block(manifest, folder) if next_step else [],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def data_block(manifest: Manifest, width: int) -> list[str]:
+    """Rows read, usable, set aside."""
+    data = manifest.get("data")
+    if not data:
+        return []
+    lines = [f"Data      {data['path']} ({data['format']})"]
+    facts = [f"{count(data['rows_usable'])} usable rows of {count(data['rows_read'])}"]
+    for key, words in (
+        ("rejected", "set aside in rejected.jsonl"),
+        ("truncated", "cut at the maximal length"),
+        ("duplicates", "duplicates (kept)"),
+    ):
+        if data.get(key):
+            facts.append(f"{count(data[key])} {words}")
+    return [*lines, *(INDENT + line for line in wrap(", ".join(facts), max(20, width - 10)))]
+
+
+def regions_block(manifest: Manifest, width: int) -> list[str]:
+    """One line a region: size, scores, verified rows, V_i with its interval, budgets.
+
+    What does not fit into `width` is shortened (the interval becomes ±) and then
+    moved to a second table (the budgets).
+    """
+    regions = manifest.get("regions")
+    if not regions:
+        return []
+    names = [coreset["name"] for coreset in manifest["coresets"]]
+    cut = manifest.get("cut") or {}
+    title = f"Regions   {len(regions)} of equal width in score"
+    if cut.get("rows"):
+        title += f"; above {significant(cut['threshold'])} cut: {count(cut['rows'])} rows"
+    number = Column("#", [str(i + 1) for i in range(len(regions))])
+    fixed = [
+        number,
+        Column("rows", [count(r["size"]) for r in regions]),
+        Column("scores", [_span(r["lower"], r["upper"], "–") for r in regions]),
+        Column("verified", [count(r["verified"]) if r["verified"] else "" for r in regions]),
+    ]
+    budgets = [
+        Column(name, [count((r.get("budgets") or {}).get(name, 0)) for r in regions])
+        for name in names
+    ]
+    wide = Column("V [95 %]", [_ratio(r, wide=True) for r in regions])
+    narrow = Column("V ± 95 %", [_ratio(r, wide=False) for r in regions])
+    budgets = [Column("keep " + b.title if i == 0 else b.title, b.cells)
+               for i, b in enumerate(budgets)]  # fmt: skip
+    notes = ["* ratio set to 1: the target's scores there have no finite, positive sum"]
+    notes = notes if any(r.get("flagged") for r in regions) else []
+    for ratio in (wide, narrow):
+        if lines := layout([*fixed, ratio, *budgets], width):
+            return [title, *lines, *notes]
+    tables = layout([*fixed, narrow], width, force=True)
+    return [title, *tables, "", "Budgets", *_chunks(number, budgets, width), *notes]
+
+
+def coresets_block(manifest: Manifest, folder: str) -> list[str]:
+    """Each coreset's size and top-up."""
+    lines = []
+    usable = (manifest.get("data") or {}).get("rows_usable")
+    for coreset in manifest.get("coresets", ()):
+        share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
+        top_up = coreset.get("top_up") or 0
+        filled = f", {count(top_up)} of them drawn at random to fill up" if top_up else ""
+        lines.append(
+            f"Coreset   {folder}/{coreset['path']}: {rows_of(coreset['total'])}{share}{filled}"
+        )
+    return lines
+
+
+def stages_block(manifest: Manifest, width: int) -> list[str]:
+    """Seconds, rows and tokens of every stage, and the rows the target had to score."""
+    stages = manifest.get("stages")
+    if not stages:
+        return []
+    columns = [
+        Column("stage", [s["name"] for s in stages] + ["together"], left=True),
+        Column("time", [duration(s["seconds"]) for s in stages]
+               + [duration(_sum("seconds", stages))]),
+        Column("rows", [count(s["rows"]) if s.get("rows") else "" for s in stages] + [""]),
+        Column("tokens", [count(s["tokens"]) if s.get("tokens") else "" for s in stages]
+               + [count(_sum("tokens", stages))]),
+        Column("tokens/s", [_speed(s) for s in stages] + [""]),
+        Column("", ["kept" if s.get("reused") else "" for s in stages] + [""], left=True),
+    ]  # fmt: skip
+    without_speed = [column for column in columns if column.title != "tokens/s"]
+    table = layout(columns, width) or layout(without_speed, width, force=True)
+    lines = ["Cost", *table]
+    if (scored := manifest.get("target_rows_scored")) is not None:
+        usable = (manifest.get("data") or {}).get("rows_usable")
+        of = f" of {count(usable)}" if usable else ""
+        lines.append(f"  The target scored {count(scored)}{of} rows.")
+    if any(stage.get("reused") for stage in stages):
+        lines.append("  kept: from an earlier run here, with its cost then.")
+    return lines
+
+
+def models_block(manifest: Manifest) -> list[str]:
+    """Models, device and seed."""
+    lines = [
+        f"{name.capitalize():<10}{model['path']}"
+        + (f" ({millions(model['parameters'])} parameters)" if model.get("parameters") else "")
+        for name, model in (manifest.get("models") or {}).items()
+        if model
+    ]
+    device = manifest.get("device")
+    if device:
+        where = f"{device['name']}, {device['threads']} threads, {device['dtype']}"
+        lines.append(f"Device    {where}, seed {manifest.get('seed')}")
+    return lines
+
+
+def files_block(manifest: Manifest, folder: str) -> list[str]:
+    """Where the files are; score shards counted, not listed."""
+    names = sorted(manifest.get("files") or {})
+    if not names:
+        return []
+    single = [name for name in names if "/" not in name]
+    folders: dict[str, int] = {}
+    for name in names:
+        if "/" in name:
+            parent = name.rpartition("/")[0]
+            folders[parent] = folders.get(parent, 0) + 1
+    many = [f"{name}/ ({files} file{'s' * (files > 1)})" for name, files in folders.items()]
+    shown = [*single, *many, *(["manifest.json"] if "manifest.json" not in single else [])]
+    return [f"Files     in {folder}/", *(INDENT + name for name in shown)]
+
+
+def next_block(manifest: Manifest, folder: str) -> list[str]:
+    """What to type next."""
+    coresets = manifest.get("coresets")
+    if manifest.get("command") != "select" or not coresets:
+        return []
+    path = shlex.quote(f"{folder}/{coresets[0]['path']}")
+    target = shlex.quote(((manifest.get("models") or {}).get("target") or {}).get("path", "MODEL"))
+    out = shlex.quote(f"{folder}-tuned-{coresets[0]['name']}")
+    lines = ["Next", f"  staff finetune {path} --model {target} --out {out}"]
+    if manifest.get("regions"):
+        lines.append(f"  staff why {shlex.quote(folder)} --row 0")
+    return lines
+
+
+def _chunks(number: Column, budgets: Sequence[Column], width: int) -> list[str]:
+    """The budgets in as many tables as the width asks for."""
+    lines: list[str] = []
+    left = list(budgets)
+    while left:
+        fits = next((c for c in range(len(left), 1, -1) if layout([number, *left[:c]], width)), 1)
+        lines += layout([number, *left[:fits]], width, force=True)
+        left = left[fits:]
+    return lines
+
+
+def _ratio(region: Mapping[str, Any], *, wide: bool) -> str:
+    if region.get("ratio") is None:
+        return ""
+    star = "*" if region.get("flagged") else ""
+    text = significant(region["ratio"]) + star
+    low, high = region.get("interval") or (None, None)
+    if low is None or high is None:
+        return text
+    return f"{text} [{_span(low, high, ', ')}]" if wide else f"{text} ± {(high - low) / 2:#.2g}"
+
+
+def _sum(name: str, stages: Sequence[Mapping[str, Any]]) -> Any:
+    return sum(stage.get(name) or 0 for stage in stages)
+
+
+def _speed(stage: Mapping[str, Any]) -> str:
+    if not stage.get("tokens") or not stage.get("seconds"):
+        return ""
+    return count(round(stage["tokens"] / stage["seconds"]))
+
+
+def _span(low: float, high: float, between: str) -> str:
+    return significant(low) + between + significant(high)

@@ -1,0 +1,300 @@
+"""The settings of every verb, each declared once: type, default, limits, help text.
+
+`staff.cli.flags` makes the command line from these classes, `staff.runs.config_file`
+the YAML. Order of precedence: defaults < preset < YAML < flags.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from staff.errors import ConfigError
+from staff.runs import settings as s
+from staff.runs.settings import (
+    INPUT,
+    OUTPUT,
+    SCORING,
+    SELECTION,
+    TUNING,
+    Fraction,
+    Positive,
+    Settings,
+    about,
+    coreset_name,
+    flag,
+    given,
+    listed,
+    number,
+)  # fmt: skip
+
+
+class SelectConfig(Settings):
+    """`staff select`."""
+
+    data: s.Data = None
+    small: Annotated[
+        str | None, about("Small model of the target's family: scores every row.", INPUT)
+    ] = None
+    target: Annotated[
+        str | None, about("Model to be fine-tuned later: scores only verified rows.", INPUT)
+    ] = None
+    scores: Annotated[
+        str | None, about("Select again from the stored scores of this run folder.", INPUT)
+    ] = None
+    keep: Annotated[
+        tuple[Fraction, ...],
+        BeforeValidator(listed),
+        about("Fractions of the rows to keep, each in (0, 1]; several make several coresets.",
+               SELECTION),
+    ] = ()  # fmt: skip
+    total: Annotated[
+        tuple[Positive, ...],
+        BeforeValidator(listed),
+        about("Numbers of rows to keep, beside or instead of --keep.", SELECTION),
+    ] = ()
+    method: Annotated[
+        Literal["staff", "random"], about("How to select; random needs no model.", SELECTION)
+    ] = "staff"
+    preset: Annotated[
+        Literal["released", "paper"],
+        about("Allocation, within and cut as in the released code or the paper.", SELECTION),
+    ] = "released"
+    allocation: Annotated[
+        Literal["shares", "paper"], about("How budgets follow the ratios.", SELECTION)
+    ] = "shares"
+    within: Annotated[
+        Literal["hardest", "random"], about("Which rows of a region are drawn.", SELECTION)
+    ] = "hardest"
+    cut: Annotated[
+        float,
+        BeforeValidator(number),
+        about("Fraction with the highest scores to set aside as noise.", SELECTION, ge=0, lt=1),
+    ] = 0.1
+    regions: Annotated[Positive, about("Equal-width score regions, K.", SELECTION)] = 50
+    verify_per_region: Annotated[
+        Positive, about("Rows a region scored on the target, b_v.", SELECTION)
+    ] = 10
+    seed: s.RandomSeed = 0
+    skip_finetune: Annotated[bool, about("Score with the small model as it is.", TUNING)] = False
+    adapter: Annotated[
+        str | None, about("Use this LoRA adapter instead of fine-tuning the small model.", TUNING)
+    ] = None
+    epochs: s.Epochs = 3
+    learning_rate: s.LearningRate = 1e-4
+    phi: s.Phi = "last-value"
+    features: s.Features = False
+    batch_tokens: s.BatchTokens = 8192
+    dtype: s.Dtype = "auto"
+    device: s.Device = "auto"
+    max_length: s.MaxLength = None
+    input_format: s.InputFormat = None
+    prompt_column: s.PromptColumn = None
+    response_column: s.ResponseColumn = None
+    prompt_template: s.PromptTemplate = None
+    messages_column: s.MessagesColumn = None
+    text_column: s.TextColumn = None
+    id_column: s.IdColumn = None
+    source_column: s.SourceColumn = None
+    on_bad_row: s.OnBadRow = "error"
+    out: Annotated[str | None, about("Run folder; default with --scores: named after it.",
+                                      OUTPUT)] = None  # fmt: skip
+    format: Annotated[
+        Literal["jsonl", "json", "csv", "parquet"], about("Format of the coreset files.", OUTPUT)
+    ] = "jsonl"
+    overwrite: s.Overwrite = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        """Fill allocation, within and cut from the preset unless they were given."""
+        explicit = given(values)
+        if "scores" in explicit and "preset" not in explicit:
+            return explicit  # what is not given comes from that run: see `inherit`
+        return {**preset_values(str(explicit.get("preset", "released"))), **explicit}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.scores:
+            self.require(data="a training file, e.g. staff select train.jsonl …")
+        names = self.coreset_names
+        if not names:
+            raise ConfigError("nothing to choose: give --keep FRACTION (0.1 is 10 %) or --total N")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ConfigError(f"the coreset {twice} is asked for twice in --keep or --total")
+        if self.scores:
+            fixed = sorted(k for k in self.model_fields_set - RESELECT if self._differs(k))
+            if fixed:
+                raise ConfigError(
+                    f"{flag(fixed[0])} cannot be used with --scores: the stored scores of "
+                    f"{self.scores} were made with their own setting"
+                )
+            return self
+        if self.method == "staff":
+            self.require(small="--small MODEL", target="--target MODEL")
+        self.require(out="--out runs/NAME")
+        if self.skip_finetune and self.adapter:
+            raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
+        return self
+
+    def _differs(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    @property
+    def coreset_names(self) -> list[str]:
+        """Names of the coresets in the order asked for: ``0.1`` or, for a total, ``n400``."""
+        return [coreset_name(k) for k in self.keep] + [f"n{t}" for t in self.total]
+
+    @property
+    def folder(self) -> str:
+        """Where the run goes: `out`, or with `scores` that folder's name and what differs."""
+        if self.out:
+            return self.out
+        preset = preset_values(self.preset)
+        parts = [
+            f"{name.replace('_', '-')}-{_text(getattr(self, name))}"
+            for name in type(self).model_fields
+            if name in self.model_fields_set & (RESELECT - UNNAMED)
+            and self._differs(name)
+            and preset.get(name) != getattr(self, name)
+        ]
+        return "-".join([str(self.scores).rstrip("/"), *parts])
+
+    def inherit(self, earlier: Mapping[str, Any]) -> "SelectConfig":
+        """Fill what was not given beside `scores` from that run's settings.
+
+        Sizes (`keep`, `total`) and the folder are this run's own; a preset given now
+        replaces the earlier run's allocation, within and cut.
+        """
+        own = {name: getattr(self, name) for name in self.model_fields_set}
+        left = RESELECT - UNNAMED - {"keep", "total"}
+        if "preset" in own:
+            left -= {"preset", "allocation", "within", "cut"}
+        values = {name: earlier[name] for name in sorted(left & earlier.keys())}
+        return SelectConfig(**{**values, **own, "out": self.folder})
+
+
+TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
+RESELECT = TECHNICAL | {
+    *("scores", "keep", "total", "method", "preset", "allocation", "within", "cut", "regions"),
+    *("verify_per_region", "seed", "out", "format", "overwrite"),
+}
+UNNAMED = TECHNICAL | {"scores", "out", "overwrite"}  # not part of a default folder's name
+# What stored scores depend on: a run folder keeps one value of each.
+SCORE_KEYS = tuple(
+    name for name in SelectConfig.model_fields if name not in RESELECT - {"scores", "seed"}
+)
+
+
+class ScoreConfig(Settings):
+    """`staff score`."""
+
+    data: s.Data = None
+    model: s.Model = None
+    adapter: s.Adapter = None
+    out: s.Out = None
+    phi: s.Phi = "last-value"
+    features: s.Features = False
+    batch_tokens: s.BatchTokens = 8192
+    dtype: s.Dtype = "auto"
+    device: s.Device = "auto"
+    seed: s.RandomSeed = 0
+    max_length: s.MaxLength = None
+    input_format: s.InputFormat = None
+    prompt_column: s.PromptColumn = None
+    response_column: s.ResponseColumn = None
+    prompt_template: s.PromptTemplate = None
+    messages_column: s.MessagesColumn = None
+    text_column: s.TextColumn = None
+    id_column: s.IdColumn = None
+    source_column: s.SourceColumn = None
+    on_bad_row: s.OnBadRow = "error"
+    overwrite: s.Overwrite = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
+        return self
+
+
+class FinetuneConfig(Settings):
+    """`staff finetune`."""
+
+    data: s.Data = None
+    model: s.Model = None
+    out: s.Out = None
+    epochs: s.Epochs = 3
+    learning_rate: s.LearningRate = 1e-4
+    batch_size: Annotated[Positive, about("Samples a step.", TUNING)] = 8
+    rank: Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)] = 8
+    alpha: Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)] = 16
+    max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
+    dtype: s.Dtype = "auto"
+    device: s.Device = "auto"
+    seed: s.RandomSeed = 0
+    max_length: s.MaxLength = None
+    input_format: s.InputFormat = None
+    prompt_column: s.PromptColumn = None
+    response_column: s.ResponseColumn = None
+    prompt_template: s.PromptTemplate = None
+    messages_column: s.MessagesColumn = None
+    text_column: s.TextColumn = None
+    id_column: s.IdColumn = None
+    source_column: s.SourceColumn = None
+    on_bad_row: s.OnBadRow = "error"
+    overwrite: s.Overwrite = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
+        return self
+
+
+class EvaluateConfig(Settings):
+    """`staff evaluate`."""
+
+    data: s.Data = None
+    model: s.Model = None
+    adapter: s.Adapter = None
+    metrics: Annotated[
+        tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
+        BeforeValidator(listed),
+        about("Which of loss, rougeL, bleu, exact.", SCORING, min_length=1),
+    ] = ("loss", "rougeL", "bleu", "exact")
+    max_new_tokens: Annotated[Positive, about("Longest answer to generate.", SCORING)] = 128
+    batch_tokens: s.BatchTokens = 8192
+    dtype: s.Dtype = "auto"
+    device: s.Device = "auto"
+    seed: s.RandomSeed = 0
+    max_length: s.MaxLength = None
+    input_format: s.InputFormat = None
+    prompt_column: s.PromptColumn = None
+    response_column: s.ResponseColumn = None
+    prompt_template: s.PromptTemplate = None
+    messages_column: s.MessagesColumn = None
+    text_column: s.TextColumn = None
+    id_column: s.IdColumn = None
+    source_column: s.SourceColumn = None
+    on_bad_row: s.OnBadRow = "error"
+    out: Annotated[str | None, about("Folder for per-item results and answers.", OUTPUT)] = None
+    overwrite: s.Overwrite = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.require(data="a test file", model="--model MODEL")
+        return self
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(_text(item) for item in value)
+    return coreset_name(value) if isinstance(value, float) else str(value)
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """Allocation, within and cut of a named setting; empty for an unknown name."""
+    from staff.selectors.staff import PRESETS  # NumPy: not needed for --help
+
+    preset = PRESETS.get(name, {})
+    return {key: preset[key] for key in ("allocation", "within", "cut") if key in preset}

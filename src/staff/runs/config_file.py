@@ -1,0 +1,150 @@
+"""Settings from and to YAML, and from flags and YAML together, with errors a user can act on."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from staff import __version__
+from staff.errors import ConfigError
+from staff.runs.config import RESELECT, SelectConfig, preset_values
+from staff.runs.settings import Settings, flag
+
+Config = TypeVar("Config", bound=Settings)
+
+SIZES = ("keep", "total")
+
+
+def build(
+    config: type[Config], *, flags: Mapping[str, Any] | None = None, file: str | Path | None = None
+) -> Config:
+    """Settings from a YAML file with flags over it.
+
+    flags: values by field name; only those that were given. --keep or --total on the
+    command line replaces both of the file, because together they are one question.
+
+    Raises:
+        ConfigError: unknown name, wrong type, out of range or incomplete; says where.
+    """
+    flags = flags or {}
+    written = load_yaml(file, config) if file is not None else {}
+    if any(name in flags for name in SIZES):
+        written = {name: value for name, value in written.items() if name not in SIZES}
+    origin = {name: f"{file}: {name}" for name in written} | {name: flag(name) for name in flags}
+    try:
+        return config(**{**written, **flags})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
+    """Read the settings of one YAML file: names checked, values not yet.
+
+    Names may be written with - or _. Raises `ConfigError` naming file and line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file: --config takes YAML") from None
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}: settings are lines like `keep: [0.1, 0.2]`")
+        lines = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
+        values = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    seen: dict[str, int] = {}
+    for key, line in lines:
+        name = key.replace("-", "_")
+        if name not in config.model_fields:
+            raise ConfigError(f"{path}, line {line}: {_unknown(key, config)}")
+        if name in seen:
+            raise ConfigError(f"{path}: {name} is set twice, in line {seen[name]} and line {line}")
+        seen[name] = line
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
+    """Settings as YAML in the order they are declared; replays with ``--config``.
+
+    Left out: what is not set, `overwrite` (a replay must not wipe its own folder), and
+    what the preset says anyway, so that another ``--preset`` still has its effect.
+    """
+    values = config.model_dump(mode="json", exclude_none=True, exclude={"overwrite"})
+    remark = ""
+    if isinstance(config, SelectConfig):
+        if config.scores:
+            own = RESELECT & config.model_fields_set  # the rest comes from that run
+            values = {name: value for name, value in values.items() if name in own}
+        preset = preset_values(config.preset)
+        values = {k: v for k, v in values.items() if not (k in preset and preset[k] == v)}
+        remark = "  # " + ", ".join(f"{name}: {value}" for name, value in preset.items())
+    values = {name: value for name, value in values.items() if value != []}
+    head = f"# staff {__version__}" + (f"; again: {replay}\n" if replay else "\n")
+    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return head + re.sub(r"^(preset: \w+)$", lambda m: m[1] + remark, body, flags=re.MULTILINE)
+
+
+def _unknown(name: str, config: type[Settings]) -> str:
+    near = get_close_matches(name.replace("-", "_"), config.model_fields, n=1)
+    if near:
+        return f"unknown setting {name!r}; did you mean {near[0]!r}?"
+    return f"unknown setting {name!r}; valid: {', '.join(sorted(config.model_fields))}"
+
+
+_WANTED = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_": "a finite number",
+    "string_": "text (put it in quotes)",
+    "bool_": "true or false",
+    "tuple_": "a list",
+}
+_LIMITS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "above"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "below"),
+}
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+    """The first mistake in one line: where it was written, what is wrong, what is right."""
+    mistake = error.errors(include_url=False)[0]
+    name, kind, value = str(mistake["loc"][0]), mistake["type"], mistake["input"]
+    where = origin.get(name, name)
+    context = mistake.get("ctx", {})
+    if kind == "literal_error":
+        near = get_close_matches(str(value), re.findall(r"'([^']+)'", context["expected"]), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{where} must be {context['expected']}, not {value!r}{hint}"
+    if kind == "extra_forbidden":
+        return f"unknown setting {name!r}"
+    if name == "keep" and kind in _LIMITS:
+        return (
+            f"{where} {value} must be above 0 and at most 1: it is a fraction "
+            "(0.1 keeps 10 %); for a number of rows use --total"
+        )
+    if kind in _LIMITS:
+        key, words = _LIMITS[kind]
+        return f"{where} must be {words} {context[key]}, not {value}"
+    if kind == "value_error":
+        return f"{where} {context['error']}"
+    for prefix, wanted in _WANTED.items():
+        if kind.startswith(prefix):
+            file = name in SIZES and re.search(r"[A-Za-z]{2}|/", str(value))
+            hint = " (a file goes before the flags: staff select train.jsonl …)" if file else ""
+            return f"{where} must be {wanted}, not {value!r}{hint}"
+    return f"{where}: {mistake['msg']}"

@@ -1,0 +1,75 @@
+"""Parts of manifest.json made from a run's results (schema in docs/formats.md)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from staff.data.prepare import Prepared
+from staff.types import Floats, Selection
+
+
+def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
+    """The training data as it was read."""
+    return {
+        "path": path,
+        "format": prepared.format,
+        "sha256": sha256,
+        "rows_read": prepared.rows_read,
+        "rows_usable": prepared.usable,
+        "rejected": prepared.rejected,
+        "truncated": prepared.truncated,
+        "duplicates": prepared.duplicates,
+    }
+
+
+def cut_facts(selection: Selection, scores: Floats, fraction: float) -> dict[str, Any]:
+    """How much was cut, and the highest score that stayed."""
+    assert selection.regions is not None
+    of_row = selection.regions.of_row
+    return {
+        "fraction": fraction,
+        "rows": int(np.count_nonzero(of_row < 0)),
+        "threshold": float(scores[of_row >= 0].max()),
+    }
+
+
+def region_facts(selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
+    """One entry a region, easiest first, with its budget in every coreset."""
+    first = next(iter(selections.values()))
+    regions, verification = first.regions, first.verification
+    assert regions is not None
+    assert verification is not None
+    budgets = {name: s.budget.count for name, s in selections.items() if s.budget is not None}
+    facts = []
+    for i in range(regions.count):
+        ratio, interval = verification.ratio[i], verification.interval[i]
+        facts.append(
+            {
+                "lower": regions.edges[i, 0],
+                "upper": regions.edges[i, 1],
+                "size": int(regions.sizes[i]),
+                "verified": int(verification.count[i]),
+                "ratio": None if np.isnan(ratio) else ratio,
+                "interval": None if np.isnan(interval).any() else interval.tolist(),
+                "flagged": bool(verification.flagged[i]),
+                "budgets": {name: int(count[i]) for name, count in budgets.items()},
+            }
+        )
+    return facts
+
+
+def coreset_facts(
+    keep_of: Mapping[str, float | None], selections: Mapping[str, Selection], format: str
+) -> list[dict[str, Any]]:
+    """One entry a coreset file, in the order asked for."""
+    return [
+        {
+            "name": name,
+            "keep": keep_of[name],
+            "total": len(selection.rows),
+            "top_up": 0 if selection.budget is None else selection.budget.top_up,
+            "path": f"coreset-{name}.{format}",
+        }
+        for name, selection in selections.items()
+    ]

@@ -1,0 +1,144 @@
+"""manifest.json: what a run was told, did, cost and left. Written last: if it exists, all is."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from staff import __version__
+from staff.errors import RunError
+from staff.runs.store import write_atomic
+
+FORMAT = 1
+PACKAGES = (
+    *("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets"),
+    *("numpy", "pyarrow", "safetensors"),
+)
+
+
+def begin(command: str, config: Any, *, seed: int) -> dict[str, Any]:
+    """The part of a manifest that is known before any work: who, when, with what.
+
+    config: the settings as a dict. The caller adds data, models, device, stages and the
+    results (docs/formats.md), and hands it to `write_manifest`.
+    """
+    return {
+        "format": FORMAT,
+        "staff_version": __version__,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config,
+        "versions": versions(),
+        "seed": seed,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_facts(device: str, dtype: str) -> dict[str, Any]:
+    """Type, name, threads and precision of the device that did the work, e.g. of ``cuda:0``."""
+    import torch
+
+    kind = device.partition(":")[0]
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else _processor()
+    return {"type": kind, "name": name, "threads": torch.get_num_threads(), "dtype": dtype}
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 (hex) of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def hash_outputs(folder: str | Path, paths: Iterable[str | Path]) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file given; folders stand for all files in them."""
+    folder = Path(folder)
+    files: set[Path] = set()
+    for path in map(Path, paths):
+        path = path if path.is_absolute() or path.is_relative_to(folder) else folder / path
+        files |= {p for p in path.rglob("*") if p.is_file()} if path.is_dir() else {path}
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in sorted(files)}
+
+
+def write_manifest(path: str | Path, manifest: dict[str, Any]) -> None:
+    """Write manifest.json atomically. NumPy numbers become numbers; NaN and infinity null."""
+    text = json.dumps(_plain(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text + "\n")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Raises:
+        RunError: no folder, no manifest (the run is not finished), damaged or too new.
+    """
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (folder / "config.yaml").is_file():
+            raise RunError(
+                f"the run in {folder} is not finished: "
+                f"go on with staff select --config {folder / 'config.yaml'}"
+            ) from None
+        raise RunError(f"{folder} is not a run of staff: it has no manifest.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise RunError(
+            f"{path} is damaged: go on with staff select --config {folder / 'config.yaml'}"
+        ) from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise RunError(f"{path} is not a manifest of staff")
+    if manifest["format"] > FORMAT:
+        raise RunError(f"{path} was written by a newer staff: this one is {__version__}")
+    return manifest
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only, whatever NumPy or paths are in it."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        return None
+    return value
+
+
+def _processor() -> str:
+    """The processor's trade name, or the nearest thing the system tells."""
+    try:
+        if sys.platform == "linux":
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+        if sys.platform == "darwin":
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except (OSError, StopIteration):
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,105 @@
+"""selection.parquet: every row of the data, its scores, its region, and what became of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from staff.errors import RunError
+from staff.runs.store import write_atomic
+from staff.types import REASONS, Bools, Floats, Ints, Selection
+
+SIGNALS = ("loss", "entropy", "el2n", "response_length")
+GROUP = 65_536  # rows converted at a time
+
+
+def write_selection(
+    path: str | Path,
+    *,
+    ids: Sequence[str],  # [n]
+    rows: Ints,  # [n], row in the input file
+    scores: Mapping[str, Floats],  # float64 [n] each: "effort" and the signals
+    selections: Mapping[str, Selection],
+    score_target: Floats | None = None,  # [n], NaN = not scored on the target
+    regions: Ints | None = None,  # [n], -1 = cut
+    verified: Bools | None = None,  # [n]
+) -> None:
+    """Write one row per usable sample, atomically; schema in docs/formats.md.
+
+    scores: the small model's columns by name, ``effort`` becoming ``score_small``.
+    selections: coreset name -> what was chosen. A column that is not known (a random
+    selection has no scores) is there and null. NaN is written as null.
+    """
+    n = len(ids)
+    verified = np.zeros(n, bool) if verified is None else verified
+    chosen = {name: _mask(selection.rows, n) for name, selection in selections.items()}
+
+    def table(at: slice) -> pa.Table:
+        columns: dict[str, pa.Array] = {
+            "id": pa.array(ids[at], pa.string()),
+            "row": pa.array(rows[at], pa.int64()),
+            "score_small": _floats(scores.get("effort"), at, n),
+            **{name: _floats(scores.get(name), at, n) for name in SIGNALS},
+            "score_target": _floats(score_target, at, n),
+            "region": pa.nulls(len(rows[at]), pa.int32())
+            if regions is None
+            else pa.array(regions[at].astype(np.int32)),
+            "verified": pa.array(verified[at]),
+        }
+        for name, selection in selections.items():
+            columns[f"selected@{name}"] = pa.array(chosen[name][at])
+            codes = pa.array(selection.reason[at].astype(np.int8))
+            reasons = pa.DictionaryArray.from_arrays(codes, list(REASONS))
+            columns[f"reason@{name}"] = reasons.cast(pa.string())
+        return pa.table(columns)
+
+    def write(file: BinaryIO) -> None:
+        schema = table(slice(0, 0)).schema
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for start in range(0, n, GROUP):
+                writer.write_table(table(slice(start, start + GROUP)))
+
+    write_atomic(path, write)
+
+
+def read_selection(path: str | Path, columns: Sequence[str] | None = None) -> dict[str, Any]:
+    """Columns of selection.parquet by name: NumPy arrays [n]; ids and reasons as object arrays.
+
+    Null numbers come back as NaN. Raises `RunError` when the file is missing or broken.
+    """
+    try:
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+    except FileNotFoundError:
+        raise RunError(
+            f"{path} does not exist: the run has not got that far, or this is no run folder"
+        ) from None
+    except pa.ArrowInvalid:
+        raise RunError(
+            f"{path} is damaged: run staff select again with the same settings"
+        ) from None
+    return dict(_arrays(table))
+
+
+def coreset_columns(columns: Mapping[str, Any]) -> list[str]:
+    """Names of the coresets in a selection file, in the order asked for."""
+    return [name.partition("@")[2] for name in columns if name.startswith("selected@")]
+
+
+def _arrays(table: pa.Table) -> Iterator[tuple[str, Any]]:
+    for name in table.column_names:
+        yield name, table.column(name).to_numpy()
+
+
+def _mask(rows: Ints, n: int) -> Bools:
+    mask = np.zeros(n, bool)
+    mask[rows] = True
+    return mask
+
+
+def _floats(values: Floats | None, at: slice, n: int) -> pa.Array:
+    if values is None:
+        return pa.nulls(len(range(n)[at]), pa.float64())
+    return pa.array(np.asarray(values[at], np.float64), from_pandas=True)  # NaN -> null

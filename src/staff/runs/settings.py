@@ -1,0 +1,124 @@
+"""What settings are made of: the base class, and the fields several verbs share."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+
+from staff.errors import ConfigError
+
+
+def about(text: str, group: str, **limits: Any) -> FieldInfo:
+    """A field's help text, its group in `--help`, and its limits."""
+    return Field(description=text, json_schema_extra={"group": group}, **limits)
+
+
+def listed(value: Any) -> Any:
+    """Let one value stand for a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def number(value: Any) -> Any:
+    """Refuse true and false where a number is wanted (YAML's `yes` is not 1)."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
+Positive = Annotated[int, BeforeValidator(number), Field(ge=1)]
+Seed = Annotated[int, BeforeValidator(number)]
+
+INPUT, TUNING, SCORING = "Input and models", "Fine-tuning", "Scoring"
+SELECTION, FORMAT, OUTPUT = "Selection", "Data format", "Output"
+
+# Settings that several verbs share.
+Data = Annotated[str | None, about("Training data: a file, a folder or a Hub id.", INPUT)]
+Model = Annotated[str | None, about("Model folder or Hub id.", INPUT)]
+Adapter = Annotated[str | None, about("LoRA adapter folder to put on the model.", INPUT)]
+Out = Annotated[str | None, about("Folder to write to.", OUTPUT)]
+Overwrite = Annotated[bool, about("Start over in a folder that holds an earlier run.", OUTPUT)]
+RandomSeed = Annotated[Seed, about("Seed of every random choice.", "Running")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    about("Precision; auto is bfloat16 where the hardware is fast at it.", SCORING),
+]
+Device = Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)]
+BatchTokens = Annotated[
+    Positive, about("Padded tokens a batch may hold; halved when memory runs out.", SCORING)
+]
+MaxLength = Annotated[
+    Positive | None,
+    about("Cut a sample after this many tokens; default: what both models allow.", FORMAT),
+]
+InputFormat = Annotated[
+    str | None,
+    about("prompt-response, alpaca, messages, sharegpt or text; default: detected.", FORMAT),
+]
+PromptColumn = Annotated[str | None, about("Column of the prompt.", FORMAT)]
+ResponseColumn = Annotated[str | None, about("Column of the response.", FORMAT)]
+PromptTemplate = Annotated[
+    str | None, about('Prompt from several columns, e.g. "{instruction}\\n{input}".', FORMAT)
+]
+MessagesColumn = Annotated[str | None, about("Column of the chat messages.", FORMAT)]
+TextColumn = Annotated[str | None, about("Column of plain text.", FORMAT)]
+IdColumn = Annotated[str | None, about("Column of unique ids; default: content hash.", FORMAT)]
+SourceColumn = Annotated[str | None, about("Column naming where a row is from.", FORMAT)]
+OnBadRow = Annotated[
+    Literal["error", "skip"],
+    about("A row that cannot be used: stop, or set it aside in rejected.jsonl.", FORMAT),
+]
+Phi = Annotated[
+    Literal["last-value", "last-value-lora", "adapter", "lm-head"],
+    about("Whose gradient the effort score is the norm of.", SCORING),
+]
+Features = Annotated[bool, about("Also store mean hidden states.", SCORING)]
+Epochs = Annotated[Positive, about("Passes over the data.", TUNING)]
+LearningRate = Annotated[
+    float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
+]
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that are None, which means: not given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class Settings(BaseModel):
+    """Validated settings of one verb. A value of None means: not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_missing(cls, values: Any) -> Any:
+        return given(values)
+
+    def require(self, **flags: str) -> None:
+        """Raise `ConfigError` for the first of these settings that is missing.
+
+        Values are how to give it, e.g. ``small="--small MODEL"``.
+        """
+        for name, how in flags.items():
+            if getattr(self, name) is None:
+                raise ConfigError(f"{name} is missing: give {how}")
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a setting.
+
+    >>> flag("max_length")
+    '--max-length'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def coreset_name(keep: float) -> str:
+    """How a fraction is written in file and column names.
+
+    >>> coreset_name(0.1), coreset_name(1.0), coreset_name(1e-5)
+    ('0.1', '1', '0.00001')
+    """
+    return format(Decimal(repr(float(keep))).normalize(), "f")

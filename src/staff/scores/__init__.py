@@ -1,0 +1,1 @@
+"""Effort scores and the signals that come with them."""

@@ -1,0 +1,173 @@
+"""Effort scores S_d = ‖∇_φ L(θ(d))‖₂ of a whole batch at once (step 2 of docs/method.md).
+
+One forward pass without an autograd graph up to φ, logits at response positions only, one
+backward pass from Σ_i L_i down to φ's output, no weight gradients, and per-sample norms from what
+was seen at φ. `staff.scores.oracle` is the slow twin that checks it.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from staff.data.batches import Batch
+from staff.errors import ConfigError, DataError, unknown_name
+from staff.scores.narrow import narrowed, token_wise_parts
+from staff.scores.phi import PHI, PerSampleShapeLost, output_head
+from staff.scores.signals import SIGNALS, Response, collect, find_response, token_signals
+from staff.scores.taps import Tap, gathered, gradients, tapped
+from staff.types import IGNORE, Floats
+
+
+class Scorer:
+    """Scores batches on one model.
+
+    model: a causal LM (or a PEFT model around one); it is switched to eval mode and its
+        parameters are frozen. With phi ``adapter`` and no LoRA in it, one is attached to it.
+    phi: last-value, last-value-lora, adapter or lm-head; None: no gradient, signals only.
+    signals: which of loss, entropy, el2n and response_length to return beside it.
+    features: also return "features", the mean final hidden state over a sample's real tokens.
+    seed: of what phi draws at random (last-value-lora; adapter where it is freshly attached).
+
+    Raises ConfigError for unknown names and ModelError where phi is not found in the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        phi: str | None = "last-value",
+        signals: Sequence[str] = SIGNALS,
+        features: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if phi is not None and phi not in PHI:
+            raise ConfigError(unknown_name("phi", phi, PHI))
+        for name in signals:
+            if name not in SIGNALS:
+                raise ConfigError(unknown_name("signal", name, SIGNALS))
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.phi = None if phi is None else PHI[phi](self.model, seed=seed)
+        self.model.eval().requires_grad_(False)
+        for parameter in self.phi.parameters if self.phi else ():
+            parameter.requires_grad_(True)
+        self.head = output_head(self.model)
+        self.signals = tuple(signals)
+        self.features = features
+        self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self._narrow = self._narrowable(phi)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the float64 columns that a call returns."""
+        return (*(("effort",) if self.phi else ()), *self.signals)
+
+    def __call__(self, batch: Batch) -> dict[str, Floats]:
+        """Score a batch: one float64 array [B] a column (and "features" float32 [B, D]).
+
+        Raises DataError when a row has no response token.
+        """
+        if self.phi is None or not self.phi.parameters:
+            try:
+                return self._score(batch, self._narrow)
+            except PerSampleShapeLost:
+                pass
+        rows = [self._score(one, self._narrow) for one in _split(batch)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def _narrowable(self, phi: str | None) -> tuple[nn.Module, ...]:
+        """Parts of the last block that may skip prompt positions: they change no probe's score."""
+        if self.features or phi == "adapter":
+            return ()  # both need the last block's output everywhere
+        parts = token_wise_parts(self.model)
+        whole, narrow = (self._score(_probe(), narrow=n) for n in ((), parts))
+        same = all(np.allclose(narrow[c], whole[c], rtol=1e-2, atol=1e-6) for c in whole)
+        return parts if same else ()
+
+    def _score(self, batch: Batch, narrow: tuple[nn.Module, ...]) -> dict[str, Floats]:
+        device = self.model.get_input_embeddings().weight.device
+        response = find_response(batch.labels.to(device))
+        if not bool((response.count > 0).all()):
+            row = int(batch.rows[int((response.count == 0).nonzero()[0])])
+            raise DataError(f"row {row} has no response token in the loss; it cannot be scored")
+        modules = self.phi.modules if self.phi else ()
+        b, t = batch.labels.shape
+        rows = response.sample * t + response.position  # [N], of the batch's B·T tokens
+        with (
+            torch.set_grad_enabled(self.phi is not None),
+            narrowed(narrow, shape=(b, t), rows=rows),
+            gathered(self.head, rows) as states,
+            tapped(modules) as taps,
+        ):
+            logits = self.model(**self._inputs(batch, device)).logits  # [1, N, V]
+        flat = logits.detach()[0]
+        target = response.target.to(flat.device)
+        tokens, slope = token_signals(
+            flat, target, signals=self.signals, gradient=self.phi is not None
+        )
+        columns: dict[str, Any] = {}
+        if self.phi is not None and slope is not None:
+            # L_i is a mean over n_i tokens: dividing by n_i last spares float16 an underflow.
+            squared = self._squared_norms(logits, slope[None], taps, response).cpu()
+            columns["effort"] = (squared.sqrt() / response.count.cpu()).numpy()
+        columns |= collect(response, tokens, self.signals)
+        if self.features:
+            columns["features"] = _pooled(states[0], batch.attention_mask)
+        return columns
+
+    def _squared_norms(
+        self, logits: Tensor, slope: Tensor, taps: Sequence[Tap], response: Response
+    ) -> Tensor:
+        """‖∇_φ n_i L_i‖² float64 [B]."""
+        assert self.phi is not None
+        if self.phi.squared_norms is not None:
+            return self.phi.squared_norms(taps, gradients(logits, slope, taps), response)
+        found = torch.autograd.grad(
+            logits, self.phi.parameters, grad_outputs=slope, allow_unused=True
+        )
+        squares = [g.double().square().sum() for g in found if g is not None]
+        return torch.stack(squares).sum()[None]
+
+    def _inputs(self, batch: Batch, device: torch.device) -> dict[str, Any]:
+        inputs = {"input_ids": batch.input_ids.to(device), "use_cache": False}
+        mask = batch.attention_mask
+        if bool((mask[:, 1:] <= mask[:, :-1]).all()) and bool(mask[:, 0].all()):
+            # Padding on the right comes after every real token, so a causal model never looks at
+            # it: without a mask, attention takes its faster causal path.
+            return inputs
+        inputs["attention_mask"] = mask.to(device)
+        if self._takes_positions:
+            inputs["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp_min(0).to(device)
+        return inputs
+
+
+def _pooled(states: Tensor, mask: Tensor) -> Any:
+    """Mean float32 [B, D] of final hidden states [B, T, D] over real tokens."""
+    weight = mask.to(states.device, torch.float32)  # [B, T]
+    total = torch.einsum("btd,bt->bd", states.float(), weight)
+    return (total / weight.sum(dim=1, keepdim=True)).cpu().numpy()
+
+
+def _probe() -> Batch:
+    """Two short rows of different lengths, a few response tokens each."""
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 0, 0]])
+    labels = torch.tensor(
+        [[IGNORE, IGNORE, 3, 4, 5, IGNORE], [IGNORE, IGNORE, 4, 3, IGNORE, IGNORE]]
+    )
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    return Batch(rows=torch.arange(2), input_ids=ids, labels=labels, attention_mask=mask)
+
+
+def _split(batch: Batch) -> list[Batch]:
+    return [
+        Batch(
+            rows=batch.rows[i : i + 1],
+            input_ids=batch.input_ids[i : i + 1],
+            labels=batch.labels[i : i + 1],
+            attention_mask=batch.attention_mask[i : i + 1],
+        )
+        for i in range(len(batch.rows))
+    ]

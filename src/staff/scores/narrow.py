@@ -1,0 +1,91 @@
+"""Let the last block's feed-forward part work at response positions only.
+
+Nothing attends after the last block, so its output elsewhere never reaches the loss: those rows of
+its feed-forward part, two thirds of a block's work, are computed forward and backward for nothing.
+Which layers may be narrowed is found in the module tree and held against the whole computation by
+`staff.scores.effort.Scorer` before it is relied on.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from staff.errors import ModelError
+from staff.models.value_projection import find_blocks
+
+
+def token_wise_parts(model: nn.Module) -> tuple[nn.Module, ...]:
+    """Children of the very last block that hold weights and no attention; () where unknown."""
+    try:
+        _, blocks, attending = find_blocks(model)
+    except ModelError:
+        return ()
+    if attending != len(blocks) - 1:
+        return ()
+    return tuple(
+        child
+        for child_name, child in blocks[-1].named_children()
+        if "attn" not in child_name.lower()
+        and "attention" not in child_name.lower()
+        and any(p.dim() >= 2 for p in child.parameters())
+    )
+
+
+@contextmanager
+def narrowed(
+    modules: Sequence[nn.Module], *, shape: tuple[int, int], rows: Tensor
+) -> Iterator[None]:
+    """Run each module on the tokens `rows` int64 [N] of the B·T only; zeros come out elsewhere.
+
+    shape: (B, T) of the batch. A call whose inputs are not [B, T, D] is left alone.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            narrowing = _Narrowing(shape, rows)
+            before = module.register_forward_pre_hook(
+                narrowing.take, prepend=True, with_kwargs=True
+            )
+            stack.callback(before.remove)
+            stack.callback(module.register_forward_hook(narrowing.put_back).remove)
+        yield
+
+
+def take_rows(states: Tensor, rows: Tensor) -> Tensor:
+    """Hidden states [1, N, D] of the tokens `rows` int64 [N] of [B, T, D]."""
+    return states.flatten(0, 1).index_select(0, rows.to(states.device))[None]
+
+
+class _Narrowing:
+    def __init__(self, shape: tuple[int, int], rows: Tensor) -> None:
+        self.shape, self.rows, self.applied = shape, rows, False
+
+    def _is_batch(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.dim() == 3 and value.shape[:2] == self.shape
+
+    def take(self, _module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        self.applied = any(self._is_batch(v) for v in (*args, *kwargs.values()))
+        if not self.applied:
+            return None
+        taken = tuple(take_rows(v, self.rows) if self._is_batch(v) else v for v in args)
+        return taken, {
+            k: take_rows(v, self.rows) if self._is_batch(v) else v for k, v in kwargs.items()
+        }
+
+    def put_back(self, _module: nn.Module, _args: tuple, output: Any) -> Any:
+        if not self.applied:
+            return None
+        if isinstance(output, tuple):
+            return tuple(self._spread(part) for part in output)
+        return self._spread(output)
+
+    def _spread(self, part: Any) -> Any:
+        if not isinstance(part, Tensor) or part.shape[:2] != (1, len(self.rows)):
+            return part
+        batch, length = self.shape
+        spread = part.new_zeros(batch * length, part.shape[2])
+        return torch.index_copy(spread, 0, self.rows.to(part.device), part[0]).unflatten(
+            0, (batch, length)
+        )

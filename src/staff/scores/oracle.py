@@ -1,0 +1,159 @@
+"""The slow truth: effort scores by the model's own forward pass and autograd, one sample at a time.
+
+No hooks, no batching, no padding, no shortcuts, and no code shared with `staff.scores.effort`
+except where φ is found: a real weight is switched to require a gradient, the model computes its
+own loss from `labels`, and the norm is that of the gradient autograd left on the weight. Run it on
+your own model to check the fast path; it is not for whole data sets.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from staff.errors import ConfigError, unknown_name
+from staff.models.value_projection import find_value_projection
+from staff.types import TokenisedExample
+
+ORACLES = ("last-value", "last-value-lora", "adapter", "lm-head")
+
+
+def oracle_effort(
+    model: Any, example: TokenisedExample, *, phi: str = "last-value", seed: int = 0
+) -> float:
+    """‖∇_φ L(θ(d))‖₂ of one sample. The model is left as it was found.
+
+    ``last-value-lora`` really attaches the released code's LoRA (r = 81, α = 16) to the last value
+    projection; ``adapter`` needs a model that has its LoRA attached.
+    """
+    if phi not in ORACLES:
+        raise ConfigError(unknown_name("phi", phi, ORACLES))
+    was_training = model.training
+    needed = [p.requires_grad for p in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        return math.sqrt(_RULES[phi](model, example, seed))
+    finally:
+        for parameter, value in zip(model.parameters(), needed, strict=True):
+            parameter.requires_grad_(value)
+            parameter.grad = None
+        model.train(was_training)
+
+
+def oracle_signals(model: Any, example: TokenisedExample) -> dict[str, float]:
+    """Loss, entropy and EL2N of one sample, straight from their definitions in float64."""
+    model.eval()
+    ids = torch.tensor(example.input_ids)[None]
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0].double()
+    losses, entropies, errors = [], [], []
+    for t in range(1, len(example.input_ids)):
+        token = int(example.labels[t])
+        if token < 0:
+            continue
+        p = torch.softmax(logits[t - 1], dim=0)
+        onehot = torch.zeros_like(p)
+        onehot[token] = 1.0
+        losses.append(-math.log(float(p[token])))
+        entropies.append(float(-(p * p.log()).sum()))
+        errors.append(float((p - onehot).norm()))
+    n = len(losses)
+    return {
+        "loss": sum(losses) / n,
+        "entropy": sum(entropies) / n,
+        "el2n": sum(errors) / n,
+        "response_length": float(n),
+    }
+
+
+def _loss(model: Any, example: TokenisedExample) -> Tensor:
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor(example.input_ids, device=device)[None]
+    labels = torch.tensor(example.labels, device=device)[None]
+    with torch.enable_grad():
+        return model(input_ids=ids, labels=labels).loss
+
+
+def _squared(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.double().square().sum())
+
+
+def _last_value(model: Any, example: TokenisedExample, seed: int) -> float:
+    found = find_value_projection(model)
+    weight = found.module.weight
+    assert isinstance(weight, nn.Parameter)
+    weight.requires_grad_(True)
+    _loss(model, example).backward()
+    assert weight.grad is not None
+    gradient = weight.grad.T if found.transposed else weight.grad
+    return _squared(gradient if found.columns is None else gradient[found.columns])
+
+
+class _WithLora(nn.Module):
+    """A layer plus the released code's LoRA on its value columns: W x + (α/r) B A x, B = 0."""
+
+    def __init__(self, layer: nn.Module, a: Tensor, columns: Tensor) -> None:
+        super().__init__()
+        self.layer, self.columns = layer, columns
+        self.a = nn.Parameter(a, requires_grad=False)
+        self.b = nn.Parameter(a.new_zeros(len(columns), len(a)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        update = (16 / 81) * (x.to(self.a.dtype) @ self.a.T) @ self.b.T
+        output = self.layer(x)
+        return output.index_add(-1, self.columns, update.to(output.dtype))
+
+
+def _last_value_lora(model: Any, example: TokenisedExample, seed: int) -> float:
+    from staff.scores.phi import last_value_lora_a  # the draw is what both must agree on
+
+    found = find_value_projection(model)
+    columns = torch.arange(found.d_value) if found.columns is None else found.columns
+    device = found.module.weight.device
+    wrapped = _WithLora(
+        found.module, last_value_lora_a(found.d_in, seed=seed).to(device), columns.to(device)
+    )
+    with _replaced(model, found.name, wrapped):
+        _loss(model, example).backward()
+    return _squared(wrapped.b.grad)
+
+
+def _adapter(model: Any, example: TokenisedExample, seed: int) -> float:
+    lora = [p for name, p in model.named_parameters() if "lora_" in name]
+    for parameter in lora:
+        parameter.requires_grad_(True)
+    _loss(model, example).backward()
+    return math.fsum(_squared(p.grad) for p in lora)
+
+
+def _lm_head(model: Any, example: TokenisedExample, seed: int) -> float:
+    head = model.get_output_embeddings()
+    shared = head.weight
+    # A copy of a tied weight: its gradient is that of its use as head only.
+    head.weight = nn.Parameter(shared.detach().clone())
+    try:
+        _loss(model, example).backward()
+        return _squared(head.weight.grad)
+    finally:
+        head.weight = shared
+
+
+_RULES = {
+    "last-value": _last_value,
+    "last-value-lora": _last_value_lora,
+    "adapter": _adapter,
+    "lm-head": _lm_head,
+}
+
+
+@contextmanager
+def _replaced(model: Any, name: str, module: nn.Module) -> Iterator[None]:
+    before = model.get_submodule(name)
+    model.set_submodule(name, module)
+    try:
+        yield
+    finally:
+        model.set_submodule(name, before)

@@ -1,0 +1,198 @@
+"""What a model is worth on held-out rows: loss, ROUGE-L, BLEU, exact match."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from staff.errors import ConfigError, DataError, unknown_name
+from staff.progress import Progress, SilentProgress
+from staff.training.metrics import TEXT_METRICS
+from staff.training.tokens import Tokens
+from staff.types import IGNORE, Floats, Ints, TokenisedExample, read_only
+
+METRICS = ("loss", *TEXT_METRICS)
+MOST_NEW_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of n test items.
+
+    per_item: float64 [n] a metric. loss: mean negative log-likelihood over the item's
+        response tokens, in nats; rougeL, bleu: 0-100; exact: 0 or 1.
+    summary: the means over items, but for bleu the corpus score.
+    predictions, references: texts, empty when no metric needed generation.
+    """
+
+    ids: tuple[str, ...]
+    per_item: Mapping[str, Floats]
+    summary: Mapping[str, float]
+    predictions: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+def evaluate(
+    *,
+    model: Any,
+    tokens: Tokens,
+    tokenizer: Any = None,
+    adapter: str | Path | None = None,
+    metrics: Sequence[str] = METRICS,
+    references: Sequence[str] | None = None,
+    max_new_tokens: int | None = None,
+    batch_tokens: int = 8192,
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on tokenised test rows.
+
+    A row's last response (its last run of tokens in the loss) is what generation has to
+    produce; everything before it is the prompt. Batch size changes no item's score
+    beyond rounding.
+
+    Args:
+        model: path or hub id, or a loaded causal LM in eval mode.
+        tokens: the test rows.
+        tokenizer: of the model; read from its folder when only a path is given.
+        adapter: LoRA folder to put on a model given by path.
+        metrics: some of METRICS.
+        references: the original responses, n texts; otherwise the rows' own tokens
+            are decoded, which hides what the tokenizer cannot spell.
+        max_new_tokens: of a prediction; 1.5 times the longest reference plus 8, at
+            most 512, when not given.
+        batch_tokens: padded tokens in a batch.
+        dtype, device: as in `models.load.load_model`; not used for a loaded model.
+
+    Raises:
+        ConfigError: an unknown metric, or an adapter for a loaded model.
+        DataError: no rows, or another number of references.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ConfigError(unknown_name("metric", metric, METRICS))
+    n = len(tokens.lengths)
+    if n == 0:
+        raise DataError("there are no rows to evaluate on")
+    if references is not None and len(references) != n:
+        raise DataError(f"there are {len(references)} references for {n} rows")
+    text_metrics = [metric for metric in metrics if metric != "loss"]
+    if isinstance(model, str | Path):
+        from staff.models.load import load_model, load_tokenizer
+
+        tokenizer = tokenizer or load_tokenizer(str(model))
+        model = load_model(
+            str(model),
+            dtype=dtype,
+            device=device,
+            adapter=None if adapter is None else str(adapter),
+        )
+    elif adapter is not None:
+        raise ConfigError("give the base model by its path to evaluate it with an adapter")
+    if tokenizer is None:
+        raise ConfigError("a loaded model needs its tokenizer beside it to be evaluated")
+
+    per_item: dict[str, Floats] = {}
+    summary: dict[str, float] = {}
+    predictions: list[str] = []
+    if "loss" in metrics:
+        per_item["loss"] = read_only(
+            item_losses(model=model, tokens=tokens, batch_tokens=batch_tokens, progress=progress)
+        )
+        summary["loss"] = float(per_item["loss"].mean())
+    if text_metrics:
+        prompts, answers = zip(
+            *(split_response(tokens.get(np.array([row]))[0]) for row in range(n)), strict=True
+        )
+        references = references or [_text(tokenizer, answer) for answer in answers]
+        longest = max(len(answer) for answer in answers)
+        predictions = predict(
+            model=model,
+            tokenizer=tokenizer,
+            prompts=prompts,
+            max_new_tokens=max_new_tokens or min(MOST_NEW_TOKENS, longest * 3 // 2 + 8),
+            batch_tokens=batch_tokens,
+            progress=progress,
+        )
+        for metric in text_metrics:
+            scores, summary[metric] = TEXT_METRICS[metric](predictions, references)
+            per_item[metric] = read_only(scores)
+    return Evaluation(
+        ids=tuple(tokens.ids),
+        per_item=per_item,
+        summary=summary,
+        predictions=tuple(predictions),
+        references=tuple(references) if references and text_metrics else (),
+    )
+
+
+def item_losses(
+    *, model: Any, tokens: Tokens, batch_tokens: int, progress: Progress | None = None
+) -> Floats:
+    """Mean negative log-likelihood over each row's response tokens, in nats: float64 [n]."""
+    import torch
+
+    from staff.data.batches import collate, token_budget_batches
+    from staff.training.response_loss import response_losses
+
+    losses = np.full(len(tokens.lengths), np.nan)
+    batches = token_budget_batches(np.asarray(tokens.lengths), batch_tokens=batch_tokens)
+    with (progress or SilentProgress()).stage("test loss", total=len(losses)) as stage:
+        for rows in batches:
+            batch = collate(tokens.get(rows), pad_id=0)  # masked, so any id will do
+            with torch.no_grad():
+                per_token, of_row = response_losses(
+                    model,
+                    input_ids=batch.input_ids.to(model.device),
+                    attention_mask=batch.attention_mask.to(model.device),
+                    labels=batch.labels.to(model.device),
+                )
+            at = of_row.cpu().numpy()  # [N]
+            sums = np.bincount(at, weights=per_token.double().cpu().numpy(), minlength=len(rows))
+            losses[rows] = sums / np.bincount(at, minlength=len(rows))
+            stage.advance(len(rows))
+    return losses
+
+
+def predict(
+    *,
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Ints],
+    max_new_tokens: int,
+    batch_tokens: int = 8192,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Greedy responses to tokenised prompts, as text without special tokens."""
+    from staff.training.generate import end_tokens, generate_greedily
+
+    ends = end_tokens(model, tokenizer)
+    pad_id = tokenizer.pad_token_id
+    ids = generate_greedily(
+        model=model,
+        prompts=prompts,
+        max_new_tokens=max_new_tokens,
+        eos_ids=ends,
+        pad_id=pad_id if pad_id is not None else (ends or [0])[0],
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
+    return [_text(tokenizer, tokens) for tokens in ids]
+
+
+def split_response(example: TokenisedExample) -> tuple[Ints, Ints]:
+    """Split a row into prompt [P] and its last response [R], its last run of tokens in the loss."""
+    inside = example.labels != IGNORE  # [T]
+    end = int(np.flatnonzero(inside)[-1]) + 1
+    outside = np.flatnonzero(~inside[:end])
+    start = int(outside[-1]) + 1 if len(outside) else 1  # a first token has nothing before it
+    return example.input_ids[:start], example.input_ids[start:end]
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    return tokenizer.decode(
+        [int(token) for token in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )

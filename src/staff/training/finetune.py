@@ -1,0 +1,236 @@
+"""Stage 1: fine-tune a model on tokenised rows with LoRA, through TRL and PEFT.
+
+Step 1 of docs/method.md (Zhang et al., ICLR 2025); the defaults are the released
+code's: 3 epochs, batch 8, learning rate 1e-4, cosine, 10 % warm-up, rank 8, alpha 16.
+"""
+
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from staff.errors import ConfigError, DataError, RunError, StaffError
+from staff.progress import Progress, SilentProgress
+from staff.rng import stream_seed
+from staff.training.tokens import Tokens
+
+if TYPE_CHECKING:
+    from staff.training.trainer import LossPoint, ResponseTrainer
+
+QUIET = ("transformers", "trl", "peft", "accelerate", "datasets")
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneResult:
+    """What a fine-tuning left and cost.
+
+    adapter: the folder, complete.
+    losses: (step, loss) of every step.
+    rows: rows trained on in one epoch; tokens, response_tokens: over all epochs,
+        padding aside; seconds: training alone, without loading and saving.
+    """
+
+    adapter: Path
+    losses: tuple[tuple[int, float], ...]
+    rows: int
+    steps: int
+    tokens: int
+    response_tokens: int
+    seconds: float
+
+
+def finetune(
+    *,
+    model: Any,
+    tokens: Tokens,
+    out: Path,
+    pad_id: int,
+    epochs: int = 3,
+    batch_size: int = 8,
+    learning_rate: float = 1e-4,
+    warmup: float = 0.1,
+    rank: int = 8,
+    alpha: int = 16,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str = "auto",
+    gradient_checkpointing: bool = False,
+    max_steps: int | None = None,
+    name: str = "fine-tune",
+    progress: Progress | None = None,
+    on_log: "Callable[[LossPoint], None] | None" = None,
+) -> FinetuneResult:
+    """Fine-tune on every row and write a LoRA adapter folder.
+
+    The folder appears complete or not at all. With one seed, one machine and one
+    number of threads its bytes are the same every time. (TRL seeds the global
+    generators of Python, NumPy and torch for that.)
+
+    Args:
+        model: path or hub id, or a loaded causal LM, which is changed (LoRA layers are
+            put into it). The adapter config names the base model as it is given here.
+        tokens: the rows, already cut to length; each has at least one response token.
+        out: the adapter folder to create; must not hold anything yet.
+        pad_id: token that fills short rows up; it is masked, so any valid id will do.
+        warmup: share of all steps over which the learning rate rises, in [0, 1).
+        dtype, device: as in `models.load.load_model`; not used for a loaded model.
+        gradient_checkpointing: less memory for about a quarter more time.
+        max_steps: stop after so many steps, whatever `epochs` says.
+        name: of the progress stage.
+        on_log: called after every step.
+
+    Raises:
+        ConfigError: a setting is out of range. DataError: there are no rows.
+        RunError: `out` holds files. StaffError: the loss is not finite, memory ran
+            out, or TRL did not train on exactly what it was given.
+    """
+    _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    _check_settings(rank=rank, alpha=alpha, max_steps=1 if max_steps is None else max_steps)
+    if not 0 <= warmup < 1:
+        raise ConfigError(f"warmup must be in [0, 1), a share of all steps; it is {warmup}")
+    n = len(tokens.lengths)
+    if n == 0:
+        raise DataError("there are no rows to fine-tune on")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} already exists; remove it or choose another folder")
+
+    from staff.models.adapters import lora_config
+    from staff.models.load import load_model
+    from staff.training.adapter_folder import write_adapter
+    from staff.training.trainer import LossCurve, ResponseTrainer, repeatable, training_arguments
+
+    if isinstance(model, str | Path):
+        base = str(model)
+        model = load_model(base, dtype=dtype, device=device)
+    else:
+        base = model.name_or_path
+    total = max_steps or epochs * -(-n // batch_size)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with (
+            quiet(),
+            (progress or SilentProgress()).stage(name, total=total, unit="steps") as stage,
+        ):
+
+            def note(point: "LossPoint") -> None:
+                stage.advance()
+                if on_log is not None:
+                    on_log(point)
+
+            curve = LossCurve(note)
+            trainer = ResponseTrainer(
+                model=model,
+                args=training_arguments(
+                    folder=partial,
+                    model=model,
+                    epochs=epochs,
+                    max_steps=max_steps,
+                    batch_size=batch_size,
+                    learning_rate=learning_rate,
+                    warmup=warmup,
+                    seed=stream_seed(seed, "fine-tune") % 2**32,
+                    gradient_checkpointing=gradient_checkpointing,
+                ),
+                peft_config=lora_config(rank=rank, alpha=alpha),
+                callbacks=[curve],
+                tokens=tokens,
+                pad_id=pad_id,
+                seed=stream_seed(seed, "fine-tune order") % 2**63,
+            )
+            start = time.monotonic()
+            longest = int(tokens.lengths.max())
+            with explain_out_of_memory(batch_size, longest), repeatable(model.device):
+                trainer.train()
+            seconds = time.monotonic() - start
+        check_counts(trainer, epochs=None if max_steps else epochs)
+        write_adapter(partial, model=trainer.model, base=base, losses=curve.points)
+        if out.exists():
+            out.rmdir()  # empty, as checked above
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return FinetuneResult(
+        adapter=out,
+        losses=tuple((point.step, point.loss) for point in curve.points),
+        rows=n,
+        steps=len(curve.points),
+        tokens=int(trainer.seen @ tokens.lengths),
+        response_tokens=trainer.response_tokens,
+        seconds=seconds,
+    )
+
+
+def check_counts(trainer: "ResponseTrainer", *, epochs: int | None) -> None:
+    """Compare what entered the loss with what was handed over.
+
+    Args:
+        trainer: after training; `seen` and `response_tokens` are its own counts.
+        epochs: how often each row should have been seen; None where a step limit
+            ended the training, then no row may be more than one ahead of another.
+
+    Raises:
+        StaffError: rows were dropped or repeated, or other tokens entered the loss.
+    """
+    seen, lengths = trainer.seen, trainer.tokens.response_lengths
+    wrong = seen - seen.min() > 1 if epochs is None else seen != epochs
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        expected = "evenly" if epochs is None else f"{epochs} times"
+        raise StaffError(
+            f"the trainer was given {len(seen)} rows to train on {expected}, but {wrong.sum()} of "
+            f"them were trained on another number of times (row {first}: {seen[first]} times)"
+        )
+    given = int(seen @ lengths.astype(np.int64))
+    if given != trainer.response_tokens:
+        raise StaffError(
+            f"the trainer was given {given} response tokens, but {trainer.response_tokens} entered "
+            "the loss; the token store does not fit the rows it holds"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' notices away from the user's terminal; errors still come through."""
+    loggers = [logging.getLogger(name) for name in QUIET]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def explain_out_of_memory(batch_size: int, longest: int) -> Iterator[None]:
+    """Turn an allocation failure into advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        text = str(error)
+        memory = "out of memory" in text.lower() or "DefaultCPUAllocator" in text
+        if not memory and not isinstance(error, MemoryError):
+            raise
+        raise StaffError(
+            f"not enough memory to fine-tune on {batch_size} rows of up to {longest} tokens at "
+            "once; use a smaller batch size or a smaller maximum length"
+        ) from error
+
+
+def _check_settings(**values: float) -> None:
+    """Refuse settings that are not above zero."""
+    for key, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{key.replace('_', ' ')} must be above 0; it is {value}")

@@ -1,0 +1,89 @@
+"""Batched greedy generation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from staff.progress import Progress, SilentProgress
+from staff.types import IGNORE, Ints, TokenisedExample
+
+
+def generate_greedily(
+    *,
+    model: Any,
+    prompts: Sequence[Ints],
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """Continue every prompt with the likeliest token until an end token or the limit.
+
+    Prompts are batched by length and padded on the left; a key-value cache is kept.
+    What the model's own generation settings say (sampling, penalties) does not apply.
+
+    Args:
+        model: a causal LM in eval mode.
+        prompts: n int64 arrays [T_i], none empty.
+        max_new_tokens: limit; a prompt that nearly fills the model's context gets less.
+        eos_ids: any of these ends a response and is not returned.
+        batch_tokens: prompts x (longest prompt + max_new_tokens) of a batch stays below,
+            unless one prompt alone is above.
+
+    Returns:
+        n lists of token ids in the order of `prompts`.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    from staff.data.batches import collate, token_budget_batches
+
+    settings = GenerationConfig(
+        do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=pad_id, use_cache=True
+    )
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+    batches = token_budget_batches(lengths + max_new_tokens, batch_tokens=batch_tokens)
+    outputs: list[list[int]] = [[] for _ in prompts]
+    model_settings, model.generation_config = model.generation_config, settings
+    try:
+        with (progress or SilentProgress()).stage("generate", total=len(prompts)) as stage:
+            for rows in batches:
+                longest = int(lengths[rows].max())
+                room = max_new_tokens if context is None else min(max_new_tokens, context - longest)
+                if room > 0:
+                    batch = collate(
+                        [_unlabelled(prompts[i]) for i in rows], pad_id=pad_id, side="left"
+                    )
+                    with torch.no_grad():
+                        ids = model.generate(
+                            input_ids=batch.input_ids.to(model.device),
+                            attention_mask=batch.attention_mask.to(model.device),
+                            max_new_tokens=room,
+                        )
+                    for row, new in zip(rows, ids[:, longest:].tolist(), strict=True):
+                        outputs[row] = _until_end(new, set(eos_ids))
+                stage.advance(len(rows))
+    finally:
+        model.generation_config = model_settings
+    return outputs
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a response: the tokenizer's, and those the model's settings name."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    ids = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
+    return sorted(ids - {None})
+
+
+def _unlabelled(prompt: Ints) -> TokenisedExample:
+    return TokenisedExample("", prompt, np.full(len(prompt), IGNORE, np.int64))
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    for place, token in enumerate(ids):
+        if token in ends:
+            return ids[:place]
+    return ids

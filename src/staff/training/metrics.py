@@ -1,0 +1,84 @@
+"""Text metrics of predictions against references, per item and as a whole."""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from staff.types import Floats
+
+# Han, kana, Thai, Lao, Myanmar, Khmer: written without spaces, so a character is a word.
+UNSPACED = (
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3040, 0x30FF),
+    (0x3400, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x323AF),
+)
+
+
+class UnicodeWords:
+    """Splits text of any script into lower-case words for ROUGE.
+
+    rouge-score's own tokenizer keeps a-z and 0-9 only: on Kazakh or Chinese text it
+    leaves nothing, and every score is 0.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """Letters, digits and the marks upon them make words; the rest separates.
+
+        >>> UnicodeWords().tokenize("Қазақ тілі, 2 жыл!")
+        ['қазақ', 'тілі', '2', 'жыл']
+        >>> UnicodeWords().tokenize("我来 I came")
+        ['我', '来', 'i', 'came']
+        """
+        spaced = []
+        for char in unicodedata.normalize("NFC", text.lower()):
+            if unicodedata.category(char)[0] not in "LNM":
+                spaced.append(" ")
+            elif any(low <= ord(char) <= high for low, high in UNSPACED):
+                spaced.append(f" {char} ")
+            else:
+                spaced.append(char)
+        return "".join(spaced).split()
+
+
+def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> tuple[Floats, float]:
+    """ROUGE-L F-measure (Lin, 2004) times 100: float64 [n] and its mean.
+
+    >>> rouge_l(["a b c d"], ["a c d e"])[1]
+    75.0
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], tokenizer=UnicodeWords())
+    pairs = zip(references, predictions, strict=True)
+    scores = np.array([100 * scorer.score(r, p)["rougeL"].fmeasure for r, p in pairs])
+    return scores, float(scores.mean())
+
+
+def bleu(predictions: Sequence[str], references: Sequence[str]) -> tuple[Floats, float]:
+    """BLEU by sacrebleu, 0-100: sentence scores float64 [n], and the *corpus* score.
+
+    The corpus score (Papineni et al., 2002; 13a tokens) is not the mean of the sentence
+    scores, which are smoothed (exponential, effective order) so that short items count.
+    """
+    from sacrebleu.metrics import BLEU
+
+    sentence = BLEU(effective_order=True)
+    pairs = zip(predictions, references, strict=True)
+    scores = np.array([sentence.sentence_score(p, [r]).score for p, r in pairs])
+    return scores, float(BLEU().corpus_score(list(predictions), [list(references)]).score)
+
+
+def exact(predictions: Sequence[str], references: Sequence[str]) -> tuple[Floats, float]:
+    """1 where prediction and reference agree but for white space at their ends, else 0."""
+    pairs = zip(predictions, references, strict=True)
+    scores = np.array([float(p.strip() == r.strip()) for p, r in pairs])
+    return scores, float(scores.mean())
+
+
+TextMetric = Callable[[Sequence[str], Sequence[str]], tuple[Floats, float]]
+TEXT_METRICS: dict[str, TextMetric] = {"rougeL": rouge_l, "bleu": bleu, "exact": exact}

@@ -1,0 +1,200 @@
+"""TRL's SFTTrainer, minus work nobody reads, plus a count of what it trains on.
+
+Imports torch and TRL: import it inside the function that needs it.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import SFTConfig, SFTTrainer
+
+from staff.data.batches import collate
+from staff.errors import StaffError
+from staff.training.response_loss import response_losses
+from staff.training.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class LossPoint:
+    """One line of loss.jsonl: the mean loss over a batch's response tokens."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+
+
+class ResponseTrainer(SFTTrainer):
+    """SFTTrainer whose loss needs logits at response positions only.
+
+    Off CUDA, SFTTrainer projects every position onto the vocabulary and computes each
+    step's entropy and token accuracy from it; here neither happens. The loss is the
+    same: the mean over the batch's response tokens (`num_items_in_batch`).
+
+    `seen` [n] counts how often each row entered the loss, `response_tokens` the
+    tokens that did: the caller compares them with what it handed over.
+    """
+
+    def __init__(self, *, tokens: Tokens, pad_id: int, seed: int, **kwargs: Any):
+        self.tokens = tokens
+        self.pad_id = pad_id
+        self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
+        self.seen = np.zeros(len(tokens.lengths), np.int64)
+        self.response_tokens = 0
+        rows = Dataset.from_dict({"row": np.arange(len(tokens.lengths))})
+        super().__init__(
+            train_dataset=rows, data_collator=self._collate, processing_class=_no_text(), **kwargs
+        )
+        self.remove_callback(PrinterCallback)  # prints to stdout when the HF bars are off
+
+    def _collate(self, features: list[dict[str, int]]) -> dict[str, Any]:
+        """Read the rows' tokens; input_ids, labels, attention_mask int64 [B, T], rows [B]."""
+        rows = [feature["row"] for feature in features]
+        batch = collate(self.tokens.get(rows), pad_id=self.pad_id, rows=rows)
+        return {
+            "input_ids": batch.input_ids,
+            "labels": batch.labels,
+            "attention_mask": batch.attention_mask,
+            "rows": batch.rows,
+        }
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        # Lengths as a plain list: looked up one at a time in a Dataset column, 10^5 rows
+        # take seconds an epoch. The generator makes the order depend on the seed alone.
+        return LengthGroupedSampler(
+            self.args.train_batch_size,
+            lengths=self.tokens.lengths.tolist(),
+            generator=self.order,
+        )
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """Mean negative log-likelihood over the batch's response tokens."""
+        losses, _ = response_losses(
+            model,
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=inputs["labels"],
+        )
+        np.add.at(self.seen, inputs["rows"].cpu().numpy(), 1)
+        self.response_tokens += len(losses)
+        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Zero: counting all parameters at every step costs more than it tells."""
+        return 0
+
+    def _send_telemetry(self) -> None:
+        """Nothing leaves the machine."""
+
+
+class LossCurve(TrainerCallback):
+    """Keeps the loss of every step, and stops at the first that is not finite."""
+
+    def __init__(self, on_point: Callable[[LossPoint], None]):
+        self.points: list[LossPoint] = []
+        self.on_point = on_point
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Take one step's loss from what the trainer logs."""
+        if "learning_rate" not in logs:  # the summary after the last step
+            return
+        if not math.isfinite(logs["loss"]):
+            raise StaffError(
+                f"the training loss became {logs['loss']} at step {state.global_step}. Likely "
+                "causes: too high a learning rate, float16 overflow (use bfloat16 or float32), "
+                "or damaged weights"
+            )
+        point = LossPoint(
+            step=state.global_step,
+            epoch=round(state.epoch, 6),
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+        )
+        self.points.append(point)
+        self.on_point(point)
+
+
+def training_arguments(
+    *,
+    folder: Path,
+    model: Any,
+    epochs: int,
+    max_steps: int | None,
+    batch_size: int,
+    learning_rate: float,
+    warmup: float,
+    seed: int,
+    gradient_checkpointing: bool,
+) -> SFTConfig:
+    """The SFTConfig of a run: cosine with warm-up, no files, no reports, one device."""
+    args = SFTConfig(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        max_steps=-1 if max_steps is None else max_steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=warmup,  # below 1: a share of all steps
+        seed=seed,
+        use_cpu=model.device.type == "cpu",
+        bf16=model.dtype == torch.bfloat16,  # autocast; the LoRA weights are float32
+        fp16=model.dtype == torch.float16,
+        gradient_checkpointing=gradient_checkpointing,
+        dataloader_pin_memory=model.device.type == "cuda",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        max_length=None,  # our rows are already cut
+        router_aux_loss_coef=0.0,  # MoE: the loss is the response tokens' and nothing else
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would hide the first non-finite loss
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    args._n_gpu = min(
+        args.n_gpu, 1
+    )  # several visible GPUs would mean DataParallel, which TRL refuses
+    return args
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Have CUDA add up in a fixed order, for the same bytes every time; the CPU does already."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+def _no_text() -> PreTrainedTokenizerFast:
+    """SFTTrainer insists on a tokenizer; our rows are tokens already, so an empty one will do.
+
+    It defines no special token, so the trainer leaves the model's own alone.
+    """
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({}, unk_token="")))

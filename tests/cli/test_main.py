@@ -1,0 +1,189 @@
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import staff
+from staff.cli.main import build_app, main
+from staff.errors import DataError
+
+PYTHON = [sys.executable, "-c"]
+RUN = "import sys; from staff.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def select(data, tmp_path, *more):
+    return [
+        "select",
+        str(data),
+        "--method",
+        "random",
+        "--keep",
+        "0.1",
+        "--out",
+        str(tmp_path / "x"),
+        *more,
+    ]
+
+
+def test_help_says_how_to_start_and_what_exit_codes_mean(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for verb in ("select", "score", "why", "finetune", "evaluate", "report", "demo"):
+        assert f" {verb} " in text
+    for words in ("Start here:", "2 usage or settings", "130 stopped", "--install-completion"):
+        assert words in text
+    assert main([]) == 0  # no command: the same help
+
+
+@pytest.mark.parametrize(
+    "verb", ["select", "score", "why", "finetune", "evaluate", "report", "demo"]
+)
+def test_every_verb_has_help_with_examples(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Usage: staff {verb}" in text
+    assert f"  staff {verb}" in text.partition("Examples:")[2]
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == staff.__version__
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_flags_of_every_verb(shell):
+    script = build_app().generate_completion(shell=shell)
+    for words in ("verify-per-region", "last-value-lora", "max-new-tokens"):
+        assert words in script
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (DataError("train.jsonl, line 3: broken"), 3, "error: train.jsonl, line 3: broken\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x/a"),
+            1,
+            "the disk is full while writing runs/x/a",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full: free some space"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "runs"),
+            1,
+            "error: runs: Permission denied\n",
+        ),
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)"),
+            1,
+            "the disk is full: free",
+        ),
+        (MemoryError(), 1, "out of memory"),
+        (
+            ZeroDivisionError("division\nby zero"),
+            70,
+            "internal error, ZeroDivisionError: division\n--debug shows",
+        ),
+        (
+            KeyboardInterrupt(),
+            130,
+            "stopped: run the same command again; finished stages are kept\n",
+        ),
+    ],
+)
+def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, error, code, words):
+    pipeline.answer = error
+    assert main(select(data, tmp_path)) == code
+    out, told = capsys.readouterr()
+    assert words in told
+    assert "Traceback" not in told + out
+
+
+def test_debug_shows_the_traceback(pipeline, capsys, data, tmp_path):
+    pipeline.answer = DataError("broken")
+    assert main(select(data, tmp_path, "--debug")) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_needs_no_model_is_refused_before_torch_is_imported(tmp_path, data):
+    """One process for all of them: each would cost an interpreter's start."""
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "other.csv").write_text("foo,bar\n1,2\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").touch()
+    rest = ["--small", "none/small", "--target", "none/target", "--keep", "0.1", "--out"]
+    out = str(tmp_path / "x")
+    cases = [
+        (2, ["select", str(data), "--keep", "2"]),
+        (3, ["select", str(tmp_path / "none.jsonl"), *rest, out]),
+        (3, ["select", str(tmp_path / "empty.jsonl"), *rest, out]),
+        (3, ["select", str(tmp_path / "other.csv"), *rest, out]),
+        (2, ["select", str(data), *rest, out, "--input-format", "alpacca"]),
+        (4, ["select", str(data), "--small", str(tmp_path / "no"), *rest[2:], out]),
+        (4, ["select", str(data), *rest, out, "--adapter", str(tmp_path)]),
+        (5, ["select", str(data), *rest, str(tmp_path / "folder")]),
+        (5, ["select", "--scores", str(tmp_path), "--keep", "0.1"]),
+        (5, ["report", str(tmp_path)]),
+        (5, ["why", str(tmp_path), "--row", "0"]),
+        (3, ["finetune", str(tmp_path / "none.jsonl"), "--model", "m", "--out", out]),
+        (0, ["select", "--help"]),
+    ]
+    code = (
+        "import sys, json; from staff.cli.main import main\n"
+        f"codes = [main(case) for _, case in {cases!r}]\n"
+        "print(json.dumps([codes, 'torch' in sys.modules]))"
+    )
+    done = subprocess.run([*PYTHON, code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == str([[c for c, _ in cases], "false"]).replace("'", ""), (
+        done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_is_quick():
+    """Half a second of processor time, so that a busy machine does not matter."""
+
+    def spent():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    seconds = []
+    for _ in range(2):
+        before = spent()
+        subprocess.run([*PYTHON, RUN, "--help"], capture_output=True, check=True)
+        seconds.append(spent() - before)
+    assert min(seconds) < 0.5
+
+
+def test_a_reader_that_goes_away_is_no_error(finished):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*PYTHON, RUN, "report", str(finished[0])], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_stops_with_a_hint(data, tmp_path):
+    code = (
+        "import sys, time, types, staff\n"
+        "def wait(config, **_):\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+        "staff.pipeline = types.SimpleNamespace(select=wait)\n" + RUN
+    )
+    run = subprocess.Popen(
+        [*PYTHON, code, *select(data, tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout.readline() == "ready\n"
+    run.send_signal(signal.SIGINT)
+    _, told = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert told == "stopped: run the same command again; finished stages are kept\n"

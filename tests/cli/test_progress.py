@@ -1,0 +1,67 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from staff.cli.progress import PlainProgress, TerminalProgress
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_plain_lines_at_the_start_the_end_and_now_and_then():
+    stream, clock = io.StringIO(), Clock()
+    with PlainProgress(stream, clock=clock).stage("score small", total=4000) as stage:
+        for _ in range(40):
+            clock.now += 0.5
+            stage.advance(100)
+    assert stream.getvalue().splitlines() == [
+        "score small: 4,000 rows …",
+        "score small: 1,000 of 4,000 rows, 200/s, 15.0 s left",
+        "score small: 2,000 of 4,000 rows, 200/s, 10.0 s left",
+        "score small: 3,000 of 4,000 rows, 200/s, 5.0 s left",
+        "score small: 4,000 rows in 20.0 s",
+    ]
+
+
+def test_a_long_run_has_a_short_log():
+    stream, clock = io.StringIO(), Clock()
+    with PlainProgress(stream, clock=clock).stage("fine-tune", unit="steps") as stage:
+        for _ in range(10 * 3600):
+            clock.now += 1.0
+            stage.advance()
+    assert len(stream.getvalue().splitlines()) < 700
+    assert stream.getvalue().splitlines()[-2:][1] == "fine-tune: 36,000 steps in 10 h 00 min"
+
+
+def test_notes_and_failures_are_said():
+    stream, clock = io.StringIO(), Clock()
+
+    def fail():
+        with PlainProgress(stream, clock=clock).stage("score", total=2) as stage:
+            stage.note("out of memory: batches of 4,096 tokens from here")
+            clock.now = 3.0
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert stream.getvalue().splitlines()[1:] == [
+        "score: out of memory: batches of 4,096 tokens from here",
+        "score: stopped after 3.0 s",
+    ]
+
+
+@pytest.mark.parametrize("total", [10, None])
+def test_a_bar_shows_name_count_and_notes(total):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=90)
+    with TerminalProgress(console).stage("score [small]", total=total) as stage:
+        stage.note("[batch] halved")
+        stage.advance(10)
+    assert "score [small]: [batch] halved" in stream.getvalue()
+    assert ("10/10 rows" if total else "10 rows") in stream.getvalue()

@@ -1,0 +1,91 @@
+import pytest
+
+from staff.cli.main import main
+from staff.progress import SilentProgress
+from staff.runs.config import SelectConfig
+from staff.runs.manifest import read_manifest
+from staff.runs.store import RunFolder
+
+
+@pytest.fixture
+def command(data, tmp_path):
+    return [
+        "select",
+        str(data),
+        "--method",
+        "random",
+        "--keep",
+        "0.1",
+        "--out",
+        str(tmp_path / "x"),
+    ]
+
+
+def test_the_pipeline_gets_the_settings_and_its_manifest_is_shown(
+    pipeline, command, finished, capsys
+):
+    pipeline.answer = read_manifest(finished[0])
+    assert main(command) == 0
+    [(name, config, said)] = pipeline.calls
+    assert (name, config.keep, config.method) == ("select", (0.1,), "random")
+    assert said.keys() == {"progress", "say"}
+    assert "/x/coreset-0.1.jsonl: 30 rows (10 %)" in capsys.readouterr().out
+
+
+def test_quiet_says_nothing(pipeline, command, finished, capsys):
+    pipeline.answer = read_manifest(finished[0])
+    assert main([*command, "--quiet"]) == 0
+    said = pipeline.calls[0][2]
+    assert isinstance(said["progress"], SilentProgress)
+    said["say"]("not this")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_say_goes_to_standard_error(pipeline, command, capsys):
+    assert main(command) == 0
+    capsys.readouterr()
+    pipeline.calls[0][2]["say"]("stage kept")
+    assert capsys.readouterr() == ("", "stage kept\n")
+
+
+def test_dry_run_only_plans(pipeline, command, capsys, tmp_path):
+    pipeline.answer = {"rows": 300, "stages": [], "files": [str(tmp_path / "x" / "manifest.json")]}
+    assert main([*command, "--dry-run"]) == 0
+    assert [name for name, _, _ in pipeline.calls] == ["plan"]
+    assert "Nothing was run." in capsys.readouterr().out
+    assert not (tmp_path / "x").exists()
+
+
+def test_scores_select_again(pipeline, finished):
+    assert main(["select", "--scores", str(finished[0]), "--keep", "0.5"]) == 0
+    [(name, config, _)] = pipeline.calls
+    assert (name, config.folder) == ("reselect", f"{finished[0]}-keep-0.5")
+
+
+def test_selecting_again_twice_is_the_same_configuration(pipeline, finished):
+    again = ["select", "--scores", str(finished[0]), "--keep", "0.5"]
+    earlier = SelectConfig(scores=str(finished[0]), keep=0.5)
+    inherited = earlier.inherit(read_manifest(finished[0])["config"] | {"seed": 3})
+    RunFolder(earlier.folder).start(inherited)
+    manifest = finished[0] / "manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace('"method": "staff"', '"method": "staff", "seed": 3')
+    )
+    assert main(again) == 0
+
+
+def test_a_folder_of_another_configuration_is_refused_before_any_work(
+    pipeline, command, tmp_path, capsys
+):
+    earlier = SelectConfig(data="other.jsonl", out=str(tmp_path / "x"), keep=0.1, method="random")
+    RunFolder(tmp_path / "x").start(earlier)
+    assert main(command) == 5
+    assert "was made with data = 'other.jsonl'" in capsys.readouterr().err
+    assert not pipeline.calls
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_print_config_runs_nothing(pipeline, command, capsys):
+    assert main([*command, "--print-config"]) == 0
+    assert "method: random" in capsys.readouterr().out
+    assert not pipeline.calls

@@ -1,0 +1,68 @@
+"""The verbs that pass on and print: score, finetune, evaluate, why, report, demo."""
+
+import types
+from pathlib import Path
+
+import pytest
+
+import staff
+from staff.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def models_pass(monkeypatch):
+    monkeypatch.setattr("staff.models.folder.check_model_folder", lambda path: None)
+
+
+def test_score(pipeline, data, tmp_path, capsys):
+    pipeline.answer = {"format": 1, "command": "score", "files": {"scores.parquet": "0"}}
+    assert (
+        main(["score", str(data), "--model", "m", "--out", str(tmp_path / "s"), "--features"]) == 0
+    )
+    [(name, config, _)] = pipeline.calls
+    assert (name, config.model, config.features) == ("score", "m", True)
+    assert "scores.parquet" in capsys.readouterr().out
+
+
+def test_finetune(pipeline, data, capsys):
+    pipeline.answer = {"adapter": "o", "rows": 300}
+    assert main(["finetune", str(data), "--model", "m", "--out", "o", "--epochs", "2"]) == 0
+    assert pipeline.calls[0][1].epochs == 2
+    assert capsys.readouterr().out == "adapter  o\nrows     300\n"
+
+
+def test_evaluate_prints_its_figures_even_when_quiet(pipeline, data, capsys):
+    pipeline.answer = {"rows": 300, "loss": 1.25}
+    assert (
+        main(["evaluate", str(data), "--model", "m", "--metrics", "loss", "exact", "--quiet"]) == 0
+    )
+    assert pipeline.calls[0][1].metrics == ("loss", "exact")
+    assert capsys.readouterr().out == "rows  300\nloss  1.25\n"
+
+
+def test_why(finished, capsys):
+    assert main(["why", str(finished[0]), "--row", "0"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Row 0 of train.jsonl, id id-0\n\n0.1: Row id-0 is ")
+    assert "\n\n0.3: Row id-0 is " in out
+
+
+def test_report(finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["report", str(finished[0])]) == 0
+    out = capsys.readouterr().out
+    assert "Regions   " in out
+    assert "Budgets" in out
+
+
+def test_demo(monkeypatch, capsys):
+    calls = []
+
+    def run(out, *, progress, say):
+        calls.append(out)
+        return {"format": 1, "command": "select", "seed": 0, "demo": {"loss": 1.5}}
+
+    monkeypatch.setattr(staff, "demo", types.SimpleNamespace(run=run), raising=False)
+    assert main(["demo", "--out", "there"]) == 0
+    assert calls == [Path("there")]
+    assert "loss  1.5" in capsys.readouterr().out

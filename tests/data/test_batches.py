@@ -1,0 +1,39 @@
+"""Batches within a token budget, and padding."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from staff.data.batches import collate, token_budget_batches
+from staff.types import IGNORE, TokenisedExample
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 1000))
+def test_every_sample_once_within_the_budget(lengths, budget):
+    batches = token_budget_batches(np.array(lengths, np.int32), batch_tokens=budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        size = len(batch) * max(lengths[i] for i in batch)
+        assert size <= budget or len(batch) == 1
+    longest = [max(lengths[i] for i in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+def example(*ids):
+    return TokenisedExample("x", np.array(ids), np.array([IGNORE, *ids[1:]]))
+
+
+def test_padding():
+    two = [example(5, 6, 7), example(8, 9)]
+    right = collate(two, pad_id=0, rows=np.array([4, 2]))
+    assert right.rows.tolist() == [4, 2]
+    assert right.input_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
+    assert right.labels.tolist() == [[-100, 6, 7], [-100, 9, -100]]
+    assert right.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    left = collate(two, pad_id=3, side="left")
+    assert left.rows.tolist() == [0, 1]
+    assert left.input_ids.tolist() == [[5, 6, 7], [3, 8, 9]]
+    assert left.labels.tolist() == [[-100, 6, 7], [-100, -100, 9]]
+    assert left.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+    assert all(t.dtype.is_floating_point is False for t in (left.input_ids, left.labels))

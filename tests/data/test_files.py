@@ -1,0 +1,223 @@
+"""Every kind of file gives the same rows, again and again."""
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from staff.data.files import open_source
+from staff.data.writers import write_records
+from staff.errors import DataError
+
+
+def records_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+
+
+@pytest.fixture
+def records(rows: Path) -> list[dict]:
+    return records_of(rows / "e2e_nlg.jsonl")
+
+
+def make(kind: str, records: list[dict], folder: Path) -> Path:
+    """The records in a file of each kind."""
+    lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
+    table = pa.Table.from_pylist(records)
+    path = folder / f"train.{kind}"
+    if kind.startswith(("jsonl", "ndjson")):
+        content = lines
+    elif kind.startswith("json"):
+        content = json.dumps(records, indent=2).encode()
+    elif kind.startswith(("csv", "tsv")):
+        comma = "," if kind.startswith("csv") else "\t"
+        quoted = [[f'"{v}"' for v in r.values()] for r in records]
+        content = "\r\n".join(comma.join(q) for q in [list(records[0]), *quoted]).encode()
+    elif kind == "parquet":
+        pq.write_table(table, path, row_group_size=7)
+        return path
+    elif kind == "arrow":
+        with pa.OSFile(str(path), "wb") as f, pa.ipc.new_file(f, table.schema) as w:
+            w.write_table(table, max_chunksize=7)
+        return path
+    elif kind == "stream.arrow":
+        with pa.OSFile(str(path), "wb") as f, pa.ipc.new_stream(f, table.schema) as w:
+            w.write_table(table, max_chunksize=7)
+        return path
+    else:
+        from datasets import Dataset, DatasetDict
+
+        dataset = Dataset.from_list(records)
+        if kind == "dict":
+            DatasetDict(train=dataset, test=dataset.select([0])).save_to_disk(path)
+        else:
+            dataset.save_to_disk(path, num_shards=3)
+        return path
+    if kind.endswith(".gz"):
+        content = gzip.compress(content)
+    if kind.endswith(".zst"):  # in two frames, as parallel compressors write them
+        half = len(content) // 2
+        compress = zstandard.ZstdCompressor().compress
+        content = compress(content[:half]) + compress(content[half:])
+    path.write_bytes(content)
+    return path
+
+
+KINDS = {
+    "jsonl": "jsonl",
+    "jsonl.gz": "jsonl",
+    "jsonl.zst": "jsonl",
+    "ndjson": "jsonl",
+    "json": "json",
+    "json.gz": "json",
+    "json.zst": "json",
+    "csv": "csv",
+    "csv.gz": "csv",
+    "tsv": "tsv",
+    "tsv.zst": "tsv",
+    "parquet": "parquet",
+    "arrow": "arrow",
+    "stream.arrow": "arrow",
+    "saved": "saved",
+    "dict": "saved",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_rows_twice(kind, records, tmp_path):
+    source = open_source(make(kind, records, tmp_path))
+    first, again = list(source.records()), list(source.records())
+    assert [r.record for r in first] == records
+    assert first == again
+    assert [r.row for r in first] == list(range(len(records)))
+    assert all(r.problem is None for r in first)
+    assert source.kind == KINDS[kind]
+    assert len(source.head(3)) == 3
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_lines_are_physical_lines(kind, records, tmp_path):
+    path = make(kind, records, tmp_path)
+    text = path.read_text("utf-8").split("\n")
+    for row in open_source(path).records():
+        below = "\n".join(text[row.line - 1 :])
+        assert below.lstrip("\r").startswith(("{", "  {", '"name['))
+
+
+def test_json_file_with_an_object_a_line(records, tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text("\n" + "\n".join(json.dumps(r) for r in records))
+    source = open_source(path)
+    assert source.kind == "jsonl"
+    assert [r.record for r in source.records()] == records
+    assert next(source.records()).line == 2
+
+
+def test_one_object_over_many_lines_is_refused(records, tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({"data": records}, indent=1))
+    with pytest.raises(DataError, match="does not end on its line"):
+        open_source(path)
+
+
+def test_hash_is_of_the_bytes(records, tmp_path):
+    path = make("jsonl", records, tmp_path)
+    assert open_source(path).content_hash() == hashlib.sha256(path.read_bytes()).hexdigest()
+    copy = tmp_path / "other.jsonl"
+    copy.write_bytes(path.read_bytes())
+    assert open_source(copy).content_hash() == open_source(path).content_hash()
+    copy.write_bytes(path.read_bytes() + b"\n")
+    assert open_source(copy).content_hash() != open_source(path).content_hash()
+
+
+def test_hash_of_a_folder_sees_every_shard(records, tmp_path):
+    source = open_source(make("saved", records, tmp_path))
+    before = source.content_hash()
+    assert len(source.files) == 3
+    shard = source.files[2]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert source.content_hash() != before
+
+
+def test_missing_file_names_the_nearest(records, tmp_path):
+    make("jsonl", records, tmp_path)
+    with pytest.raises(DataError, match=r"no such file: .*trian.jsonl; did you mean .*train.jsonl"):
+        open_source(tmp_path / "trian.jsonl")
+    with pytest.raises(DataError, match="is not there either"):
+        open_source(tmp_path / "nowhere" / "train.jsonl")
+
+
+def test_empty_file(tmp_path):
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(DataError, match=r"train.jsonl is empty"):
+        open_source(tmp_path / "train.jsonl")
+
+
+@pytest.mark.parametrize("name", ["train.txt", "train.parquet.gz", "train"])
+def test_unknown_kind(name, tmp_path):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(DataError, match=r"unknown kind of file.*\.jsonl"):
+        open_source(tmp_path / name)
+
+
+def test_folder_that_is_no_data_set(tmp_path):
+    with pytest.raises(DataError, match="save_to_disk"):
+        open_source(tmp_path)
+
+
+def test_folder_without_the_split(records, tmp_path):
+    path = make("dict", records, tmp_path)
+    assert len(list(open_source(path, split="test").records())) == 1
+    with pytest.raises(DataError, match="no split 'validation', only train, test"):
+        open_source(path, split="validation")
+
+
+def test_folder_with_a_missing_shard(records, tmp_path):
+    source = open_source(make("saved", records, tmp_path))
+    source.files[1].unlink()
+    with pytest.raises(DataError, match="is missing"):
+        open_source(tmp_path / "train.saved")
+
+
+def test_unreadable_file_is_a_plain_error(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.mkdir()
+    with pytest.raises(DataError):
+        open_source(path)
+
+
+def test_hub_id_offline_is_a_plain_error():
+    source = open_source("someone/some-data:main")
+    assert source.kind == "hub"
+    with pytest.raises(DataError, match="Hugging Face Hub did not give it"):
+        next(source.records())
+
+
+def test_hub_streams(monkeypatch, records):
+    """The real `datasets` streaming object, over local rows instead of the network."""
+    import datasets
+
+    asked = []
+
+    def load(path, name=None, *, split, streaming):
+        asked.append((path, name, split, streaming))
+        return datasets.Dataset.from_list(records).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = open_source("someone/some-data:main", split="validation")
+    assert [r.record for r in source.records()] == records
+    assert [r.record for r in source.records()] == records
+    assert asked[0] == ("someone/some-data", "main", "validation", True)
+    assert source.content_hash() == source.content_hash()
+
+
+def test_written_rows_come_back(records, tmp_path):
+    source = open_source(make("jsonl", records, tmp_path))
+    for kind in ("jsonl", "json", "csv", "parquet"):
+        out = tmp_path / f"coreset.{kind}"
+        assert write_records(out, source.records(), format=kind) == len(records)
+        assert [r.record for r in open_source(out).records()] == records

@@ -1,0 +1,220 @@
+"""A source becomes token stores; every row is accounted for."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from staff.data.files import open_source
+from staff.data.prepare import check_columns, prepare
+from staff.data.records import RecordOptions
+from staff.data.tokenise import Tokeniser
+from staff.errors import DataError
+from staff.types import IGNORE
+
+E2E = RecordOptions(prompt_column="mr", response_column="ref")
+PAIR = {"prompt": "a b", "response": "c d"}
+
+
+@pytest.fixture
+def tokeniser(tokenizer):
+    return Tokeniser(tokenizer, max_length=200, source="small")
+
+
+def pair(n):
+    return {"prompt": f"number {n}", "response": f"it is {n}"}
+
+
+def test_real_rows(rows, tokeniser, tokenizer, tmp_path):
+    source = open_source(rows / "e2e_nlg.jsonl")
+    done = prepare(source, E2E, [tokeniser], out=tmp_path)
+    assert (done.rows_read, done.usable, done.rejected, done.duplicates) == (40, 40, 0, 0)
+    assert done.format == "prompt-response"
+    assert done.rejected_path is None
+    [store] = done.stores
+    assert done.tokens == (store.lengths.sum(),)
+    assert [p.name for p in tmp_path.iterdir()] == ["tokens.arrow"]
+    for raw, example in zip(source.records(), store.get(range(40)), strict=True):
+        learnt = example.labels[example.labels != IGNORE]
+        assert tokenizer.decode(learnt) == raw.record["ref"] + "<|eos|>"
+
+
+def test_ids_follow_the_content(jsonl, tokeniser, tmp_path):
+    records = [pair(1), pair(2), pair(1), pair(1) | {"note": "x"}, pair(3)]
+    first = prepare(open_source(jsonl(records)), RecordOptions(), [tokeniser], out=tmp_path / "a")
+    ids = first.stores[0].ids
+    assert first.duplicates == 2
+    assert len(set(ids)) == 5
+    assert [i.split("-")[1] for i in ids] == ["0", "0", "1", "2", "0"]
+    path = jsonl(records[::-1], "b.jsonl")
+    second = prepare(open_source(path), RecordOptions(), [tokeniser], out=tmp_path / "b")
+    assert set(second.stores[0].ids) == set(ids)
+
+
+def test_given_ids(jsonl, tokeniser, tmp_path):
+    records = [pair(1) | {"id": "x"}, pair(1) | {"id": 7}]
+    options = RecordOptions(id_column="id")
+    done = prepare(open_source(jsonl(records)), options, [tokeniser], out=tmp_path)
+    assert done.stores[0].ids == ("x", "7")
+    assert done.duplicates == 1
+    path = jsonl([*records, pair(2) | {"id": "7"}])
+    with pytest.raises(
+        DataError, match=r"line 2 \(row 1\) and line 3 \(row 2\) have the same id '7'"
+    ):
+        prepare(open_source(path), options, [tokeniser], out=tmp_path / "b", on_bad_row="skip")
+    one_line = tmp_path / "one.json"
+    one_line.write_text(json.dumps([records[0], records[0]]))
+    with pytest.raises(DataError, match=r"row 0.* and .*row 1.* have the same id 'x'"):
+        prepare(open_source(one_line), options, [tokeniser], out=tmp_path / "b")
+
+
+BAD = [
+    PAIR,
+    {"prompt": "a"},
+    '{"prompt": ',
+    {"prompt": "a", "response": ""},
+    b"\xff",
+    "[]",
+    {"prompt": "a", "response": 3},
+    {"prompt": "word " * 300, "response": "x"},
+    PAIR,
+]
+
+
+def test_bad_rows_are_one_error(jsonl, tokeniser, tmp_path):
+    path = jsonl(BAD)
+    out = tmp_path / "out"
+    with pytest.raises(DataError) as error:
+        prepare(open_source(path), RecordOptions(), [tokeniser], out=out)
+    lines = str(error.value).split("\n")
+    assert lines[0] == f"{path}: 7 of 9 rows cannot be used; the first 5:"
+    assert lines[1] == f"  {path}, line 2 (row 1): response is missing"
+    assert lines[2].startswith(f"  {path}, line 3 (row 2): broken JSON: ")
+    assert lines[3:6] == [
+        f"  {path}, line 4 (row 3): response is empty",
+        f"  {path}, line 5 (row 4): invalid UTF-8 at byte 1 of the line",
+        f"  {path}, line 6 (row 5): not a JSON object",
+    ]
+    assert "--on-bad-row skip" in lines[6]
+    assert len(lines) == 7
+    assert list(out.iterdir()) == []
+
+
+def test_bad_rows_can_be_skipped(jsonl, tokeniser, tmp_path):
+    out = tmp_path / "out"
+    done = prepare(
+        open_source(jsonl(BAD)), RecordOptions(), [tokeniser], out=out, on_bad_row="skip"
+    )
+    assert (done.rows_read, done.usable, done.rejected, done.duplicates) == (9, 2, 7, 1)
+    assert done.stores[0].rows.tolist() == [0, 8]
+    assert done.rejected_path == out / "rejected.jsonl"
+    rejected = [json.loads(line) for line in done.rejected_path.read_text("utf-8").splitlines()]
+    assert [(r["row"], r["line"]) for r in rejected] == [(n, n + 1) for n in range(1, 8)]
+    assert rejected[0]["record"] == {"prompt": "a"}
+    assert rejected[1]["record"] == '{"prompt": '
+    assert rejected[3]["record"] == "\ufffd"
+    assert "wholly cut off by the maximum length 200" in rejected[6]["reason"]
+    again = prepare(
+        open_source(jsonl([PAIR])), RecordOptions(), [tokeniser], out=out, on_bad_row="skip"
+    )
+    assert again.rejected_path is None
+    assert not (out / "rejected.jsonl").exists()
+
+
+def test_no_usable_row(jsonl, tokeniser, tmp_path):
+    path = jsonl([{"prompt": "a", "response": ""}])
+    with pytest.raises(DataError, match=r"1 of 1 rows cannot be used:[^$]*No row is left"):
+        prepare(open_source(path), RecordOptions(), [tokeniser], out=tmp_path, on_bad_row="skip")
+
+
+def test_no_row_at_all(jsonl, tmp_path):
+    for name, lines in (("a.jsonl", ["", " "]), ("a.json", ["[]"]), ("a.csv", ["a,b"])):
+        with pytest.raises(DataError, match=f"{name} holds no rows"):
+            check_columns(open_source(jsonl(lines, name)), RecordOptions())
+    with pytest.raises(DataError, match="2 of 2 rows cannot be used"):
+        check_columns(open_source(jsonl(["x", "y"])), RecordOptions())
+
+
+def test_wrong_columns(jsonl, tokeniser, tmp_path):
+    with pytest.raises(DataError, match=r"unknown column 'promt'; did you mean 'prompt'\?"):
+        prepare(
+            open_source(jsonl([PAIR])),
+            RecordOptions(prompt_column="promt"),
+            [tokeniser],
+            out=tmp_path,
+        )
+
+
+def test_truncated_rows_are_counted(jsonl, tokenizer, tmp_path):
+    tokeniser = Tokeniser(tokenizer, max_length=30)
+    long = {"prompt": "a", "response": "word " * 60}
+    done = prepare(open_source(jsonl([PAIR, long])), RecordOptions(), [tokeniser], out=tmp_path)
+    assert done.truncated == 1
+    assert done.stores[0].truncated.tolist() == [False, True]
+    assert done.stores[0].lengths.max() == 30
+
+
+def test_two_tokenisers_that_agree_share_a_store(jsonl, tokeniser, tokenizer_folder, tmp_path):
+    twin = Tokeniser(
+        AutoTokenizer.from_pretrained(tokenizer_folder), max_length=200, source="target"
+    )
+    done = prepare(open_source(jsonl([PAIR])), RecordOptions(), [tokeniser, twin], out=tmp_path)
+    assert done.stores[0] is done.stores[1]
+    assert done.tokens[0] == done.tokens[1]
+    assert (tmp_path / "tokens.arrow").exists()
+
+
+def test_a_row_must_suit_every_tokeniser(jsonl, tokenizer, tokeniser, tmp_path):
+    short = Tokeniser(tokenizer, max_length=12, source="target")
+    records = [PAIR, {"prompt": "word " * 15, "response": "x"}, pair(1)]
+    done = prepare(
+        open_source(jsonl(records)),
+        RecordOptions(),
+        [tokeniser, short],
+        out=tmp_path,
+        on_bad_row="skip",
+    )
+    assert [s.rows.tolist() for s in done.stores] == [[0, 2], [0, 2]]
+    assert done.stores[0].ids == done.stores[1].ids
+    reason = json.loads(done.rejected_path.read_text())["reason"]
+    assert reason.endswith("(tokenizer of target)")
+    assert sorted(p.name for p in tmp_path.glob("*.arrow")) == ["tokens-0.arrow", "tokens-1.arrow"]
+
+
+def test_conversations(jsonl, tokeniser, tokenizer, tmp_path):
+    records = [
+        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
+        {"conversations": [{"from": "human", "value": "hi"}]},
+    ]
+    done = prepare(
+        open_source(jsonl(records)), RecordOptions(), [tokeniser], out=tmp_path, on_bad_row="skip"
+    )
+    assert (done.format, done.usable, done.rejected) == ("sharegpt", 1, 1)
+    [example] = done.stores[0].get([0])
+    assert tokenizer.decode(example.labels[example.labels != IGNORE]) == "hello<|eos|>"
+
+
+def test_progress_counts_every_row(jsonl, tokeniser, tmp_path):
+    from contextlib import contextmanager
+
+    seen = []
+
+    class Watch:
+        @contextmanager
+        def stage(self, name, *, total=None, unit="rows"):
+            seen.append(name)
+            yield self
+
+        def advance(self, amount=1):
+            seen.append(amount)
+
+        def note(self, text): ...
+
+    prepare(
+        open_source(jsonl([PAIR] * 700)),
+        RecordOptions(),
+        [tokeniser],
+        out=tmp_path,
+        progress=Watch(),
+    )
+    assert seen == ["read", 512, 188]

@@ -1,0 +1,161 @@
+"""Each record format, and each way a row cannot be used."""
+
+import pytest
+
+from staff.data.records import RecordOptions, content_id, fill_template, to_example
+from staff.errors import BadRow
+from staff.types import Example, Message
+
+PAIR = RecordOptions(format="prompt-response")
+TEMPLATE = RecordOptions(
+    format="prompt-response", prompt_template="{instruction}\\n{input}", response_column="output"
+)
+ALPACA = RecordOptions(format="alpaca")
+CHAT = RecordOptions(format="messages")
+SHAREGPT = RecordOptions(format="sharegpt")
+TEXT = RecordOptions(format="text")
+
+
+def turns(*pairs):
+    return {"messages": [{"role": r, "content": c} for r, c in pairs]}
+
+
+def talk(*pairs):
+    return {"conversations": [{"from": r, "value": c} for r, c in pairs]}
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "prompt", "response"),
+    [
+        ({"prompt": "a", "response": " b\n"}, PAIR, "a", " b\n"),
+        ({"prompt": "", "response": "b"}, PAIR, "", "b"),
+        ({"instruction": "do {it}", "input": "x", "output": "y"}, TEMPLATE, "do {it}\nx", "y"),
+        ({"instruction": "do", "input": None, "output": "y"}, TEMPLATE, "do\n", "y"),
+        ({"instruction": "do", "input": "x", "output": "y"}, ALPACA, "do\nx", "y"),
+        ({"instruction": "do", "input": "", "output": "y"}, ALPACA, "do", "y"),
+        ({"instruction": "do", "output": "y"}, ALPACA, "do", "y"),
+        ({"text": "all of it"}, TEXT, "", "all of it"),
+    ],
+)
+def test_text_formats(record, options, prompt, response):
+    example = to_example(record, options)
+    assert (example.prompt, example.response) == (prompt, response)
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "messages"),
+    [
+        (
+            turns(("developer", "s"), ("user", "a"), ("assistant", "b")),
+            CHAT,
+            [("system", "s"), ("user", "a"), ("assistant", "b")],
+        ),
+        (
+            talk(("human", "a"), ("gpt", "b"), ("human", "c")),
+            SHAREGPT,
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+        ),
+        (
+            {"system": "s", **talk(("human", "a"), ("gpt", "b"))},
+            SHAREGPT,
+            [("system", "s"), ("user", "a"), ("assistant", "b")],
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+                    }
+                ]
+            },
+            CHAT,
+            [("assistant", "ab")],
+        ),
+    ],
+)
+def test_chat_formats(record, options, messages):
+    assert to_example(record, options).messages == tuple(Message(*m) for m in messages)
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "reason"),
+    [
+        ({"prompt": "a"}, PAIR, "response is missing"),
+        ({"prompt": "a", "response": None}, PAIR, "response is missing"),
+        ({"prompt": "a", "response": ""}, PAIR, "response is empty"),
+        ({"prompt": "a", "response": " \n"}, PAIR, "response is empty"),
+        ({"prompt": "a", "response": 3}, PAIR, "response is not text but a number"),
+        ({"prompt": ["a"], "response": "b"}, PAIR, "prompt is not text but a list"),
+        ({"response": "b"}, PAIR, "prompt is missing"),
+        ({"prompt": "a", "response": "\ud800"}, PAIR, "half of a surrogate pair"),
+        (
+            {"instruction": "a", "input": {"x": 1}, "output": "b"},
+            ALPACA,
+            "input is not text but an object",
+        ),
+        ({"instruction": "", "output": "b"}, ALPACA, "instruction is empty"),
+        ({"instruction": "a", "output": True}, ALPACA, "response is not text but true or false"),
+        ({"instruction": 5, "output": "b"}, TEMPLATE, "instruction is not text but a number"),
+        ({"text": ""}, TEXT, "text is empty"),
+        ({}, CHAT, "messages is missing"),
+        ({"messages": "a"}, CHAT, "messages is not a list"),
+        ({"messages": []}, CHAT, "no assistant turn"),
+        (turns(("user", "a")), CHAT, "no assistant turn"),
+        (turns(("user", "a"), ("assistant", "")), CHAT, "response is empty"),
+        (turns(("user", "a"), ("assistant", None)), CHAT, "message 2: content is missing"),
+        (turns(("user", 1), ("assistant", "b")), CHAT, "message 1: content is not text"),
+        (turns(("narrator", "a"), ("assistant", "b")), CHAT, "unknown role 'narrator'"),
+        ({"messages": ["a"]}, CHAT, "message 1 is not an object"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            CHAT,
+            "something else than text",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+            CHAT,
+            "tool call",
+        ),
+        (talk(("human", "a"), ("gpt", "")), SHAREGPT, "response is empty"),
+    ],
+)
+def test_bad_rows(record, options, reason):
+    with pytest.raises(BadRow, match=reason):
+        to_example(record, options)
+
+
+def test_named_columns_appear_in_the_reason():
+    with pytest.raises(BadRow, match=r"response is missing \(column 'summary'\)"):
+        to_example(
+            {"d": "a"},
+            RecordOptions(format="prompt-response", prompt_column="d", response_column="summary"),
+        )
+
+
+def test_ids_and_sources():
+    record = {"prompt": "a", "response": "b", "n": 7, "from": "web"}
+    example = to_example(
+        record, RecordOptions(format="prompt-response", id_column="n", source_column="from")
+    )
+    assert (example.id, example.source) == ("7", "web")
+    for bad in (None, "", True, 1.5):
+        with pytest.raises(BadRow, match="column 'n' holds no id"):
+            to_example(record | {"n": bad}, RecordOptions(format="prompt-response", id_column="n"))
+
+
+def test_content_id_is_of_the_content_only():
+    example = Example(id="", prompt="a", response="b")
+    assert content_id(example) == content_id(Example(id="x", prompt="a", response="b", source="y"))
+    others = [
+        Example(id="", prompt="ab", response=""),
+        Example(id="", prompt="", response="ab"),
+        Example(id="", messages=(Message("user", "a"), Message("assistant", "b"))),
+        Example(id="", messages=(Message("assistant", "a"), Message("user", "b"))),
+    ]
+    assert len({content_id(e) for e in (example, *others)}) == 5
+    assert content_id(example) == "6232661aa6e8e307"  # stored ids must stay valid
+
+
+def test_template_values_are_not_templates():
+    assert fill_template("{{{a}}} {b}", {"a": "{b}", "b": "x\\n"}) == "{{b}} x\\n"

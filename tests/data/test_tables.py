@@ -1,0 +1,43 @@
+"""Faults of Parquet and Arrow files."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from staff.data.files import open_source
+from staff.errors import DataError
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather"])
+def test_broken_file(name, tmp_path):
+    (tmp_path / name).write_bytes(b"no table at all" * 10)
+    with pytest.raises(DataError, match=r"cannot read .*a\."):
+        list(open_source(tmp_path / name).records())
+
+
+def test_cut_arrow_stream(tmp_path):
+    table = pa.table({"a": ["x" * 100] * 1000})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as f, pa.ipc.new_stream(f, table.schema) as w:
+        w.write_table(table, max_chunksize=100)
+    content = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="cannot read"):
+        list(open_source(tmp_path / "a.arrow").records())
+
+
+def test_invalid_utf8_is_one_bad_row(tmp_path):
+    column = pa.Array.from_buffers(
+        pa.string(),
+        3,
+        [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xffb")],
+    )
+    pq.write_table(pa.table({"a": column}), tmp_path / "a.parquet")
+    good, bad, last = open_source(tmp_path / "a.parquet").records()
+    assert (good.record, last.record) == ({"a": "a"}, {"a": "b"})
+    assert (bad.problem, bad.place) == ("invalid UTF-8", "row 1")
+
+
+def test_nested_columns(tmp_path):
+    record = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
+    assert [r.record for r in open_source(tmp_path / "a.parquet").records()] == [record]

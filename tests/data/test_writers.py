@@ -1,0 +1,102 @@
+"""What is written is whole, and unchanged."""
+
+import datetime
+import decimal
+import json
+
+import pytest
+
+from staff.data.files import open_source
+from staff.data.raw import RawRecord
+from staff.data.writers import replacing, write_records
+from staff.errors import ConfigError, DataError, RunError
+
+
+def test_jsonl_lines_are_copied_byte_for_byte(tmp_path):
+    lines = [
+        b'{"b":1.0,  "a": "\\u00e9\xc3\xa9"}',
+        b'{"n": 1e5, "n": 2}\r',
+        '{"x": "a\u2028b"}'.encode(),
+        b' {"s": "\\ud800"} ',
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    assert write_records(tmp_path / "out.jsonl", open_source(path).records()) == 4
+    assert (tmp_path / "out.jsonl").read_bytes() == b"\n".join(lines) + b"\n"
+
+
+def test_nothing_is_left_of_a_failure(tmp_path):
+    def rows():
+        yield RawRecord(0, 1, {"a": "x"})
+        raise KeyboardInterrupt
+
+    for kind in ("jsonl", "json", "csv", "parquet"):
+        with pytest.raises(KeyboardInterrupt):
+            write_records(tmp_path / f"out.{kind}", rows(), format=kind)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_file_survives_a_failure(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+
+    def stopped():
+        with replacing(path) as part:
+            part.write_text("new")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        stopped()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_is_a_plain_error(tmp_path):
+    with (
+        pytest.raises(RunError, match=r"cannot write .*: No space left"),
+        replacing(tmp_path / "x"),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+def test_tables_with_changing_columns(tmp_path):
+    rows = [
+        RawRecord(i, None, {"a": i} if i < 1500 else {"a": 0.5, "b": ["x"]}) for i in range(2000)
+    ]
+    write_records(tmp_path / "x.parquet", rows, format="parquet")
+    found = [r.record for r in open_source(tmp_path / "x.parquet").records()]
+    assert found[0] == {"a": 0.0, "b": None}
+    assert found[-1] == {"a": 0.5, "b": ["x"]}
+    with pytest.raises(DataError, match="column 'b' that the first row has not"):
+        write_records(tmp_path / "x.csv", rows, format="csv")
+    mixed = [RawRecord(0, None, {"a": 1}), RawRecord(1, None, {"a": "x"})]
+    with pytest.raises(DataError, match="do not fit a Parquet file"):
+        write_records(tmp_path / "y.parquet", mixed, format="parquet")
+    assert not (tmp_path / "y.parquet").exists()
+
+
+def test_no_rows(tmp_path):
+    for kind in ("jsonl", "json", "csv", "parquet"):
+        assert write_records(tmp_path / f"x.{kind}", [], format=kind) == 0
+        assert (tmp_path / f"x.{kind}").exists()
+
+
+def test_values_json_does_not_know(tmp_path):
+    record = {
+        "when": datetime.datetime(2024, 7, 26, 1, 2),
+        "price": decimal.Decimal("1.10"),
+        "image": b"\0\1",
+        "half": "\ud800é",
+    }
+    write_records(tmp_path / "x.jsonl", [RawRecord(0, None, record)])
+    assert json.loads((tmp_path / "x.jsonl").read_text()) == {
+        "when": "2024-07-26T01:02:00",
+        "price": "1.10",
+        "image": "AAE=",
+        "half": "\ud800é",
+    }
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(ConfigError, match="unknown format 'jsnl'; did you mean 'jsonl'"):
+        write_records(tmp_path / "x", [], format="jsnl")

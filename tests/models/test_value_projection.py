@@ -1,0 +1,139 @@
+"""The claimed weight *is* the value projection, in every family."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from staff.errors import ModelError
+from staff.models.value_projection import find_blocks, find_value_projection
+
+FAMILIES = sorted(
+    json.loads((Path(__file__).parents[1] / "data" / "families.json").read_text())["families"]
+)
+
+
+def disturb(found, generator):
+    """Add noise to the value weight only, through the layer's own parameter."""
+    weight = found.module.weight.detach()
+    rows = weight.T if found.transposed else weight  # [d_out, d_in], a view
+    columns = torch.arange(found.d_value) if found.columns is None else found.columns
+    rows[columns] += torch.randn(found.d_value, found.d_in, generator=generator).to(rows) * 0.3
+
+
+def attention_and_output(model, ids, block):
+    kept = []
+    handle = block.register_forward_hook(
+        lambda _m, _a, out: kept.append(out[0] if isinstance(out, tuple) else out)
+    )
+    try:
+        with torch.no_grad():
+            attention = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
+    finally:
+        handle.remove()
+    return attention[-1], kept[0]
+
+
+def check_is_value_projection(model):
+    """Values decide what a block passes on and nothing of where it looks."""
+    model.set_attn_implementation("eager")
+    found = find_value_projection(model)
+    _, blocks, last = find_blocks(model)
+    ids = torch.randint(3, model.config.vocab_size, (2, 9), generator=torch.Generator().manual_seed(1))
+    before, output = attention_and_output(model, ids, blocks[last])
+    disturb(found, torch.Generator().manual_seed(2))
+    after, changed = attention_and_output(model, ids, blocks[last])
+    assert torch.equal(before, after)
+    assert before.std() > 0  # attention was really returned, and is not uniform
+    assert (output - changed).abs().mean() > 1e-3 * output.abs().mean()
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_disturbing_it_changes_the_output_but_no_attention(tiny, family):
+    check_is_value_projection(tiny(family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_values_are_in_it(tiny, family):
+    # With the claimed weight (and the layer's bias) at zero, attention contributes nothing:
+    # the output no longer depends on the other tokens of the sequence.
+    model = tiny(family)
+    found = find_value_projection(model)
+    _, blocks, last = find_blocks(model)
+    for block in blocks[:last]:  # earlier blocks out of the way, as far as other tokens go
+        for module in block.modules():
+            if getattr(module, "weight", None) is not None and module.weight.dim() == 2:
+                nn.init.zeros_(module.weight)
+    weight = found.module.weight.detach()
+    rows = weight.T if found.transposed else weight
+    rows[torch.arange(found.d_value) if found.columns is None else found.columns] = 0
+    ids = torch.tensor([[5, 6, 7, 8], [9, 6, 3, 8]])  # token 8 after different ones
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits[:, -1]
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["phi3", "gpt2", "gpt-neox", "bloom", "falcon-40b"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_fused_layouts_are_measured_in_every_dtype(tiny, family, dtype):
+    # By hand: 4 heads of 8; Phi-3 and Falcon-40b have 2 key/value heads.
+    expected = {
+        "phi3": [*range(48, 64)],  # 32 queries, 16 keys, 16 values
+        "gpt2": [*range(64, 96)],
+        "gpt-neox": [*range(16, 24), *range(40, 48), *range(64, 72), *range(88, 96)],
+        "bloom": [*range(16, 24), *range(40, 48), *range(64, 72), *range(88, 96)],
+        "falcon-40b": [*range(24, 32), *range(56, 64)],  # per group: 2 queries, key, value
+    }
+    found = find_value_projection(tiny(family).to(dtype))
+    assert found.columns.tolist() == expected[family]
+
+
+@pytest.mark.parametrize("folder", ["stories260K", "bitstories1M"])
+def test_real_weights(shared, folder):
+    from staff.models.load import load_model
+
+    path = shared / "models" / folder
+    if not path.is_dir():
+        pytest.skip("needs the unshipped models")
+    found = check_is_value_projection(load_model(str(path), dtype="float32", device="cpu"))
+    assert found.name.endswith("v_proj")
+
+
+def test_inside_a_lora_wrapper_the_adapted_layer_is_taken(tiny):
+    from staff.models.adapters import attach_fresh
+
+    model = tiny("llama")
+    plain = find_value_projection(model)
+    attach_fresh(model, seed=0)
+    assert find_value_projection(model).module is plain.module
+
+
+def test_an_unknown_layer_is_an_error_that_lists_candidates(tiny):
+    model = tiny("llama")
+    attention = model.model.layers[-1].self_attn
+    for block in model.model.layers:
+        block.self_attn.mystery = block.self_attn.v_proj
+        del block.self_attn.v_proj
+    with pytest.raises(ModelError, match=r"self_attn\.mystery \[16, 32\]") as error:
+        find_value_projection(model)
+    assert "lm-head" in str(error.value)
+    assert attention is model.model.layers[-1].self_attn
+
+
+def test_two_candidates_are_an_error_that_names_both(tiny):
+    model = tiny("llama")
+    model.model.layers[-1].self_attn.value = nn.Linear(32, 16)
+    with pytest.raises(ModelError, match=r"self_attn\.v_proj, self_attn\.value|self_attn\.value"):
+        find_value_projection(model)
+
+
+def test_a_fused_layout_that_cannot_be_told_is_an_error(tiny, monkeypatch):
+    from staff.models import value_slice
+
+    wrong = [("queries", torch.arange(16)), ("a mixture", torch.arange(40, 56))]
+    monkeypatch.setattr(value_slice, "layouts", lambda **_: iter(wrong))
+    with pytest.raises(ModelError, match="layout that is not known"):
+        find_value_projection(tiny("phi3"))

@@ -1,0 +1,113 @@
+import pytest
+
+from staff.reports.text import render
+
+
+def manifest(regions=3, names=("0.1", "0.2"), **more):
+    """What a run of 4,000 rows could have written."""
+    return {
+        "format": 1,
+        "command": "select",
+        "data": {"path": "train.jsonl", "format": "alpaca", "rows_read": 4005, "rows_usable": 4000,
+                 "rejected": 5, "truncated": 12, "duplicates": 0},
+        "models": {"small": {"path": "models/small", "parameters": 1_234_567},
+                   "target": {"path": "models/a target", "parameters": 7_000_000_000}},
+        "device": {"type": "cpu", "name": "AMD EPYC", "threads": 2, "dtype": "bfloat16"},
+        "seed": 0,
+        "stages": [
+            {"name": "fine-tune small", "seconds": 75.2, "tokens": 900_123, "rows": 12_000, "reused": False},
+            {"name": "score small", "seconds": 12.0, "tokens": 300_000, "rows": 4000, "reused": True},
+        ],
+        "target_rows_scored": 470,
+        "cut": {"fraction": 0.1, "rows": 400, "threshold": 1.17},
+        "regions": [
+            {"lower": i / 3, "upper": (i + 1) / 3, "size": 1200 + i, "verified": 10, "ratio": 1.02,
+             "interval": [0.8, 1.24], "flagged": False, "budgets": dict.fromkeys(names, 130 + i)}
+            for i in range(regions)
+        ],
+        "coresets": [
+            {"name": name, "keep": float(name), "total": int(4000 * float(name)), "top_up": 12 * (name == "0.1"),
+             "path": f"coreset-{name}.jsonl"}
+            for name in names
+        ],
+        "files": {"selection.parquet": "1", "scores/small/part-00000.parquet": "2",
+                  "scores/small/part-00001.parquet": "3"},
+        **more,
+    }  # fmt: skip
+
+
+def test_wide_tables_show_the_interval_and_narrow_ones_its_half():
+    wide = render(manifest(), folder="runs/x", width=200)
+    assert (
+        "  1  1,200      0–0.333        10  1.02 [0.800, 1.24]       130  130" in wide.splitlines()
+    )
+    narrow = render(manifest(), folder="runs/x", width=60)
+    assert "  1  1,200      0–0.333        10  1.02 ± 0.22" in narrow.splitlines()
+    assert "  1       130  130" in narrow.splitlines()  # the budgets moved to a table of their own
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_tables_keep_to_the_width_and_lose_nothing(width, count):
+    names = [f"0.{i + 1}" for i in range(count)]
+    text = render(manifest(50, names), folder="runs/x", width=width)
+    tables = [line for line in text.splitlines() if line.startswith("  ") and "staff " not in line]
+    assert max(map(len, tables)) <= width
+    assert sum(line.split()[0] == "50" for line in tables) in (1, 2, 3)
+    for i in range(50):
+        assert f"  {1200 + i:,}  " in text
+    assert "\x1b" not in text
+
+
+def test_what_a_user_asks_of_a_run_is_there():
+    text = render(manifest(), folder="runs/x", width=100)
+    for words in (
+        "4,000 usable rows of 4,005, 5 set aside in rejected.jsonl, 12 cut at the maximal length",
+        "3 of equal width in score; above 1.17 cut: 400 rows",
+        "runs/x/coreset-0.1.jsonl: 400 rows (10 %), 12 of them drawn at random to fill up",
+        "fine-tune small  1 min 15 s  12,000    900,123    11,970",
+        "The target scored 470 of 4,000 rows.",
+        "models/small (1.23M parameters)",
+        "models/a target (7B parameters)",
+        "scores/small/ (2 files)",
+        "staff finetune runs/x/coreset-0.1.jsonl --model 'models/a target' --out runs/x-tuned-0.1",
+    ):
+        assert words in text
+    assert "duplicates" not in text
+
+
+def test_unverified_and_flagged_regions():
+    regions = manifest()["regions"]
+    regions[0] |= {"verified": 0, "ratio": None, "interval": None}
+    regions[1] |= {"ratio": 1.0, "interval": [None, None], "flagged": True}
+    lines = render(manifest(regions=0) | {"regions": regions}, folder="x", width=120).splitlines()
+    assert lines[lines.index("Regions   3 of equal width in score; above 1.17 cut: 400 rows") + 2].split() == [
+        "1", "1,200", "0–0.333", "130", "130",
+    ]  # fmt: skip
+    assert any("1.00* " in line for line in lines)
+    assert any(line.startswith("* ratio set to 1") for line in lines)
+
+
+def test_a_random_selection_has_no_regions_to_show():
+    text = render(
+        manifest(regions=0, models={}, cut=None, target_rows_scored=0), folder="runs/x", width=80
+    )
+    assert "Regions" not in text
+    assert "staff why" not in text
+
+
+def test_a_scoring_run_shows_cost_and_files_only():
+    text = render(
+        {
+            "format": 1,
+            "command": "score",
+            "seed": 0,
+            "stages": manifest()["stages"],
+            "files": {"scores/a": "1"},
+        },
+        folder="scores/x",
+        width=80,
+    )
+    assert "Cost" in text
+    assert "Coreset" not in text
+    assert "Next" not in text

@@ -1,0 +1,114 @@
+import pytest
+from pydantic import ValidationError
+
+from staff.errors import ConfigError
+from staff.runs.config import RESELECT, SCORE_KEYS, EvaluateConfig, SelectConfig
+from staff.runs.settings import coreset_name
+
+BASE = {"data": "train.jsonl", "small": "S", "target": "T", "out": "runs/x", "keep": (0.1,)}
+
+
+def test_defaults_are_the_released_preset():
+    config = SelectConfig(**BASE)
+    assert (config.allocation, config.within, config.cut) == ("shares", "hardest", 0.1)
+    assert (config.regions, config.verify_per_region, config.phi) == (50, 10, "last-value")
+
+
+def test_preset_fills_what_was_not_given():
+    config = SelectConfig(**BASE, preset="paper", cut=0.05)
+    assert (config.allocation, config.within, config.cut) == ("paper", "random", 0.05)
+
+
+def test_one_value_stands_for_a_list():
+    assert SelectConfig(**{**BASE, "keep": 0.2, "total": 40}).coreset_names == ["0.2", "n40"]
+
+
+def test_none_means_not_given():
+    assert SelectConfig(**BASE, cut=None, preset="paper").cut == 0.0
+
+
+@pytest.mark.parametrize(
+    ("keep", "name"),
+    [(0.1, "0.1"), (1, "1"), (1e-5, "0.00001"), (1 / 3, "0.3333333333333333")],
+)
+def test_coreset_names_are_plain_decimals(keep, name):
+    assert coreset_name(keep) == name
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.01, 10, float("nan"), float("inf")])
+def test_keep_outside_its_range_is_refused(keep):
+    with pytest.raises(ValidationError):
+        SelectConfig(**{**BASE, "keep": keep})
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValidationError):
+        SelectConfig(**BASE, keeep=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"keep": None}, "nothing to choose"),
+        ({"keep": [0.1, 0.10]}, "twice"),
+        ({"total": [5, 5]}, "n5 is asked for twice"),
+        ({"data": None}, "training file"),
+        ({"small": None}, "--small"),
+        ({"target": None}, "--target"),
+        ({"out": None}, "--out"),
+        ({"skip_finetune": True, "adapter": "a"}, "exclude each other"),
+    ],
+)
+def test_incomplete_settings_say_what_to_give(change, words):
+    with pytest.raises(ConfigError, match=words):
+        SelectConfig(**{**BASE, **change})
+
+
+def test_random_needs_no_models():
+    assert SelectConfig(data="d", out="o", keep=0.1, method="random").small is None
+
+
+def test_reselection_refuses_what_the_scores_depend_on():
+    with pytest.raises(ConfigError, match=r"--phi cannot be used with --scores"):
+        SelectConfig(scores="runs/x", keep=0.3, phi="adapter")
+    with pytest.raises(ConfigError, match=r"--data cannot be used with --scores"):
+        SelectConfig(scores="runs/x", keep=0.3, data="train.jsonl")
+
+
+def test_reselection_goes_to_a_folder_named_after_what_differs():
+    assert (
+        SelectConfig(scores="runs/x/", keep=0.3, regions=100).folder
+        == "runs/x-keep-0.3-regions-100"
+    )
+    assert SelectConfig(scores="runs/x", keep=[0.3, 0.5], preset="paper").folder == (
+        "runs/x-keep-0.3-0.5-preset-paper"
+    )
+    assert SelectConfig(scores="runs/x", total=7, out="there", device="cpu").folder == "there"
+
+
+def test_reselection_inherits_what_was_not_given():
+    earlier = SelectConfig(
+        **{**BASE, "keep": 0.1}, preset="paper", seed=7, regions=20, phi="adapter"
+    )
+    config = SelectConfig(scores="runs/x", keep=0.3, regions=100).inherit(earlier.model_dump())
+    assert (config.preset, config.allocation, config.cut) == ("paper", "paper", 0.0)
+    assert (config.seed, config.regions, config.keep, config.total) == (7, 100, (0.3,), ())
+    assert config.out == "runs/x-keep-0.3-regions-100"
+    assert config.phi == "last-value"  # not its own: the stored scores have theirs
+
+
+def test_reselection_with_a_preset_replaces_the_earlier_choice():
+    earlier = SelectConfig(**BASE, cut=0.25, within="random").model_dump()
+    config = SelectConfig(scores="runs/x", keep=0.3, preset="released").inherit(earlier)
+    assert (config.cut, config.within) == (0.1, "hardest")
+    assert SelectConfig(scores="runs/x", keep=0.3).inherit(earlier).cut == 0.25
+
+
+def test_every_setting_is_either_stored_or_selected_again():
+    assert set(SCORE_KEYS) | RESELECT == set(SelectConfig.model_fields)
+
+
+def test_metrics_are_known():
+    with pytest.raises(ValidationError):
+        EvaluateConfig(data="d", model="m", metrics=["rouge"])
+    assert EvaluateConfig(data="d", model="m").metrics == ("loss", "rougeL", "bleu", "exact")

@@ -1,0 +1,65 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from staff.errors import RunError
+from staff.runs.manifest import begin, hash_file, hash_outputs, read_manifest, write_manifest
+
+
+def test_a_manifest_comes_back_as_plain_values(tmp_path):
+    manifest = begin("select", {"keep": [0.1]}, seed=3)
+    manifest["regions"] = [
+        {
+            "lower": np.float64(0.1) / 3,
+            "size": np.int64(4),
+            "ratio": np.nan,
+            "interval": (np.inf, 1.0),
+        }
+    ]
+    manifest["files"] = {Path("a/b").as_posix(): np.array([1, 2])}
+    write_manifest(tmp_path / "manifest.json", manifest)
+    read = read_manifest(tmp_path)
+    assert read["regions"] == [
+        {"lower": 0.1 / 3, "size": 4, "ratio": None, "interval": [None, 1.0]}
+    ]
+    assert (read["format"], read["command"], read["seed"]) == (1, "select", 3)
+    assert "torch" in read["versions"]
+    json.loads((tmp_path / "manifest.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_outputs_are_hashed_by_content_under_relative_names(tmp_path):
+    (tmp_path / "scores" / "small").mkdir(parents=True)
+    (tmp_path / "scores" / "small" / "part").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "a.txt").write_bytes(b"")
+    found = hash_outputs(tmp_path, ["a.txt", tmp_path / "scores"])
+    assert list(found) == ["a.txt", "scores/small/part"]
+    assert found["a.txt"] == hashlib.sha256(b"").hexdigest()
+    assert found["scores/small/part"] == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    assert hash_file(tmp_path / "a.txt") == found["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (None, "there is no run folder"),
+        ({}, "not a run of staff"),
+        (
+            {"config.yaml": "keep: 0.1"},
+            r"not finished: go on with staff select --config .*config\.yaml",
+        ),
+        ({"manifest.json": "{"}, "damaged"),
+        ({"manifest.json": "[]"}, "not a manifest"),
+        ({"manifest.json": '{"format": 99}'}, "newer staff"),
+    ],
+)
+def test_what_is_no_finished_run_is_refused(tmp_path, files, words):
+    folder = tmp_path / "x"
+    if files is not None:
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    with pytest.raises(RunError, match=words):
+        read_manifest(folder)

@@ -1,0 +1,86 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from staff.errors import RunError
+from staff.runs.selection_file import coreset_columns, read_selection, write_selection
+from staff.types import Selection
+
+N = 6
+
+
+def write(path, **more):
+    reason = np.array([1, 0, 2, 3, 1, 0], np.int8)
+    arguments = {
+        "ids": [f"é{i}" for i in range(N)],
+        "rows": np.array([0, 1, 2, 4, 5, 7]),
+        "scores": {"effort": np.arange(N) / 7, "loss": np.ones(N)},
+        "selections": {
+            "0.1": Selection(rows=np.array([0, 2, 4]), reason=reason, method="staff"),
+            "n4": Selection(rows=np.array([0, 1, 2, 4]), reason=reason, method="staff"),
+        },
+        "score_target": np.array([np.nan, 2.0, np.nan, np.nan, 5.0, np.nan]),
+        "regions": np.array([0, 0, 1, -1, 1, 2]),
+        "verified": np.array([False, True, False, False, True, False]),
+    }
+    write_selection(path, **{**arguments, **more})
+
+
+def test_every_row_with_its_scores_region_and_fate(tmp_path):
+    write(tmp_path / "selection.parquet")
+    schema = pq.read_schema(tmp_path / "selection.parquet")
+    assert {name: str(schema.field(name).type) for name in schema.names} == {
+        "id": "string", "row": "int64", "score_small": "double", "loss": "double",
+        "entropy": "double", "el2n": "double", "response_length": "double",
+        "score_target": "double", "region": "int32", "verified": "bool",
+        "selected@0.1": "bool", "reason@0.1": "string",
+        "selected@n4": "bool", "reason@n4": "string",
+    }  # fmt: skip
+    table = read_selection(tmp_path / "selection.parquet")
+    assert table["id"].tolist() == [f"é{i}" for i in range(N)]
+    assert table["score_small"].tolist() == (np.arange(N) / 7).tolist()  # to the last bit
+    assert np.isnan(table["score_target"]).tolist() == [True, False, True, True, False, True]
+    assert table["region"].tolist() == [0, 0, 1, -1, 1, 2]
+    assert table["selected@0.1"].tolist() == [True, False, True, False, True, False]
+    assert table["reason@0.1"].tolist() == [
+        "budget",
+        "over-budget",
+        "top-up",
+        "cut",
+        "budget",
+        "over-budget",
+    ]
+    assert coreset_columns(table) == ["0.1", "n4"]
+
+
+def test_unknown_scores_are_null(tmp_path):
+    write(tmp_path / "s.parquet", scores={}, regions=None, verified=None, score_target=None)
+    table = pq.read_table(tmp_path / "s.parquet")
+    for name in ("score_small", "loss", "score_target", "region"):
+        assert table.column(name).null_count == N
+    assert table.column("verified").to_pylist() == [False] * N
+
+
+def test_same_rows_same_bytes_whatever_the_chunks(tmp_path, monkeypatch):
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    monkeypatch.setattr("staff.runs.selection_file.GROUP", 4)
+    write(tmp_path / "c")
+    assert pq.read_table(tmp_path / "c").equals(pq.read_table(tmp_path / "a"))
+
+
+def test_no_rows(tmp_path):
+    nothing = np.zeros(0)
+    write_selection(
+        tmp_path / "s", ids=[], rows=nothing.astype(int), scores={"effort": nothing}, selections={}
+    )
+    assert len(read_selection(tmp_path / "s")["id"]) == 0
+
+
+def test_missing_and_damaged_files_are_run_errors(tmp_path):
+    with pytest.raises(RunError, match="does not exist"):
+        read_selection(tmp_path / "none.parquet")
+    (tmp_path / "s.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(RunError, match="damaged"):
+        read_selection(tmp_path / "s.parquet")

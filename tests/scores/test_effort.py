@@ -1,0 +1,215 @@
+"""The fast path against the slow truth."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from staff.data.batches import Batch, collate
+from staff.errors import ConfigError, DataError
+from staff.models.adapters import attach_fresh
+from staff.models.load import load_model
+from staff.scores.effort import Scorer
+from staff.scores.oracle import oracle_effort
+from staff.types import IGNORE, TokenisedExample
+
+FAMILIES = sorted(
+    json.loads((Path(__file__).parents[1] / "data" / "families.json").read_text())["families"]
+)
+PHIS = ["last-value", "last-value-lora", "lm-head", "adapter"]
+
+
+def in_batches(scorer, rows, *, size, side="right"):
+    parts = [
+        scorer(collate(rows[i : i + size], pad_id=0, side=side))["effort"]
+        for i in range(0, len(rows), size)
+    ]
+    return np.concatenate(parts)
+
+
+def oracle(model, rows, **options):
+    return np.array([oracle_effort(model, row, **options) for row in rows])
+
+
+def tied_routing(model, rows):
+    """Rows [n] in which some token's choice of experts hangs on less than float32 can hold."""
+    gates = [m for n, m in model.named_modules() if n.endswith("mlp.gate")]
+    ties = np.zeros(len(rows), bool)
+    for i, row in enumerate(rows):
+        margins = []
+
+        def watch(gate, _args, output, margins=margins):
+            top = output[0].float().softmax(-1).topk(gate.top_k + 1, dim=-1).values
+            margins.append(float((top[:, -2] - top[:, -1]).min()))
+
+        handles = [gate.register_forward_hook(watch) for gate in gates]
+        with torch.no_grad():
+            model(input_ids=torch.tensor(row.input_ids)[None])
+        for handle in handles:
+            handle.remove()
+        ties[i] = any(m < 1e-6 for m in margins)
+    return ties
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_agrees_with_the_oracle_over_batch_sizes_and_padding(tiny, rows, family):
+    model = tiny(family)
+    truth = oracle(model, rows)
+    sure = ~tied_routing(model, rows)  # all True without routing
+    assert sure.mean() > 0.8
+    scorer = Scorer(model)
+    for size in (1, 3, 8):
+        for side in ("right", "left"):
+            ours = in_batches(scorer, rows, size=size, side=side)
+            np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ranks_like_the_oracle_in_bfloat16(tiny, family):
+    generator = np.random.default_rng(1)
+    rows = []
+    for i in range(32):
+        ids = generator.integers(3, 101, int(generator.integers(6, 40)))
+        labels = ids.copy()
+        labels[: len(ids) - int(generator.integers(1, len(ids) - 1))] = IGNORE
+        rows.append(TokenisedExample(str(i), ids, labels))
+    model = tiny(family).bfloat16()
+    ours = in_batches(Scorer(model), rows, size=8)
+    ranks = [np.argsort(np.argsort(scores)) for scores in (ours, oracle(model, rows))]
+    assert np.corrcoef(*ranks)[0, 1] >= 0.995
+
+
+@pytest.mark.parametrize("phi", PHIS)
+@pytest.mark.parametrize("family", ["llama", "llama-tied", "gemma2", "gpt2", "bloom", "mixtral"])
+def test_every_phi_agrees_with_the_oracle(tiny, rows, family, phi):
+    model = tiny(family)
+    if phi == "adapter":
+        model = trained_adapter(model)
+    truth = oracle(model, rows, phi=phi, seed=3)
+    scorer = Scorer(model, phi=phi, seed=3)
+    for side in ("right", "left"):
+        np.testing.assert_allclose(
+            in_batches(scorer, rows, size=8, side=side), truth, rtol=1e-4
+        )
+
+
+def trained_adapter(model):
+    model = attach_fresh(model, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_a_fresh_adapter_depends_on_the_seed_only(tiny, rows):
+    torch.manual_seed(5)
+    first = in_batches(Scorer(tiny("llama"), phi="adapter", seed=1), rows, size=8)
+    state = torch.get_rng_state()
+    again = in_batches(Scorer(tiny("llama"), phi="adapter", seed=1), rows, size=8)
+    other = in_batches(Scorer(tiny("llama"), phi="adapter", seed=2), rows, size=8)
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    assert state.shape == torch.get_rng_state().shape
+
+
+def test_the_released_projection_estimates_the_default_phi(tiny, rows):
+    # ‖G Aᵀ‖² has mean ‖G‖²·r/(3 d_in) for A uniform within ±1/√d_in: its variance is 1/(3 d_in).
+    model = tiny("llama")
+    exact = in_batches(Scorer(model), rows, size=8)
+    released = in_batches(Scorer(model, phi="last-value-lora"), rows, size=8)
+    scale = 16 / 81 * np.sqrt(81 / (3 * 32))
+    np.testing.assert_allclose(released / scale, exact, rtol=0.35)
+
+
+def test_real_weights(shared, rows):
+    for folder in ("stories260K", "bitstories1M"):
+        path = shared / "models" / folder
+        if not path.is_dir():
+            pytest.skip("needs the unshipped models")
+        model = load_model(str(path), dtype="float32", device="cpu")
+        truth = oracle(model, rows)
+        np.testing.assert_allclose(in_batches(Scorer(model), rows, size=3), truth, rtol=1e-4)
+
+
+def test_no_graph_below_phi_no_logits_at_prompts_no_weight_gradients(tiny, rows):
+    model = tiny("llama")
+    scorer = Scorer(model)
+    seen = {}
+    watch = [
+        model.model.layers[0].register_forward_hook(
+            lambda _m, _a, out: seen.update(trunk=(out[0] if isinstance(out, tuple) else out))
+        ),
+        model.lm_head.register_forward_hook(lambda _m, _a, out: seen.update(logits=out)),
+        model.model.layers[1].mlp.down_proj.register_forward_hook(
+            lambda _m, _a, out: seen.update(mlp=out)
+        ),
+    ]
+    scorer(collate(rows, pad_id=0))
+    for handle in watch:
+        handle.remove()
+    n = sum(int((row.labels[1:] != IGNORE).sum()) for row in rows)
+    assert not seen["trunk"].requires_grad
+    assert seen["logits"].shape == (1, n, 101)
+    assert seen["mlp"].shape == (1, n, 32)  # the last block's feed-forward part is narrowed
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_part_that_is_not_token_wise_is_not_narrowed(tiny, rows):
+    model = tiny("llama")
+    block = model.model.layers[-1]
+
+    class Mixing(torch.nn.Module):  # looks at the token before: a causal model, but not token-wise
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Linear(32, 32)
+
+        def forward(self, x):
+            return self.inner(x) + torch.nn.functional.pad(self.inner(x), (0, 0, 1, 0))[:, :-1]
+
+    torch.manual_seed(0)
+    block.mlp = Mixing()
+    truth = oracle(model, rows)
+    np.testing.assert_allclose(in_batches(Scorer(model), rows, size=3), truth, rtol=1e-4)
+
+
+def test_signals_alone_need_no_gradient(tiny, rows):
+    model = tiny("llama")
+    batch = collate(rows, pad_id=0)
+    alone = Scorer(model, phi=None, signals=("loss",))(batch)
+    assert list(alone) == ["loss"]
+    np.testing.assert_allclose(alone["loss"], Scorer(model)(batch)["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_features_are_means_over_real_tokens(tiny, rows, side):
+    model = tiny("llama")
+    ours = Scorer(model, features=True)(collate(rows, pad_id=0, side=side))["features"]
+    for features, row in zip(ours, rows, strict=True):
+        with torch.no_grad():
+            states = model.model(input_ids=torch.tensor(row.input_ids)[None]).last_hidden_state
+        np.testing.assert_allclose(features, states[0].mean(dim=0).numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_columns_are_float64_of_the_batch(tiny, rows):
+    scorer = Scorer(tiny("llama"))
+    scores = scorer(collate(rows, pad_id=0))
+    assert tuple(scores) == scorer.columns
+    assert {(v.dtype, v.shape) for v in scores.values()} == {(np.dtype("float64"), (8,))}
+
+
+def test_a_row_without_response_is_an_error_naming_it(tiny, rows):
+    ids = torch.tensor([[5, 6, 7], [5, 6, 7]])
+    labels = torch.tensor([[IGNORE, 6, 7], [5, IGNORE, IGNORE]])  # a first token is never predicted
+    batch = Batch(torch.tensor([40, 41]), ids, labels, torch.ones_like(ids))
+    with pytest.raises(DataError, match="row 41"):
+        Scorer(tiny("llama"))(batch)
+
+
+def test_unknown_names_are_errors_with_the_nearest_one(tiny):
+    with pytest.raises(ConfigError, match="did you mean 'last-value'"):
+        Scorer(tiny("llama"), phi="last-valeu")
+    with pytest.raises(ConfigError, match="did you mean 'entropy'"):
+        Scorer(tiny("llama"), signals=("entrpy",))

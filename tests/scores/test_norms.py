@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from staff.scores import norms
+from staff.scores.norms import gram_is_cheaper, squared_norms
+
+small = st.integers(1, 6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=st.integers(0, 4), length=small, d_in=small, d_out=small, seed=st.integers(0, 99))
+def test_both_sides_equal_the_gradient_matrix(batch, length, d_in, d_out, seed):
+    generator = torch.Generator().manual_seed(seed)
+    g = torch.randn(batch, length, d_out, generator=generator, dtype=torch.float64)
+    x = torch.randn(batch, length, d_in, generator=generator, dtype=torch.float64)
+    matrices = [sum(torch.outer(g[i, t], x[i, t]) for t in range(length)) for i in range(batch)]
+    expected = [float(m.square().sum()) for m in matrices]
+    np.testing.assert_allclose(squared_norms(g, x).numpy(), expected, rtol=1e-9)
+    for gram in (True, False):
+        ours = norms._squared_norms(g, x, gram=gram)
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_cheaper_side_by_hand():
+    # T = 10, d_in = 20, d_out = 30: 10·10·50 = 5,000 against 10·20·30 = 6,000.
+    assert gram_is_cheaper(length=10, d_in=20, d_out=30)
+    assert not gram_is_cheaper(length=13, d_in=20, d_out=30)  # 8,450 against 7,800
+
+
+def test_a_batch_is_split_to_bound_memory(monkeypatch):
+    g, x = torch.randn(5, 3, 4), torch.randn(5, 3, 6)
+    whole = squared_norms(g, x)
+    monkeypatch.setattr(norms, "MAX_NUMBERS", 20)
+    torch.testing.assert_close(squared_norms(g, x), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_accumulated_in_float32(dtype):
+    # 4,096 terms of 1: bfloat16 sums would stop at 256.
+    g, x = torch.ones(1, 4096, 1, dtype=dtype), torch.ones(1, 4096, 1, dtype=dtype)
+    assert squared_norms(g, x).tolist() == [4096.0**2]

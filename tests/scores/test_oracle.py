@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from staff.errors import ConfigError
+from staff.models.value_projection import find_value_projection
+from staff.scores.oracle import oracle_effort
+
+
+def test_it_is_a_derivative(tiny, rows):
+    # Along its own direction the loss grows by ‖∇‖ per unit step (central difference).
+    model = tiny("llama").double()
+    row = rows[2]
+    weight = find_value_projection(model).module.weight
+    weight.requires_grad_(True)
+    ids, labels = torch.tensor(row.input_ids)[None], torch.tensor(row.labels)[None]
+    model(input_ids=ids, labels=labels).loss.backward()
+    direction = weight.grad / weight.grad.norm()
+    start, step = weight.detach().clone(), 1e-4
+    losses = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            weight.copy_(start + sign * step * direction)
+            losses.append(float(model(input_ids=ids, labels=labels).loss))
+        weight.copy_(start)
+    slope = (losses[0] - losses[1]) / (2 * step)
+    assert oracle_effort(model, row) == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("phi", ["last-value", "last-value-lora", "lm-head"])
+def test_the_model_is_left_as_it_was(tiny, rows, phi):
+    model = tiny("llama-tied").train()
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    modules = dict(model.named_modules())
+    oracle_effort(model, rows[0], phi=phi)
+    assert model.training
+    assert dict(model.named_modules()) == modules
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_unknown_phi(tiny, rows):
+    with pytest.raises(ConfigError, match="adapter, last-value"):
+        oracle_effort(tiny("llama"), rows[0], phi="everything")

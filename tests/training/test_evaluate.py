@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+
+from staff.errors import ConfigError, DataError
+from staff.training.evaluate import evaluate, item_losses, split_response
+from staff.training.generate import end_tokens, generate_greedily
+from staff.types import IGNORE, TokenisedExample
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny).eval()
+
+
+def test_a_memorised_response_is_generated_word_for_word(memorised, tiny, rows):
+    result = evaluate(model=str(tiny), adapter=memorised.adapter, tokens=rows)
+    assert result.predictions == result.references
+    assert result.predictions[1] == "Астана қаласы."
+    assert result.summary["exact"] == 1.0
+    assert result.summary["rougeL"] == 100
+    assert result.summary["bleu"] == pytest.approx(100)
+    assert result.summary["loss"] < 0.2
+    assert result.ids == tuple(rows.ids)
+    assert list(result.per_item) == ["loss", "rougeL", "bleu", "exact"]
+    assert all(scores.shape == (16,) for scores in result.per_item.values())
+
+
+def test_the_untuned_model_knows_nothing(tiny, rows):
+    result = evaluate(model=str(tiny), tokens=rows, metrics=["loss", "exact"], max_new_tokens=4)
+    assert result.summary["exact"] == 0
+    assert result.summary["loss"] > 4
+    assert list(result.summary) == ["loss", "exact"]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 10_000])
+def test_loss_is_the_models_own_whatever_the_batch(model, rows, batch_tokens):
+    import torch
+
+    alone = []
+    for row in rows.rows:  # the slow truth: one example, the loss transformers computes
+        ids, labels = torch.tensor(row.input_ids)[None], torch.tensor(row.labels)[None]
+        with torch.no_grad():
+            alone.append(model(input_ids=ids, labels=labels).loss.item())
+    losses = item_losses(model=model, tokens=rows, batch_tokens=batch_tokens)
+    np.testing.assert_allclose(losses, alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 200, 10_000])
+def test_generation_is_plain_arg_max_whatever_the_batch(model, rows, batch_tokens):
+    import torch
+
+    prompts = [split_response(row)[0] for row in rows.rows[:6]]
+    alone = []
+    for prompt in prompts:  # the slow truth: no cache, no padding, one token at a time
+        ids = torch.tensor(prompt)[None]
+        for _ in range(8):
+            with torch.no_grad():
+                ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
+        alone.append(ids[0, len(prompt) :].tolist())
+    found = generate_greedily(
+        model=model,
+        prompts=prompts,
+        max_new_tokens=8,
+        eos_ids=[],
+        pad_id=0,
+        batch_tokens=batch_tokens,
+    )
+    assert found == alone
+    # Any end token cuts the response and is not part of it.
+    end = alone[0][3]
+    cut = generate_greedily(
+        model=model,
+        prompts=prompts,
+        max_new_tokens=8,
+        eos_ids=[end, 2],
+        pad_id=0,
+        batch_tokens=batch_tokens,
+    )
+    assert cut[0] == alone[0][: alone[0].index(end)]
+
+
+def test_the_models_generation_settings_do_not_apply_and_are_kept(model, rows):
+    from transformers import GenerationConfig
+
+    prompts = [split_response(row)[0] for row in rows.rows[:2]]
+    settings = {"max_new_tokens": 6, "eos_ids": [], "pad_id": 0, "batch_tokens": 1000}
+    plain = generate_greedily(model=model, prompts=prompts, **settings)
+    own = model.generation_config
+    odd = GenerationConfig(
+        do_sample=True, temperature=9.0, repetition_penalty=5.0, min_new_tokens=1
+    )
+    model.generation_config = odd
+    try:
+        assert generate_greedily(model=model, prompts=prompts, **settings) == plain
+        assert model.generation_config is odd
+    finally:
+        model.generation_config = own
+
+
+def test_a_prompt_that_nearly_fills_the_context_gets_what_is_left(model):
+    prompts = [np.arange(3, 3 + length) for length in (90, 96, 20)]
+    found = generate_greedily(
+        model=model, prompts=prompts, max_new_tokens=40, eos_ids=[], pad_id=0, batch_tokens=1
+    )
+    assert [len(ids) for ids in found] == [6, 0, 40]
+
+
+def test_given_references_are_used(model, tokenizer, rows):
+    result = evaluate(
+        model=model,
+        tokenizer=tokenizer,
+        tokens=rows,
+        metrics=["rougeL"],
+        references=["…"] * 16,
+        max_new_tokens=2,
+    )
+    assert result.references == ("…",) * 16
+    assert result.summary == {"rougeL": 0.0}
+
+
+def test_end_tokens_are_the_tokenizers_and_the_models(model, tokenizer):
+    assert end_tokens(model, tokenizer) == [2]
+    own = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = [5, 2]
+    try:
+        assert end_tokens(model, tokenizer) == [2, 5]
+    finally:
+        model.generation_config.eos_token_id = own
+
+
+def test_split_response_takes_the_last_turn():
+    labels = np.array([IGNORE, IGNORE, 12, 13, IGNORE, 15, 16, IGNORE])
+    prompt, response = split_response(TokenisedExample("x", np.arange(10, 18), labels))
+    assert prompt.tolist() == [10, 11, 12, 13, 14]
+    assert response.tolist() == [15, 16]
+    prompt, response = split_response(TokenisedExample("x", np.arange(10, 13), np.arange(10, 13)))
+    assert (prompt.tolist(), response.tolist()) == ([10], [11, 12])
+
+
+def test_errors(model, tokenizer, rows):
+    with pytest.raises(ConfigError, match="did you mean 'rougeL'"):
+        evaluate(model=model, tokenizer=tokenizer, tokens=rows, metrics=["rouge"])
+    with pytest.raises(ConfigError, match="by its path"):
+        evaluate(model=model, tokenizer=tokenizer, tokens=rows, adapter="a")
+    with pytest.raises(ConfigError, match="tokenizer"):
+        evaluate(model=model, tokens=rows)
+    with pytest.raises(DataError, match="3 references for 16 rows"):
+        evaluate(model=model, tokenizer=tokenizer, tokens=rows, references=["a", "b", "c"])
+    with pytest.raises(DataError, match="no rows"):
+        evaluate(model=model, tokenizer=tokenizer, tokens=type(rows)([]))

@@ -1,0 +1,284 @@
+import hashlib
+import json
+import math
+
+import numpy as np
+import pytest
+
+from staff.errors import ConfigError, DataError, RunError, StaffError
+from staff.training.finetune import check_counts, explain_out_of_memory, finetune
+from staff.types import IGNORE
+
+
+def load(folder, dtype="float32"):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+
+
+def digests(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def trainer(tiny, rows, tmp_path):
+    """A trainer that has not started, around the tiny model with a fresh adapter."""
+    from peft import LoraConfig
+
+    from staff.training.trainer import ResponseTrainer, training_arguments
+
+    model = load(tiny)
+    args = training_arguments(
+        folder=tmp_path,
+        model=model,
+        epochs=1,
+        max_steps=None,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup=0.1,
+        seed=0,
+        gradient_checkpointing=False,
+    )
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora.init_lora_weights = False  # B is not zero: every weight has a gradient
+    return ResponseTrainer(model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0)
+
+
+def test_overfits_sixteen_rows(memorised, rows):
+    losses = [loss for _, loss in memorised.losses]
+    assert losses[0] > 4
+    assert max(losses[-4:]) < 0.2
+    assert memorised.rows == 16
+    assert memorised.steps == 40 * 2
+    assert memorised.tokens == 40 * rows.lengths.sum()
+    assert memorised.response_tokens == 40 * rows.response_lengths.sum()
+
+
+def test_adapter_folder(memorised, tiny):
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    names = {path.name for path in memorised.adapter.iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl"}
+    assert [path.name for path in memorised.adapter.parent.iterdir()] == ["adapter"]
+    config = json.loads((memorised.adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny)
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 16, 0.0)
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert str(memorised.adapter.parent) not in json.dumps(config)
+
+    weights = load_file(memorised.adapter / "adapter_model.safetensors")
+    assert len(weights) == 2 * 7 * 2  # A and B of seven linear layers in two blocks, not the head
+    tuned = PeftModel.from_pretrained(load(tiny), memorised.adapter)
+    in_use = {k: v for k, v in tuned.state_dict().items() if "lora_" in k}
+    assert len(in_use) == len(weights)
+    for name, tensor in weights.items():
+        np.testing.assert_array_equal(tensor, in_use[name.replace(".weight", ".default.weight")])
+
+
+def test_loss_file_and_schedule(memorised):
+    lines = [json.loads(s) for s in (memorised.adapter / "loss.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == list(memorised.losses)
+    assert list(lines[0]) == ["step", "epoch", "loss", "learning_rate"]
+    assert lines[-1]["epoch"] == 40
+    rates = [line["learning_rate"] for line in lines]
+    assert max(rates) == rates[8] == 1e-2  # warm-up: a tenth of 80 steps
+    # Cosine: half-way between warm-up and end the rate is half.
+    assert rates[8 + 36] == pytest.approx(0.5e-2)
+    assert rates[-1] < 1e-4
+
+
+def test_one_seed_gives_the_same_bytes(tiny, rows, tmp_path):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        finetune(model=str(tiny), tokens=rows, out=tmp_path / name, pad_id=0, epochs=2, seed=seed)
+    a, b, c = (digests(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a["adapter_model.safetensors"] != c["adapter_model.safetensors"]
+    assert a["adapter_config.json"] == c["adapter_config.json"]
+
+
+def test_rows_read_from_disk_are_the_same_rows(tiny, rows, tmp_path):
+    from staff.data.store import TokenStore
+
+    with TokenStore.write(tmp_path / "tokens.arrow") as writer:
+        writer.append(range(16), rows.rows)
+    store = TokenStore.open(tmp_path / "tokens.arrow")
+    for name, tokens in (("disk", store), ("memory", rows)):
+        finetune(model=str(tiny), tokens=tokens, out=tmp_path / name, pad_id=0, epochs=2)
+    assert digests(tmp_path / "disk") == digests(tmp_path / "memory")
+
+
+def test_deterministic_sums_are_asked_of_cuda_and_given_back(monkeypatch):
+    import torch
+
+    from staff.training.trainer import repeatable
+
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with repeatable(torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_padding_token_does_not_matter(tiny, rows, tmp_path):
+    for pad_id in (0, 7):
+        finetune(model=str(tiny), tokens=rows, out=tmp_path / f"{pad_id}", pad_id=pad_id, epochs=1)
+    assert digests(tmp_path / "0") == digests(tmp_path / "7")
+
+
+def test_bfloat16_weights_get_a_float32_adapter(tiny, rows, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    # A float32 run came before this one in the process: the precision is not carried over.
+    model = load(tiny, "bfloat16")
+    result = finetune(
+        model=model, tokens=rows, out=tmp_path / "a", pad_id=0, epochs=10, learning_rate=1e-2
+    )
+    assert result.losses[-1][1] < result.losses[0][1] - 1
+    weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    base = [p for name, p in model.named_parameters() if "lora_" not in name]
+    assert {p.dtype for p in base} == {torch.bfloat16}
+
+
+def test_loss_and_gradients_are_those_of_trl(trainer):
+    from trl import SFTTrainer
+
+    inputs = trainer._collate([{"row": row} for row in (0, 5, 8, 14)])
+    count = (inputs["labels"][:, 1:] != IGNORE).sum()
+    results = []
+    for loss_of in (type(trainer).compute_loss, SFTTrainer.compute_loss):
+        batch = {
+            k: v for k, v in inputs.items() if k != "rows" or loss_of is not SFTTrainer.compute_loss
+        }
+        trainer.model.zero_grad()
+        loss = loss_of(trainer, trainer.model, batch, num_items_in_batch=count)
+        loss.backward()
+        grads = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+        results.append((loss.item(), grads))
+    (ours, our_grads), (theirs, their_grads) = results
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    for name, grad in our_grads.items():
+        assert grad.abs().max() > 0
+        np.testing.assert_allclose(grad, their_grads[name], rtol=1e-4, atol=1e-6)
+
+
+def test_prompt_positions_never_reach_the_output_head(trainer):
+    seen = []
+    head = trainer.model.get_output_embeddings()
+    head.register_forward_hook(lambda module, args, output: seen.append(output.shape[:2]))
+    inputs = trainer._collate([{"row": row} for row in range(16)])
+    trainer.compute_loss(trainer.model, inputs)
+    assert seen == [(1, trainer.tokens.response_lengths.sum())]
+
+
+def test_length_grouped_batches_cover_every_row_once_an_epoch(trainer):
+    sampler = trainer._get_train_sampler()
+    first, second = list(sampler), list(sampler)
+    assert sorted(first) == sorted(second) == list(range(16))
+    assert first != second
+    spread = trainer.tokens.lengths[np.array(first)].reshape(4, 4)
+    assert np.ptp(spread, axis=1).mean() < np.ptp(trainer.tokens.lengths)
+
+
+@pytest.mark.parametrize(
+    ("seen", "epochs", "tokens", "words"),
+    [
+        ([3, 3, 2], 3, 24, "1 of them"),  # a row was dropped in one epoch
+        ([3, 4, 3], 3, 30, r"row 1: 4 times"),  # a row was repeated
+        ([2, 1, 0], None, 9, "evenly"),  # a step limit does not excuse a row two behind
+        ([3, 3, 3], 3, 26, "27 response tokens, but 26"),  # labels were changed on the way
+    ],
+)
+def test_counts_that_differ_are_an_error(trainer, seen, epochs, tokens, words):
+    trainer.tokens = type("Given", (), {"response_lengths": np.array([3, 3, 3], np.int32)})
+    trainer.seen, trainer.response_tokens = np.array(seen), tokens
+    with pytest.raises(StaffError, match=words):
+        check_counts(trainer, epochs=epochs)
+
+
+def test_a_dropped_row_is_found_and_nothing_is_left(tiny, rows, tmp_path, monkeypatch):
+    from staff.training.trainer import LengthGroupedSampler
+
+    original = LengthGroupedSampler.__iter__
+    monkeypatch.setattr(
+        LengthGroupedSampler, "__iter__", lambda self: iter(list(original(self))[1:])
+    )
+    with pytest.raises(StaffError, match="16 rows to train on 1 times"):
+        finetune(model=str(tiny), tokens=rows, out=tmp_path / "a", pad_id=0, epochs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_at_once(tiny, rows, tmp_path):
+    model = load(tiny)
+    model.model.norm.weight.data.fill_(math.nan)
+    steps = []
+    with pytest.raises(StaffError, match=r"nan at step 1\. Likely causes"):
+        finetune(model=model, tokens=rows, out=tmp_path / "a", pad_id=0, on_log=steps.append)
+    assert steps == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_step_limit_progress_and_silence(tiny, rows, tmp_path, capfd):
+    class Recorder:
+        steps = 0
+
+        def stage(self, name, *, total=None, unit="rows"):
+            self.about = (name, total, unit)
+            return self
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def advance(self, amount=1):
+            self.steps += amount
+
+    model = load(tiny)
+    capfd.readouterr()
+    points, progress = [], Recorder()
+    result = finetune(
+        model=model,
+        tokens=rows,
+        out=tmp_path / "a",
+        pad_id=0,
+        batch_size=5,
+        max_steps=5,
+        on_log=points.append,
+        progress=progress,
+    )
+    assert capfd.readouterr() == ("", "")
+    assert progress.about == ("fine-tune", 5, "steps")
+    assert progress.steps == result.steps == len(points) == 5
+    assert points[-1].epoch == 1.25  # four batches (5 + 5 + 5 + 1) an epoch
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"max_steps": 0}],
+)
+def test_settings_out_of_range(setting, rows, tmp_path):
+    with pytest.raises(ConfigError):
+        finetune(model="nowhere", tokens=rows, out=tmp_path / "a", pad_id=0, **setting)
+
+
+def test_no_rows_and_a_used_folder(rows, tmp_path):
+    with pytest.raises(DataError, match="no rows"):
+        finetune(model="nowhere", tokens=type(rows)([]), out=tmp_path / "a", pad_id=0)
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(RunError, match="already exists"):
+        finetune(model="nowhere", tokens=rows, out=tmp_path, pad_id=0)
+    assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_out_of_memory_is_explained():
+    with (
+        pytest.raises(StaffError, match="8 rows of up to 512 tokens"),
+        explain_out_of_memory(8, 512),
+    ):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(8, 512):
+        raise RuntimeError("shapes do not fit")
