@@ -20,6 +20,7 @@ import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -139,10 +140,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--vocabulary", type=int, default=32000)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/scoring.md")
     args = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)  # PEFT and transformers about each other
 
     rows = make_rows(args.rows, args.vocabulary)
     lengths = np.array([len(row.input_ids) for row in rows])

@@ -19,3 +19,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the unshipped data folder beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def family() -> tuple[str, str]:
+    """The embedded pretrained models: small and target."""
+    folder = Path(__file__).resolve().parents[1] / "src" / "staff" / "assets" / "family"
+    return str(folder / "small"), str(folder / "target")
+
+
+@pytest.fixture(scope="session")
+def e2e_rows() -> list[str]:
+    """Lines of the embedded E2E NLG training file."""
+    folder = Path(__file__).resolve().parents[1] / "src" / "staff" / "assets" / "e2e_nlg"
+    return (folder / "train.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")

@@ -1,7 +1,7 @@
 """staff: choose the part of a fine-tuning set that is worth training on.
 
-    >>> from staff.selectors import select_staff  # own scores: NumPy only
-    >>> from staff import select_coreset          # the whole job, as `staff select`
+>>> from staff.selectors import select_staff  # own scores: NumPy only
+>>> from staff import select_coreset          # the whole job, as `staff select`
 """
 
 from typing import TYPE_CHECKING, Any

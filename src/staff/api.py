@@ -53,7 +53,7 @@ def select_coreset(
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.
     """
-    from staff.cli.checks import check_inputs
+    from staff.checks import check_inputs
 
     config = build(
         SelectConfig,

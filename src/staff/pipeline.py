@@ -66,7 +66,7 @@ def _staff(
     config: SelectConfig, folder: RunFolder, progress: Progress | None, say: Say
 ) -> dict[str, Any]:
     small, target = str(config.small), str(config.target)
-    ledger = Ledger()
+    ledger = Ledger(folder.path)
     result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
     result["models"] = models = stages.model_facts(small=small, target=target)
     source = open_source(str(config.data))
@@ -237,7 +237,7 @@ def _random(
     config: SelectConfig, folder: RunFolder, progress: Progress | None, say: Say
 ) -> dict[str, Any]:
     """Uniform coresets: the rows are read, no model is."""
-    ledger = Ledger()
+    ledger = Ledger(folder.path)
     result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
     source = open_source(str(config.data))
     with ledger.stage("read") as record:
@@ -273,7 +273,7 @@ def reselect(
     earlier = manifests.read_manifest(str(config.scores))
     config = config.inherit(earlier["config"])
     origin, folder = RunFolder(str(config.scores)), RunFolder(config.folder)
-    ledger = Ledger()
+    ledger = Ledger(folder.path)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)

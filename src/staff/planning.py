@@ -35,9 +35,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
         )
     requested_totals(config, prepared.usable)  # a total above n is told now
     tokens = prepared.tokens[0] if models else 0
-    listed: list[dict[str, Any]] = [
-        {"name": "read", "rows": prepared.rows_read, "tokens": tokens}
-    ]
+    listed: list[dict[str, Any]] = [{"name": "read", "rows": prepared.rows_read, "tokens": tokens}]
     if models:
         if config.adapter is None and not config.skip_finetune:
             listed.append(

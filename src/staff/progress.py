@@ -1,7 +1,7 @@
 """What library code may say while it works; `staff.cli.progress` draws it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -18,7 +18,9 @@ class Stage(Protocol):
 class Progress(Protocol):
     """Receives the stages of a run in order."""
 
-    def stage(self, name: str, *, total: int | None = None, unit: str = "rows"):
+    def stage(
+        self, name: str, *, total: int | None = None, unit: str = "rows"
+    ) -> AbstractContextManager[Stage]:
         """Context manager that yields a `Stage`."""
 
 

@@ -33,7 +33,7 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
             keys=keys,
             replay=f"staff score --config {folder.config}",
         )
-        ledger = Ledger()
+        ledger = Ledger(folder.path)
         result = manifests.begin("score", config.model_dump(mode="json"), seed=config.seed)
         result["models"] = facts = stages.model_facts(model=model)
         source = open_source(str(config.data))

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from staff.runs.store import write_atomic
 from staff.training.finetune import finetune
 from staff.types import Ints, ScoreTable
 
-STAMP = "staff.json"  # in the adapter folder: what it was made from and what that cost
+STAMP = "staff.json"  # in the adapter folder: what it was made from
+LEDGER = ".stages.json"
 
 
 def fingerprint(facts: Any) -> str:
@@ -48,20 +49,31 @@ class StageRecord:
     reused: bool = False
 
 
-@dataclass(slots=True)
 class Ledger:
-    """The cost of every stage of one run, in order."""
+    """The cost of every stage of one run, in order.
 
-    stages: list[StageRecord] = field(default_factory=list)
+    Kept in a hidden file of the run folder, so that a stage whose result is reused keeps
+    what it cost when it was done: nothing else of a run may hold times.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.stages: list[StageRecord] = []
+        self._path = folder / LEDGER
+        self._known: dict[str, Any] = {}
+        if self._path.is_file():
+            self._known = json.loads(self._path.read_text())
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageRecord]:
-        """Time a block; the record it gives takes tokens and rows."""
+        """Time a block; the record it gives takes tokens and rows, and whether it was reused."""
         record = StageRecord(name)
         start = time.monotonic()
         yield record
-        if not record.reused:  # a reused stage keeps what it once cost
-            record.seconds = round(time.monotonic() - start, 3)
+        record.seconds = round(time.monotonic() - start, 3)
+        if record.reused and name in self._known:
+            record = StageRecord(name, **self._known[name], reused=True)
+        self._known[name] = {k: getattr(record, k) for k in ("seconds", "tokens", "rows")}
+        write_atomic(self._path, json.dumps(self._known))
         self.stages.append(record)
 
     def as_dicts(self) -> list[dict[str, Any]]:
@@ -181,16 +193,10 @@ def finetune_small(
         }
     )
     stamp = out / STAMP
-    if stamp.is_file():
-        earlier = json.loads(stamp.read_text())
-        if earlier.get("made_from") == made_from:
-            record.seconds, record.tokens, record.rows = (
-                earlier[name] for name in ("seconds", "tokens", "rows")
-            )
-            record.reused = True
-            return str(out)
+    if stamp.is_file() and json.loads(stamp.read_text()).get("made_from") == made_from:
+        record.reused = True
+        return str(out)
     shutil.rmtree(out, ignore_errors=True)
-    start = time.monotonic()
     result = finetune(
         model=config.small,
         tokens=store,
@@ -205,9 +211,7 @@ def finetune_small(
         progress=progress,
     )
     record.rows, record.tokens = len(store), result.tokens
-    cost = {"seconds": round(time.monotonic() - start, 3), "tokens": result.tokens}
-    facts = {"made_from": made_from, "rows": record.rows, **cost}
-    write_atomic(stamp, json.dumps(facts, indent=1) + "\n")
+    write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
     return str(out)
 
 
@@ -264,7 +268,6 @@ def score(
     from staff.models.load import model_hash
     from staff.scores.run import score_rows
 
-    start = time.monotonic()
     scored = score_rows(
         LazyScorer(config, model=model, adapter=adapter, facts=facts),
         store,
@@ -285,5 +288,4 @@ def score(
     )
     record.rows, record.tokens = scored.rows + scored.reused, scored.tokens
     record.reused = scored.rows == 0
-    record.seconds = round(time.monotonic() - start, 3)
     return scored.table

@@ -114,7 +114,8 @@ class Notes(types.SimpleNamespace):
 
 @pytest.fixture
 def pipeline(monkeypatch):
-    """Replaces the pipeline: these tests are about the command line only."""
+    """Replaces what the verbs call: these tests are about the command line only."""
     notes = Notes(calls=[], answer={"format": 1, "command": "select", "coresets": []})
-    monkeypatch.setattr(staff, "pipeline", notes, raising=False)
+    for module in ("pipeline", "single", "planning"):
+        monkeypatch.setattr(staff, module, notes, raising=False)
     return notes

@@ -60,9 +60,42 @@ def test_demo(monkeypatch, capsys):
 
     def run(out, *, progress, say):
         calls.append(out)
-        return {"format": 1, "command": "select", "seed": 0, "demo": {"loss": 1.5}}
+        methods = {
+            "untuned": {"rows": 400, "loss": {"value": 5.0}},
+            "STAFF": {
+                "rows": 400,
+                "loss": {"value": 1.5},
+                "rougeL": {"value": 40.0},
+                "tuning": {"rows": 7},
+            },
+            "random": {
+                "rows": 400,
+                "loss": {"value": 1.6},
+                "rougeL": {"value": 41.0},
+                "tuning": {"rows": 7},
+            },
+        }
+        return {
+            "format": 1,
+            "command": "select",
+            "seed": 0,
+            "comparison": {
+                "methods": methods,
+                "difference": {"loss": [-0.1, -0.2, -0.05], "rougeL": [-1.0, -2.0, 0.5]},
+            },
+            "selection_to_tuning": {
+                "selection_seconds": 60.0,
+                "estimated_tuning_seconds": 120.0,
+                "measured_tokens_per_second": 1000.0,
+                "ratio": 0.5,
+            },
+        }
 
     monkeypatch.setattr(staff, "demo", types.SimpleNamespace(run=run), raising=False)
     assert main(["demo", "--out", "there"]) == 0
     assert calls == [Path("there")]
-    assert "loss  1.5" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    # A lower loss is better, and its interval excludes 0; that of ROUGE-L does not.
+    assert "-0.100 nats, 95 % interval -0.200 to -0.050: STAFF is better" in out
+    assert "no difference these items can tell" in out
+    assert "selection-to-tuning ratio 0.50" in out

@@ -21,4 +21,3 @@ def tiny() -> Callable[..., Any]:
         return AutoModelForCausalLM.from_config(config).eval()
 
     return build
-

@@ -41,7 +41,9 @@ def check_is_value_projection(model):
     model.set_attn_implementation("eager")
     found = find_value_projection(model)
     _, blocks, last = find_blocks(model)
-    ids = torch.randint(3, model.config.vocab_size, (2, 9), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(
+        3, model.config.vocab_size, (2, 9), generator=torch.Generator().manual_seed(1)
+    )
     before, output = attention_and_output(model, ids, blocks[last])
     disturb(found, torch.Generator().manual_seed(2))
     after, changed = attention_and_output(model, ids, blocks[last])

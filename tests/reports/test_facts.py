@@ -15,9 +15,9 @@ def test_a_plan_shows_rows_stages_and_files():
         "  stage              rows     tokens",
         "  read              4,000  1,234,567  kept from before",
         "  verify on target    500",
-        "Rows      4,000",
-        "Files     it would write:",
-        "          runs/x/manifest.json",
+        "Rows  4,000",
+        "It would write:",
+        "  runs/x/manifest.json",
     ]
 
 

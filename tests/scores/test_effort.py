@@ -90,9 +90,7 @@ def test_every_phi_agrees_with_the_oracle(tiny, rows, family, phi):
     truth = oracle(model, rows, phi=phi, seed=3)
     scorer = Scorer(model, phi=phi, seed=3)
     for side in ("right", "left"):
-        np.testing.assert_allclose(
-            in_batches(scorer, rows, size=8, side=side), truth, rtol=1e-4
-        )
+        np.testing.assert_allclose(in_batches(scorer, rows, size=8, side=side), truth, rtol=1e-4)
 
 
 def trained_adapter(model):

@@ -8,6 +8,7 @@ from staff.scores.oracle import oracle_effort
 
 def test_it_is_a_derivative(tiny, rows):
     # Along its own direction the loss grows by ‖∇‖ per unit step (central difference).
+    # The model casts its logits to float32 for the loss, which bounds how small a step may be.
     model = tiny("llama").double()
     row = rows[2]
     weight = find_value_projection(model).module.weight
@@ -15,7 +16,7 @@ def test_it_is_a_derivative(tiny, rows):
     ids, labels = torch.tensor(row.input_ids)[None], torch.tensor(row.labels)[None]
     model(input_ids=ids, labels=labels).loss.backward()
     direction = weight.grad / weight.grad.norm()
-    start, step = weight.detach().clone(), 1e-4
+    start, step = weight.detach().clone(), 1e-2
     losses = []
     with torch.no_grad():
         for sign in (1, -1):
@@ -23,7 +24,7 @@ def test_it_is_a_derivative(tiny, rows):
             losses.append(float(model(input_ids=ids, labels=labels).loss))
         weight.copy_(start)
     slope = (losses[0] - losses[1]) / (2 * step)
-    assert oracle_effort(model, row) == pytest.approx(slope, rel=1e-4)
+    assert oracle_effort(model, row) == pytest.approx(slope, rel=1e-3)
 
 
 @pytest.mark.parametrize("phi", ["last-value", "last-value-lora", "lm-head"])
@@ -36,6 +37,9 @@ def test_the_model_is_left_as_it_was(tiny, rows, phi):
     assert dict(model.named_modules()) == modules
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)
+    oracle_effort(model, rows[0], phi=phi)
+    assert (model.lm_head.weight.grad == 1).all()  # a training loop's gradients survive
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
 

@@ -13,6 +13,11 @@ EXAMPLES = """
   staff demo --out /tmp/demo
 """
 
+OWN_DATA = """\
+On your own data
+  staff select train.jsonl --small SMALL --target TARGET --keep 0.1 0.2 --out runs/mine
+"""
+
 
 def demo(
     *,
@@ -26,13 +31,13 @@ def demo(
     """Select, fine-tune, evaluate and compare with a random subset."""
     terminal = open_terminal(quiet=bool(quiet), verbose=bool(verbose))
     from staff import demo as job  # torch
-    from staff.reports.facts import render_facts
+    from staff.reports.comparison import render_comparison
     from staff.reports.text import render
 
     manifest = job.run(Path(out), progress=terminal.progress, say=terminal.say)
     terminal.summary(render(manifest, folder=out, width=terminal.width))
-    if "demo" in manifest:
-        terminal.result("\n" + render_facts({"What the coreset is worth": manifest["demo"]}))
+    terminal.summary("\n" + render_comparison(manifest, width=terminal.width))
+    terminal.summary("\n" + OWN_DATA)
 
 
 app = command_app("demo", demo, examples=EXAMPLES)

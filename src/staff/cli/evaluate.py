@@ -15,13 +15,13 @@ EXAMPLES = """
 @verb(EvaluateConfig)
 def evaluate(config: EvaluateConfig, terminal: Terminal) -> None:
     """Measure and print; the figures are the result, so they come even when quiet."""
-    from staff.cli.checks import check_inputs
+    from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff import pipeline  # torch
+    from staff import single  # torch
     from staff.reports.facts import render_facts
 
-    facts = pipeline.evaluate(config, progress=terminal.progress, say=terminal.say)
+    facts = single.evaluate(config, progress=terminal.progress)
     terminal.result(render_facts(facts))
 
 

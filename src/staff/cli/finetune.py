@@ -15,13 +15,13 @@ EXAMPLES = """
 @verb(FinetuneConfig)
 def finetune(config: FinetuneConfig, terminal: Terminal) -> None:
     """Train and say where the adapter is."""
-    from staff.cli.checks import check_inputs
+    from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff import pipeline  # torch
+    from staff import single  # torch
     from staff.reports.facts import render_facts
 
-    facts = pipeline.finetune(config, progress=terminal.progress, say=terminal.say)
+    facts = single.finetune(config, progress=terminal.progress)
     terminal.summary(render_facts(facts))
 
 

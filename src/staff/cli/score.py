@@ -17,13 +17,13 @@ EXAMPLES = """
 @verb(ScoreConfig)
 def score(config: ScoreConfig, terminal: Terminal) -> None:
     """Score a file and say where the scores are."""
-    from staff.cli.checks import check_inputs
+    from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff import pipeline  # torch
+    from staff import single  # torch
     from staff.reports.text import render
 
-    manifest = pipeline.score(config, progress=terminal.progress, say=terminal.say)
+    manifest = single.score(config, progress=terminal.progress)
     terminal.summary(render(manifest, folder=str(config.out), width=terminal.width))
 
 

@@ -25,16 +25,21 @@ EXAMPLES = """
 @verb(SelectConfig, dry_run=True)
 def select(config: SelectConfig, terminal: Terminal) -> None:
     """Choose coresets and show why they look as they do."""
-    from staff.cli.checks import check_inputs
+    from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff import pipeline  # torch
     from staff.reports.facts import render_plan
     from staff.reports.text import render
 
     if terminal.dry_run:
-        terminal.result(render_plan(pipeline.plan(config), width=terminal.width))
+        from staff import planning  # torch
+
+        terminal.result(
+            render_plan(planning.plan(config, progress=terminal.progress), width=terminal.width)
+        )
         return
+    from staff import pipeline  # torch
+
     run = pipeline.reselect if config.scores else pipeline.select
     manifest = run(config, progress=terminal.progress, say=terminal.say)
     terminal.summary(render(manifest, folder=config.folder, width=terminal.width))

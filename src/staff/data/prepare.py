@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Literal
 
+import numpy as np
+
 from staff.data.columns import resolve_options
 from staff.data.files import Source
 from staff.data.raw import RawRecord
@@ -20,7 +22,7 @@ from staff.data.tokenise import Tokeniser
 from staff.data.writers import json_text, replacing
 from staff.errors import BadRow, DataError
 from staff.progress import Progress, SilentProgress
-from staff.types import Example, TokenisedExample
+from staff.types import Example, Ints, TokenisedExample, read_only
 
 CHUNK_ROWS = 512
 SHOWN_BAD_ROWS = 5
@@ -35,9 +37,12 @@ class Prepared:
     rows_read = usable + rejected. truncated: usable rows that lost their tail to the maximum
     length, for any tokeniser. duplicates: usable rows whose content occurred before.
     tokens: per tokeniser, of all usable rows. options: as found out, format included.
+    ids and rows int64 [usable]: the usable rows' ids and positions in the input.
     """
 
     stores: tuple[TokenStore, ...]
+    ids: tuple[str, ...]
+    rows: Ints
     rows_read: int
     usable: int
     rejected: int
@@ -78,7 +83,7 @@ def prepare(
     out: Path,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Tokenise every usable row for every tokeniser into stores under `out`.
+    """Tokenise every usable row for every tokeniser (none will do) into stores under `out`.
 
     A row that any tokeniser cannot use is bad for all. With "error", bad rows end in one
     `DataError` that shows the first five and counts all; with "skip" they go to
@@ -90,11 +95,13 @@ def prepare(
     options = check_columns(source, options)
     prints = [tokeniser.fingerprint for tokeniser in tokenisers]
     distinct = dict(zip(prints, tokenisers, strict=True))  # one store for tokenisers that agree
-    names = [f"tokens-{n}.arrow" for n in range(len(distinct))]
-    paths = dict(zip(distinct, names if len(names) > 1 else ["tokens.arrow"], strict=True))
+    several = len(distinct) > 1
+    paths = {p: f"tokens-{n}.arrow" if several else "tokens.arrow" for n, p in enumerate(distinct)}
     bad = _BadRows(source.name)
     ids = _Ids(source.name, options.id_column)
     rows_read = truncated = duplicates = 0
+    usable_ids: list[str] = []
+    usable_rows: list[int] = []
     with ExitStack() as stack:
         stage = stack.enter_context((progress or SilentProgress()).stage("read", unit="rows"))
         if on_bad_row == "skip":
@@ -105,6 +112,8 @@ def prepare(
             usable = _usable(chunk, options, list(distinct.values()), ids, bad)
             for n, writer in enumerate(writers):
                 writer.append([u.row for u in usable], [u.tokens[n] for u in usable])
+            usable_ids += [u.id for u in usable]
+            usable_rows += [u.row for u in usable]
             rows_read += len(chunk)
             truncated += sum(any(t.truncated for t in u.tokens) for u in usable)
             duplicates += sum(u.duplicate for u in usable)
@@ -117,6 +126,8 @@ def prepare(
     tokens = {print_: w.tokens for print_, w in zip(distinct, writers, strict=True)}
     return Prepared(
         stores=tuple(stores[print_] for print_ in prints),
+        ids=tuple(usable_ids),
+        rows=read_only(np.array(usable_rows, np.int64)),
         rows_read=rows_read,
         usable=rows_read - bad.count,
         rejected=bad.count,
@@ -133,6 +144,7 @@ class _Usable:
     """A row that every tokeniser can use; `tokens` has one entry a tokeniser."""
 
     row: int
+    id: str
     duplicate: bool
     tokens: tuple[TokenisedExample, ...]
 
@@ -162,7 +174,7 @@ def _usable(
             reasons[raw.row] = str(fault)
     encoded = [t.encode_batch([example for example, _ in examples.values()]) for t in tokenisers]
     usable = []
-    for n, (row, (_, duplicate)) in enumerate(examples.items()):
+    for n, (row, (example, duplicate)) in enumerate(examples.items()):
         tokens = []
         for tokeniser, results in zip(tokenisers, encoded, strict=True):
             result = results[n]
@@ -172,7 +184,7 @@ def _usable(
                 which = f" (tokenizer of {tokeniser.source})" if len(tokenisers) > 1 else ""
                 reasons[row] = f"{result}{which}"
         if row not in reasons:
-            usable.append(_Usable(row, duplicate, tuple(tokens)))
+            usable.append(_Usable(row, example.id, duplicate, tuple(tokens)))
     for raw in chunk:
         if raw.row in reasons:
             bad.add(raw, reasons[raw.row])

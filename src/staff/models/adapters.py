@@ -1,5 +1,6 @@
 """LoRA as the paper fine-tunes with it: on all linear layers, rank 8, alpha 16."""
 
+import warnings
 from typing import Any, cast
 
 import torch
@@ -30,7 +31,8 @@ def attach_fresh(
     """
     from peft import get_peft_model
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes on Conv1D and stacked experts, both handled
         torch.manual_seed(stream_seed(seed, "adapter") % 2**63)
         return get_peft_model(model, lora_config(rank=rank, alpha=alpha, dropout=dropout))
 

@@ -22,11 +22,11 @@ def render_plan(plan: Mapping[str, Any], *, width: int = 80) -> str:
             Column("", ["kept from before" if s.get("reused") else "" for s in stages], left=True),
         ]
         lines += layout(columns, width, force=True)
-    for key, value in plan.items():
-        if key not in ("stages", "files"):
-            lines.append(f"{key.replace('_', ' ').capitalize():<10}{plain(value)}")
+    facts = {k.replace("_", " "): plain(v) for k, v in plan.items() if k not in ("stages", "files")}
+    wide = max((len(key) for key in facts), default=0) + 2
+    lines += [f"{key.capitalize():<{wide}}{value}" for key, value in facts.items()]
     if files := plan.get("files"):
-        lines += ["Files     it would write:", *(f"          {path}" for path in files)]
+        lines += ["It would write:", *(f"  {path}" for path in files)]
     return "\n".join(lines) + "\n"
 
 

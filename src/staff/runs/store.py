@@ -16,9 +16,10 @@ from staff.runs.settings import Settings
 OWN = (
     "manifest.json",  # first: without it the rest is unfinished
     *("adapter", "scores", "tokens", "selection.parquet", "rejected.jsonl", "config.yaml"),
+    ".stages.json",
 )
 INPUTS = ("data", "small", "target", "model", "adapter", "scores")  # settings that are paths
-OWN_PATTERNS = ("coreset-*", "tokens-*", ".*.partial")
+OWN_PATTERNS = ("coreset-*", "random-*", "tuned-*", "evaluate-*", ".*.partial")
 
 
 def write_atomic(path: str | Path, content: bytes | str | Callable[[BinaryIO], None]) -> None:
@@ -61,7 +62,7 @@ class RunFolder:
 
     def outputs(self) -> list[Path]:
         """What there is of a run's files and folders, sorted; without manifest.json."""
-        names = (name for name in OWN if name not in ("manifest.json", "tokens"))
+        names = (name for name in OWN if name not in ("manifest.json", "tokens", ".stages.json"))
         found = [path for name in names if (path := self.path / name).exists()]
         return sorted([*found, *self.path.glob("coreset-*")])
 

@@ -42,5 +42,9 @@ def _squared_norms(g: Tensor, x: Tensor, *, gram: bool) -> Tensor:
     g, x = g.to(dtype), x.to(dtype)
     # [b, T, T] or [b, d_out, d_in]
     products = (g @ g.mT).mul_(x @ x.mT) if gram else (g.mT @ x).square_()
+    if products.device.type == "mps":  # which has no float64
+        total = products.sum(dim=(1, 2)).cpu().double()
+    else:
+        total = products.sum(dim=(1, 2), dtype=torch.float64)
     # A Gram sum that is zero but for rounding may come out just below it.
-    return products.sum(dim=(1, 2), dtype=torch.float64).clamp_min_(0.0)
+    return total.clamp_min_(0.0)

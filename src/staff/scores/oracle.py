@@ -2,8 +2,8 @@
 
 No hooks, no batching, no padding, no shortcuts, and no code shared with `staff.scores.effort`
 except where φ is found: a real weight is switched to require a gradient, the model computes its
-own loss from `labels`, and the norm is that of the gradient autograd left on the weight. Run it on
-your own model to check the fast path; it is not for whole data sets.
+own loss from `labels`, and the norm is that of the gradient autograd finds for it. Run it on your
+own model to check the fast path; it is not for whole data sets.
 """
 
 import math
@@ -39,7 +39,6 @@ def oracle_effort(
     finally:
         for parameter, value in zip(model.parameters(), needed, strict=True):
             parameter.requires_grad_(value)
-            parameter.grad = None
         model.train(was_training)
 
 
@@ -69,26 +68,27 @@ def oracle_signals(model: Any, example: TokenisedExample) -> dict[str, float]:
     }
 
 
-def _loss(model: Any, example: TokenisedExample) -> Tensor:
+def _gradients(model: Any, example: TokenisedExample, parameters: Any) -> tuple[Tensor, ...]:
+    """∇L of the model's own loss; whatever `.grad` holds stays as it is."""
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor(example.input_ids, device=device)[None]
     labels = torch.tensor(example.labels, device=device)[None]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     with torch.enable_grad():
-        return model(input_ids=ids, labels=labels).loss
+        loss = model(input_ids=ids, labels=labels).loss
+        return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 
-def _squared(gradient: Tensor | None) -> float:
-    return 0.0 if gradient is None else float(gradient.double().square().sum())
+def _squared(gradient: Tensor) -> float:
+    return float(gradient.double().square().sum())
 
 
 def _last_value(model: Any, example: TokenisedExample, seed: int) -> float:
     found = find_value_projection(model)
     weight = found.module.weight
-    assert isinstance(weight, nn.Parameter)
-    weight.requires_grad_(True)
-    _loss(model, example).backward()
-    assert weight.grad is not None
-    gradient = weight.grad.T if found.transposed else weight.grad
+    (gradient,) = _gradients(model, example, [weight])
+    gradient = gradient.T if found.transposed else gradient
     return _squared(gradient if found.columns is None else gradient[found.columns])
 
 
@@ -117,16 +117,13 @@ def _last_value_lora(model: Any, example: TokenisedExample, seed: int) -> float:
         found.module, last_value_lora_a(found.d_in, seed=seed).to(device), columns.to(device)
     )
     with _replaced(model, found.name, wrapped):
-        _loss(model, example).backward()
-    return _squared(wrapped.b.grad)
+        (gradient,) = _gradients(model, example, [wrapped.b])
+    return _squared(gradient)
 
 
 def _adapter(model: Any, example: TokenisedExample, seed: int) -> float:
     lora = [p for name, p in model.named_parameters() if "lora_" in name]
-    for parameter in lora:
-        parameter.requires_grad_(True)
-    _loss(model, example).backward()
-    return math.fsum(_squared(p.grad) for p in lora)
+    return math.fsum(_squared(gradient) for gradient in _gradients(model, example, lora))
 
 
 def _lm_head(model: Any, example: TokenisedExample, seed: int) -> float:
@@ -135,8 +132,8 @@ def _lm_head(model: Any, example: TokenisedExample, seed: int) -> float:
     # A copy of a tied weight: its gradient is that of its use as head only.
     head.weight = nn.Parameter(shared.detach().clone())
     try:
-        _loss(model, example).backward()
-        return _squared(head.weight.grad)
+        (gradient,) = _gradients(model, example, [head.weight])
+        return _squared(gradient)
     finally:
         head.weight = shared
 

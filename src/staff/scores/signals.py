@@ -31,9 +31,9 @@ class Response:
 
     def mean(self, values: Tensor) -> Floats:
         """Mean float64 [B] over each row's tokens of `values` [N]."""
-        total = torch.zeros(len(self.count), dtype=torch.float64, device=values.device)
-        total.index_add_(0, self.sample, values.double())
-        return (total / self.count).cpu().numpy()
+        total = torch.zeros(len(self.count), dtype=torch.float64)  # on the CPU: MPS has no float64
+        total.index_add_(0, self.sample.cpu(), values.cpu().double())
+        return (total / self.count.cpu()).numpy()
 
 
 def find_response(labels: Tensor) -> Response:
@@ -71,7 +71,7 @@ def token_signals(
         if "loss" in columns:
             columns["loss"][part] = (total.log() - shifted.gather(1, here)).squeeze(1)
         if "entropy" in columns:  # H = log Σ exp z − Σ p z
-            mean = torch.bmm(error[:, None], shifted[..., None])[:, 0] / total
+            mean = shifted.mul_(error).sum(dim=1, keepdim=True) / total
             columns["entropy"][part] = (total.log() - mean).squeeze(1)
         error /= total  # p
         error.scatter_add_(1, here, -torch.ones_like(total))  # p − onehot

@@ -1,0 +1,120 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from staff.errors import ModelError
+from staff.models.folder import check_model_folder, local_folder, model_hash
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The look of a model folder: contents that only a loader would mind."""
+    where = tmp_path / "model"
+    where.mkdir()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (where / "config.json").write_text(json.dumps(config))
+    (where / "tokenizer.json").write_text("{}")
+    (where / "model.safetensors").write_bytes(b"weights")
+    return where
+
+
+def test_a_good_folder_passes(folder):
+    check_model_folder(str(folder))
+    assert local_folder(str(folder)) == folder
+
+
+@pytest.mark.parametrize("name", ["gpt2", "meta-llama/Llama-3.2-1B"])
+def test_hub_ids_pass_unchecked(name):
+    check_model_folder(name)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "tests/nowhere"])
+def test_a_missing_folder(name, monkeypatch, tmp_path):
+    (tmp_path / "tests").mkdir()  # a sibling makes tests/nowhere a typo, not a Hub id
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="does not exist"):
+        check_model_folder(name)
+
+
+def test_a_hub_id_that_cannot_be_had():
+    with pytest.raises(ModelError, match="neither a folder here nor"):
+        local_folder("no-such-organisation/no-such-model")
+
+
+def test_a_file(folder):
+    with pytest.raises(ModelError, match="is a file"):
+        check_model_folder(str(folder / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer"),
+        (lambda f: (f / "model.safetensors").unlink(), r"has no weights \(\*\.safetensors\)"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+            "pickled weights only",
+        ),
+        (lambda f: (f / "config.json").unlink(), "no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
+        (lambda f: (f / "config.json").write_text("[1]"), "names no model_type"),
+    ],
+)
+def test_what_is_missing_is_named(folder, change, message):
+    change(folder)
+    with pytest.raises(ModelError, match=message):
+        check_model_folder(str(folder))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "bert", "architectures": ["BertForMaskedLM"]},
+        {
+            "model_type": "t5",
+            "architectures": ["T5ForConditionalGeneration"],
+            "is_encoder_decoder": True,
+        },
+        {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
+    ],
+)
+def test_not_a_causal_lm(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="not a causal language model"):
+        check_model_folder(str(folder))
+
+
+def test_an_adapter_given_as_a_model(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(ModelError, match="--adapter"):
+        check_model_folder(str(folder))
+
+
+def test_the_hash_follows_contents_not_places(folder, tmp_path):
+    first = model_hash(str(folder))
+    moved = folder.rename(tmp_path / "elsewhere")
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({"_name_or_path": "x", **config}, indent=3))
+    assert model_hash(str(moved)) == first
+    (moved / "model.safetensors").write_bytes(b"weightz")
+    assert model_hash(str(moved)) != first
+
+
+def test_the_hash_covers_the_adapter(folder, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8, "target_modules": ["b", "a"]}))
+    (adapter / "adapter_model.safetensors").write_bytes(b"delta")
+    with_adapter = model_hash(str(folder), str(adapter))
+    assert with_adapter != model_hash(str(folder))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"target_modules": ["a", "b"], "r": 8, "base_model_name_or_path": "/x"})
+    )
+    assert model_hash(str(folder), str(adapter)) == with_adapter
+
+
+def test_torch_is_not_imported():
+    code = "import sys, staff.models.folder, staff.models.load; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

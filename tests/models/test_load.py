@@ -1,0 +1,135 @@
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from staff.errors import ConfigError, ModelError
+from staff.models.adapters import attach_fresh
+from staff.models.load import choose_device, choose_dtype, load_model, load_tokenizer
+
+
+def make_tokenizer(size, **special):
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, size)}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    where = tmp_path / "model"
+    tiny("llama").save_pretrained(where)
+    make_tokenizer(101, unk_token="<unk>", eos_token="</s>").save_pretrained(where)
+    return where
+
+
+def test_a_model_comes_frozen_in_eval_mode_with_the_dtype_asked_for(folder, tiny):
+    model = load_model(str(folder), dtype="float32", device="cpu")
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(model(input_ids=ids).logits, tiny("llama")(input_ids=ids).logits)
+    assert load_model(str(folder), dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+
+
+def test_auto_dtype_is_bfloat16_only_where_the_cpu_computes_it(monkeypatch):
+    cpu = torch.device("cpu")
+    for able, expected in [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ]:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert choose_dtype("auto", cpu) == expected
+    assert choose_dtype("float16", cpu) == torch.float16
+
+
+def test_names_of_dtypes_and_devices():
+    with pytest.raises(ConfigError, match="did you mean 'float32'"):
+        choose_dtype("float23", torch.device("cpu"))
+    with pytest.raises(ConfigError, match="not available here"):
+        choose_device("gpu")
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_a_tokenizer_without_pad_token_pads_with_what_it_has(folder, tmp_path):
+    assert load_tokenizer(str(folder)).pad_token == "</s>"
+    make_tokenizer(101, unk_token="<unk>").save_pretrained(folder)
+    assert load_tokenizer(str(folder)).pad_token == "<unk>"
+    make_tokenizer(101).save_pretrained(folder)
+    assert load_tokenizer(str(folder)).pad_token_id == 0
+
+
+def test_a_tokenizer_larger_than_the_embedding(folder):
+    make_tokenizer(102, unk_token="<unk>").save_pretrained(folder)
+    with pytest.raises(ModelError, match="ids up to 101, but the model embeds only 101"):
+        load_tokenizer(str(folder))
+
+
+def test_a_broken_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"tokenizer in .* cannot be loaded"):
+        load_tokenizer(str(folder))
+
+
+def test_truncated_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(folder), device="cpu")
+
+
+def test_missing_weights_are_not_made_up(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=r"lacks weights .*model\.layers\.2"):
+        load_model(str(folder), device="cpu")
+
+
+def test_an_adapter_is_merged_or_kept_beside(folder, tmp_path):
+    peft = attach_fresh(load_model(str(folder), dtype="float32", device="cpu"), seed=0)
+    for name, parameter in peft.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    peft.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([[5, 6, 7]])
+    expected = peft(input_ids=ids).logits
+    options = {"dtype": "float32", "device": "cpu", "adapter": str(tmp_path / "adapter")}
+    merged = load_model(str(folder), **options)
+    beside = load_model(str(folder), **options, merge=False)
+    torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(beside(input_ids=ids).logits, expected)
+    assert not any("lora_" in n for n, _ in merged.named_parameters())
+    assert any("lora_" in n for n, _ in beside.named_parameters())
+    assert not any(p.requires_grad for p in beside.parameters())
+
+
+def test_adapters_that_do_not_fit(folder, tiny, tmp_path):
+    load = {"path": str(folder), "device": "cpu"}
+    with pytest.raises(ModelError, match="is not a LoRA adapter"):
+        load_model(**load, adapter=str(tmp_path))
+    other = tmp_path / "other"
+    attach_fresh(tiny("llama", hidden_size=64), seed=0).save_pretrained(other)
+    with pytest.raises(ModelError, match="does not fit the model"):
+        load_model(**load, adapter=str(other))
+    (other / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
+        load_model(**load, adapter=str(other))
+
+
+def test_the_real_folders(shared):
+    path = shared / "models" / "bitstories1M"
+    if not path.is_dir():
+        pytest.skip("needs the unshipped models")
+    model, tokenizer = (
+        load_model(str(path), dtype="float32", device="cpu"),
+        load_tokenizer(str(path)),
+    )
+    assert tokenizer.pad_token == "<unk>"
+    ids = torch.tensor(
+        [tokenizer("Once upon a time, there was a little girl named Lily.").input_ids]
+    )
+    with torch.no_grad():
+        assert float(model(input_ids=ids, labels=ids).loss) < 3  # it was trained on such stories

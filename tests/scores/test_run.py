@@ -1,0 +1,216 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from staff.data.store import TokenStore
+from staff.errors import ModelError, RunError, StaffError
+from staff.scores.effort import Scorer
+from staff.scores.run import score_rows
+from staff.scores.shards import read_features, read_scores
+from staff.types import IGNORE, TokenisedExample
+
+FACTS = {"scorer": "last-value", "model_hash": "m", "data_hash": "d", "seed": 0}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Fifty rows of 4-20 tokens; input rows are 10, 11, …: two bad ones went before each ten."""
+    generator = np.random.default_rng(0)
+    examples = []
+    for i in range(50):
+        ids = generator.integers(3, 101, int(generator.integers(4, 21)))
+        labels = np.where(np.arange(len(ids)) < len(ids) // 2, IGNORE, ids)
+        examples.append(TokenisedExample(f"id-{i}", ids, labels))
+    path = tmp_path / "tokens.arrow"
+    with TokenStore.write(path) as writer:
+        writer.append([10 + i for i in range(50)], examples)
+    return TokenStore.open(path)
+
+
+class Counting:
+    """A scorer that adds up tokens, remembers what it saw and may run out of memory."""
+
+    columns = ("effort",)
+
+    def __init__(self, most=10**9, error=torch.OutOfMemoryError):
+        self.seen, self.most, self.error = [], most, error
+
+    def __call__(self, batch):
+        if batch.input_ids.numel() > self.most:
+            raise self.error("DefaultCPUAllocator: can't allocate memory: you tried")
+        self.seen += batch.rows.tolist()
+        total = (batch.input_ids * batch.attention_mask).sum(dim=1)
+        return {"effort": total.numpy().astype(np.float64)}
+
+
+def truth(store):
+    return np.array([float(e.input_ids.sum()) for e in store.get(range(len(store)))])
+
+
+def run(scorer, store, out, positions=None, **changes):
+    options = {"batch_tokens": 64, "pad_id": 0, "shard_rows": 16, "fingerprint": FACTS}
+    return score_rows(scorer, store, positions, out=out, **{**options, **changes})
+
+
+def test_every_row_once_in_order(store, tmp_path):
+    scorer = Counting()
+    done = run(scorer, store, tmp_path / "s")
+    np.testing.assert_array_equal(done.table.columns["effort"], truth(store))
+    assert sorted(scorer.seen) == list(range(50))
+    assert done.table.known.all()
+    assert done.table.ids == store.ids
+    assert (done.table.scorer, done.table.model_hash, done.table.data_hash) == (
+        "last-value",
+        "m",
+        "d",
+    )
+    assert (done.rows, done.tokens, done.reused) == (50, int(store.lengths.sum()), 0)
+    assert len(list((tmp_path / "s").iterdir())) == 4  # parts of 16, nothing else
+
+
+def test_only_the_asked_for_rows_reach_the_model(store, tmp_path):
+    scorer = Counting()
+    done = run(scorer, store, tmp_path / "s", positions=[40, 3, 17])
+    assert sorted(scorer.seen) == [3, 17, 40]
+    assert np.flatnonzero(done.table.known).tolist() == [3, 17, 40]
+    assert np.isnan(done.table.columns["effort"]).sum() == 47
+    assert done.table.columns["effort"][17] == truth(store)[17]
+
+
+def test_a_finished_part_is_reused_and_a_missing_one_done(store, tmp_path):
+    first = run(Counting(), store, tmp_path / "s")
+    (tmp_path / "s" / "part-00001.parquet").unlink()
+    (tmp_path / "s" / "part-00003.parquet").write_bytes(b"PAR1 half a file")
+    scorer = Counting()
+    again = run(scorer, store, tmp_path / "s")
+    assert sorted(scorer.seen) == [*range(16, 32), 48, 49]
+    assert (again.rows, again.reused) == (18, 32)
+    np.testing.assert_array_equal(first.table.columns["effort"], again.table.columns["effort"])
+
+
+@pytest.mark.parametrize("key", ["model_hash", "data_hash", "scorer", "seed"])
+def test_parts_of_another_fingerprint_are_not_reused(store, tmp_path, key):
+    run(Counting(), store, tmp_path / "s")
+    scorer = Counting()
+    run(scorer, store, tmp_path / "s", fingerprint={**FACTS, key: "other"})
+    assert len(scorer.seen) == 50
+
+
+def test_parts_of_other_rows_are_replaced(store, tmp_path):
+    run(Counting(), store, tmp_path / "s")
+    scorer = Counting()
+    run(scorer, store, tmp_path / "s", positions=[1, 2])
+    assert sorted(scorer.seen) == [1, 2]
+    assert read_scores(tmp_path / "s").ids == ("id-1", "id-2")
+
+
+def test_an_interrupted_run_leaves_whole_parts_only(store, tmp_path):
+    class Interrupted(Counting):
+        def __call__(self, batch):
+            if max(batch.rows.tolist()) >= 16:
+                raise KeyboardInterrupt
+            return super().__call__(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(), store, tmp_path / "s")
+    assert [p.name for p in (tmp_path / "s").iterdir()] == ["part-00000.parquet"]
+    assert run(Counting(), store, tmp_path / "s").reused == 16
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_out_of_memory_halves_the_batch_and_goes_on(store, tmp_path, error):
+    notes = []
+
+    class Stage:
+        def advance(self, amount=1):
+            notes.append(amount)
+
+        def note(self, text):
+            notes.append(text)
+
+    class Progress:
+        def stage(self, name, *, total=None, unit="rows"):
+            from contextlib import nullcontext
+
+            return nullcontext(Stage())
+
+    scorer = Counting(most=40, error=error)
+    done = run(scorer, store, tmp_path / "s", batch_tokens=400, progress=Progress())
+    np.testing.assert_array_equal(done.table.columns["effort"], truth(store))
+    assert sorted(scorer.seen) == list(range(50))  # no row twice, none lost
+    said = [n for n in notes if isinstance(n, str)]
+    assert 1 <= len(said) <= 4  # remembered: not once a batch
+    assert "out of memory" in said[0]
+    assert sum(n for n in notes if isinstance(n, int)) == 50
+
+
+def test_one_row_too_large_is_named(store, tmp_path):
+    with pytest.raises(StaffError, match=r"out of memory on row \d+ \(id id-\d+, \d+ tokens\)"):
+        run(Counting(most=5), store, tmp_path / "s")
+    assert list((tmp_path / "s").glob("*")) == []
+
+
+def test_other_errors_pass_through(store, tmp_path):
+    class Broken(Counting):
+        def __call__(self, batch):
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(Broken(), store, tmp_path / "s")
+
+
+def test_a_score_that_is_no_number_is_an_error(store, tmp_path):
+    class Overflowing(Counting):
+        def __call__(self, batch):
+            scores = super().__call__(batch)
+            scores["effort"][batch.rows.numpy() == 7] = np.nan
+            return scores
+
+    with pytest.raises(ModelError, match=r"effort of row 17 \(id id-7\)"):
+        run(Overflowing(), store, tmp_path / "s")
+
+
+def test_what_is_written_can_be_read(store, tmp_path):
+    done = run(Counting(), store, tmp_path / "s")
+    read = read_scores(tmp_path / "s")
+    assert read.ids == done.table.ids
+    assert (read.scorer, read.model_hash, read.data_hash) == ("last-value", "m", "d")
+    np.testing.assert_array_equal(read.columns["effort"], done.table.columns["effort"])
+    part = pq.read_table(tmp_path / "s" / "part-00003.parquet")
+    assert part["row"].to_pylist() == [58, 59]
+    facts = json.loads(part.schema.metadata[b"staff.fingerprint"])
+    assert facts["model_hash"] == "m"
+
+
+def test_reading_nothing_or_a_mixture_is_refused(store, tmp_path):
+    with pytest.raises(RunError, match="no scores in"):
+        read_scores(tmp_path)
+    run(Counting(), store, tmp_path / "a")
+    run(Counting(), store, tmp_path / "b", fingerprint={"seed": 1})
+    (tmp_path / "b" / "part-00001.parquet").replace(tmp_path / "a" / "part-00001.parquet")
+    with pytest.raises(RunError, match="come from different runs"):
+        read_scores(tmp_path / "a")
+
+
+def test_the_real_scorer_with_features(store, tmp_path, tiny):
+    scorer = Scorer(tiny("llama"), features=True)
+    done = run(scorer, store, tmp_path / "s")
+    assert set(done.table.columns) == {"effort", "loss", "entropy", "el2n", "response_length"}
+    np.testing.assert_array_equal(done.table.columns["response_length"], store.response_lengths)
+    features = read_features(tmp_path / "s")
+    assert features.shape == (50, 32)
+    assert features.dtype == np.float32
+    again = run(scorer, store, tmp_path / "s")
+    assert again.reused == 50
+    for name, values in done.table.columns.items():
+        np.testing.assert_array_equal(values, again.table.columns[name])
+
+
+def test_the_same_run_twice_is_the_same_bytes(store, tmp_path, tiny):
+    for name in ("a", "b"):
+        run(Scorer(tiny("llama")), store, tmp_path / name)
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()

@@ -1,0 +1,94 @@
+"""Who may import whom: the picture in docs/architecture.md, held against the code."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
+SHARED = {"errors", "rng", "types", "progress"}
+ALLOWED = {
+    "errors": set(),
+    "rng": set(),
+    "types": set(),
+    "progress": set(),
+    "data": set(),
+    "models": set(),
+    "scores": {"models", "data"},
+    "training": {"models", "data"},
+    "selectors": set(),
+    # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
+    "runs": {"selectors", "data"},
+    "reports": set(),
+    "checks": {"runs", "data", "models", "stages"},
+    "stages": {"data", "models", "scores", "training", "runs"},
+    "pipeline": {"stages", "data", "runs", "selectors"},
+    "single": {"stages", "data", "runs", "training"},
+    "planning": {"stages", "data", "runs", "pipeline"},
+    "api": {"pipeline", "checks", "runs"},
+    "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """First name below `staff` of everything a file imports from it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "staff":
+                names |= {alias.name for alias in node.names}
+            elif node.module.startswith("staff."):
+                names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("staff.")}
+    return names
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(ROOT)
+    return relative.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_imports_follow_the_picture(part):
+    files = [path for path in sorted(ROOT.rglob("*.py")) if part_of(path) == part]
+    assert files
+    for path in files:
+        extra = imported(path) - ALLOWED[part] - SHARED - {part, "__version__"}
+        assert not extra, f"{path.relative_to(ROOT)} imports {sorted(extra)}"
+
+
+def test_every_part_is_in_the_picture():
+    parts = {part_of(path) for path in ROOT.rglob("*.py")} - {"__init__", "__main__", "cli"}
+    assert parts == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", ["staff", "staff.selectors", "staff.cli.main", "staff.checks"])
+def test_light_modules_do_not_import_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["staff.scores.effort", "staff.scores.run", "staff.models.load"])
+def test_the_scoring_core_does_not_import_trl(module):
+    code = f"import sys, {module}; sys.exit('trl' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nothing_dangerous_is_in_the_source():
+    """No eval, exec, pickle, shell=True or unsafe YAML; no printing outside cli/."""
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {a.name for a in node.names} | {getattr(node, "module", None)}
+                assert not names & {"pickle", "dill", "marshal"}, path
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                bare = isinstance(node.func, ast.Name)
+                assert not (bare and name in ("eval", "exec")), path
+                assert name != "unsafe_load", path
+                assert not any(k.arg == "shell" for k in node.keywords), path
+                if bare and name == "print":
+                    assert part_of(path) == "cli", path

@@ -1,0 +1,268 @@
+"""The whole job on real pretrained weights and real rows."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from staff import pipeline, planning, select_coreset
+from staff.data.files import open_source
+from staff.data.records import RecordOptions, to_example
+from staff.data.tokenise import Tokeniser
+from staff.errors import ConfigError, DataError, ModelError, RunError
+from staff.models import load
+from staff.runs.config import SelectConfig
+from staff.runs.manifest import hash_file
+
+COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
+SETTINGS = {
+    **COLUMNS,
+    "keep": (0.1, 0.3),
+    "regions": 8,
+    "verify_per_region": 5,
+    "epochs": 1,
+    "dtype": "float32",
+}
+ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, e2e_rows):
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    path.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Token sequences, padded on the right, that entered each model's forward, by path."""
+    rows: dict[str, list[tuple[int, ...]]] = {}
+    original = load.load_model
+
+    def watching(path, **settings):
+        model = original(path, **settings)
+
+        def note(_module, args, kwargs):
+            batch = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+            rows.setdefault(path, []).extend(tuple(row.tolist()) for row in batch)
+
+        model.register_forward_pre_hook(note, with_kwargs=True)
+        return model
+
+    load.load_model = watching
+    yield rows
+    load.load_model = original
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data, family, seen):
+    """A finished run; `seen` was filled while it ran."""
+    small, target = family
+    out = tmp_path_factory.mktemp("runs") / "x"
+    return select_coreset(data, small=small, target=target, out=out, **SETTINGS)
+
+
+def test_only_verified_rows_reach_the_target(run, seen, data, family):
+    table = run.table()
+    verified = int(table["verified"].sum())
+    assert 0 < verified <= SETTINGS["regions"] * SETTINGS["verify_per_region"]
+    assert verified < ROWS / 2
+    assert run.manifest["target_rows_scored"] == verified
+    assert np.array_equal(~np.isnan(table["score_target"]), table["verified"])
+    # What entered the target's forward, held against the tokens of every row of the data. (The
+    # scorer also sends a probe of its own through each model; it is no row of the data.)
+    tokeniser = Tokeniser(load.load_tokenizer(family[1]), max_length=512)
+    options = RecordOptions(format="prompt-response", **COLUMNS)
+    row_of = {
+        tuple(tokeniser.encode(to_example(raw.record, options)).input_ids.tolist()): raw.row
+        for raw in open_source(data).records()
+    }
+    entered = [
+        row
+        for padded in seen[family[1]]
+        for tokens, row in row_of.items()
+        if padded[: len(tokens)] == tokens
+    ]
+    assert sorted(entered) == sorted(table["row"][table["verified"]].tolist())
+    assert len(row_of) == ROWS
+
+
+def test_coresets_are_the_original_lines_in_the_original_order(run, data):
+    lines = data.read_bytes().split(b"\n")
+    table = run.table()
+    for name, total in (("0.1", 12), ("0.3", 36)):
+        chosen = run.coresets[name].read_bytes().rstrip(b"\n").split(b"\n")
+        rows = table["row"][table[f"selected@{name}"]]
+        assert chosen == [lines[row] for row in rows]
+        assert len(chosen) == total
+
+
+def test_every_row_has_a_reason(run):
+    table = run.table()
+    assert len(table["id"]) == ROWS == len(set(table["id"]))
+    cut = table["region"] < 0
+    assert cut.sum() == 12  # cut 0.1
+    for name in ("0.1", "0.3"):
+        reason, selected = table[f"reason@{name}"], table[f"selected@{name}"]
+        assert set(reason[cut]) == {"cut"}
+        assert np.array_equal(np.isin(reason, ["budget", "top-up"]), selected)
+
+
+def test_the_manifest_accounts_for_everything(run):
+    manifest = run.manifest
+    assert [s["name"] for s in manifest["stages"]] == [
+        "read", "fine-tune small", "score small", "verify on target", "write",
+    ]  # fmt: skip
+    assert manifest["data"]["rows_usable"] == ROWS
+    tokens = manifest["stages"][0]["tokens"]
+    assert manifest["stages"][1]["tokens"] == tokens  # one epoch saw every token once
+    assert manifest["stages"][2]["tokens"] == tokens
+    for name, digest in manifest["files"].items():
+        assert hash_file(run.folder / name) == digest
+    for coreset in manifest["coresets"]:
+        budgets = sum(region["budgets"][coreset["name"]] for region in manifest["regions"])
+        assert budgets + coreset["top_up"] == coreset["total"]
+    assert sum(region["size"] for region in manifest["regions"]) == ROWS - manifest["cut"]["rows"]
+    assert not (run.folder / "tokens").exists()
+
+
+def test_the_same_run_elsewhere_leaves_the_same_bytes(run, data, family, tmp_path):
+    small, target = family
+    again = select_coreset(data, small=small, target=target, out=tmp_path / "y", **SETTINGS)
+    differ = {
+        name
+        for name, digest in run.manifest["files"].items()
+        if again.manifest["files"][name] != digest
+    }
+    assert differ == {"config.yaml"}  # it names its own folder
+
+
+def test_running_again_repeats_nothing(run, data, family, seen):
+    before = {path: len(rows) for path, rows in seen.items()}
+    small, target = family
+    files = dict(run.manifest["files"])
+    again = select_coreset(data, small=small, target=target, out=run.folder, **SETTINGS)
+    assert {path: len(rows) for path, rows in seen.items()} == before
+    assert [s["reused"] for s in again.manifest["stages"]] == [False, True, True, True, False]
+    assert again.manifest["files"] == files
+    for before_, after in zip(
+        run.manifest["stages"][1:4], again.manifest["stages"][1:4], strict=True
+    ):
+        assert after == before_ | {"reused": True}  # with what it cost then
+
+
+def test_another_configuration_in_the_same_folder_is_refused(run, data, family):
+    small, target = family
+    with pytest.raises(RunError, match="epochs = 1, now it is 2"):
+        select_coreset(
+            data, small=small, target=target, out=run.folder, **{**SETTINGS, "epochs": 2}
+        )
+
+
+def test_selecting_again_from_stored_scores_gives_the_same_coresets(run, tmp_path, seen):
+    before = {path: len(rows) for path, rows in seen.items()}
+    config = SelectConfig(scores=str(run.folder), keep=(0.1, 0.3), out=str(tmp_path / "again"))
+    manifest = pipeline.reselect(config)
+    assert {path: len(rows) for path, rows in seen.items()} == before  # no model was asked
+    for name in ("0.1", "0.3"):
+        ours = tmp_path / "again" / f"coreset-{name}.jsonl"
+        assert ours.read_bytes() == run.coresets[name].read_bytes()
+    assert manifest["target_rows_scored"] == 0
+
+
+def test_selecting_again_with_more_regions_uses_what_is_verified(run, tmp_path):
+    config = SelectConfig(
+        scores=str(run.folder), total=(20,), regions=16, within="random", out=str(tmp_path / "r")
+    )
+    said: list[str] = []
+    manifest = pipeline.reselect(config, say=said.append)
+    table = pq.read_table(tmp_path / "r" / "selection.parquet")
+    assert sum(table["selected@n20"].to_pylist()) == 20
+    assert all(
+        known is not None
+        for known, verified in zip(
+            table["score_target"].to_pylist(), table["verified"].to_pylist(), strict=True
+        )
+        if verified
+    )
+    assert manifest["config"]["regions"] == 16
+
+
+def test_the_order_of_the_input_does_not_matter(data, family, tmp_path):
+    small, target = family
+    lines = data.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    random.Random(5).shuffle(lines)
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    settings = {**SETTINGS, "keep": (0.2,), "skip_finetune": True}
+    chosen = []
+    for name, path in (("a", data), ("b", mixed)):
+        found = select_coreset(path, small=small, target=target, out=tmp_path / name, **settings)
+        chosen.append(sorted(found.coresets["0.2"].read_text(encoding="utf-8").split("\n")))
+    assert chosen[0] == chosen[1]
+
+
+def test_random_needs_no_model(data, tmp_path):
+    config = SelectConfig(
+        data=str(data), method="random", total=(10,), out=str(tmp_path / "r"), **COLUMNS
+    )
+    manifest = pipeline.select(config)
+    assert len((tmp_path / "r" / "coreset-n10.jsonl").read_text().splitlines()) == 10
+    assert "regions" not in manifest
+
+
+def test_bad_rows_stop_the_run_or_are_set_aside(data, family, tmp_path):
+    small, target = family
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(data.read_bytes() + b'{"mr":"x","ref":""}\nnot json\n{"mr":"x"}\n')
+    settings = {**SETTINGS, "skip_finetune": True, "keep": (0.1,)}
+    with pytest.raises(DataError, match=r"3 of 123 rows cannot be used") as caught:
+        select_coreset(bad, small=small, target=target, out=tmp_path / "a", **settings)
+    assert f"line {ROWS + 1} (row {ROWS}): response is empty" in str(caught.value)
+    assert not (tmp_path / "a" / "manifest.json").exists()
+    run = select_coreset(
+        bad, small=small, target=target, out=tmp_path / "b", on_bad_row="skip", **settings
+    )
+    assert run.manifest["data"]["rejected"] == 3
+    rejected = (tmp_path / "b" / "rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in rejected] == [ROWS, ROWS + 1, ROWS + 2]
+
+
+def test_a_total_above_n_is_refused(data, family, tmp_path):
+    small, target = family
+    with pytest.raises(ConfigError, match="--total 500: the data has only 120 usable rows"):
+        select_coreset(
+            data, small=small, target=target, out=tmp_path / "a", total=500, skip_finetune=True,
+            **COLUMNS,
+        )  # fmt: skip
+
+
+def test_a_length_beyond_the_context_is_refused(data, family, tmp_path):
+    small, target = family
+    with pytest.raises(ConfigError, match=r"--max-length 9999: .* takes at most 512 tokens"):
+        select_coreset(
+            data, small=small, target=target, out=tmp_path / "a", keep=0.1, max_length=9999,
+            **COLUMNS,
+        )  # fmt: skip
+
+
+def test_a_missing_model_is_found_at_once(data, family, tmp_path):
+    with pytest.raises(ModelError, match="no such model folder"):
+        select_coreset(
+            data, small="./nowhere", target=family[1], out=tmp_path / "a", keep=0.1, **COLUMNS
+        )
+
+
+def test_a_plan_counts_and_leaves_nothing(data, family, tmp_path, run):
+    small, target = family
+    config = SelectConfig(
+        data=str(data), small=small, target=target, out=str(tmp_path / "p"), **SETTINGS
+    )
+    plan = planning.plan(config)
+    assert plan["rows"] == ROWS
+    assert plan["stages"][0]["tokens"] == run.manifest["stages"][0]["tokens"]
+    assert plan["stages"][-2]["rows"] == 40  # 8 regions of 5
+    assert not Path(tmp_path / "p").exists()
