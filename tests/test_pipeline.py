@@ -250,7 +250,7 @@ def test_a_length_beyond_the_context_is_refused(data, family, tmp_path):
 
 
 def test_a_missing_model_is_found_at_once(data, family, tmp_path):
-    with pytest.raises(ModelError, match="no such model folder"):
+    with pytest.raises(ModelError, match=r"model folder \./nowhere does not exist"):
         select_coreset(
             data, small="./nowhere", target=family[1], out=tmp_path / "a", keep=0.1, **COLUMNS
         )

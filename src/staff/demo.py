@@ -25,7 +25,7 @@ TASK = ASSETS / "e2e_nlg"
 SMALL, TARGET = ASSETS / "family" / "small", ASSETS / "family" / "target"
 COLUMNS: dict[str, Any] = {"prompt_column": "mr", "response_column": "ref"}
 KEEP = "0.1"
-# Chosen on validation data by benchmarks/demo_settings.py, where tuning on everything clearly
+# Chosen on validation data by benchmarks/family.py, where tuning on everything clearly
 # beats no tuning. The paper's 1e-4 is for models a thousand times larger.
 LEARNING_RATE = 3e-3
 EPOCHS = 3

@@ -226,9 +226,7 @@ def _finish(
         {name: keep_of.get(name) for name in selections}, selections, config.format
     )
     result["stages"] = ledger.as_dicts()
-    result["files"] = manifests.hash_outputs(
-        folder.path, [path for path in folder.path.iterdir() if path.name != ".lock"]
-    )
+    result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
     return result
 

@@ -1,0 +1,145 @@
+"""The real command in a real process: stopped, killed, without room, piped."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STAFF = [sys.executable, "-m", "staff"]
+ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, e2e_rows, family):
+    """`staff select` on a few rows; add ``--out``."""
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    path.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
+    small, target = family
+    return [
+        *STAFF, "select", str(path), "--small", small, "--target", target, "--keep", "0.2",
+        "--prompt-column", "mr", "--response-column", "ref", "--regions", "4",
+        "--verify-per-region", "3", "--epochs", "2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """The folder of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "x"
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("read")  # plain progress lines, no control characters
+    assert "\x1b" not in done.stderr + done.stdout
+    assert "The target scored" in done.stdout
+    return out
+
+
+def stop_in(stage: str, arguments: list[str], how: signal.Signals) -> tuple[int, str]:
+    """Start the command, send a signal once the stage has begun; (return code, its last words)."""
+    process = subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if line.startswith(stage) and "…" in line:
+            time.sleep(0.3)
+            process.send_signal(how)
+            break
+    said += process.stderr.read()
+    return process.wait(timeout=120), said
+
+
+@pytest.mark.parametrize(
+    ("stage", "how", "code"),
+    [
+        ("fine-tune small", signal.SIGINT, 130),
+        ("fine-tune small", signal.SIGKILL, -signal.SIGKILL),
+        ("score small", signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
+    out = tmp_path / "x"
+    arguments = [*command, "--out", str(out)]
+    returned, said = stop_in(stage, arguments, how)
+    assert returned == code, said
+    assert not (out / "manifest.json").exists()
+    if how == signal.SIGINT:
+        assert "run the same command again; finished stages are kept" in said
+        assert "Traceback" not in said
+        assert not list(out.glob(".*partial"))
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    reused = {s["name"]: s["reused"] for s in manifest["stages"]}
+    assert reused["fine-tune small"] is (stage == "score small")
+    for name in ("coreset-0.2.jsonl", "selection.parquet"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_run_replays_from_its_own_config(whole):
+    again = [*STAFF, "select", "--config", str(whole / "config.yaml")]
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert [s["reused"] for s in manifest["stages"]] == [False, True, True, True, False]
+
+
+def test_why_answers_for_every_row(whole):
+    for row in (0, ROWS // 2, ROWS - 1):
+        done = subprocess.run(
+            [*STAFF, "why", str(whole), "--row", str(row)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert f"Row {row} of" in done.stdout
+        assert "in the coreset of 12 rows" in done.stdout
+
+
+def test_no_room_for_files(command, tmp_path):
+    """A limit on the size of files stops the run in the middle of writing."""
+    out = tmp_path / "x"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, check=False,
+        preexec_fn=limit,
+    )  # fmt: skip
+    assert done.returncode not in (0, 70), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "too large" in done.stderr.lower()
+    assert not (out / "manifest.json").exists()
+    assert not list(out.rglob("*.part*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs takes root")
+def test_a_full_disk(command, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        done = subprocess.run(
+            [*command, "--out", str(disk / "x")], capture_output=True, text=True, check=False
+        )
+        assert done.returncode not in (0, 70), done.stderr
+        assert "Traceback" not in done.stderr
+        assert "disk is full" in done.stderr or "No space left" in done.stderr
+        assert not list(Path(disk).rglob("manifest.json"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
