@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from staff import pipeline
+from staff.checks import check_inputs
 from staff.progress import Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
@@ -31,42 +32,35 @@ class Run:
 
 
 def select_coreset(
-    data: str | Path,
+    data: str | Path | None = None,
     *,
-    small: str | Path,
-    target: str | Path,
-    out: str | Path,
-    keep: float | Sequence[float] = (),
-    total: int | Sequence[int] = (),
+    small: str | Path | None = None,
+    target: str | Path | None = None,
+    out: str | Path | None = None,
+    scores: str | Path | None = None,
+    keep: float | Sequence[float] | None = None,
+    total: int | Sequence[int] | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Run:
     """Do what `staff select` does, with the same settings under the same names.
 
     data: a file, a `save_to_disk` folder or a Hub id. small, target: model folders or Hub
-    ids of one family. keep: fractions in (0, 1]; total: numbers of rows; at least one of
-    them. settings: any other field of `staff.runs.config.SelectConfig`, e.g. ``seed=1``,
-    ``regions=100``, ``prompt_column="question"``.
+    ids of one family. out: the run folder. keep: fractions in (0, 1]; total: numbers of
+    rows; at least one of them. scores: instead of data and models, the folder of an earlier
+    run to select from again. settings: any other field of
+    `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
 
     A finished stage of an earlier call with the same settings and `out` is not done again.
 
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.
     """
-    from staff.checks import check_inputs
-
-    config = build(
-        SelectConfig,
-        flags={
-            "data": str(data),
-            "small": str(small),
-            "target": str(target),
-            "out": str(out),
-            "keep": keep,
-            "total": total,
-            **settings,
-        },
-    )
+    given = {"data": data, "small": small, "target": target, "out": out, "scores": scores}
+    flags = {name: str(value) for name, value in given.items() if value is not None}
+    sizes = {k: v for k, v in (("keep", keep), ("total", total)) if v is not None}
+    config = build(SelectConfig, flags={**flags, **sizes, **settings})
     check_inputs(config)
-    manifest = pipeline.select(config, progress=progress)
+    run = pipeline.reselect if config.scores else pipeline.select
+    manifest = run(config, progress=progress)
     return Run(Path(config.folder), manifest)

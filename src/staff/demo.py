@@ -33,7 +33,13 @@ EPOCHS = 3
 Say = Callable[[str], None]
 
 
-def run(out: Path, *, progress: Progress | None = None, say: Say = pipeline.silent) -> dict:
+def run(
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    say: Say = pipeline.silent,
+) -> dict[str, Any]:
     """Select with STAFF, tune the target on the coreset and on a random one, compare.
 
     Returns the run's manifest with two more entries: ``comparison`` (mean test loss and
@@ -48,6 +54,7 @@ def run(out: Path, *, progress: Progress | None = None, say: Say = pipeline.sile
         out=str(out),
         learning_rate=LEARNING_RATE,
         epochs=EPOCHS,
+        overwrite=overwrite,
         **COLUMNS,
     )
     manifest = pipeline.select(config, progress=progress, say=say)

@@ -6,7 +6,7 @@ reselect: the same from the stored scores of an earlier run, without any model
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,18 @@ import numpy as np
 
 from staff import stages
 from staff.data.files import Source, open_source, write_records
-from staff.errors import ConfigError, DataError
-from staff.progress import Progress
+from staff.data.raw import RawRecord
+from staff.errors import ConfigError, DataError, RunError
+from staff.ledger import Ledger
+from staff.progress import Progress, SilentProgress, Stage
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import coreset_facts, cut_facts, data_facts, region_facts
 from staff.runs.selection_file import SIGNALS, read_selection, write_selection
 from staff.runs.settings import coreset_name
-from staff.runs.store import RunFolder
+from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import select_random, select_staff, total_of
-from staff.stages import Ledger
 from staff.types import Bools, Floats, Ints, Selection
 
 Say = Callable[[str], None]
@@ -44,8 +45,9 @@ def select(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        choose = _random if config.method == "random" else _staff
-        return choose(config, folder, progress, say)
+        if config.method == "random":
+            return _random(config, folder, progress)
+        return _staff(config, folder, progress, say)
 
 
 def requested_totals(config: SelectConfig, n: int) -> dict[str, int]:
@@ -66,21 +68,28 @@ def _staff(
     config: SelectConfig, folder: RunFolder, progress: Progress | None, say: Say
 ) -> dict[str, Any]:
     small, target = str(config.small), str(config.target)
-    ledger = Ledger(folder.path)
+    ledger = Ledger(folder.path, say)
     result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
-    result["models"] = models = stages.model_facts(small=small, target=target)
     source = open_source(str(config.data))
 
-    with ledger.stage("read") as record:
-        data_hash = source.content_hash()
-        prepared = stages.read(
-            config, source, (small, target), folder=folder.path, progress=progress
+    with ledger.stage("read", remember=False) as record:
+        for model in (small, target):  # sooner here than after hours of fine-tuning
+            stages.check_phi(config, model)
+        result["models"] = models = stages.model_facts(
+            small=small, target=target, adapter=config.adapter, progress=progress
         )
+        tokenisers = stages.tokenisers((small, target), max_length=config.max_length)
+        for role, tokeniser in zip(("small", "target"), tokenisers, strict=True):
+            models[role]["tokenizer"] = tokeniser.fingerprint
+        data_hash = source.content_hash()
+        prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     result["data"] = data_facts(str(config.data), data_hash, prepared)
     totals = requested_totals(config, prepared.usable)
+    folder.begin_writing(config)  # until here an earlier run's files were left alone
+    stages.set_aside(prepared, folder.rejected)
     tokens_small, tokens_target = prepared.stores
-    ids = tokens_small.ids
+    ids = prepared.ids
 
     adapter = config.adapter
     if adapter is None and not config.skip_finetune:
@@ -129,17 +138,19 @@ def _staff(
 
         effort = small_scores.columns["effort"]
         selections = _choose(config, effort, totals, ids, verify)
+        if not verifying.rows:  # no region is large enough: nothing of an earlier start counts
+            shutil.rmtree(folder.scores_target, ignore_errors=True)
 
     result["target_rows_scored"] = verifying.rows
     result["device"] = stages.device_used(config)
     outcome = Outcome(
         ids=ids,
-        rows=tokens_small.rows,
+        rows=prepared.rows,
         scores=small_scores.columns,
         target_scores=target_scores,
         selections=selections,
     )
-    return _finish(config, folder, result, ledger, source, outcome)
+    return _finish(config, folder, result, ledger, source, outcome, progress)
 
 
 def _choose(
@@ -189,11 +200,16 @@ def _finish(
     ledger: Ledger,
     source: Source,
     outcome: Outcome,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Write selection.parquet and the coresets, then manifest.json."""
     selections = outcome.selections
     first = next(iter(selections.values()))
-    with ledger.stage("write") as record:
+    total = sum(len(selection.rows) for selection in selections.values())
+    with (
+        ledger.stage("write", remember=False) as record,
+        (progress or SilentProgress()).stage("write", total=total) as stage,
+    ):
         of_row, verified = None, np.zeros(len(outcome.ids), np.bool_)
         if first.regions is not None and first.verification is not None:
             of_row = first.regions.of_row
@@ -212,10 +228,10 @@ def _finish(
         )
         folder.remove_other_coresets(list(selections))
         for name, selection in selections.items():
-            wanted = set(outcome.rows[selection.rows].tolist())
+            chosen = set(outcome.rows[selection.rows].tolist())
             record.rows += write_records(
                 folder.coreset(name, config.format),
-                (raw for raw in source.records() if raw.row in wanted),
+                _noted((raw for raw in source.records() if raw.row in chosen), stage),
                 format=config.format,
             )
         if source.content_hash() != result["data"]["sha256"]:
@@ -231,30 +247,43 @@ def _finish(
     return result
 
 
-def _random(
-    config: SelectConfig, folder: RunFolder, progress: Progress | None, say: Say
-) -> dict[str, Any]:
+def _noted(records: Iterator[RawRecord], stage: Stage) -> Iterator[RawRecord]:
+    for record in records:
+        yield record
+        stage.advance()
+
+
+def _random(config: SelectConfig, folder: RunFolder, progress: Progress | None) -> dict[str, Any]:
     """Uniform coresets: the rows are read, no model is."""
     ledger = Ledger(folder.path)
     result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
     source = open_source(str(config.data))
-    with ledger.stage("read") as record:
+    with ledger.stage("read", remember=False) as record:
         data_hash = source.content_hash()
         prepared = stages.read(config, source, (), folder=folder.path, progress=progress)
         record.rows = prepared.rows_read
     result["data"] = data_facts(str(config.data), data_hash, prepared)
-    keys = keys_of_ids(prepared.ids, config.seed)
+    totals = requested_totals(config, prepared.usable)
+    folder.begin_writing(config)
+    stages.set_aside(prepared, folder.rejected)
     outcome = Outcome(
         ids=prepared.ids,
         rows=prepared.rows,
         scores={},
         target_scores=np.full(prepared.usable, np.nan),
-        selections={
-            name: select_random(total=total, keys=keys, seed=config.seed)
-            for name, total in requested_totals(config, prepared.usable).items()
-        },
+        selections=_draw_random(config, prepared.ids, totals),
     )
-    return _finish(config, folder, result, ledger, source, outcome)
+    return _finish(config, folder, result, ledger, source, outcome, progress)
+
+
+def _draw_random(
+    config: SelectConfig, ids: Sequence[str], totals: Mapping[str, int]
+) -> dict[str, Selection]:
+    keys = keys_of_ids(ids, config.seed)
+    return {
+        name: select_random(total=total, keys=keys, seed=config.seed)
+        for name, total in totals.items()
+    }
 
 
 def reselect(
@@ -269,15 +298,20 @@ def reselect(
         RunError: no finished run there. DataError: its data file changed since.
     """
     earlier = manifests.read_manifest(str(config.scores))
+    if not earlier.get("regions"):
+        raise RunError(
+            f"{config.scores} holds no scores: it was made by "
+            f"{earlier['config'].get('method', earlier['command'])}, not by the method staff"
+        )
     config = config.inherit(earlier["config"])
     origin, folder = RunFolder(str(config.scores)), RunFolder(config.folder)
-    ledger = Ledger(folder.path)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
+        ledger = Ledger(folder.path)
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
         result |= {name: earlier[name] for name in ("data", "models", "device")}
         source = open_source(earlier["data"]["path"])
-        with ledger.stage("read") as record:
+        with ledger.stage("read", remember=False) as record:
             if source.content_hash() != earlier["data"]["sha256"]:
                 raise DataError(
                     f"{source.name} is not what {config.scores} scored any more: "
@@ -287,21 +321,28 @@ def reselect(
             ids, target_scores = tuple(stored["id"]), stored["score_target"]
             scores = {"effort": stored["score_small"], **{k: stored[k] for k in SIGNALS}}
             record.rows = len(ids)
-        with ledger.stage("select"):
-            selections = _choose(
-                config,
-                scores["effort"],
-                requested_totals(config, len(ids)),
-                ids,
-                lambda rows: target_scores[rows],
-                candidates=~np.isnan(target_scores),
-            )
+        totals = requested_totals(config, len(ids))
+        with ledger.stage("select", remember=False):
+            if config.method == "random":
+                selections = _draw_random(config, ids, totals)
+            else:
+                selections = _choose(
+                    config,
+                    scores["effort"],
+                    totals,
+                    ids,
+                    lambda rows: target_scores[rows],
+                    candidates=~np.isnan(target_scores),
+                )
         unknown = _unverified(next(iter(selections.values())), config.verify_per_region)
         if unknown:
             say(
                 f"{unknown} regions hold no row that {config.scores} verified: "
                 "they take an equal share"
             )
+        folder.begin_writing(config)
+        if origin.rejected.is_file():
+            write_atomic(folder.rejected, origin.rejected.read_bytes())
         result["target_rows_scored"] = 0
         outcome = Outcome(
             ids=ids,
@@ -310,7 +351,7 @@ def reselect(
             target_scores=target_scores,
             selections=selections,
         )
-        return _finish(config, folder, result, ledger, source, outcome)
+        return _finish(config, folder, result, ledger, source, outcome, progress)
 
 
 def _unverified(selection: Selection, per_region: int) -> int:

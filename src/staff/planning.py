@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from staff import stages
-from staff.data.files import open_source
+from staff.data.files import Source, open_source
+from staff.data.prepare import Prepared
 from staff.pipeline import requested_totals
 from staff.progress import Progress
 from staff.runs.config import SelectConfig
@@ -16,63 +17,81 @@ from staff.runs.store import RunFolder
 def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str, Any]:
     """Read and tokenise the data, and count; nothing stays on disk.
 
-    Returns ``rows``, ``stages`` (name, rows, tokens; the tokens to verify are an estimate from
-    the mean length, an upper bound in rows) and ``files``.
+    Returns row counts, ``stages`` (name, rows, tokens, reused; what is to be verified is an upper
+    bound in rows, and in tokens an estimate from the mean length) and ``files``.
     """
     folder = RunFolder(config.folder)
     if config.scores:
         earlier = read_manifest(config.scores)
+        settings = config.inherit(earlier["config"])
         usable = int(earlier["data"]["rows_usable"])
+        requested_totals(settings, usable)  # a total above n is told now
         return {
-            "rows": usable,
+            "usable rows": usable,
             "stages": [{"name": "select", "rows": usable}],
-            "files": _files(config, folder, config.inherit(earlier["config"])),
+            "files": _files(settings, folder),
         }
     models = () if config.method == "random" else (str(config.small), str(config.target))
+    source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         prepared = stages.read(
-            config, open_source(str(config.data)), models, folder=Path(scratch), progress=progress
+            config,
+            source,
+            stages.tokenisers(models, max_length=config.max_length),
+            folder=Path(scratch),
+            progress=progress,
         )
-    requested_totals(config, prepared.usable)  # a total above n is told now
-    tokens = prepared.tokens[0] if models else 0
-    listed: list[dict[str, Any]] = [{"name": "read", "rows": prepared.rows_read, "tokens": tokens}]
-    if models:
-        if config.adapter is None and not config.skip_finetune:
-            listed.append(
-                {
-                    "name": f"fine-tune small, {config.epochs} epochs",
-                    "rows": prepared.usable,
-                    "tokens": config.epochs * tokens,
-                }
-            )
-        most = min(prepared.usable, config.regions * config.verify_per_region)
-        listed += [
-            {"name": "score small", "rows": prepared.usable, "tokens": tokens},
-            {
-                "name": "verify on target, at most",
-                "rows": most,
-                "tokens": round(most * prepared.tokens[1] / prepared.usable),
-            },
-        ]
-    listed.append({"name": "select", "rows": prepared.usable})
-    facts = {"usable rows": prepared.usable, "rejected": prepared.rejected}
+    requested_totals(config, prepared.usable)
     return {
         "rows": prepared.rows_read,
-        **facts,
+        "usable rows": prepared.usable,
+        "rejected": prepared.rejected,
         "truncated": prepared.truncated,
         "duplicates": prepared.duplicates,
-        "stages": listed,
-        "files": _files(config, folder, config),
+        "stages": _stages(config, prepared, kept=_kept(folder, source)),
+        "files": _files(config, folder),
     }
 
 
-def _files(config: SelectConfig, folder: RunFolder, settings: SelectConfig) -> list[str]:
+def _kept(folder: RunFolder, source: Source) -> bool:
+    """Whether a finished run of the same data is there; `checks` has held its settings to ours."""
+    if not folder.finished:
+        return False
+    return read_manifest(folder.path)["data"]["sha256"] == source.content_hash()
+
+
+def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dict[str, Any]]:
+    usable, kept = prepared.usable, kept and not config.overwrite
+    if config.method == "random":
+        return [{"name": "read", "rows": prepared.rows_read}, {"name": "select", "rows": usable}]
+    tokens, target_tokens = prepared.tokens
+    listed: list[dict[str, Any]] = [{"name": "read", "rows": prepared.rows_read, "tokens": tokens}]
+    if config.adapter is None and not config.skip_finetune:
+        listed.append(
+            {
+                "name": f"fine-tune small, {config.epochs} epochs",
+                "rows": usable,
+                "tokens": config.epochs * tokens,
+                "reused": kept,
+            }
+        )
+    most = min(usable, config.regions * config.verify_per_region)
+    verify = round(most * target_tokens / usable)
+    return [
+        *listed,
+        {"name": "score small", "rows": usable, "tokens": tokens, "reused": kept},
+        {"name": "verify on target, at most", "rows": most, "tokens": verify},
+        {"name": "select", "rows": usable},
+    ]
+
+
+def _files(config: SelectConfig, folder: RunFolder) -> list[str]:
     """Everything the run would leave."""
     files = [folder.config]
-    if not settings.scores and settings.method == "staff":
-        if settings.adapter is None and not settings.skip_finetune:
+    if not config.scores and config.method == "staff":
+        if config.adapter is None and not config.skip_finetune:
             files.append(folder.adapter)
         files += [folder.scores_small, folder.scores_target]
     files.append(folder.selection)
-    files += [folder.coreset(name, settings.format) for name in config.coreset_names]
+    files += [folder.coreset(name, config.format) for name in config.coreset_names]
     return [str(path) for path in [*files, folder.manifest]]

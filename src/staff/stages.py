@@ -6,11 +6,9 @@ A finished stage is recognised by the fingerprint of everything its result depen
 
 import hashlib
 import json
+import math
 import shutil
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,14 @@ from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
-from staff.progress import Progress
+from staff.ledger import StageRecord
+from staff.progress import Progress, SilentProgress
 from staff.runs.store import write_atomic
 from staff.training.finetune import finetune
 from staff.types import Ints, ScoreTable
 
+TOKENS = "tokens"  # in the run folder while a process works there
 STAMP = "staff.json"  # in the adapter folder: what it was made from
-LEDGER = ".stages.json"
 
 
 def fingerprint(facts: Any) -> str:
@@ -36,49 +35,6 @@ def fingerprint(facts: Any) -> str:
     True
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(slots=True)
-class StageRecord:
-    """What one stage cost; `reused` if its result was there already."""
-
-    name: str
-    seconds: float = 0.0
-    tokens: int = 0
-    rows: int = 0
-    reused: bool = False
-
-
-class Ledger:
-    """The cost of every stage of one run, in order.
-
-    Kept in a hidden file of the run folder, so that a stage whose result is reused keeps
-    what it cost when it was done: nothing else of a run may hold times.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.stages: list[StageRecord] = []
-        self._path = folder / LEDGER
-        self._known: dict[str, Any] = {}
-        if self._path.is_file():
-            self._known = json.loads(self._path.read_text())
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[StageRecord]:
-        """Time a block; the record it gives takes tokens and rows, and whether it was reused."""
-        record = StageRecord(name)
-        start = time.monotonic()
-        yield record
-        record.seconds = round(time.monotonic() - start, 3)
-        if record.reused and name in self._known:
-            record = StageRecord(name, **self._known[name], reused=True)
-        self._known[name] = {k: getattr(record, k) for k in ("seconds", "tokens", "rows")}
-        write_atomic(self._path, json.dumps(self._known))
-        self.stages.append(record)
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """For the manifest."""
-        return [asdict(stage) for stage in self.stages]
 
 
 def record_options(config: Any) -> RecordOptions:
@@ -129,11 +85,42 @@ def pad_id(model: str) -> int:
     return load_tokenizer(model).pad_token_id or 0
 
 
-def model_facts(**models: str) -> dict[str, dict[str, Any]]:
-    """Path and content hash by role; `score` adds the number of parameters."""
-    from staff.models.load import model_hash
+def model_facts(
+    *, adapter: str | None = None, progress: Progress | None = None, **models: str
+) -> dict[str, dict[str, Any]]:
+    """Path, content hash and number of parameters by role.
 
-    return {role: {"path": path, "hash": model_hash(path)} for role, path in models.items()}
+    adapter: one that goes on the first model; the hash of both together comes beside it.
+    """
+    from staff.models.folder import model_hash
+
+    facts: dict[str, dict[str, Any]] = {}
+    with (progress or SilentProgress()).stage(
+        "hash models", total=len(models), unit="models"
+    ) as stage:
+        for role, path in models.items():
+            facts[role] = {
+                "path": path,
+                "hash": model_hash(path),
+                "parameters": count_parameters(path),
+            }
+            if adapter is not None and len(facts) == 1:
+                facts[role]["adapter"] = {"path": adapter, "hash": model_hash(path, adapter)}
+            stage.advance()
+    return facts
+
+
+def count_parameters(model: str) -> int:
+    """Numbers in a model's weight files; tied weights are stored, and counted, once."""
+    from safetensors import safe_open
+
+    from staff.models.folder import local_folder
+
+    total = 0
+    for path in sorted(local_folder(model).glob("*.safetensors")):
+        with safe_open(path, "np") as weights:
+            total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
+    return total
 
 
 def device_used(config: Any) -> dict[str, Any]:
@@ -146,23 +133,38 @@ def device_used(config: Any) -> dict[str, Any]:
 
 
 def read(
-    config: Any, source: Source, models: Sequence[str], *, folder: Path, progress: Progress | None
+    config: Any,
+    source: Source,
+    tokenisers: Sequence[Tokeniser],
+    *,
+    folder: Path,
+    progress: Progress | None,
 ) -> Prepared:
-    """Tokenise the usable rows for `models` into ``folder/tokens``; rejected.jsonl beside it."""
-    shutil.rmtree(folder / "tokens", ignore_errors=True)
-    prepared = prepare(
-        source,
-        record_options(config),
-        tokenisers(models, max_length=config.max_length),
-        on_bad_row=config.on_bad_row,
-        out=folder / "tokens",
-        progress=progress,
-    )
-    rejected = folder / "rejected.jsonl"
+    """Tokenise the usable rows into ``folder/tokens``; nothing else is touched.
+
+    On any error nothing is left. `set_aside` puts the rejected rows where they belong.
+    """
+    tokens = folder / TOKENS
+    shutil.rmtree(tokens, ignore_errors=True)
+    try:
+        return prepare(
+            source,
+            record_options(config),
+            tokenisers,
+            on_bad_row=config.on_bad_row,
+            out=tokens,
+            progress=progress,
+        )
+    except BaseException:
+        shutil.rmtree(tokens, ignore_errors=True)
+        raise
+
+
+def set_aside(prepared: Prepared, rejected: Path) -> None:
+    """Move the rejected rows' file to `rejected`; remove a stale one if there are none."""
     rejected.unlink(missing_ok=True)
     if prepared.rejected_path:
         prepared.rejected_path.replace(rejected)
-    return prepared
 
 
 def tokens_hash(store: TokenStore) -> str:
@@ -218,10 +220,10 @@ def finetune_small(
 class LazyScorer:
     """A scorer whose model is loaded for the first batch: stored scores need none."""
 
-    def __init__(self, config: Any, *, model: str, adapter: str | None, facts: dict) -> None:
+    def __init__(self, config: Any, *, model: str, adapter: str | None) -> None:
         from staff.scores.signals import SIGNALS
 
-        self.config, self.model, self.adapter, self.facts = config, model, adapter, facts
+        self.config, self.model, self.adapter = config, model, adapter
         self.columns = ("effort", *SIGNALS)
         self._scorer: Any = None
 
@@ -243,7 +245,6 @@ class LazyScorer:
             adapter=self.adapter,
             merge=config.phi != "adapter",
         )
-        self.facts["parameters"] = sum(p.numel() for p in model.parameters())
         return Scorer(model, phi=config.phi, features=config.features, seed=config.seed)
 
 
@@ -262,14 +263,14 @@ def score(
 ) -> ScoreTable:
     """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
 
-    facts: the model's entry in the manifest; its hash goes into the fingerprint, its number
-    of parameters comes back if it was loaded. Adds what was scored to `record`.
+    facts: the model's entry in the manifest; its hash goes into the fingerprint. What was
+    scored goes into `record`.
     """
     from staff.models.load import model_hash
     from staff.scores.run import score_rows
 
     scored = score_rows(
-        LazyScorer(config, model=model, adapter=adapter, facts=facts),
+        LazyScorer(config, model=model, adapter=adapter),
         store,
         positions,
         batch_tokens=config.batch_tokens,
@@ -286,6 +287,9 @@ def score(
         name=name,
         progress=progress,
     )
-    record.rows, record.tokens = scored.rows + scored.reused, scored.tokens
+    record.rows = scored.rows + scored.reused
+    record.tokens = int(
+        store.lengths.sum() if positions is None else store.lengths[positions].sum()
+    )
     record.reused = scored.rows == 0
     return scored.table

@@ -23,7 +23,8 @@ def explain(
 
     scores: [n], the small model's. keys: [n], those the selection was made with.
     selection: with its regions, verification and budget, as `select_staff` returns it,
-    and `details` "within" and "seed". One rebuilt from a stored run will do.
+    and `details` "within", "seed" and "verify_per_region". One rebuilt from a stored run
+    will do.
     name: what to call the row, e.g. its id.
 
     Raises ConfigError for a row outside [0, n).
@@ -50,7 +51,7 @@ def explain(
         f"{verdict}.",
         score,
         _region_sentence(regions, verification, i, row),
-        _ratio_sentence(verification, i),
+        _ratio_sentence(regions, verification, i, selection.details.get("verify_per_region")),
         _budget_sentence(regions, verification, budget, i),
         *_place_sentences(row, scores, keys, selection, regions, budget, i),
     )
@@ -80,9 +81,13 @@ def _region_sentence(regions: Regions, verification: Verification, i: int, row: 
     return f"{words}; {count} of them were scored on the target{itself}."
 
 
-def _ratio_sentence(verification: Verification, i: int) -> str:
+def _ratio_sentence(
+    regions: Regions, verification: Verification, i: int, per_region: int | None
+) -> str:
     ratio = verification.ratio
     if np.isnan(ratio[i]):
+        if per_region is not None and regions.sizes[i] > per_region:
+            return "None of its rows has a score of the target, so it is not verified."
         return "The region is too small to be verified on the target."
     if verification.flagged[i]:
         return (

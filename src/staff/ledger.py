@@ -1,0 +1,71 @@
+"""What every stage of a run cost."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from staff.runs.store import write_atomic
+
+LEDGER = ".stages.json"
+
+
+@dataclass(slots=True)
+class StageRecord:
+    """What one stage cost; `reused` if its result was there already."""
+
+    name: str
+    seconds: float = 0.0
+    tokens: int = 0
+    rows: int = 0
+    reused: bool = False
+
+
+class Ledger:
+    """The cost of every stage of one run, in order.
+
+    Stages worth keeping are remembered in a hidden file of the run folder: a stage whose
+    result is reused keeps what it cost when it was done, and one that was interrupted adds
+    the time of its earlier starts (but for one that was killed outright).
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self._say = say
+        self.stages: list[StageRecord] = []
+        self._path = folder / LEDGER
+        self._known: dict[str, dict[str, Any]] = {}
+        if self._path.is_file():
+            self._known = json.loads(self._path.read_text())
+
+    @contextmanager
+    def stage(self, name: str, *, remember: bool = True) -> Iterator[StageRecord]:
+        """Time a block; the record it gives takes tokens and rows, and whether it was reused."""
+        record = StageRecord(name)
+        earlier = self._known.get(name, {"seconds": 0.0, "unfinished": True})
+        spent = earlier["seconds"] if earlier.get("unfinished") else 0.0
+        start = time.monotonic()
+        try:
+            yield record
+        except BaseException:
+            if remember:
+                seconds = round(spent + time.monotonic() - start, 3)
+                self._keep(name, {"seconds": seconds, "unfinished": True})
+            raise
+        record.seconds = round(spent + time.monotonic() - start, 3)
+        if record.reused and not earlier.get("unfinished"):
+            record = StageRecord(name, **earlier, reused=True)
+            self._say(f"{name}: kept from an earlier start")
+        elif remember:
+            self._keep(name, {k: getattr(record, k) for k in ("seconds", "tokens", "rows")})
+        self.stages.append(record)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """For the manifest."""
+        return [asdict(stage) for stage in self.stages]
+
+    def _keep(self, name: str, cost: dict[str, Any]) -> None:
+        self._known[name] = cost
+        write_atomic(self._path, json.dumps(self._known))
