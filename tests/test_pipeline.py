@@ -266,3 +266,51 @@ def test_a_plan_counts_and_leaves_nothing(data, family, tmp_path, run):
     assert plan["stages"][0]["tokens"] == run.manifest["stages"][0]["tokens"]
     assert plan["stages"][-2]["rows"] == 40  # 8 regions of 5
     assert not Path(tmp_path / "p").exists()
+
+
+def test_a_refused_command_leaves_a_finished_run_alone(run, data, family):
+    before = {p.name: p.read_bytes() for p in run.folder.iterdir() if p.is_file()}
+    small, target = family
+    settings = {**SETTINGS, "keep": (), "total": (500,)}
+    with pytest.raises(ConfigError, match="only 120 usable rows"):
+        select_coreset(data, small=small, target=target, out=run.folder, **settings)
+    assert {p.name: p.read_bytes() for p in run.folder.iterdir() if p.is_file()} == before
+    assert not (run.folder / "tokens").exists()
+
+
+def test_the_printed_advice_works_in_the_same_folder(data, family, tmp_path):
+    small, target = family
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(data.read_bytes() + b"not json\n")
+    settings = {**SETTINGS, "skip_finetune": True, "keep": (0.1,)}
+    with pytest.raises(DataError, match="--on-bad-row skip"):
+        select_coreset(bad, small=small, target=target, out=tmp_path / "a", **settings)
+    run = select_coreset(
+        bad, small=small, target=target, out=tmp_path / "a", on_bad_row="skip", **settings
+    )
+    assert run.manifest["data"]["rejected"] == 1
+
+
+def test_selecting_again_at_random_is_random(run, tmp_path):
+    settings = {"scores": str(run.folder), "method": "random", "total": (15,)}
+    again = select_coreset(out=tmp_path / "a", **settings)
+    plain = pipeline.select(
+        SelectConfig(
+            data=run.manifest["data"]["path"],
+            method="random",
+            total=(15,),
+            out=str(tmp_path / "b"),
+            **COLUMNS,
+        )
+    )
+    assert plain["files"]["coreset-n15.jsonl"] == again.manifest["files"]["coreset-n15.jsonl"]
+    assert "regions" not in again.manifest
+
+
+def test_a_random_run_has_no_scores_to_select_from(data, tmp_path):
+    out = tmp_path / "r"
+    pipeline.select(
+        SelectConfig(data=str(data), method="random", total=(10,), out=str(out), **COLUMNS)
+    )
+    with pytest.raises(RunError, match="holds no scores"):
+        select_coreset(scores=out, keep=0.5, out=tmp_path / "again")

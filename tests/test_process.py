@@ -36,7 +36,7 @@ def whole(command, tmp_path_factory):
         [*command, "--out", str(out)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("read")  # plain progress lines, no control characters
+    assert "\nread: 60 rows in" in done.stderr  # plain progress lines, no control characters
     assert "\x1b" not in done.stderr + done.stdout
     assert "The target scored" in done.stdout
     return out
@@ -118,7 +118,7 @@ def test_no_room_for_files(command, tmp_path):
     )  # fmt: skip
     assert done.returncode not in (0, 70), done.stderr
     assert "Traceback" not in done.stderr
-    assert "too large" in done.stderr.lower()
+    assert "the disk is full" in done.stderr
     assert not (out / "manifest.json").exists()
     assert not list(out.rglob("*.part*"))
 

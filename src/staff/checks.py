@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from staff.errors import ModelError
+from staff.errors import ModelError, RunError
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
-from staff.runs.store import RunFolder
+from staff.runs.store import RunFolder, check_place
 
 AnyConfig = SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig
 
@@ -14,18 +14,25 @@ def check_inputs(config: AnyConfig) -> None:
     """Raise the `StaffError` that this command would run into, at once and without torch.
 
     Covers: data file missing, empty, of an unknown kind or without usable columns; model
-    folder missing or not a causal LM with a tokenizer; --out taken by another
-    configuration; --scores without a finished run.
+    folder missing or not a causal LM with a tokenizer; an adapter that is none; --out taken
+    by something else; --scores without a finished run.
     """
     models: tuple[str | None, ...] = ()
     if isinstance(config, SelectConfig):
         if config.scores:
-            config = config.inherit(read_manifest(config.scores)["config"])
+            earlier = read_manifest(config.scores)
+            if earlier.get("command") != "select":
+                raise RunError(
+                    f"{config.scores} was made by staff {earlier.get('command')}: --scores takes "
+                    "the folder of a finished staff select"
+                )
+            config = config.inherit(earlier["config"])
         RunFolder(config.folder).check_same_config(config, overwrite=config.overwrite)
         if config.method == "staff":
             models = (config.small, config.target)
     else:
         models = (config.model,)
+        check_out(config)
     if config.data is not None:
         check_data(config)
     for model in models:
@@ -35,6 +42,28 @@ def check_inputs(config: AnyConfig) -> None:
             check_model_folder(model)
     if not isinstance(config, FinetuneConfig) and config.adapter is not None:
         check_adapter(config.adapter)
+
+
+def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
+    """Raise `RunError` if the folder to write to holds what this command would not replace."""
+    if config.out is None:
+        return
+    out = Path(config.out)
+    if isinstance(config, ScoreConfig):
+        RunFolder(out).check_same_config(config, overwrite=config.overwrite)
+        return
+    check_place(out)
+    if isinstance(config, FinetuneConfig):
+        from staff.training import adapter_folder
+
+        adapter_folder.check_out(out, overwrite=config.overwrite)
+    elif not config.overwrite:
+        for name in ("metrics.json", "items.parquet"):
+            if (out / name).exists():
+                raise RunError(
+                    f"{out} holds the results of another evaluation ({name}): choose another "
+                    "--out, or add --overwrite"
+                )
 
 
 def check_data(config: AnyConfig) -> None:
@@ -50,9 +79,13 @@ def check_data(config: AnyConfig) -> None:
 
 
 def check_adapter(adapter: str) -> None:
-    """Raise `ModelError` if a folder is given that holds no LoRA adapter."""
-    path = Path(adapter).expanduser()
-    local = path.exists() or adapter.count("/") != 1 or adapter.startswith((".", "~"))
-    if local and not (path / "adapter_config.json").is_file():
-        what = "has no adapter_config.json" if path.is_dir() else "does not exist"
-        raise ModelError(f"adapter {adapter} {what}: give the folder of a LoRA adapter")
+    """Raise `ModelError` if this is no local folder of a LoRA adapter."""
+    path = Path(adapter)
+    if not path.is_dir():
+        raise ModelError(
+            f"adapter {adapter} does not exist here: give the folder of a LoRA adapter "
+            "(one from the Hub must be downloaded first)"
+        )
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (path / name).is_file():
+            raise ModelError(f"adapter {adapter} has no {name}: give the folder of a LoRA adapter")

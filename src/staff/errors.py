@@ -4,6 +4,7 @@ Library code raises these; only `staff.cli` turns them into text and exit codes.
 A message says what is wrong, where, and what to do, in one or two plain lines.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -36,6 +37,21 @@ class RunError(StaffError):
     """A run folder does not fit what is asked of it."""
 
     exit_code = 5
+
+
+class DiskFullError(StaffError):
+    """There is no room for a file, or a quota or limit on its size ends it."""
+
+    def __init__(self, path: object = None) -> None:
+        where = "" if path is None else f" while writing {path}"
+        super().__init__(f"the disk is full{where}: free some space and run the same command again")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a writer found no room; those in other languages have only the text to tell."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    words = ("No space left on device", "Disk quota exceeded", "File too large")
+    return getattr(error, "errno", None) in full or any(text in str(error) for text in words)
 
 
 class BadRow(Exception):  # noqa: N818 - a verdict on one row, not a failure of the program

@@ -32,12 +32,14 @@ class Ledger:
     the time of its earlier starts (but for one that was killed outright).
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, folder: Path, say: Callable[[str], None] = lambda _: None, *, afresh: bool = False
+    ) -> None:
         self._say = say
         self.stages: list[StageRecord] = []
         self._path = folder / LEDGER
         self._known: dict[str, dict[str, Any]] = {}
-        if self._path.is_file():
+        if self._path.is_file() and not afresh:
             self._known = json.loads(self._path.read_text())
 
     @contextmanager

@@ -45,9 +45,12 @@ def select(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        if config.method == "random":
-            return _random(config, folder, progress)
-        return _staff(config, folder, progress, say)
+        try:
+            if config.method == "random":
+                return _random(config, folder, progress)
+            return _staff(config, folder, progress, say)
+        finally:
+            shutil.rmtree(folder.path / stages.TOKENS, ignore_errors=True)
 
 
 def requested_totals(config: SelectConfig, n: int) -> dict[str, int]:
@@ -68,7 +71,7 @@ def _staff(
     config: SelectConfig, folder: RunFolder, progress: Progress | None, say: Say
 ) -> dict[str, Any]:
     small, target = str(config.small), str(config.target)
-    ledger = Ledger(folder.path, say)
+    ledger = Ledger(folder.path, say, afresh=config.overwrite)
     result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
     source = open_source(str(config.data))
 
@@ -226,7 +229,7 @@ def _finish(
             regions=of_row,
             verified=verified,
         )
-        folder.remove_other_coresets(list(selections))
+        folder.remove_other_coresets(list(selections), format=config.format)
         for name, selection in selections.items():
             chosen = set(outcome.rows[selection.rows].tolist())
             record.rows += write_records(
@@ -236,7 +239,6 @@ def _finish(
             )
         if source.content_hash() != result["data"]["sha256"]:
             raise DataError(f"{source.name} changed while it was read: run the same command again")
-    shutil.rmtree(folder.path / "tokens", ignore_errors=True)
     keep_of = {coreset_name(keep): keep for keep in config.keep}
     result["coresets"] = coreset_facts(
         {name: keep_of.get(name) for name in selections}, selections, config.format

@@ -10,37 +10,38 @@ import pyarrow.parquet as pq
 
 from staff import stages
 from staff.data.files import open_source
+from staff.data.prepare import REJECTED, Prepared
+from staff.data.writers import replacing
+from staff.ledger import Ledger
 from staff.progress import Progress
 from staff.runs import manifest as manifests
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.runs.facts import data_facts
 from staff.runs.store import RunFolder, write_atomic
-from staff.stages import Ledger
 
 
 def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
     """Score every row of a file with one model; returns the manifest of ``config.out``.
 
     Leaves ``scores/small/*.parquet`` (effort, loss, entropy, el2n, response_length) and,
-    with `features`, safetensors shards beside them.
+    with `features`, the pooled hidden states in the same parts.
     """
     model, folder = str(config.model), RunFolder(str(config.out))
-    keys = tuple(name for name in type(config).model_fields if name not in ("device", "overwrite"))
     with folder.lock():
-        folder.start(
-            config,
-            overwrite=config.overwrite,
-            keys=keys,
-            replay=f"staff score --config {folder.config}",
-        )
-        ledger = Ledger(folder.path)
+        folder.start(config, overwrite=config.overwrite)
+        ledger = Ledger(folder.path, afresh=config.overwrite)
         result = manifests.begin("score", config.model_dump(mode="json"), seed=config.seed)
-        result["models"] = facts = stages.model_facts(model=model)
-        source = open_source(str(config.data))
-        with ledger.stage("read") as record:
+        with ledger.stage("read", remember=False) as record:
+            result["models"] = facts = stages.model_facts(model=model, progress=progress)
+            source = open_source(str(config.data))
+            tokenisers = stages.tokenisers((model,), max_length=config.max_length)
             data_hash = source.content_hash()
-            prepared = stages.read(config, source, (model,), folder=folder.path, progress=progress)
+            prepared = stages.read(
+                config, source, tokenisers, folder=folder.path, progress=progress
+            )
             record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
+        folder.begin_writing(config)  # until here an earlier run's files were left alone
+        stages.set_aside(prepared, folder.rejected)
         with ledger.stage("score") as record:
             stages.score(
                 config,
@@ -53,26 +54,34 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
                 record=record,
                 progress=progress,
             )
-        shutil.rmtree(folder.path / "tokens", ignore_errors=True)
+        shutil.rmtree(folder.path / stages.TOKENS, ignore_errors=True)
         result["data"] = data_facts(str(config.data), data_hash, prepared)
         result["device"] = stages.device_used(config)
         result["stages"] = ledger.as_dicts()
-        result["files"] = manifests.hash_outputs(folder.path, [folder.scores_small])
+        result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
         manifests.write_manifest(folder.manifest, result)
     return result
 
 
 def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Fine-tune a model on a file and leave a LoRA adapter folder at ``config.out``."""
+    """Fine-tune a model on a file and leave a LoRA adapter folder at ``config.out``.
+
+    With ``config.overwrite`` the adapter in that folder is replaced once the new one is
+    complete; nothing else there is touched. Rejected rows go beside it: ``OUT-rejected.jsonl``.
+
+    Raises:
+        RunError: ``config.out`` holds files and ``config.overwrite`` is off.
+    """
+    from staff.training.adapter_folder import check_out
     from staff.training.finetune import finetune as train
 
     out, model = Path(str(config.out)), str(config.model)
-    if config.overwrite and (out / "adapter_config.json").is_file():
-        shutil.rmtree(out)
+    check_out(out, overwrite=config.overwrite)  # before an hour of reading
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        prepared = stages.read(
-            config, open_source(str(config.data)), (model,), folder=Path(scratch), progress=progress
-        )
+        source = open_source(str(config.data))
+        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
+        rejected = _keep_rejected(prepared, out.with_name(f"{out.name}-{REJECTED}"))
         result = train(
             model=model,
             tokens=prepared.stores[0],
@@ -87,12 +96,13 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             seed=config.seed,
             dtype=config.dtype,
             device=config.device,
+            overwrite=config.overwrite,
             progress=progress,
         )
     return {
         "adapter": str(out),
         "rows": result.rows,
-        "rejected": prepared.rejected,
+        **rejected,
         "truncated": prepared.truncated,
         "steps": result.steps,
         "tokens": result.tokens,
@@ -104,36 +114,45 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Measure a model on a test file: each metric's mean with its 95 % interval over items.
+    """Measure a model on a test file: each metric with its 95 % interval over items.
 
-    With ``config.out``: ``items.parquet`` (id, each metric, prediction, reference) and
-    ``metrics.json`` in that folder.
+    The value is the mean over items, but for bleu the corpus score, and its interval is that
+    of the corpus score. With ``config.out``: ``items.parquet`` (id, each metric, prediction,
+    reference), ``metrics.json`` and, if rows were rejected, ``rejected.jsonl`` in that folder.
     """
+    from staff.data.references import last_responses
     from staff.training.evaluate import evaluate as measure
+    from staff.training.metrics import bleu_interval
     from staff.training.statistics import mean_interval
 
     model = str(config.model)
+    out = Path(config.out) if config.out else None
+    source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        prepared = stages.read(
-            config, open_source(str(config.data)), (model,), folder=Path(scratch), progress=progress
-        )
+        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
+        rejected = _keep_rejected(prepared, out / REJECTED if out else None)
+        generates = set(config.metrics) != {"loss"}
         found = measure(
             model=model,
             tokens=prepared.stores[0],
             adapter=config.adapter,
             metrics=config.metrics,
+            references=last_responses(source, prepared) if generates else None,
             max_new_tokens=config.max_new_tokens,
             batch_tokens=config.batch_tokens,
             dtype=config.dtype,
             device=config.device,
             progress=progress,
         )
-    facts: dict[str, Any] = {"rows": len(found.ids), "rejected": prepared.rejected}
+    facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
     for name, values in found.per_item.items():
-        interval = mean_interval(values, seed=config.seed)
+        if name == "bleu":
+            interval = bleu_interval(found.predictions, found.references, seed=config.seed)
+        else:
+            interval = mean_interval(values, seed=config.seed)
         facts[name] = {"value": found.summary[name], "interval": [interval.low, interval.high]}
-    if config.out:
-        out = Path(config.out)
+    if out:
         out.mkdir(parents=True, exist_ok=True)
         columns: dict[str, Any] = {"id": list(found.ids)}
         columns |= {name: pa.array(values) for name, values in found.per_item.items()}
@@ -146,4 +165,21 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
         manifests.write_manifest(
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
         )
+    return facts
+
+
+def _keep_rejected(prepared: Prepared, path: Path | None) -> dict[str, Any]:
+    """Save rejected rows from a folder that goes, and say how many there are and where.
+
+    What an earlier call left at `path` is replaced, or removed where no row was rejected now.
+    """
+    facts: dict[str, Any] = {"rejected": prepared.rejected}
+    if prepared.rejected_path and path:
+        with replacing(path) as part:
+            shutil.copyfile(prepared.rejected_path, part)  # from another file system, perhaps
+        facts["rejected_rows"] = str(path)
+    elif prepared.rejected:
+        facts["rejected_rows"] = "not kept (give --out to keep them)"
+    elif path:
+        path.unlink(missing_ok=True)
     return facts

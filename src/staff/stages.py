@@ -110,6 +110,14 @@ def model_facts(
     return facts
 
 
+def check_phi(config: Any, model: str) -> None:
+    """Raise `ModelError` if the model has no value projection to score with, from its config."""
+    if config.phi in ("last-value", "last-value-lora"):
+        from staff.models.value_projection import check_value_projection
+
+        check_value_projection(model)
+
+
 def count_parameters(model: str) -> int:
     """Numbers in a model's weight files; tied weights are stored, and counted, once."""
     from safetensors import safe_open
@@ -198,7 +206,6 @@ def finetune_small(
     if stamp.is_file() and json.loads(stamp.read_text()).get("made_from") == made_from:
         record.reused = True
         return str(out)
-    shutil.rmtree(out, ignore_errors=True)
     result = finetune(
         model=config.small,
         tokens=store,
@@ -210,6 +217,7 @@ def finetune_small(
         dtype=config.dtype,
         device=config.device,
         name="fine-tune small",
+        overwrite=True,  # what lies there was made from something else
         progress=progress,
     )
     record.rows, record.tokens = len(store), result.tokens

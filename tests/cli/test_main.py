@@ -81,7 +81,20 @@ def test_completion_knows_the_flags_of_every_verb(shell):
             1,
             "the disk is full: free",
         ),
+        (
+            OSError(errno.EFBIG, "File too large", "runs/x/a"),
+            1,
+            "the disk is full while writing runs/x/a: free some space and run the same command",
+        ),
         (MemoryError(), 1, "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "error: out of memory:"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            1,
+            "out of memory: lower --batch-tokens (finetune: --batch-size)",
+        ),
+        (RuntimeError("shapes do not fit"), 70, "internal error, RuntimeError"),
+        (BrokenPipeError(), 1, "stopped: nobody reads the output any more: run the same command"),
         (
             ZeroDivisionError("division\nby zero"),
             70,
@@ -102,6 +115,52 @@ def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, err
     assert "Traceback" not in told + out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["select"], "run the same command again; finished stages are kept"),
+        (["score"], "run the same command again; finished stages are kept"),
+        (["demo"], "run the same command again; finished stages are kept"),
+        (
+            ["select", "--overwrite"],
+            "run the same command again without --overwrite; finished stages are kept",
+        ),
+        (["finetune"], "nothing was kept; the same command starts again"),
+        (["evaluate"], None),
+        (["select", "--dry-run"], None),
+        (["report"], None),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, arguments, hint):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("staff.cli.main.build_app", lambda: stop)
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == (f"stopped: {hint}\n" if hint else "stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["select", "d"], 1),
+        (["finetune", "d"], 1),
+        (["evaluate", "d", "--out=o"], 1),
+        (["evaluate", "d"], 0),
+        (["why", "runs/x"], 0),
+        (["select", "--help"], 0),
+        (["select", "--print-config"], 0),
+    ],
+)
+def test_a_closed_output_fails_only_what_writes_files(monkeypatch, capsys, arguments, code):
+    def closed(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("staff.cli.main.build_app", lambda: closed)
+    assert main(arguments) == code
+    assert bool(capsys.readouterr().err) == bool(code)
+
+
 def test_debug_shows_the_traceback(pipeline, capsys, data, tmp_path):
     pipeline.answer = DataError("broken")
     assert main(select(data, tmp_path, "--debug")) == 3
@@ -114,6 +173,8 @@ def test_what_needs_no_model_is_refused_before_torch_is_imported(tmp_path, data)
     (tmp_path / "other.csv").write_text("foo,bar\n1,2\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "metrics.json").touch()
     rest = ["--small", "none/small", "--target", "none/target", "--keep", "0.1", "--out"]
     out = str(tmp_path / "x")
     cases = [
@@ -129,6 +190,10 @@ def test_what_needs_no_model_is_refused_before_torch_is_imported(tmp_path, data)
         (5, ["report", str(tmp_path)]),
         (5, ["why", str(tmp_path), "--row", "0"]),
         (3, ["finetune", str(tmp_path / "none.jsonl"), "--model", "m", "--out", out]),
+        (5, ["finetune", str(data), "--model", "m", "--out", str(tmp_path / "folder")]),
+        (5, ["score", str(data), "--model", "m", "--out", str(tmp_path / "folder")]),
+        (5, ["evaluate", str(data), "--model", "m", "--out", str(tmp_path / "results")]),
+        (4, ["evaluate", str(data), "--model", "m", "--adapter", "org/name"]),
         (0, ["select", "--help"]),
     ]
     code = (
@@ -167,6 +232,25 @@ def test_a_reader_that_goes_away_is_no_error(finished):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_run_whose_reader_goes_away_is_not_done(data, tmp_path, closed):
+    code = (
+        "import sys, types, staff\n"
+        "def select(config, progress, say):\n"
+        "    say('at work'); return {'format': 1, 'command': 'select'}\n"
+        "staff.pipeline = types.SimpleNamespace(select=select)\n" + RUN
+    )
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, closed: write}
+    done = subprocess.run([*PYTHON, code, *select(data, tmp_path)], **streams, text=True)
+    os.close(write)
+    assert done.returncode == 1
+    if closed == "stdout":
+        assert "stopped: nobody reads the output any more" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_stops_with_a_hint(data, tmp_path):

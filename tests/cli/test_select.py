@@ -67,6 +67,8 @@ def test_selecting_again_twice_is_the_same_configuration(pipeline, finished):
     earlier = SelectConfig(scores=str(finished[0]), keep=0.5)
     inherited = earlier.inherit(read_manifest(finished[0])["config"] | {"seed": 3})
     RunFolder(earlier.folder).start(inherited)
+    RunFolder(earlier.folder).begin_writing(inherited)
+    RunFolder(earlier.folder).manifest.write_text("{}")
     manifest = finished[0] / "manifest.json"
     manifest.write_text(
         manifest.read_text().replace('"method": "staff"', '"method": "staff", "seed": 3')
@@ -79,6 +81,8 @@ def test_a_folder_of_another_configuration_is_refused_before_any_work(
 ):
     earlier = SelectConfig(data="other.jsonl", out=str(tmp_path / "x"), keep=0.1, method="random")
     RunFolder(tmp_path / "x").start(earlier)
+    RunFolder(tmp_path / "x").begin_writing(earlier)
+    RunFolder(tmp_path / "x").manifest.write_text("{}")  # finished
     assert main(command) == 5
     assert "was made with data = 'other.jsonl'" in capsys.readouterr().err
     assert not pipeline.calls

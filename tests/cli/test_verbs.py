@@ -24,6 +24,12 @@ def test_score(pipeline, data, tmp_path, capsys):
     assert "scores.parquet" in capsys.readouterr().out
 
 
+def test_finetune_names_its_folder_after_the_data(pipeline, data):
+    pipeline.answer = {"rows": 300}
+    assert main(["finetune", str(data), "--model", "m"]) == 0
+    assert pipeline.calls[0][1].out == str(data.with_name("train-tuned"))
+
+
 def test_finetune(pipeline, data, capsys):
     pipeline.answer = {"adapter": "o", "rows": 300}
     assert main(["finetune", str(data), "--model", "m", "--out", "o", "--epochs", "2"]) == 0

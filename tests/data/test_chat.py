@@ -106,8 +106,10 @@ def test_rewriting_template(tokenizer):
     one = chat(("user", "a"), ("assistant", "<think>hm</think>b"))
     assert learnt(tokenizer, tokeniser.encode(one))[0].startswith("<think>hm</think>b<|eos|>")
     two = chat(*[(m.role, m.content) for m in one.messages] * 2)
-    with pytest.raises(DataError, match="template of some/model writes earlier turns differently"):
-        tokeniser.encode(two)
+    bad, good = tokeniser.encode_batch([two, one])  # that row is bad, not the file
+    assert isinstance(bad, BadRow)
+    assert "template of some/model writes earlier turns differently" in str(bad)
+    assert not isinstance(good, BadRow)
 
 
 def test_template_without_a_generation_prompt(tokenizer):

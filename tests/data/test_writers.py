@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import errno
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from staff.data.files import open_source
 from staff.data.raw import RawRecord
 from staff.data.writers import replacing, write_records
-from staff.errors import ConfigError, DataError, RunError
+from staff.errors import ConfigError, DataError, StaffError
 
 
 def test_jsonl_lines_are_copied_byte_for_byte(tmp_path):
@@ -51,12 +52,43 @@ def test_an_old_file_survives_a_failure(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_full_disk_is_a_plain_error(tmp_path):
-    with (
-        pytest.raises(RunError, match=r"cannot write .*: No space left"),
-        replacing(tmp_path / "x"),
-    ):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EFBIG, "File too large"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_full_disk_is_a_plain_error(tmp_path, error):
+    with pytest.raises(StaffError) as caught, replacing(tmp_path / "x"):
+        raise error
+    assert str(caught.value) == (
+        f"the disk is full while writing {tmp_path / 'x'}: "
+        "free some space and run the same command again"
+    )
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_of_the_system_is_a_plain_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StaffError, match=r"cannot write .*x: .*") as caught:
+        write_records(tmp_path / "file" / "x", [])
+    assert caught.value.exit_code == 1
+
+
+def test_temporary_files_are_hidden_and_have_one_ending(tmp_path):
+    def rows():
+        for row in range(3):
+            yield RawRecord(row, None, {"a": row})
+            seen.update(path.name for path in tmp_path.iterdir())
+
+    seen = set()
+    write_records(tmp_path / "x.parquet", rows(), format="parquet")
+    assert len(seen) == 2  # the file, and the folder of its batches
+    assert all(name.startswith(".x.parquet.") and name.endswith(".part") for name in seen)
 
 
 def test_tables_with_changing_columns(tmp_path):

@@ -5,9 +5,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError, ModelError
 from staff.models.adapters import attach_fresh
 from staff.models.load import choose_device, choose_dtype, load_model, load_tokenizer
+from staff.types import Example
 
 
 def make_tokenizer(size, **special):
@@ -68,6 +70,42 @@ def test_a_tokenizer_larger_than_the_embedding(folder):
         load_tokenizer(str(folder))
 
 
+def add_special(tokenizer, token):
+    tokenizer.add_special_tokens({"extra_special_tokens": [token]})
+    return tokenizer
+
+
+def test_a_special_token_that_no_text_can_hold_may_lie_beyond_the_embedding(folder):
+    # As Gemma 3 1B's place for an image: 262144 with 262144 embedded.
+    tokenizer = add_special(make_tokenizer(101, unk_token="<unk>", eos_token="</s>"), "<image>")
+    assert tokenizer.convert_tokens_to_ids("<image>") == 101
+    tokenizer.save_pretrained(folder)
+    loaded = load_tokenizer(str(folder))
+    rows = Tokeniser(loaded, max_length=None).encode(
+        Example(id="x", prompt="w5 <image>", response="w6 <image> w7")
+    )
+    assert max(rows.input_ids) < 101
+    # The chat template writes it: now it does matter.
+    tokenizer.chat_template = "{% for m in messages %}<image>{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="ids up to 101"):
+        load_tokenizer(str(folder))
+
+
+def test_an_end_token_beyond_the_embedding_is_refused(folder):
+    tokenizer = make_tokenizer(101, unk_token="<unk>", eos_token="<|end|>")
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="ids up to 101"):
+        load_tokenizer(str(folder))
+
+
+def test_a_pad_token_beyond_the_embedding_is_not_used(folder):
+    tokenizer = make_tokenizer(101, unk_token="<unk>", eos_token="</s>", pad_token="[PAD]")
+    assert tokenizer.pad_token_id == 101
+    tokenizer.save_pretrained(folder)
+    assert load_tokenizer(str(folder)).pad_token == "</s>"
+
+
 def test_a_broken_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match=r"tokenizer in .* cannot be loaded"):
@@ -104,6 +142,39 @@ def test_an_adapter_is_merged_or_kept_beside(folder, tmp_path):
     assert not any("lora_" in n for n, _ in merged.named_parameters())
     assert any("lora_" in n for n, _ in beside.named_parameters())
     assert not any(p.requires_grad for p in beside.parameters())
+
+
+def save_adapter(model, path, *, size):
+    """A LoRA on `model` with updates of about `size`; gives the PEFT model."""
+    peft = attach_fresh(model, seed=0)
+    torch.manual_seed(1)
+    for name, parameter in peft.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=size)
+    peft.save_pretrained(path)
+    return peft
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_a_merged_weight_is_rounded_once(folder, tiny, tmp_path, stored):
+    tiny("llama").to(getattr(torch, stored)).save_pretrained(folder)
+    exact = load_model(str(folder), dtype="float32", device="cpu")
+    peft = save_adapter(exact, tmp_path / "adapter", size=0.01)
+    ids = torch.randint(3, 101, (8, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        unmerged = float(peft(input_ids=ids, labels=ids).loss)
+    expected = dict(peft.merge_and_unload().named_parameters())  # sums in float32
+    options = {"device": "cpu", "adapter": str(tmp_path / "adapter")}
+    merged = load_model(str(folder), dtype="bfloat16", **options)
+    assert {p.dtype for p in merged.parameters()} == {torch.bfloat16}
+    assert merged.model.rotary_emb.inv_freq.dtype == torch.float32  # as without an adapter
+    for name, parameter in merged.named_parameters():
+        assert torch.equal(parameter, expected[name].bfloat16()), name
+    with torch.no_grad():  # weights rounded, sums exact: what merging cost
+        loss = float(merged.float()(input_ids=ids, labels=ids).loss)
+        base = load_model(str(folder), dtype="float32", device="cpu")
+        change = float(base(input_ids=ids, labels=ids).loss) - unmerged
+    assert abs(loss - unmerged) < 0.2 * abs(change)
 
 
 def test_adapters_that_do_not_fit(folder, tiny, tmp_path):

@@ -8,7 +8,11 @@ import torch
 from torch import nn
 
 from staff.errors import ModelError
-from staff.models.value_projection import find_blocks, find_value_projection
+from staff.models.value_projection import (
+    check_value_projection,
+    find_blocks,
+    find_value_projection,
+)
 
 FAMILIES = sorted(
     json.loads((Path(__file__).parents[1] / "data" / "families.json").read_text())["families"]
@@ -115,14 +119,13 @@ def test_inside_a_lora_wrapper_the_adapted_layer_is_taken(tiny):
 
 def test_an_unknown_layer_is_an_error_that_lists_candidates(tiny):
     model = tiny("llama")
-    attention = model.model.layers[-1].self_attn
     for block in model.model.layers:
         block.self_attn.mystery = block.self_attn.v_proj
         del block.self_attn.v_proj
     with pytest.raises(ModelError, match=r"self_attn\.mystery \[16, 32\]") as error:
         find_value_projection(model)
-    assert "lm-head" in str(error.value)
-    assert attention is model.model.layers[-1].self_attn
+    assert "no value projection found in the last block (model.layers)" in str(error.value)
+    assert "score with --phi lm-head" in str(error.value)
 
 
 def test_two_candidates_are_an_error_that_names_both(tiny):
@@ -139,3 +142,46 @@ def test_a_fused_layout_that_cannot_be_told_is_an_error(tiny, monkeypatch):
     monkeypatch.setattr(value_slice, "layouts", lambda **_: iter(wrong))
     with pytest.raises(ModelError, match="layout that is not known"):
         find_value_projection(tiny("phi3"))
+
+
+@pytest.fixture
+def config_only(tiny, tmp_path, monkeypatch):
+    """Save the config of a tiny family, and no weights; gives the folder."""
+    from staff.models import value_projection
+
+    monkeypatch.setattr(value_projection, "local_folder", lambda path: path)  # it wants weights
+
+    def save(family, **changes):
+        tiny(family, **changes).config.save_pretrained(tmp_path)
+        return str(tmp_path)
+
+    return save
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_without_weights_passes_every_family(config_only, family):
+    check_value_projection(config_only(family))
+
+
+def test_the_check_without_weights_finds_what_is_missing(config_only, monkeypatch):
+    from staff.models import value_projection
+
+    folder = config_only("llama")
+    mamba = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 101}
+    (Path(folder) / "config.json").write_text(json.dumps(mamba))
+    with pytest.raises(ModelError, match="no value projection found"):
+        check_value_projection(folder)
+    monkeypatch.setattr(value_projection, "layouts", lambda **_: iter(()))
+    with pytest.raises(
+        ModelError, match=r"fuses queries, .*\(32 to 64\).* layout that is not known"
+    ):
+        check_value_projection(config_only("phi3"))
+
+
+def test_the_check_allocates_no_weights(config_only):
+    # 2 TB of them, which no machine that runs the tests could hold.
+    folder = config_only("llama")
+    path = Path(folder) / "config.json"
+    sizes = {"hidden_size": 2**15, "intermediate_size": 2**17, "num_hidden_layers": 40}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **sizes, "head_dim": 2**13}))
+    check_value_projection(folder)

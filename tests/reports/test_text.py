@@ -76,6 +76,18 @@ def test_what_a_user_asks_of_a_run_is_there():
     assert "duplicates" not in text
 
 
+def test_the_next_command_reads_the_coreset_like_the_data():
+    config = {
+        "prompt_template": "{a} {b}", "response_column": "ref", "prompt_column": None,
+        "on_bad_row": "skip", "max_length": 9,
+    }  # fmt: skip
+    text = render(manifest(config=config), folder="runs/x", width=100)
+    flags = "--response-column ref --prompt-template '{a} {b}'"
+    assert f"--model 'models/a target' {flags} --out runs/x-tuned-0.1" in text
+    assert "on-bad-row" not in text
+    assert "None" not in text
+
+
 def test_unverified_and_flagged_regions():
     regions = manifest()["regions"]
     regions[0] |= {"verified": 0, "ratio": None, "interval": None}

@@ -2,7 +2,15 @@ import pytest
 from pydantic import ValidationError
 
 from staff.errors import ConfigError
-from staff.runs.config import RESELECT, SCORE_KEYS, EvaluateConfig, SelectConfig
+from staff.runs.config import (
+    FREE,
+    RESELECT,
+    SCORE_KEYS,
+    EvaluateConfig,
+    FinetuneConfig,
+    ScoreConfig,
+    SelectConfig,
+)
 from staff.runs.settings import coreset_name
 
 BASE = {"data": "train.jsonl", "small": "S", "target": "T", "out": "runs/x", "keep": (0.1,)}
@@ -104,8 +112,35 @@ def test_reselection_with_a_preset_replaces_the_earlier_choice():
     assert SelectConfig(scores="runs/x", keep=0.3).inherit(earlier).cut == 0.25
 
 
-def test_every_setting_is_either_stored_or_selected_again():
-    assert set(SCORE_KEYS) | RESELECT == set(SelectConfig.model_fields)
+def test_every_setting_is_kept_selected_again_or_free():
+    assert set(SCORE_KEYS) | RESELECT | FREE == set(SelectConfig.model_fields)
+    assert not set(SCORE_KEYS) & FREE
+
+
+@pytest.mark.parametrize(
+    ("data", "out"),
+    [
+        ("runs/x/coreset-0.1.jsonl", "runs/x/coreset-0.1-tuned"),
+        ("runs/x/coreset-0.1", "runs/x/coreset-0.1-tuned"),
+        ("train.jsonl.gz", "train-tuned"),
+        ("saved/", "saved-tuned"),
+    ],
+)
+def test_an_adapter_is_named_after_its_data(data, out):
+    assert FinetuneConfig(data=data, model="m").out == out
+    assert FinetuneConfig(data=data, model="m", out="there").out == "there"
+
+
+def test_the_home_folder_is_written_out(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = ScoreConfig(data="~/d", model="~/m", adapter="~/a", out="~/o")
+    assert (config.data, config.model) == ("/home/me/d", "/home/me/m")
+    assert (config.adapter, config.out) == ("/home/me/a", "/home/me/o")
+    assert FinetuneConfig(data="~/d.csv", model="m").out == "/home/me/d-tuned"
+
+
+def test_answers_are_as_long_as_the_references_ask_for():
+    assert EvaluateConfig(data="d", model="m").max_new_tokens is None
 
 
 def test_metrics_are_known():

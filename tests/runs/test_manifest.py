@@ -33,6 +33,7 @@ def test_a_manifest_comes_back_as_plain_values(tmp_path):
 def test_outputs_are_hashed_by_content_under_relative_names(tmp_path):
     (tmp_path / "scores" / "small").mkdir(parents=True)
     (tmp_path / "scores" / "small" / "part").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "scores" / "small" / ".part.abc.part").write_bytes(b"half")  # of a killed process
     (tmp_path / "a.txt").write_bytes(b"")
     found = hash_outputs(tmp_path, ["a.txt", tmp_path / "scores"])
     assert list(found) == ["a.txt", "scores/small/part"]
@@ -49,6 +50,10 @@ def test_outputs_are_hashed_by_content_under_relative_names(tmp_path):
         (
             {"config.yaml": "keep: 0.1"},
             r"not finished: go on with staff select --config .*config\.yaml",
+        ),
+        (
+            {"config.yaml": "# staff 0.1.0; again: staff score --config y/config.yaml\ndata: d"},
+            r"not finished: go on with staff score --config .*x/config\.yaml",
         ),
         ({"manifest.json": "{"}, "damaged"),
         ({"manifest.json": "[]"}, "not a manifest"),

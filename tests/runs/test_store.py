@@ -1,11 +1,13 @@
 import errno
+import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from staff.errors import RunError
-from staff.runs.config import SelectConfig
+from staff.errors import RunError, StaffError
+from staff.runs.config import ScoreConfig, SelectConfig
 from staff.runs.config_file import build
 from staff.runs.store import RunFolder, write_atomic
 
@@ -23,15 +25,39 @@ def config(tmp_path, **more):
     )
 
 
+def begun(folder, config):
+    """What a run does before its first result."""
+    folder.start(config, overwrite=config.overwrite)
+    folder.begin_writing(config)
+    return folder
+
+
+def finish(folder, *coresets):
+    """Leave the files of a finished run, as far as the folder cares."""
+    for name in (
+        *("scores/small/part-00000.parquet", "scores/target/part-00000.parquet"),
+        *("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/loss.jsonl"),
+        *("adapter/staff.json", "selection.parquet", "rejected.jsonl", ".stages.json", *coresets),
+    ):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_text("result")
+    listed = [{"name": name[8:].rpartition(".")[0], "path": name} for name in coresets]
+    folder.manifest.write_text(json.dumps({"format": 1, "coresets": listed}))
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
 def test_writing_is_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     write_atomic(path, "old")
 
     def half(file):
         file.write(b"new")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StaffError, match=f"the disk is full while writing {path}: free some"):
         write_atomic(path, half)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -46,49 +72,116 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_start_writes_the_configuration(tmp_path):
-    folder = RunFolder(tmp_path / "x")
-    folder.start(config(tmp_path))
-    assert build(SelectConfig, file=folder.config) == config(tmp_path)
+def test_a_run_that_begins_writes_its_configuration(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x y"), config(tmp_path, out=str(tmp_path / "x y")))
+    assert build(SelectConfig, file=folder.config) == config(tmp_path, out=str(tmp_path / "x y"))
+    first = folder.config.read_text().splitlines()[0]
+    assert first.endswith(f"; again: staff select --config '{folder.config}'")
     assert not folder.finished
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_start_changes_nothing_of_a_finished_run(tmp_path, overwrite):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    finish(folder, "coreset-0.1.jsonl")
+    before = {name: (folder.path / name).read_bytes() for name in files(folder.path)}
+    folder.start(config(tmp_path, keep=0.5, overwrite=overwrite), overwrite=overwrite)
+    assert {name: (folder.path / name).read_bytes() for name in files(folder.path)} == before
+    assert folder.finished
+
+
 def test_another_selection_in_the_same_folder_keeps_the_scores(tmp_path):
-    folder = RunFolder(tmp_path / "x")
-    folder.start(config(tmp_path))
-    folder.scores_small.mkdir(parents=True)
-    folder.manifest.write_text("{}")
-    folder.start(config(tmp_path, keep=0.5, regions=7, batch_tokens=99, data="./train.jsonl"))
-    assert folder.scores_small.is_dir()
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    finish(folder, "coreset-0.1.jsonl")
+    other = config(tmp_path, keep=0.5, regions=7, batch_tokens=99, data="./train.jsonl")
+    begun(folder, other)
     assert not folder.finished  # the manifest goes first: the run is unfinished again
+    assert (folder.scores_small / "part-00000.parquet").is_file()
+    assert build(SelectConfig, file=folder.config).keep == (0.5,)
 
 
+CHANGES = [
+    ({"phi": "adapter"}, "phi = 'last-value', now it is 'adapter'"),
+    ({"small": "S2"}, "small = 'S', now it is 'S2'"),
+    ({"seed": 1}, "seed = 0, now it is 1"),
+    ({"max_length": 9}, r"max_length = \(not set\), now it is 9"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"phi": "adapter"}, "phi = 'last-value', now it is 'adapter'"),
-        ({"small": "S2"}, "small = 'S', now it is 'S2'"),
-        ({"seed": 1}, "seed = 0, now it is 1"),
-        ({"max_length": 9}, r"max_length = \(not set\), now it is 9"),
-    ],
+    "result", ["adapter/staff.json", "scores/small/part-00000.parquet", "manifest.json"]
 )
-def test_a_folder_of_another_configuration_is_refused(tmp_path, change, words):
-    folder = RunFolder(tmp_path / "x")
-    folder.start(config(tmp_path))
+def test_results_of_another_configuration_are_refused(tmp_path, change, words, result):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    (folder.path / result).parent.mkdir(parents=True, exist_ok=True)
+    (folder.path / result).touch()
     with pytest.raises(RunError, match=words) as error:
         folder.start(config(tmp_path, **change))
     assert "--overwrite" in str(error.value)
     folder.start(config(tmp_path, **change), overwrite=True)
 
 
-def test_overwriting_removes_what_a_run_leaves_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("change", [change for change, _ in CHANGES])
+def test_a_folder_without_results_takes_any_configuration(tmp_path, change):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    folder.scores_small.mkdir(parents=True)  # made, but nothing was scored
+    begun(folder, config(tmp_path, **change))
+
+
+def test_setting_bad_rows_aside_is_no_other_configuration(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    finish(folder)
+    folder.start(config(tmp_path, on_bad_row="skip", batch_tokens=7))
+    scoring = ScoreConfig(data="d", model="m", out=str(tmp_path / "s"))
+    begun(RunFolder(tmp_path / "s"), scoring)
+    finish(RunFolder(tmp_path / "s"))
+    again = {"data": "d", "model": "m", "out": f"{tmp_path}/./s"}
+    RunFolder(tmp_path / "s").start(
+        ScoreConfig(**again, on_bad_row="skip", batch_tokens=7, device="cpu")
+    )
+    with pytest.raises(RunError, match="phi = 'last-value'"):
+        RunFolder(tmp_path / "s").start(ScoreConfig(**again, phi="lm-head"))
+
+
+def test_a_folder_of_another_command_is_refused(tmp_path):
     folder = RunFolder(tmp_path / "x")
-    folder.start(config(tmp_path))
-    (folder.path / "scores" / "small").mkdir(parents=True)
-    (folder.path / "coreset-0.1.jsonl").write_text("{}")
-    (folder.path / "notes.txt").write_text("mine")
-    folder.start(config(tmp_path), overwrite=True)
-    assert sorted(p.name for p in folder.path.iterdir()) == ["config.yaml", "notes.txt"]
+    begun(folder, ScoreConfig(data="d", model="m", out=str(tmp_path / "x")))
+    finish(folder)
+    with pytest.raises(RunError, match="was made by staff score: choose another --out"):
+        folder.start(config(tmp_path))
+    begun(folder, config(tmp_path, overwrite=True))
+    assert files(folder.path) == ["config.yaml"]
+
+
+def test_overwriting_removes_what_a_run_leaves_and_nothing_else(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path, keep=[0.1, 0.3]))
+    finish(folder, "coreset-0.1.jsonl", "coreset-n40.csv")
+    temporary = (
+        *(".config.yaml.abc.part", ".adapter.partial/adapter_config.json"),
+        *("scores/small/.part-00001.parquet.abc.part", "adapter/.staff.json.abc.part"),
+    )
+    mine = (
+        *("notes.txt", "coreset-notes.txt", "coreset-0.7.jsonl", "tuned-mine/adapter_config.json"),
+        *("evaluate-x/metrics.json", "random-0.1.jsonl", "coreset-0.1/x", "scores/plot.png"),
+        *("adapter/README.md", "tokens/mine.txt"),
+    )
+    for name in (*temporary, *mine, "coreset-0.3.jsonl"):  # the last: asked for by config.yaml
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).touch()
+    begun(folder, config(tmp_path, overwrite=True, seed=1))
+    assert files(folder.path) == sorted((*mine, "config.yaml"))
+    assert not (folder.path / "scores" / "small").exists()
+
+
+def test_overwriting_never_leaves_the_folder(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    (tmp_path / "coreset-0.1.jsonl").touch()
+    folder.manifest.write_text('{"coresets": [{"path": "../coreset-0.1.jsonl"}, 3]}')
+    begun(folder, config(tmp_path, overwrite=True))
+    folder.manifest.write_text('{"coresets": [{"path": "../coreset-0.1.jsonl"}]}')
+    begun(folder, config(tmp_path, overwrite=True))
+    assert (tmp_path / "coreset-0.1.jsonl").exists()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -101,30 +194,62 @@ def test_somebody_elses_folder_is_refused(tmp_path, overwrite):
         RunFolder(tmp_path / "x" / "thesis.tex").start(config(tmp_path))
 
 
+def test_a_place_where_no_folder_can_be_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot be made: .*file is a file"):
+        RunFolder(tmp_path / "file" / "x").start(config(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_without_permission_is_refused(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(RunError, match="no permission to write"):
+        RunFolder(tmp_path / "closed" / "x").start(config(tmp_path))
+
+
+def test_what_a_killed_start_leaves_is_no_foreign_file(tmp_path):
+    folder = RunFolder(tmp_path / "x")
+    (folder.path / "tokens").mkdir(parents=True)
+    for name in (".lock", ".stages.json", ".config.yaml.abc.part", "tokens/tokens-0.arrow"):
+        (folder.path / name).touch()
+    folder.start(config(tmp_path))
+    (folder.path / "tokens" / "bpe.vocab").touch()  # somebody else's tokens
+    with pytest.raises(RunError, match="no run of staff"):
+        folder.start(config(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["data", "adapter", "small"])
 def test_a_run_never_reads_what_it_replaces(tmp_path, name):
-    folder = RunFolder(tmp_path / "x")
-    folder.start(config(tmp_path))
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
     (folder.path / "adapter").mkdir()
     with pytest.raises(RunError, match=f"{name} .* lies in the folder this run writes to"):
         folder.start(config(tmp_path, **{name: str(folder.path / "adapter")}), overwrite=True)
     assert (folder.path / "adapter").is_dir()
 
 
-def test_coresets_of_an_earlier_selection_go(tmp_path):
-    folder = RunFolder(tmp_path)
-    for name in ("0.1", "0.2", "n40"):
-        folder.coreset(name).write_text("")
-    folder.remove_other_coresets(["0.2", "n40"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["coreset-0.2.jsonl", "coreset-n40.jsonl"]
+def test_coresets_of_the_earlier_selection_go_and_nothing_else(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    finish(folder, "coreset-0.1.jsonl", "coreset-0.2.csv", "coreset-n40.jsonl")
+    mine = ["coreset-0.7.jsonl", "coreset-notes.txt"]
+    for name in mine:
+        (folder.path / name).touch()
+    (folder.path / "coreset-0.1-tuned").mkdir()
+    begun(folder, config(tmp_path, keep=(0.2,), total=(40,)))
+    assert folder.coreset("0.1").exists()  # until the new ones are about to be written
+    begun(folder, config(tmp_path, keep=(0.2,), total=(40,)))  # after it was stopped there
+    folder.remove_other_coresets(["0.2", "n40"], format="jsonl")
+    left = sorted(p.name for p in folder.path.glob("coreset-*"))
+    assert left == ["coreset-0.1-tuned", *mine[:1], "coreset-n40.jsonl", *mine[1:]]
+    folder.remove_other_coresets([])  # no earlier selection any more
+    assert folder.coreset("n40").exists()
 
 
 def test_outputs_are_what_is_there_of_a_run(tmp_path):
-    folder = RunFolder(tmp_path / "x")
-    folder.start(config(tmp_path))
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
     folder.coreset("0.1", "csv").write_text("")
     folder.scores_small.mkdir(parents=True)
-    for name in ("manifest.json", "notes.txt", ".lock"):
+    (folder.path / "coreset-0.1-tuned").mkdir()
+    for name in ("manifest.json", "notes.txt", "coreset-notes.txt", ".lock"):
         (folder.path / name).touch()
     assert [path.name for path in folder.outputs()] == ["config.yaml", "coreset-0.1.csv", "scores"]
 
@@ -134,6 +259,13 @@ def test_a_second_process_is_kept_out(tmp_path):
     with RunFolder(tmp_path / "x").lock():
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "another staff process is at work" in second.stderr
-    assert not list((tmp_path / "x").iterdir())
+    assert files(tmp_path / "x") == [".lock"]  # it stays: removing it would let two in
     with RunFolder(tmp_path / "x").lock():
         RunFolder(tmp_path / "x").start(config(tmp_path))  # its own lock is no foreign file
+
+
+def test_somebody_elses_folder_gets_no_lock(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match="no run of staff"), RunFolder(tmp_path).lock():
+        pass
+    assert files(tmp_path) == ["thesis.tex"]

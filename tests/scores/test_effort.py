@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from staff.data.batches import Batch, collate
-from staff.errors import ConfigError, DataError
+from staff.errors import ConfigError, DataError, ModelError
 from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
 from staff.scores.effort import Scorer
@@ -102,14 +102,16 @@ def trained_adapter(model):
 
 
 def test_a_fresh_adapter_depends_on_the_seed_only(tiny, rows):
+    models = [tiny("llama") for _ in range(3)]  # building them seeds torch's generator
     torch.manual_seed(5)
-    first = in_batches(Scorer(tiny("llama"), phi="adapter", seed=1), rows, size=8)
     state = torch.get_rng_state()
-    again = in_batches(Scorer(tiny("llama"), phi="adapter", seed=1), rows, size=8)
-    other = in_batches(Scorer(tiny("llama"), phi="adapter", seed=2), rows, size=8)
+    first = in_batches(Scorer(models[0], phi="adapter", seed=1), rows, size=8)
+    assert torch.equal(state, torch.get_rng_state())  # nothing was drawn from it
+    torch.manual_seed(6)
+    again = in_batches(Scorer(models[1], phi="adapter", seed=1), rows, size=8)
+    other = in_batches(Scorer(models[2], phi="adapter", seed=2), rows, size=8)
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
-    assert state.shape == torch.get_rng_state().shape
 
 
 def test_the_released_projection_estimates_the_default_phi(tiny, rows):
@@ -155,7 +157,8 @@ def test_no_graph_below_phi_no_logits_at_prompts_no_weight_gradients(tiny, rows)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_a_part_that_is_not_token_wise_is_not_narrowed(tiny, rows):
+@pytest.mark.parametrize("leak", [1.0, 1e-2])
+def test_a_part_that_is_not_token_wise_is_not_narrowed(tiny, rows, leak):
     model = tiny("llama")
     block = model.model.layers[-1]
 
@@ -165,12 +168,33 @@ def test_a_part_that_is_not_token_wise_is_not_narrowed(tiny, rows):
             self.inner = torch.nn.Linear(32, 32)
 
         def forward(self, x):
-            return self.inner(x) + torch.nn.functional.pad(self.inner(x), (0, 0, 1, 0))[:, :-1]
+            before = torch.nn.functional.pad(self.inner(x), (0, 0, 1, 0))[:, :-1]
+            return self.inner(x) + leak * before
 
     torch.manual_seed(0)
     block.mlp = Mixing()
     truth = oracle(model, rows)
     np.testing.assert_allclose(in_batches(Scorer(model), rows, size=3), truth, rtol=1e-4)
+
+
+@pytest.mark.parametrize("phi", ["last-value", "last-value-lora"])
+def test_a_value_projection_that_is_never_called(tiny, phi):
+    model = tiny("llama")
+    attention = model.model.layers[-1].self_attn
+    inner = torch.nn.Linear(32, 32)
+
+    class SharesValues(torch.nn.Module):  # holds a projection, as blocks that share values do
+        def __init__(self):
+            super().__init__()
+            self.v_proj, self.o_proj = attention.v_proj, inner
+
+        def forward(self, hidden_states, **kwargs):
+            return self.o_proj(hidden_states), None
+
+    model.model.layers[-1].self_attn = SharesValues()
+    with pytest.raises(ModelError, match=r"never calls model\.layers\.1\.self_attn\.v_proj"):
+        Scorer(model, phi=phi)
+    Scorer(model, phi="lm-head")
 
 
 def test_signals_alone_need_no_gradient(tiny, rows):

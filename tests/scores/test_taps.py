@@ -1,7 +1,8 @@
 import torch
 from torch import nn
 
-from staff.scores.taps import gathered, gradients, tapped
+from staff.models.response_logits import gathered
+from staff.scores.taps import gradients, tapped
 
 
 class Clamping(nn.Module):
@@ -40,6 +41,13 @@ def test_a_layer_that_never_reaches_the_loss_has_gradient_zero():
         unused(x)
     found = gradients(logits, torch.ones_like(logits), taps)
     assert found[1][0].abs().max() == 0
+
+
+def test_a_layer_that_is_never_called_has_no_gradients():
+    model = Clamping().requires_grad_(False)
+    with tapped([nn.Linear(3, 3)]) as taps:
+        logits = model(torch.randn(2, 4, 3))
+    assert gradients(logits, torch.ones_like(logits), taps) == [[]]
 
 
 def test_hooks_are_gone_even_after_an_error():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from staff.errors import ConfigError, DataError
+from staff.errors import ConfigError, DataError, StaffError
 from staff.training.evaluate import evaluate, item_losses, split_response
 from staff.training.generate import end_tokens, generate_greedily
 from staff.types import IGNORE, TokenisedExample
@@ -105,6 +105,73 @@ def test_a_prompt_that_nearly_fills_the_context_gets_what_is_left(model):
         model=model, prompts=prompts, max_new_tokens=40, eos_ids=[], pad_id=0, batch_tokens=1
     )
     assert [len(ids) for ids in found] == [6, 0, 40]
+
+
+def test_no_answer_is_shorter_for_its_company(model):
+    # 90 tokens leave room for 6 of the context's 96; the others have all the room they ask for.
+    prompts = [np.arange(3, 3 + length) for length in (90, 20, 88, 20, 90)]
+    settings = {"model": model, "max_new_tokens": 40, "eos_ids": [], "pad_id": 0}
+    alone, together = (
+        generate_greedily(prompts=prompts, batch_tokens=tokens, **settings) for tokens in (1, 10**6)
+    )
+    assert [len(ids) for ids in together] == [6, 40, 8, 40, 6]
+    assert together == alone
+
+
+class OutOfMemory:
+    """A model's forward on a machine that holds so many tokens; counts what it refused."""
+
+    def __init__(self, model, most, monkeypatch):
+        self.forward, self.most, self.refused = model.forward, most, 0
+        monkeypatch.setattr(model, "forward", self)
+
+    def __call__(self, *args, input_ids, **kwargs):
+        if input_ids.numel() > self.most:
+            self.refused += 1
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return self.forward(*args, input_ids=input_ids, **kwargs)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(model, tokenizer, rows, monkeypatch):
+    settings = {"model": model, "tokenizer": tokenizer, "tokens": rows, "max_new_tokens": 4}
+    whole = evaluate(**settings)
+    memory = OutOfMemory(model, 100, monkeypatch)
+    found = evaluate(**settings)
+    assert 2 <= memory.refused <= 8  # a few times, then it is known
+    assert found.predictions == whole.predictions
+    np.testing.assert_allclose(found.per_item["loss"], whole.per_item["loss"], rtol=1e-5)
+
+
+def test_a_test_item_too_large_for_memory_is_named(model, rows, monkeypatch):
+    OutOfMemory(model, 10, monkeypatch)
+    longest = int(rows.lengths.argmax())
+    words = rf"out of memory on test item {longest} \({rows.lengths[longest]} tokens\) alone"
+    with pytest.raises(StaffError, match=words):
+        item_losses(model=model, tokens=rows, batch_tokens=10**6)
+
+
+def test_a_missing_reference_is_decoded(model, tokenizer, rows):
+    given = ["…", None] * 8
+    result = evaluate(
+        model=model,
+        tokenizer=tokenizer,
+        tokens=rows,
+        metrics=["exact"],
+        references=given,
+        max_new_tokens=2,
+    )
+    assert result.references[:4] == ("…", "Астана қаласы.", "…", "Green.")
+
+
+def test_the_default_limit_follows_the_longest_response(model, tokenizer, rows, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "staff.training.generate.generate_greedily",
+        lambda **settings: asked.append(settings["max_new_tokens"]) or [[]] * 16,
+    )
+    longest = rows.response_lengths.max()
+    evaluate(model=model, tokenizer=tokenizer, tokens=rows, metrics=["exact"])
+    assert asked == [longest * 3 // 2 + 8]
 
 
 def test_given_references_are_used(model, tokenizer, rows):

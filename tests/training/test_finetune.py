@@ -269,14 +269,79 @@ def test_no_rows_and_a_used_folder(rows, tmp_path):
     with pytest.raises(DataError, match="no rows"):
         finetune(model="nowhere", tokens=type(rows)([]), out=tmp_path / "a", pad_id=0)
     (tmp_path / "kept.txt").write_text("mine")
-    with pytest.raises(RunError, match="already exists"):
+    with pytest.raises(RunError, match=r"already holds files; .*--overwrite"):
         finetune(model="nowhere", tokens=rows, out=tmp_path, pad_id=0)
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="is a file"):
+            finetune(
+                model="nowhere",
+                tokens=rows,
+                out=tmp_path / "kept.txt",
+                pad_id=0,
+                overwrite=overwrite,
+            )
     assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_overwriting_replaces_the_adapter_and_nothing_else(tiny, rows, tmp_path, monkeypatch):
+    train = {"model": str(tiny), "tokens": rows, "pad_id": 0, "max_steps": 2, "overwrite": True}
+    fresh, out = tmp_path / "fresh", tmp_path / "used"
+    finetune(**train, out=fresh, seed=2)
+    (out / "notes").mkdir(parents=True)
+    (out / "notes" / "mine.txt").write_text("mine")
+    for name in ("adapter_config.json", "adapter_model.safetensors", "loss.jsonl", "staff.json"):
+        (out / name).write_text("old")
+    before = digests_below(out)
+    with monkeypatch.context() as patch:  # whatever goes wrong, the old adapter stays
+        patch.setattr("staff.training.finetune.check_counts", refuse)
+        with pytest.raises(StaffError, match="refused"):
+            finetune(**train, out=out, seed=2)
+    assert digests_below(out) == before
+    finetune(**train, out=out, seed=2)
+    assert digests_below(out) == {**digests(fresh), "notes/mine.txt": before["notes/mine.txt"]}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "used"]
+
+
+def refuse(*args, **kwargs):
+    raise StaffError("refused")
+
+
+def digests_below(folder):
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
+
+
+def test_training_stays_on_the_models_device(tmp_path):
+    """Of two GPUs the second: no such machine here, so what the trainer would ask is asked."""
+    from types import SimpleNamespace
+
+    import torch
+    from accelerate import Accelerator
+
+    from staff.training.trainer import training_arguments
+
+    second = torch.device("cuda:1")
+    args = training_arguments(
+        folder=tmp_path,
+        model=SimpleNamespace(device=second, dtype=torch.float32),
+        epochs=1,
+        max_steps=None,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup=0.1,
+        seed=0,
+        gradient_checkpointing=False,
+    )
+    assert args.device == second  # where the trainer puts model and batches
+    assert Accelerator().device == second  # and accelerate beneath it
+    assert args.n_gpu <= 1
 
 
 def test_out_of_memory_is_explained():
     with (
-        pytest.raises(StaffError, match="8 rows of up to 512 tokens"),
+        pytest.raises(StaffError, match=r"8 rows of up to 512 tokens.*--max-length.*--device"),
         explain_out_of_memory(8, 512),
     ):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from staff.training.metrics import UnicodeWords, bleu, exact, rouge_l
+from staff.training.metrics import UnicodeWords, bleu, bleu_interval, exact, rouge_l
 
 
 def test_rouge_l_by_hand():
@@ -60,6 +60,32 @@ def test_bleu_brevity_and_corpus():
     scores, corpus = bleu(["a b c d", "a b c d x"], ["a b c d", "a b c d e"])
     assert corpus == pytest.approx(100 * (8 / 9 * 6 / 7 * 4 / 5 * 2 / 3) ** 0.25)
     assert scores.mean() != pytest.approx(corpus, abs=0.1)
+
+
+def test_bleu_interval_is_of_the_corpus_score():
+    # Two items, drawn twice with replacement: both twice the first, both twice the second, or
+    # one of each, with odds 1 : 1 : 2. The corpus score of each is known; so are the quantiles.
+    predictions, references = ["a b c d", "a b c d x y z"], ["a b c d", "a b c d e f g"]
+    both = bleu(predictions, references)[1]
+    first, second = (bleu(predictions[i : i + 1], references[i : i + 1])[1] for i in (0, 1))
+    value, low, high = bleu_interval(predictions, references)
+    assert value == pytest.approx(both)
+    assert (low, high) == pytest.approx((second, first))
+    assert bleu_interval(predictions, references, level=0.2)[1:] == pytest.approx((both, both))
+    # As sacrebleu itself would put it, to the corpus's own smoothing.
+    poor, good = ["x b c d e"], ["a b c d e"]
+    assert bleu_interval(poor, good) == pytest.approx([bleu(poor, good)[1]] * 3)
+
+
+def test_bleu_agrees_with_sacrebleu_where_nothing_long_matches():
+    from sacrebleu.metrics import BLEU
+
+    predictions, references = (
+        ["a x c", "", "the cat sat"],
+        ["a b c", "some words", "a dog sat here"],
+    )
+    own = BLEU().corpus_score(predictions, [references]).score
+    assert bleu(predictions, references)[1] == pytest.approx(own)
 
 
 def test_exact():

@@ -1,6 +1,5 @@
 """Assembly of the command line, and the one place where an error becomes an exit code."""
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -8,7 +7,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnknownOptionError
 
 from staff import __version__
-from staff.errors import StaffError
+from staff.errors import DiskFullError, StaffError, is_disk_full
 
 SUMMARY = "Choose the part of a fine-tuning set that is worth training on."
 EXIT_CODES = """\
@@ -17,8 +16,9 @@ Start here:
   staff demo
   staff select train.jsonl --small SMALL --target TARGET --keep 0.1 --out runs/x
 
-Exit codes: 0 done, 1 other failure, 2 usage or settings, 3 data, 4 model,
-5 run folder, 70 internal error, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 other failure (disk or memory full, output closed),
+2 usage or settings, 3 data, 4 model, 5 run folder, 70 internal error,
+130 stopped by Ctrl-C.
 """
 VERBS = {
     "select": "Choose coresets of a training file with a small and a target model.",
@@ -29,7 +29,7 @@ VERBS = {
     "report": "Show the summary of a finished run again.",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
-RESUMABLE = ("select", "score", "finetune", "demo")
+WRITING = ("select", "score", "finetune", "demo")  # their results are files, not what they print
 INTERNAL, STOPPED = 70, 130
 
 
@@ -64,12 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # `staff report runs/x | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _let_go_of_pipes()
+        if not _writes(arguments):
+            return 0
+        return _fail(f"stopped: nobody reads the output any more{_how_to_go_on(arguments)}", 1)
     except KeyboardInterrupt:
-        again = arguments[:1] and arguments[0] in RESUMABLE
-        hint = ": run the same command again; finished stages are kept" if again else ""
-        return _fail(f"stopped{hint}", STOPPED, prefix="")
+        return _fail(f"stopped{_how_to_go_on(arguments)}", STOPPED, prefix="")
     except Exception as error:
         if "--debug" in arguments:
             import traceback
@@ -84,23 +84,49 @@ def explain(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, CycloptsError):
         return _usage(error), 2
-    if _is_disk_full(error):
-        filename = getattr(error, "filename", None)
-        where = f" while writing {filename}" if filename else ""
-        return f"the disk is full{where}: free some space and run the same command again", 1
+    if is_disk_full(error):
+        return str(DiskFullError(getattr(error, "filename", None))), DiskFullError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", 1
-    if isinstance(error, MemoryError):
-        return "out of memory: lower --batch-tokens or --max-length", 1
+    if _is_out_of_memory(error):
+        return "out of memory: lower --batch-tokens (finetune: --batch-size) or --max-length", 1
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return f"internal error, {text}\n--debug shows the traceback; please report it", INTERNAL
 
 
-def _is_disk_full(error: Exception) -> bool:
-    """Writers in other languages (safetensors, Arrow) have only the text of the error."""
-    number = getattr(error, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's, or torch's: told by its text, since torch is not imported for that."""
+    text = str(error)
+    words = "out of memory" in text.lower() or "DefaultCPUAllocator" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and words)
+
+
+def _writes(arguments: Sequence[str]) -> bool:
+    """Whether the command leaves files, rather than only text to read."""
+    named = {argument.partition("=")[0] for argument in arguments}
+    if named & {"--help", "-h", "--dry-run", "--print-config"}:
+        return False
+    return bool(arguments) and (arguments[0] in WRITING or "--out" in named)
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    """What a user who stopped a command may want to know."""
+    if not _writes(arguments) or arguments[0] == "evaluate":
+        return ""
+    if arguments[0] == "finetune":
+        return ": nothing was kept; the same command starts again"
+    without = " without --overwrite" if "--overwrite" in arguments else ""
+    return f": run the same command again{without}; finished stages are kept"
+
+
+def _let_go_of_pipes() -> None:
+    """Send what is still buffered nowhere, or Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _usage(error: CycloptsError) -> str:

@@ -80,7 +80,11 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
             count=np.array([r["budgets"][name] for r in regions], np.int64),
             total=coreset["total"],
         ),
-        details={"within": config.get("within", "hardest"), "seed": manifest["seed"]},
+        details={
+            "within": config.get("within", "hardest"),
+            "seed": manifest["seed"],
+            "verify_per_region": config.get("verify_per_region"),
+        },
     )
 
 

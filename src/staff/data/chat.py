@@ -87,11 +87,10 @@ class ChatEncoder:
             opened, _ = self._template(messages[:k], prompt=True)
         upto = whole if k == len(messages) - 1 else self._template(messages[: k + 1])[0]
         if not (whole.startswith(opened) and whole.startswith(upto) and len(opened) < len(upto)):
-            raise DataError(
+            raise BadRow(
                 f"the chat template of {self.source} writes earlier turns differently as the "
-                "conversation goes on, so assistant turns cannot be told apart.\n"
-                "Mark them in the template with {% generation %} … {% endgeneration %}, "
-                "or use single-turn conversations."
+                "conversation goes on, so assistant turns cannot be told apart; mark them in the "
+                "template with {% generation %} … {% endgeneration %}, or use single turns"
             )
         start = len(opened)
         if opened == before:  # the template writes no header on request: look for the text itself

@@ -16,14 +16,22 @@ from typing import Any
 from staff.data.raw import RawRecord
 from staff.data.streams import is_utf8
 from staff.data.tables import BATCH_ROWS
-from staff.errors import ConfigError, DataError, RunError, unknown_name
+from staff.errors import (
+    ConfigError,
+    DataError,
+    DiskFullError,
+    StaffError,
+    is_disk_full,
+    unknown_name,
+)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success it is synced and renamed to `path`.
 
-    On any failure nothing is left. A full disk and its kind become `RunError`.
+    On any failure nothing is left. Raises `DiskFullError` when there is no room and
+    `StaffError` when the system refuses otherwise.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +46,14 @@ def replacing(path: Path) -> Iterator[Path]:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    except StaffError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise DiskFullError(path) from error
+        if isinstance(error, OSError):
+            raise StaffError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
 
 
 def _umask() -> int:
@@ -76,7 +90,7 @@ def write_records(path: Path, records: Iterable[RawRecord], *, format: str = "js
     Rows that came from lines of JSON are written to JSONL byte for byte (the last line gets its
     line feed). Other values keep their meaning; what JSON cannot hold becomes text.
     Raises `ConfigError` for an unknown format, `DataError` for rows whose columns differ
-    too much for a table; `RunError` when the disk refuses.
+    too much for a table; what `replacing` raises when the disk refuses.
     """
     if format not in WRITERS:
         raise ConfigError(unknown_name("format", format, WRITERS))
@@ -136,7 +150,7 @@ def _write_parquet(part: Path, records: Iterable[RawRecord]) -> int:
     rows = iter(records)
     schemas: list[Any] = []
     count = 0
-    with tempfile.TemporaryDirectory(dir=part.parent, prefix=f"{part.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=part.parent, prefix=part.stem, suffix=".part") as folder:
         try:
             while batch := [row.record or {} for row in islice(rows, BATCH_ROWS)]:
                 names = {name: None for record in batch for name in record}

@@ -8,10 +8,12 @@ and values are fused, `staff.models.value_slice` measures which columns are the 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from staff.errors import ModelError
-from staff.models.value_slice import find_value_columns
+from staff.models.folder import local_folder
+from staff.models.value_slice import find_value_columns, layouts
 
 SEPARATE = ("v_proj", "value", "value_proj", "v_lin", "to_v", "wv", "v")
 FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj")
@@ -60,15 +62,10 @@ def find_value_projection(model: nn.Module) -> ValueProjection:
     d_in, d_out, transposed = _sizes(module)
     columns = None
     if name.rpartition(".")[2] in FUSED:
-        config = model.config.get_text_config()  # type: ignore[union-attr, operator]
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        heads, head_dim = _heads(model)
         columns = find_value_columns(model, module, d_fused=d_out, heads=heads, head_dim=head_dim)
         if columns is None:
-            raise ModelError(
-                f"{block_name}.{name} fuses queries, keys and values ({d_in} to {d_out}) in a "
-                "layout that is not known; score with --phi lm-head or --phi adapter instead"
-            )
+            raise ModelError(_unknown_layout(f"{block_name}.{name}", d_in, d_out))
     return ValueProjection(
         name=f"{block_name}.{name}",
         module=module,
@@ -76,6 +73,50 @@ def find_value_projection(model: nn.Module) -> ValueProjection:
         d_in=d_in,
         d_value=d_out if columns is None else len(columns),
         transposed=transposed,
+    )
+
+
+def check_value_projection(path: str) -> None:
+    """Check from a model's config alone, without weights, that `find_value_projection` can work.
+
+    The model is built on torch's meta device (a second, no memory). Checked: there is one stack of
+    blocks, its last block that attends has one candidate, and where that is fused some known
+    layout fits its size. Which columns are the values, and whether the forward pass calls the
+    layer at all, only the real model tells.
+
+    Raises ModelError as `find_value_projection` would.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(local_folder(path)), trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config).eval()
+    except ModelError:
+        raise
+    except Exception as error:  # whatever is wrong with the files, the user must see which
+        raise ModelError(f"{path} cannot be built from its config: {error}") from error
+    stack_name, blocks, position = find_blocks(model)
+    where = f"{stack_name}.{position}"
+    name, module = _only(_projections(blocks[position]), where, blocks[position])
+    d_in, d_out, _ = _sizes(module)
+    if name.rpartition(".")[2] in FUSED:
+        heads, head_dim = _heads(model)
+        if not any(True for _ in layouts(d_fused=d_out, heads=heads, head_dim=head_dim)):
+            raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
+
+
+def _heads(model: Any) -> tuple[int, int]:
+    """(query heads, their size)."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+
+
+def _unknown_layout(name: str, d_in: int, d_out: int) -> str:
+    return (
+        f"{name} fuses queries, keys and values ({d_in} to {d_out}) in a "
+        "layout that is not known; score with --phi lm-head or --phi adapter instead"
     )
 
 

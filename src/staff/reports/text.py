@@ -10,6 +10,10 @@ from staff.reports.numbers import count, duration, millions, rows_of, significan
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10
+READING = (  # settings that say how a record is read: a coreset is read like its data
+    *("input_format", "prompt_column", "response_column", "prompt_template"),
+    *("messages_column", "text_column", "id_column", "source_column"),
+)
 
 
 def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool = True) -> str:
@@ -164,7 +168,13 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
     path = shlex.quote(f"{folder}/{coresets[0]['path']}")
     target = shlex.quote(((manifest.get("models") or {}).get("target") or {}).get("path", "MODEL"))
     out = shlex.quote(f"{folder}-tuned-{coresets[0]['name']}")
-    lines = ["Next", f"  staff finetune {path} --model {target} --out {out}"]
+    config = manifest.get("config") or {}
+    reading = "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(str(config[name]))}"
+        for name in READING
+        if config.get(name) is not None
+    )
+    lines = ["Next", f"  staff finetune {path} --model {target}{reading} --out {out}"]
     if manifest.get("regions"):
         lines.append(f"  staff why {shlex.quote(folder)} --row 0")
     return lines

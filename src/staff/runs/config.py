@@ -4,6 +4,7 @@
 the YAML. Order of precedence: defaults < preset < YAML < flags.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -28,19 +29,24 @@ from staff.runs.settings import (
     number,
 )  # fmt: skip
 
+# What a default folder's name leaves out of the data's; the dot of coreset-0.1 stays.
+ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|zst))?$")
+
 
 class SelectConfig(Settings):
     """`staff select`."""
 
+    command = "select"
+
     data: s.Data = None
     small: Annotated[
-        str | None, about("Small model of the target's family: scores every row.", INPUT)
+        s.Location | None, about("Small model of the target's family: scores every row.", INPUT)
     ] = None
     target: Annotated[
-        str | None, about("Model to be fine-tuned later: scores only verified rows.", INPUT)
+        s.Location | None, about("Model to be fine-tuned later: scores only verified rows.", INPUT)
     ] = None
     scores: Annotated[
-        str | None, about("Select again from the stored scores of this run folder.", INPUT)
+        s.Location | None, about("Select again from the stored scores of this run folder.", INPUT)
     ] = None
     keep: Annotated[
         tuple[Fraction, ...],
@@ -78,7 +84,8 @@ class SelectConfig(Settings):
     seed: s.RandomSeed = 0
     skip_finetune: Annotated[bool, about("Score with the small model as it is.", TUNING)] = False
     adapter: Annotated[
-        str | None, about("Use this LoRA adapter instead of fine-tuning the small model.", TUNING)
+        s.Location | None,
+        about("Use this LoRA adapter instead of fine-tuning the small model.", TUNING),
     ] = None
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
@@ -97,8 +104,9 @@ class SelectConfig(Settings):
     id_column: s.IdColumn = None
     source_column: s.SourceColumn = None
     on_bad_row: s.OnBadRow = "error"
-    out: Annotated[str | None, about("Run folder; default with --scores: named after it.",
-                                      OUTPUT)] = None  # fmt: skip
+    out: Annotated[
+        s.Location | None, about("Run folder; default with --scores: named after it.", OUTPUT)
+    ] = None
     format: Annotated[
         Literal["jsonl", "json", "csv", "parquet"], about("Format of the coreset files.", OUTPUT)
     ] = "jsonl"
@@ -181,14 +189,18 @@ RESELECT = TECHNICAL | {
     *("verify_per_region", "seed", "out", "format", "overwrite"),
 }
 UNNAMED = TECHNICAL | {"scores", "out", "overwrite"}  # not part of a default folder's name
+# May change in a folder that holds results: which rows they are of is in their fingerprints.
+FREE = TECHNICAL | {"on_bad_row", "out", "overwrite"}
 # What stored scores depend on: a run folder keeps one value of each.
 SCORE_KEYS = tuple(
-    name for name in SelectConfig.model_fields if name not in RESELECT - {"scores", "seed"}
+    name for name in SelectConfig.model_fields if name not in (RESELECT | FREE) - {"scores", "seed"}
 )
 
 
 class ScoreConfig(Settings):
     """`staff score`."""
+
+    command = "score"
 
     data: s.Data = None
     model: s.Model = None
@@ -221,9 +233,13 @@ class ScoreConfig(Settings):
 class FinetuneConfig(Settings):
     """`staff finetune`."""
 
+    command = "finetune"
+
     data: s.Data = None
     model: s.Model = None
-    out: s.Out = None
+    out: Annotated[
+        s.Location | None, about("Adapter folder; default: the data's name and -tuned.", OUTPUT)
+    ] = None
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: Annotated[Positive, about("Samples a step.", TUNING)] = 8
@@ -245,14 +261,25 @@ class FinetuneConfig(Settings):
     on_bad_row: s.OnBadRow = "error"
     overwrite: s.Overwrite = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_folder(cls, values: Any) -> Any:
+        """`runs/x/coreset-0.1.jsonl` is tuned on into `runs/x/coreset-0.1-tuned`."""
+        data = values.get("data")
+        if values.get("out") is not None or not isinstance(data, str) or not data:
+            return values
+        return {**values, "out": ENDING.sub("", data.rstrip("/")) + "-tuned"}
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
+        self.require(data="a data file", model="--model MODEL")
         return self
 
 
 class EvaluateConfig(Settings):
     """`staff evaluate`."""
+
+    command = "evaluate"
 
     data: s.Data = None
     model: s.Model = None
@@ -262,7 +289,11 @@ class EvaluateConfig(Settings):
         BeforeValidator(listed),
         about("Which of loss, rougeL, bleu, exact.", SCORING, min_length=1),
     ] = ("loss", "rougeL", "bleu", "exact")
-    max_new_tokens: Annotated[Positive, about("Longest answer to generate.", SCORING)] = 128
+    max_new_tokens: Annotated[
+        Positive | None,
+        about("Longest answer to generate; default: half as long again as the longest reference.",
+              SCORING),
+    ] = None  # fmt: skip
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
@@ -277,7 +308,9 @@ class EvaluateConfig(Settings):
     id_column: s.IdColumn = None
     source_column: s.SourceColumn = None
     on_bad_row: s.OnBadRow = "error"
-    out: Annotated[str | None, about("Folder for per-item results and answers.", OUTPUT)] = None
+    out: Annotated[s.Location | None, about("Folder for per-item results and answers.", OUTPUT)] = (
+        None
+    )
     overwrite: s.Overwrite = False
 
     @model_validator(mode="after")

@@ -97,6 +97,19 @@ def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
     return head + re.sub(r"^(preset: \w+)$", lambda m: m[1] + remark, body, flags=re.MULTILINE)
 
 
+def written_by(path: str | Path) -> str | None:
+    """The command whose settings a file holds, by the remark of `dump_yaml`; None if there is none.
+
+    Raises nothing: a file that cannot be read has no remark.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            found = re.match(r"# staff .*; again: staff (\w+) ", file.readline())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found[1] if found else None
+
+
 def _unknown(name: str, config: type[Settings]) -> str:
     near = get_close_matches(name.replace("-", "_"), config.model_fields, n=1)
     if near:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from typing import Any
 
 from staff import __version__
 from staff.errors import RunError
+from staff.runs.config_file import written_by
 from staff.runs.store import write_atomic
 
 FORMAT = 1
@@ -70,13 +72,21 @@ def hash_file(path: str | Path) -> str:
 
 
 def hash_outputs(folder: str | Path, paths: Iterable[str | Path]) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file given; folders stand for all files in them."""
+    """Relative path -> SHA-256 of every file given; folders stand for all files in them.
+
+    Hidden files are no outputs: locks, and what a killed process left of a file.
+    """
     folder = Path(folder)
     files: set[Path] = set()
     for path in map(Path, paths):
         path = path if path.is_absolute() or path.is_relative_to(folder) else folder / path
         files |= {p for p in path.rglob("*") if p.is_file()} if path.is_dir() else {path}
-    return {path.relative_to(folder).as_posix(): hash_file(path) for path in sorted(files)}
+    names = {path.relative_to(folder): path for path in sorted(files)}
+    return {
+        name.as_posix(): hash_file(path)
+        for name, path in names.items()
+        if not any(part.startswith(".") for part in name.parts)
+    }
 
 
 def write_manifest(path: str | Path, manifest: dict[str, Any]) -> None:
@@ -99,20 +109,21 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if (folder / "config.yaml").is_file():
-            raise RunError(
-                f"the run in {folder} is not finished: "
-                f"go on with staff select --config {folder / 'config.yaml'}"
-            ) from None
+            raise RunError(f"the run in {folder} is not finished: {_go_on(folder)}") from None
         raise RunError(f"{folder} is not a run of staff: it has no manifest.json") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise RunError(
-            f"{path} is damaged: go on with staff select --config {folder / 'config.yaml'}"
-        ) from None
+        raise RunError(f"{path} is damaged: {_go_on(folder)}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise RunError(f"{path} is not a manifest of staff")
     if manifest["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer staff: this one is {__version__}")
     return manifest
+
+
+def _go_on(folder: Path) -> str:
+    """How to finish the run in a folder."""
+    config = folder / "config.yaml"
+    return f"go on with staff {written_by(config) or 'select'} --config {shlex.quote(str(config))}"
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """What settings are made of: the base class, and the fields several verbs share."""
 
+import os
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -27,6 +28,12 @@ def number(value: Any) -> Any:
     return value
 
 
+def home(value: Any) -> Any:
+    """Write out a leading ~, which no shell sees in a YAML file or in quotes."""
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
+
+
+Location = Annotated[str, BeforeValidator(home)]  # a path, or where one may stand
 Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
 Positive = Annotated[int, BeforeValidator(number), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(number)]
@@ -35,10 +42,10 @@ INPUT, TUNING, SCORING = "Input and models", "Fine-tuning", "Scoring"
 SELECTION, FORMAT, OUTPUT = "Selection", "Data format", "Output"
 
 # Settings that several verbs share.
-Data = Annotated[str | None, about("Training data: a file, a folder or a Hub id.", INPUT)]
-Model = Annotated[str | None, about("Model folder or Hub id.", INPUT)]
-Adapter = Annotated[str | None, about("LoRA adapter folder to put on the model.", INPUT)]
-Out = Annotated[str | None, about("Folder to write to.", OUTPUT)]
+Data = Annotated[Location | None, about("Training data: a file, a folder or a Hub id.", INPUT)]
+Model = Annotated[Location | None, about("Model folder or Hub id.", INPUT)]
+Adapter = Annotated[Location | None, about("LoRA adapter folder to put on the model.", INPUT)]
+Out = Annotated[Location | None, about("Folder to write to.", OUTPUT)]
 Overwrite = Annotated[bool, about("Start over in a folder that holds an earlier run.", OUTPUT)]
 RandomSeed = Annotated[Seed, about("Seed of every random choice.", "Running")]
 Dtype = Annotated[
@@ -87,8 +94,9 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Settings(BaseModel):
-    """Validated settings of one verb. A value of None means: not given."""
+    """Validated settings of one verb, `command`. A value of None means: not given."""
 
+    command: ClassVar[str]
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")

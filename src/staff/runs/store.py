@@ -1,46 +1,45 @@
 """The run folder: where each file lies, atomic writing, and the refusal of foreign folders."""
 
+import json
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from staff.errors import RunError
-from staff.runs.config import SCORE_KEYS
-from staff.runs.config_file import dump_yaml, load_yaml
+from staff.data.writers import replacing
+from staff.errors import RunError, StaffError
+from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
+from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
 from staff.runs.settings import Settings
 
-# Everything a run may leave: what --overwrite removes, and nothing else.
+# What --overwrite removes, by its exact name, beside the coresets and manifest.json. config.yaml
+# is replaced, never removed: it says that the folder is ours.
 OWN = (
-    "manifest.json",  # first: without it the rest is unfinished
-    *("adapter", "scores", "tokens", "selection.parquet", "rejected.jsonl", "config.yaml"),
-    ".stages.json",
+    *("selection.parquet", "rejected.jsonl", ".stages.json", ".manifest.earlier.json"),
+    *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
+    *("adapter/loss.jsonl", "adapter/staff.json"),
 )
+PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
+FOLDERS = ("adapter", "scores/small", "scores/target", "scores")
+TEMPORARY = (".*.part", ".*.partial")  # what a killed process leaves of a file or an adapter
+CORESET = re.compile(r"coreset-(n\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
 INPUTS = ("data", "small", "target", "model", "adapter", "scores")  # settings that are paths
-OWN_PATTERNS = ("coreset-*", "random-*", "tuned-*", "evaluate-*", ".*.partial")
 
 
 def write_atomic(path: str | Path, content: bytes | str | Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it is either whole or not there: temporary, fsync, rename.
+    """Write a file so that it is either whole or not there: see `staff.data.writers.replacing`.
 
     content: the bytes, the text (UTF-8), or a function that writes to an open file.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as part, part.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
 
 
 class RunFolder:
@@ -62,52 +61,66 @@ class RunFolder:
 
     def outputs(self) -> list[Path]:
         """What there is of a run's files and folders, sorted; without manifest.json."""
-        names = (name for name in OWN if name not in ("manifest.json", "tokens", ".stages.json"))
+        names = ("config.yaml", "adapter", "scores", "selection.parquet", "rejected.jsonl")
         found = [path for name in names if (path := self.path / name).exists()]
-        return sorted([*found, *self.path.glob("coreset-*")])
+        coresets = (p for p in self.path.glob("coreset-*") if CORESET.fullmatch(p.name))
+        return sorted([*found, *(path for path in coresets if path.is_file())])
 
     @property
     def finished(self) -> bool:
         """Whether the last file, manifest.json, is there."""
         return self.manifest.is_file()
 
-    def start(
-        self,
-        config: Settings,
-        *,
-        overwrite: bool = False,
-        keys: tuple[str, ...] = SCORE_KEYS,
-        replay: str | None = None,
-    ) -> None:
-        """Make the folder ready for a run with `config` and write config.yaml.
+    @property
+    def has_results(self) -> bool:
+        """Whether something is here that took work: an adapter, scores, a finished run."""
+        return self.finished or self.adapter.is_dir() or any(self.path.glob(PARTS))
 
-        An earlier run with the same `keys` (what stored scores depend on) is taken up:
-        its manifest goes (the run is unfinished again), its scores stay.
+    def start(self, config: Settings, *, overwrite: bool = False) -> None:
+        """Make sure that a run with `config` may go here; nothing of an earlier one changes.
 
         Raises:
-            RunError: the folder is of another configuration (names the setting and both
-                values), or holds files that are no run of ours.
+            RunError: the folder holds results of another configuration (names the setting
+                and both values) and not `overwrite`, or files that are no run of ours.
         """
-        self.check_same_config(config, keys=keys, overwrite=overwrite)
+        self.check_same_config(config, overwrite=overwrite)
         self.path.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            self.clear()
-        self.manifest.unlink(missing_ok=True)
-        replay = replay or f"staff select --config {self.config}"
-        write_atomic(self.config, dump_yaml(config, replay=replay))
 
-    def check_same_config(
-        self, config: Settings, *, keys: tuple[str, ...] = SCORE_KEYS, overwrite: bool = False
-    ) -> None:
-        """Raise `RunError` if this folder cannot take a run with `config`; changes nothing."""
+    def begin_writing(self, config: Settings) -> None:
+        """Begin to change files, once all that may be refused was checked.
+
+        The manifest goes first (an earlier run here is unfinished again), then with
+        ``config.overwrite`` all that it left; config.yaml is written. Without it scores and
+        adapter stay: their fingerprints tell whether they still serve.
+        """
+        if getattr(config, "overwrite", False):
+            self.clear()
+        elif self._coresets_of(self.manifest):
+            self.manifest.replace(self._earlier)  # for `remove_other_coresets`
+        else:
+            self.manifest.unlink(missing_ok=True)
+        again = f"staff {config.command} --config {shlex.quote(str(self.config))}"
+        write_atomic(self.config, dump_yaml(config, replay=again))
+
+    def check_same_config(self, config: Settings, *, overwrite: bool = False) -> None:
+        """Raise `RunError` if this folder cannot take a run with `config`; changes nothing.
+
+        Results that are here must be of the same command, with the same value of every
+        setting that they depend on.
+        """
         self.check_usable()
-        self._check_inputs_outside(config)
-        if overwrite or not self.config.is_file():
+        check_inputs_outside(config, self.path)
+        if overwrite or not self.config.is_file() or not self.has_results:
             return
+        command = written_by(self.config)
+        if command not in (None, config.command):
+            raise RunError(
+                f"{self.path} was made by staff {command}: choose another --out, or add --overwrite"
+            )
         before = self._values(load_yaml(self.config, type(config)), type(config))
         now = self._values(config.model_dump(mode="json"), type(config))
-        for key in keys:
-            if before[key] != now[key]:
+        for key in SCORE_KEYS if isinstance(config, SelectConfig) else now:
+            if key not in FREE and before[key] != now[key]:
                 raise RunError(
                     f"{self.path} was made with {key} = {_show(before[key])}, "
                     f"now it is {_show(now[key])}: choose another --out, or add --overwrite"
@@ -115,63 +128,95 @@ class RunFolder:
 
     def check_usable(self) -> None:
         """Raise `RunError` if this is a file, or a folder of somebody else's files."""
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"{self.path} is a file: --out takes a folder")
+        check_place(self.path)
         if self.path.is_dir() and not self.config.is_file() and not self._only_leftovers():
             raise RunError(
                 f"{self.path} holds files but no run of staff: choose another folder for --out"
             )
 
     def clear(self) -> None:
-        """Remove what a run leaves, and nothing else. The manifest goes first."""
-        patterns = (path for pattern in OWN_PATTERNS for path in sorted(self.path.glob(pattern)))
-        for path in (*(self.path / name for name in OWN), *patterns):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        """Remove what a run leaves, and nothing else. The manifest goes first.
 
-    def remove_other_coresets(self, names: list[str]) -> None:
-        """Remove coreset files of an earlier selection in this folder that is not this one's."""
-        for path in sorted(self.path.glob("coreset-*")):
-            if path.stem.removeprefix("coreset-") not in names:
+        A file that lies beside ours, in whichever folder, stays.
+        """
+        coresets = self._coresets_of(self.manifest) | self._coresets_of(self._earlier)
+        coresets |= self._coresets_asked_for()
+        self.manifest.unlink(missing_ok=True)
+        for path in (self.path / name for name in (*OWN, *sorted(coresets))):
+            if path.is_file() or path.is_symlink():
                 path.unlink()
+        for path in sorted(self.path.glob(PARTS)):
+            path.unlink()
+        for folder in (self.path, *(self.path / name for name in FOLDERS)):
+            for path in [path for pattern in TEMPORARY for path in folder.glob(pattern)]:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            if folder != self.path and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def remove_other_coresets(self, names: list[str], *, format: str = "jsonl") -> None:
+        """Remove the coreset files of the earlier selection here but those of `names`.
+
+        Only files that its manifest names, and no folder.
+        """
+        ours = {self.coreset(name, format).name for name in names}
+        for name in sorted(self._coresets_of(self._earlier) - ours):
+            if (self.path / name).is_file():
+                (self.path / name).unlink()
+        self._earlier.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep a second process out of this folder while the block runs.
 
-        The operating system drops the lock when a process dies, however it dies.
-        Raises `RunError` when another process holds it.
+        The operating system drops the lock when a process dies, however it dies. The file
+        stays: were it removed, a third process could lock a new one beside a second's.
+        Raises `RunError` when another process holds it, or this is no folder of ours.
         """
         import fcntl  # Linux and macOS
 
+        self.check_usable()
         self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / ".lock"
-        with path.open("w") as file:
+        with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(f"another staff process is at work in {self.path}") from None
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+            yield
 
-    def _check_inputs_outside(self, config: Settings) -> None:
-        """No run may read what it is about to replace."""
-        for name in INPUTS:
-            given = getattr(config, name, None)
-            if given and Path(given).resolve().is_relative_to(self.path.resolve()):
-                raise RunError(
-                    f"{name} {given} lies in the folder this run writes to, {self.path}: "
-                    "choose another --out"
-                )
+    @property
+    def _earlier(self) -> Path:
+        """The manifest of the selection that is being replaced."""
+        return self.path / ".manifest.earlier.json"
+
+    @staticmethod
+    def _coresets_of(manifest: Path) -> set[str]:
+        """Names of the coreset files in a manifest; none if it cannot be read."""
+        try:
+            listed = json.loads(manifest.read_text(encoding="utf-8")).get("coresets", [])
+            names = {str(coreset["path"]) for coreset in listed}
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+            return set()
+        return {name for name in names if CORESET.fullmatch(name)}
+
+    def _coresets_asked_for(self) -> set[str]:
+        """Names of the coreset files that an unfinished run may have written."""
+        try:
+            config = build(SelectConfig, file=self.config)
+        except StaffError:
+            return set()
+        return {self.coreset(name, config.format).name for name in config.coreset_names}
 
     def _only_leftovers(self) -> bool:
         """Whether it is empty, or all in it is of a run that stopped before its first file."""
-        names = (path.name for path in self.path.iterdir())
-        return all(name == ".lock" or name.endswith(".partial") for name in names)
+        return all(
+            path.name in (".lock", ".stages.json")
+            or any(path.match(pattern) for pattern in TEMPORARY)
+            or (path.name == "tokens" and _only_tokens(path))
+            for path in self.path.iterdir()
+        )
 
     @staticmethod
     def _values(given: Mapping[str, Any], config: type[Settings]) -> dict[str, Any]:
@@ -181,6 +226,34 @@ class RunFolder:
             if isinstance(values.get(name), str):
                 values[name] = os.path.normpath(values[name])
         return values
+
+
+def check_place(path: Path) -> None:
+    """Raise `RunError` if a folder cannot be made at `path`, or not be written to."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file: --out takes a folder")
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise RunError(f"{path} cannot be made: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{path}: no permission to write to {there}")
+
+
+def check_inputs_outside(config: Settings, folder: Path) -> None:
+    """Raise `RunError` if a run would read what it is about to replace."""
+    for name in INPUTS:
+        given = getattr(config, name, None)
+        if given and Path(given).resolve().is_relative_to(folder.resolve()):
+            raise RunError(
+                f"{name} {given} lies in the folder this run writes to, {folder}: "
+                "choose another --out"
+            )
+
+
+def _only_tokens(path: Path) -> bool:
+    """Whether a folder holds nothing but tokenised rows of a process that was killed."""
+    kinds = ("tokens*.arrow", "rejected.jsonl", *TEMPORARY)
+    return path.is_dir() and all(any(p.match(kind) for kind in kinds) for p in path.iterdir())
 
 
 def _show(value: Any) -> str:

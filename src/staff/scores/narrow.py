@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from staff.errors import ModelError
+from staff.models.response_logits import take_rows
 from staff.models.value_projection import find_blocks
 
 
@@ -51,11 +52,6 @@ def narrowed(
             stack.callback(before.remove)
             stack.callback(module.register_forward_hook(narrowing.put_back).remove)
         yield
-
-
-def take_rows(states: Tensor, rows: Tensor) -> Tensor:
-    """Hidden states [1, N, D] of the tokens `rows` int64 [N] of [B, T, D]."""
-    return states.flatten(0, 1).index_select(0, rows.to(states.device))[None]
 
 
 class _Narrowing:

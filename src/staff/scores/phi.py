@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from staff.errors import ModelError
 from staff.models.adapters import attach_fresh, lora_layers, lora_parameters
+from staff.models.response_logits import output_head
 from staff.models.value_projection import find_value_projection
 from staff.rng import stream_seed
 from staff.scores.norms import squared_norms
@@ -42,6 +43,7 @@ def last_value(model: Any, *, seed: int) -> Phi:
     found = find_value_projection(model)
 
     def norms(taps: Sequence[Tap], grads: Sequence[Sequence[Tensor]], _: Response) -> Tensor:
+        _require_calls(grads[0], found.name)
         return squared_norms(found.take_value(_joined(grads[0])), _joined(taps[0].inputs))
 
     return Phi((found.module,), norms)
@@ -57,6 +59,7 @@ def last_value_lora(model: Any, *, seed: int) -> Phi:
     a = last_value_lora_a(found.d_in, seed=seed) * (RELEASED_ALPHA / RELEASED_RANK)
 
     def norms(taps: Sequence[Tap], grads: Sequence[Sequence[Tensor]], _: Response) -> Tensor:
+        _require_calls(grads[0], found.name)
         x = _joined(taps[0].inputs).float()
         return squared_norms(found.take_value(_joined(grads[0])), x @ a.to(x.device).T)
 
@@ -116,14 +119,15 @@ class PerSampleShapeLost(Exception):  # noqa: N818 - a signal to score the rows 
     """A layer saw the batch's tokens pooled (routed experts), so samples cannot be told apart."""
 
 
-def output_head(model: Any) -> nn.Module:
-    """The layer that turns hidden states into logits; ModelError when there is none."""
-    head = model.get_output_embeddings()
-    if head is None:
-        raise ModelError(f"{type(model).__name__} has no output head; a causal LM is needed")
-    return head
-
-
 def _joined(calls: Sequence[Tensor]) -> Tensor:
     """One tensor [B, ΣT, d] of a layer's calls [B, T, d]: a shared weight's gradients add up."""
     return calls[0] if len(calls) == 1 else torch.cat(list(calls), dim=-2)
+
+
+def _require_calls(calls: Sequence[Tensor], name: str) -> None:
+    """Refuse a layer that the model holds and never uses."""
+    if not calls:
+        raise ModelError(
+            f"the model never calls {name}, so nothing can be told from it; "
+            "score with --phi lm-head or --phi adapter instead"
+        )

@@ -1,8 +1,6 @@
 """Stream a data set through a scorer: resumable, and undeterred by a batch too large for memory."""
 
-import gc
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,8 @@ import numpy as np
 
 from staff.data.batches import Batch, collate, token_budget_batches
 from staff.data.store import TokenStore
-from staff.errors import ModelError, StaffError
+from staff.errors import ModelError
+from staff.models.memory import Halving
 from staff.progress import Progress, SilentProgress, Stage
 from staff.scores.shards import (
     canonical,
@@ -110,24 +109,20 @@ class _Worker:
         self, scorer: Scoring, store: TokenStore, *, batch_tokens: int, pad_id: int
     ) -> None:
         self.scorer, self.store, self.pad_id = scorer, store, pad_id
-        self.limit = batch_tokens
+        self.batches = Halving(batch_tokens, note=lambda text: None)
 
     def score(self, positions: Ints, stage: Stage) -> dict[str, Any]:
         """Columns [m] of the rows at `positions`, in their order."""
         lengths = self.store.lengths[positions]
-        queue = deque(token_budget_batches(lengths, batch_tokens=self.limit))
+        self.batches.note = stage.note
         columns: dict[str, Any] = {}
-        while queue:
-            places = queue.popleft()
-            size = len(places) * int(lengths[places].max())
-            if size > self.limit and len(places) > 1:
-                queue.extendleft(reversed(np.array_split(places, 2)))
-                continue
-            found = self._try(positions[places])
-            if found is None:
-                self._too_large(positions[places], size, stage)
-                queue.appendleft(places)
-                continue
+        done = self.batches.run(
+            token_budget_batches(lengths, batch_tokens=self.batches.limit),
+            lengths,
+            lambda places: self._score(positions[places]),
+            describe=lambda place: self._named(int(positions[place])),
+        )
+        for places, found in done:
             self._check(found, positions[places])
             for name, values in found.items():
                 values = np.asarray(values)
@@ -136,28 +131,14 @@ class _Worker:
             stage.advance(len(places))
         return columns
 
-    def _try(self, positions: Ints) -> Mapping[str, Any] | None:
-        """Scores of one batch, or None when memory ran out."""
+    def _score(self, positions: Ints) -> Mapping[str, Any]:
         batch = collate(self.store.get(positions), pad_id=self.pad_id, rows=positions)
-        try:
-            return self.scorer(batch)
-        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not is_out_of_memory(error):
-                raise
-        return None  # outside `except`, so that the failed batch's tensors are let go
+        return self.scorer(batch)
 
-    def _too_large(self, positions: Ints, size: int, stage: Stage) -> None:
-        gc.collect()
-        _empty_cache()
-        if len(positions) == 1:
-            row = int(positions[0])
-            raise StaffError(
-                f"out of memory on row {int(self.store.rows[row])} (id {self.store.ids[row]}, "
-                f"{int(self.store.lengths[row])} tokens) alone; lower --max-length, or use "
-                "another --device or --dtype"
-            )
-        self.limit = size // 2
-        stage.note(f"out of memory: going on with batches of {self.limit} tokens")
+    def _named(self, position: int) -> str:
+        store = self.store
+        row, tokens = int(store.rows[position]), int(store.lengths[position])
+        return f"row {row} (id {store.ids[position]}, {tokens} tokens)"
 
     def _check(self, found: Mapping[str, Any], positions: Ints) -> None:
         for name, values in found.items():
@@ -168,25 +149,6 @@ class _Worker:
                     f"{name} of row {int(self.store.rows[row])} (id {self.store.ids[row]}) is not "
                     "a finite number; try --dtype float32, and check the model's weights"
                 )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device or the host ran out of memory."""
-    import torch
-
-    text = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "out of memory" in text.lower()
-        or "DefaultCPUAllocator" in text
-    )
-
-
-def _empty_cache() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _forget_others(out: Path, plan: Mapping[int, Ints]) -> None:

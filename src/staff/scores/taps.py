@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from staff.scores.narrow import take_rows
-
 
 @dataclass(slots=True)
 class Tap:
@@ -47,32 +45,14 @@ def tapped(modules: Sequence[nn.Module]) -> Iterator[list[Tap]]:
             handle.remove()
 
 
-@contextmanager
-def gathered(head: nn.Module, rows: Tensor) -> Iterator[list[Tensor]]:
-    """Let the output head see only the tokens `rows` int64 [N]: hidden [B, T, D] → [1, N, D].
-
-    Whatever the family does to its logits afterwards (soft-capping, scaling) still applies. Yields
-    a list that will hold the final hidden states [B, T, D].
-    """
-    states: list[Tensor] = []
-
-    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states.append(args[0].detach())
-        return (take_rows(args[0], rows), *args[1:])
-
-    handle = head.register_forward_pre_hook(hook, prepend=True)
-    try:
-        yield states
-    finally:
-        handle.remove()
-
-
 def gradients(logits: Tensor, slope: Tensor, taps: Sequence[Tap]) -> list[list[Tensor]]:
     """∂(Σ_i L_i)/∂output for every tapped call, from one backward pass; no weight gradients.
 
     slope: ∂(Σ_i L_i)/∂logits, of the logits' shape.
     """
     outputs = [output for tap in taps for output in tap.outputs]
+    if not outputs:  # nothing that is watched was ever called
+        return [[] for _ in taps]
     flat = iter(torch.autograd.grad(logits, outputs, grad_outputs=slope, allow_unused=True))
     found = []
     for tap in taps:

@@ -1,4 +1,4 @@
-"""Write a LoRA adapter so that equal runs leave equal bytes."""
+"""Write a LoRA adapter so that equal runs leave equal bytes, and put it where it belongs."""
 
 import json
 import os
@@ -7,6 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from staff.errors import RunError
+
+STAMP = "staff.json"  # a pipeline's: what the adapter was made from
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "loss.jsonl")
 
 
@@ -41,3 +44,29 @@ def write_adapter(folder: Path, *, model: Any, base: str, losses: Iterable[Any])
     for name in ADAPTER_FILES:
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Raise `RunError` unless an adapter may be put at `out`; changes nothing."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; give a folder for the adapter")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise RunError(
+            f"{out} already holds files; choose another folder, or add --overwrite to replace "
+            "the adapter in it"
+        )
+
+
+def place_adapter(finished: Path, out: Path) -> None:
+    """Move a finished adapter folder to `out`, in place of the adapter there if there is one.
+
+    Every other file in `out` stays. The config goes first and comes last: a folder in which
+    this was interrupted is no adapter, rather than half of two.
+    """
+    if not out.exists():
+        finished.rename(out)
+        return
+    for name in (STAMP, "adapter_config.json"):
+        (out / name).unlink(missing_ok=True)
+    for name in sorted(ADAPTER_FILES, key=lambda name: name == "adapter_config.json"):
+        (finished / name).replace(out / name)

@@ -41,7 +41,7 @@ def evaluate(
     tokenizer: Any = None,
     adapter: str | Path | None = None,
     metrics: Sequence[str] = METRICS,
-    references: Sequence[str] | None = None,
+    references: Sequence[str | None] | None = None,
     max_new_tokens: int | None = None,
     batch_tokens: int = 8192,
     dtype: str = "auto",
@@ -60,16 +60,17 @@ def evaluate(
         tokenizer: of the model; read from its folder when only a path is given.
         adapter: LoRA folder to put on a model given by path.
         metrics: some of METRICS.
-        references: the original responses, n texts; otherwise the rows' own tokens
-            are decoded, which hides what the tokenizer cannot spell.
+        references: the original responses, n texts; where there is none, the row's own
+            tokens are decoded, which hides what the tokenizer cannot spell or what was cut.
         max_new_tokens: of a prediction; 1.5 times the longest reference plus 8, at
             most 512, when not given.
-        batch_tokens: padded tokens in a batch.
+        batch_tokens: padded tokens in a batch; halved when memory runs out.
         dtype, device: as in `models.load.load_model`; not used for a loaded model.
 
     Raises:
         ConfigError: an unknown metric, or an adapter for a loaded model.
         DataError: no rows, or another number of references.
+        StaffError: one row alone is too large for memory.
     """
     for metric in metrics:
         if metric not in METRICS:
@@ -98,6 +99,7 @@ def evaluate(
     per_item: dict[str, Floats] = {}
     summary: dict[str, float] = {}
     predictions: list[str] = []
+    texts: list[str] = []
     if "loss" in metrics:
         per_item["loss"] = read_only(
             item_losses(model=model, tokens=tokens, batch_tokens=batch_tokens, progress=progress)
@@ -107,7 +109,10 @@ def evaluate(
         prompts, answers = zip(
             *(split_response(tokens.get(np.array([row]))[0]) for row in range(n)), strict=True
         )
-        references = references or [_text(tokenizer, answer) for answer in answers]
+        texts = [
+            _text(tokenizer, answer) if given is None else given
+            for given, answer in zip(references or [None] * n, answers, strict=True)
+        ]
         longest = max(len(answer) for answer in answers)
         predictions = predict(
             model=model,
@@ -118,14 +123,14 @@ def evaluate(
             progress=progress,
         )
         for metric in text_metrics:
-            scores, summary[metric] = TEXT_METRICS[metric](predictions, references)
+            scores, summary[metric] = TEXT_METRICS[metric](predictions, texts)
             per_item[metric] = read_only(scores)
     return Evaluation(
         ids=tuple(tokens.ids),
         per_item=per_item,
         summary=summary,
         predictions=tuple(predictions),
-        references=tuple(references) if references and text_metrics else (),
+        references=tuple(texts),
     )
 
 
@@ -136,23 +141,33 @@ def item_losses(
     import torch
 
     from staff.data.batches import collate, token_budget_batches
+    from staff.models.memory import Halving
     from staff.training.response_loss import response_losses
 
-    losses = np.full(len(tokens.lengths), np.nan)
-    batches = token_budget_batches(np.asarray(tokens.lengths), batch_tokens=batch_tokens)
+    lengths = np.asarray(tokens.lengths)
+    losses = np.full(len(lengths), np.nan)
+
+    def mean_losses(rows: Ints) -> Floats:
+        batch = collate(tokens.get(rows), pad_id=0)  # masked, so any id will do
+        with torch.no_grad():
+            per_token, of_row = response_losses(
+                model,
+                input_ids=batch.input_ids.to(model.device),
+                attention_mask=batch.attention_mask.to(model.device),
+                labels=batch.labels.to(model.device),
+            )
+        at = of_row.cpu().numpy()  # [N]
+        sums = np.bincount(at, weights=per_token.double().cpu().numpy(), minlength=len(rows))
+        return sums / np.bincount(at, minlength=len(rows))
+
     with (progress or SilentProgress()).stage("test loss", total=len(losses)) as stage:
-        for rows in batches:
-            batch = collate(tokens.get(rows), pad_id=0)  # masked, so any id will do
-            with torch.no_grad():
-                per_token, of_row = response_losses(
-                    model,
-                    input_ids=batch.input_ids.to(model.device),
-                    attention_mask=batch.attention_mask.to(model.device),
-                    labels=batch.labels.to(model.device),
-                )
-            at = of_row.cpu().numpy()  # [N]
-            sums = np.bincount(at, weights=per_token.double().cpu().numpy(), minlength=len(rows))
-            losses[rows] = sums / np.bincount(at, minlength=len(rows))
+        for rows, means in Halving(batch_tokens, note=stage.note).run(
+            token_budget_batches(lengths, batch_tokens=batch_tokens),
+            lengths,
+            mean_losses,
+            describe=lambda row: f"test item {row} ({lengths[row]} tokens)",
+        ):
+            losses[rows] = means
             stage.advance(len(rows))
     return losses
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from staff.errors import ConfigError, DataError, RunError, StaffError
+from staff.errors import ConfigError, DataError, StaffError
+from staff.models.memory import is_out_of_memory
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
+from staff.training.adapter_folder import check_out, place_adapter, write_adapter
 from staff.training.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -63,13 +65,14 @@ def finetune(
     device: str = "auto",
     gradient_checkpointing: bool = False,
     max_steps: int | None = None,
+    overwrite: bool = False,
     name: str = "fine-tune",
     progress: Progress | None = None,
     on_log: "Callable[[LossPoint], None] | None" = None,
 ) -> FinetuneResult:
     """Fine-tune on every row and write a LoRA adapter folder.
 
-    The folder appears complete or not at all. With one seed, one machine and one
+    A new folder appears complete or not at all. With one seed, one machine and one
     number of threads its bytes are the same every time. (TRL seeds the global
     generators of Python, NumPy and torch for that.)
 
@@ -77,19 +80,22 @@ def finetune(
         model: path or hub id, or a loaded causal LM, which is changed (LoRA layers are
             put into it). The adapter config names the base model as it is given here.
         tokens: the rows, already cut to length; each has at least one response token.
-        out: the adapter folder to create; must not hold anything yet.
+        out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
         warmup: share of all steps over which the learning rate rises, in [0, 1).
         dtype, device: as in `models.load.load_model`; not used for a loaded model.
         gradient_checkpointing: less memory for about a quarter more time.
         max_steps: stop after so many steps, whatever `epochs` says.
+        overwrite: replace the adapter in `out` once the new one is complete; any other
+            file there stays.
         name: of the progress stage.
         on_log: called after every step.
 
     Raises:
         ConfigError: a setting is out of range. DataError: there are no rows.
-        RunError: `out` holds files. StaffError: the loss is not finite, memory ran
-            out, or TRL did not train on exactly what it was given.
+        RunError: `out` holds files and `overwrite` is off.
+        StaffError: the loss is not finite, memory ran out, or TRL did not train on exactly
+            what it was given.
     """
     _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     _check_settings(rank=rank, alpha=alpha, max_steps=1 if max_steps is None else max_steps)
@@ -98,12 +104,10 @@ def finetune(
     n = len(tokens.lengths)
     if n == 0:
         raise DataError("there are no rows to fine-tune on")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} already exists; remove it or choose another folder")
+    check_out(out, overwrite=overwrite)
 
     from staff.models.adapters import lora_config
     from staff.models.load import load_model
-    from staff.training.adapter_folder import write_adapter
     from staff.training.trainer import LossCurve, ResponseTrainer, repeatable, training_arguments
 
     if isinstance(model, str | Path):
@@ -153,9 +157,7 @@ def finetune(
             seconds = time.monotonic() - start
         check_counts(trainer, epochs=None if max_steps else epochs)
         write_adapter(partial, model=trainer.model, base=base, losses=curve.points)
-        if out.exists():
-            out.rmdir()  # empty, as checked above
-        partial.rename(out)
+        place_adapter(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return FinetuneResult(
@@ -219,13 +221,12 @@ def explain_out_of_memory(batch_size: int, longest: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        text = str(error)
-        memory = "out of memory" in text.lower() or "DefaultCPUAllocator" in text
-        if not memory and not isinstance(error, MemoryError):
+        if not is_out_of_memory(error):
             raise
         raise StaffError(
             f"not enough memory to fine-tune on {batch_size} rows of up to {longest} tokens at "
-            "once; use a smaller batch size or a smaller maximum length"
+            "once; lower --max-length (or the --batch-size of staff finetune), or use another "
+            "--device"
         ) from error
 
 

@@ -30,7 +30,7 @@ def generate_greedily(
         max_new_tokens: limit; a prompt that nearly fills the model's context gets less.
         eos_ids: any of these ends a response and is not returned.
         batch_tokens: prompts x (longest prompt + max_new_tokens) of a batch stays below,
-            unless one prompt alone is above.
+            unless one prompt alone is above; halved when memory runs out.
 
     Returns:
         n lists of token ids in the order of `prompts`.
@@ -39,32 +39,47 @@ def generate_greedily(
     from transformers import GenerationConfig
 
     from staff.data.batches import collate, token_budget_batches
+    from staff.models.memory import Halving
 
     settings = GenerationConfig(
         do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=pad_id, use_cache=True
     )
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     lengths = np.array([len(prompt) for prompt in prompts], np.int64)
-    batches = token_budget_batches(lengths + max_new_tokens, batch_tokens=batch_tokens)
+    rooms = np.full(len(prompts), max_new_tokens)
+    if context is not None:
+        rooms = np.clip(context - lengths, 0, max_new_tokens)
+    sizes = lengths + rooms
+    batches: list[Ints] = []
+    # Prompts of different room share no batch, or one would shorten another's answer.
+    for room in np.unique(rooms[rooms > 0])[::-1]:
+        group = np.flatnonzero(rooms == room)
+        found = token_budget_batches(sizes[group], batch_tokens=batch_tokens)
+        batches += [group[places] for places in found]
     outputs: list[list[int]] = [[] for _ in prompts]
+
+    def go_on(rows: Ints) -> list[list[int]]:
+        """New token ids of prompts that all have the same room."""
+        batch = collate([_unlabelled(prompts[i]) for i in rows], pad_id=pad_id, side="left")
+        with torch.no_grad():
+            ids = model.generate(
+                input_ids=batch.input_ids.to(model.device),
+                attention_mask=batch.attention_mask.to(model.device),
+                max_new_tokens=int(rooms[rows[0]]),
+            )
+        return ids[:, batch.input_ids.shape[1] :].tolist()
+
+    def describe(row: int) -> str:
+        return f"test item {row} ({lengths[row]} tokens and {rooms[row]} to generate)"
+
     model_settings, model.generation_config = model.generation_config, settings
     try:
         with (progress or SilentProgress()).stage("generate", total=len(prompts)) as stage:
-            for rows in batches:
-                longest = int(lengths[rows].max())
-                room = max_new_tokens if context is None else min(max_new_tokens, context - longest)
-                if room > 0:
-                    batch = collate(
-                        [_unlabelled(prompts[i]) for i in rows], pad_id=pad_id, side="left"
-                    )
-                    with torch.no_grad():
-                        ids = model.generate(
-                            input_ids=batch.input_ids.to(model.device),
-                            attention_mask=batch.attention_mask.to(model.device),
-                            max_new_tokens=room,
-                        )
-                    for row, new in zip(rows, ids[:, longest:].tolist(), strict=True):
-                        outputs[row] = _until_end(new, set(eos_ids))
+            stage.advance(int((rooms == 0).sum()))
+            halving = Halving(batch_tokens, note=stage.note)
+            for rows, new in halving.run(batches, sizes, go_on, describe=describe):
+                for row, ids in zip(rows, new, strict=True):
+                    outputs[row] = _until_end(ids, set(eos_ids))
                 stage.advance(len(rows))
     finally:
         model.generation_config = model_settings

@@ -2,10 +2,13 @@
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from staff.types import Floats
+from staff.rng import stream_seed
+from staff.training.statistics import Interval
+from staff.types import Floats, Ints
 
 # Han, kana, Thai, Lao, Myanmar, Khmer: written without spaces, so a character is a word.
 UNSPACED = (
@@ -65,12 +68,54 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> tuple[Floats,
     The corpus score (Papineni et al., 2002; 13a tokens) is not the mean of the sentence
     scores, which are smoothed (exponential, effective order) so that short items count.
     """
+    found = _sentence_bleu(predictions, references)
+    counts = np.sum([_counts(score) for score in found], axis=0)
+    return np.array([score.score for score in found]), _bleu_of(counts)
+
+
+def bleu_interval(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    *,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Interval:
+    """The corpus BLEU of n items with its percentile bootstrap interval (Koehn, 2004).
+
+    Items are resampled, their counts summed and the score taken of the sums, as for the
+    corpus itself; the mean of sentence scores would be another quantity.
+    """
+    counts = np.array([_counts(score) for score in _sentence_bleu(predictions, references)])
+    draw = np.random.default_rng(stream_seed(seed, "bootstrap"))
+    n, tail = len(counts), (1 - level) / 2
+    scores = []
+    for _ in range(resamples):
+        times = np.bincount(draw.integers(0, n, n), minlength=n)  # [n]
+        scores.append(_bleu_of(times @ counts))
+    low, high = np.quantile(scores, [tail, 1 - tail])
+    return Interval(_bleu_of(counts.sum(axis=0)), float(low), float(high))
+
+
+def _sentence_bleu(predictions: Sequence[str], references: Sequence[str]) -> list[Any]:
+    """sacrebleu's score of each item, which holds its counts."""
     from sacrebleu.metrics import BLEU
 
     sentence = BLEU(effective_order=True)
     pairs = zip(predictions, references, strict=True)
-    scores = np.array([sentence.sentence_score(p, [r]).score for p, r in pairs])
-    return scores, float(BLEU().corpus_score(list(predictions), [list(references)]).score)
+    return [sentence.sentence_score(p, [r]) for p, r in pairs]
+
+
+def _counts(score: Any) -> Ints:
+    """What BLEU is made of, int64 [10]: two lengths, matches and n-grams of orders 1 to 4."""
+    return np.array([score.sys_len, score.ref_len, *score.counts, *score.totals], np.int64)
+
+
+def _bleu_of(counts: Ints) -> float:
+    from sacrebleu.metrics import BLEU
+
+    predicted, wanted, *rest = counts.tolist()
+    return float(BLEU.compute_bleu(rest[:4], rest[4:], predicted, wanted, "exp").score)
 
 
 def exact(predictions: Sequence[str], references: Sequence[str]) -> tuple[Floats, float]:

@@ -6,7 +6,7 @@ Imports torch and TRL: import it inside the function that needs it.
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,23 @@ class LossCurve(TrainerCallback):
         self.on_point(point)
 
 
+class OneDevice(SFTConfig):
+    """SFTConfig that trains where the model lies; of several GPUs its own is always the first."""
+
+    place = None  # not annotated: no field of the dataclass
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device, once it is known."""
+        return super().device if self.place is None else self.place
+
+    def stay_on(self, device: torch.device) -> None:
+        """Have the trainer, and accelerate beneath it, use this device."""
+        self.place = device
+        self._n_gpu = min(self.n_gpu, 1)  # more would mean DataParallel, which TRL refuses
+        self.distributed_state.device = device
+
+
 def training_arguments(
     *,
     folder: Path,
@@ -144,9 +161,9 @@ def training_arguments(
     warmup: float,
     seed: int,
     gradient_checkpointing: bool,
-) -> SFTConfig:
+) -> OneDevice:
     """The SFTConfig of a run: cosine with warm-up, no files, no reports, one device."""
-    args = SFTConfig(
+    args = OneDevice(
         output_dir=str(folder),
         num_train_epochs=epochs,
         max_steps=-1 if max_steps is None else max_steps,
@@ -170,9 +187,7 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
     )
-    args._n_gpu = min(
-        args.n_gpu, 1
-    )  # several visible GPUs would mean DataParallel, which TRL refuses
+    args.stay_on(model.device)
     return args
 
 
@@ -182,12 +197,15 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+    # transformers has made the first GPU the current one, wherever the model lies.
+    here = nullcontext() if device.index is None else torch.cuda.device(device)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        yield
+        with here:
+            yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 

@@ -1,0 +1,30 @@
+"""The responses of a source as they were written, to hold predictions against."""
+
+from staff.data.files import Source
+from staff.data.prepare import Prepared
+from staff.data.records import to_example
+from staff.types import Example
+
+
+def last_responses(source: Source, prepared: Prepared) -> list[str | None]:
+    """The last response of every usable row, in the order of its store.
+
+    Tokens cannot give it back where the tokenizer cannot spell it. None where the row's tokens do
+    not stand for the whole of it: a conversation that was cut may have lost its last turns, and
+    without a prompt the first token of the text may be what the model is given to go on from.
+    """
+    cut = prepared.stores[0].truncated
+    place = {int(row): n for n, row in enumerate(prepared.rows)}
+    found: list[str | None] = [None] * len(place)
+    for raw in source.records():
+        n = place.get(raw.row)
+        if n is not None and raw.record is not None:
+            example = to_example(raw.record, prepared.options)
+            if example.prompt or (example.messages and not cut[n]):
+                found[n] = _last_response(example)
+    return found
+
+
+def _last_response(example: Example) -> str:
+    answers = [m.content for m in example.messages if m.role == "assistant"]
+    return answers[-1] if answers else example.response

@@ -1,0 +1,138 @@
+"""score, finetune and evaluate by themselves, on the embedded small model and real rows."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from staff import single
+from staff.errors import DataError, RunError
+from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
+
+COLUMNS = {"prompt_column": "mr", "response_column": "ref", "dtype": "float32", "device": "cpu"}
+BAD = json.dumps({"mr": "name[x]", "ref": ""})
+
+
+@pytest.fixture
+def data(tmp_path, e2e_rows):
+    def write(lines):
+        path = tmp_path / f"rows-{len(list(tmp_path.glob('rows-*')))}.jsonl"
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return str(path)
+
+    write.rows = e2e_rows[:12]
+    return write
+
+
+def test_score(data, family, tmp_path):
+    out = tmp_path / "scored"
+    settings = {"model": family[0], "out": str(out), "on_bad_row": "skip", **COLUMNS}
+    config = ScoreConfig(data=data([BAD, *data.rows]), **settings)
+    manifest = single.score(config)
+    table = pq.read_table(out / "scores" / "small" / "part-00000.parquet")
+    assert table["row"].to_pylist() == list(range(1, 13))
+    assert np.all(table["effort"].to_numpy() > 0)
+    assert manifest["data"]["rejected"] == 1
+    assert [stage["rows"] for stage in manifest["stages"]] == [13, 12]
+    assert manifest["files"].keys() == {
+        "config.yaml",
+        "rejected.jsonl",
+        "scores/small/part-00000.parquet",
+    }
+    assert not (out / "tokens").exists()
+    again = single.score(config)  # nothing is scored twice
+    assert [stage["reused"] for stage in again["stages"]] == [False, True]
+    assert again["files"] == manifest["files"]
+    with pytest.raises(RunError, match="--overwrite"):
+        single.score(ScoreConfig(data=config.data, seed=1, **settings))
+
+
+@pytest.fixture
+def tune(data, family, tmp_path):
+    def run(**changes):
+        settings = {"data": data(data.rows), "model": family[0], "out": str(tmp_path / "tuned")}
+        settings |= {"max_steps": 2, "rank": 2, **COLUMNS}
+        return single.finetune(FinetuneConfig(**{**settings, **changes}))
+
+    return run
+
+
+def test_finetune(tune, data, tmp_path):
+    facts = tune(data=data([BAD, *data.rows]), on_bad_row="skip")
+    assert facts["rows"] == 12
+    assert facts["steps"] == 2
+    assert (facts["rejected"], facts["truncated"]) == (1, 0)
+    kept = tmp_path / "tuned-rejected.jsonl"
+    assert facts["rejected_rows"] == str(kept)
+    assert json.loads(kept.read_text())["row"] == 0
+    names = {path.name for path in (tmp_path / "tuned").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl"}
+
+
+def test_finetune_overwrites_only_when_told_and_only_what_is_its_own(tune, data, tmp_path):
+    out = tmp_path / "tuned"
+    out.mkdir()
+    (out / "adapter_config.json").write_text("old")
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="--overwrite"):
+        tune(data=str(tmp_path / "nowhere.jsonl"))  # said before the data is even opened
+    with pytest.raises(DataError):
+        tune(data=data([BAD]), overwrite=True)
+    assert (out / "adapter_config.json").read_text() == "old"  # nothing was lost by that
+    tune(overwrite=True)
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 2
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def measure(data, family):
+    def run(lines, **changes):
+        settings = {"data": data(lines), "model": family[0], **COLUMNS}
+        return single.evaluate(EvaluateConfig(**{**settings, **changes}))
+
+    return run
+
+
+def test_evaluate(measure, data, tmp_path):
+    out = tmp_path / "measured"
+    facts = measure(
+        [*data.rows, BAD], on_bad_row="skip", out=str(out), max_length=96, max_new_tokens=12
+    )
+    items = pq.read_table(out / "items.parquet")
+    assert facts["rows"] == len(items) == 12
+    assert 0 < facts["truncated"] < 12
+    assert facts["rejected"] == 1
+    assert facts["rejected_rows"] == str(out / "rejected.jsonl")
+    assert json.loads((out / "rejected.jsonl").read_text())["reason"] == "response is empty"
+    # References are the data's own words, whole where the row was cut.
+    assert items["reference"].to_pylist() == [json.loads(row)["ref"] for row in data.rows]
+    for metric in ("loss", "rougeL", "exact"):
+        assert facts[metric]["value"] == pytest.approx(items[metric].to_numpy().mean())
+    for metric in ("loss", "rougeL", "bleu"):
+        low, high = facts[metric]["interval"]
+        assert low <= facts[metric]["value"] <= high
+        assert low < high
+    assert json.loads((out / "metrics.json").read_text())["bleu"] == facts["bleu"]
+
+
+def test_bleu_and_its_interval_are_of_the_corpus(measure, data, tmp_path, monkeypatch):
+    from sacrebleu.metrics import BLEU
+
+    said = [json.loads(row)["ref"] for row in data.rows]
+    said[:6] = [text.replace(" the ", " a ") + " near" for text in said[:6]]
+    monkeypatch.setattr("staff.training.evaluate.predict", lambda **_: said)
+    out = tmp_path / "measured"
+    facts = measure(data.rows, metrics=("bleu",), out=str(out))
+    items = pq.read_table(out / "items.parquet")
+    corpus = BLEU().corpus_score(said, [items["reference"].to_pylist()]).score
+    assert facts["bleu"]["value"] == pytest.approx(corpus)
+    low, high = facts["bleu"]["interval"]
+    assert low < corpus < high
+    assert items["bleu"].to_numpy().mean() != pytest.approx(corpus, abs=0.1)
+
+
+def test_evaluate_without_a_folder_says_that_rejected_rows_are_gone(measure, data):
+    facts = measure([BAD, *data.rows], on_bad_row="skip", metrics=("loss",))
+    assert facts["rejected_rows"] == "not kept (give --out to keep them)"
+    assert measure(data.rows, metrics=("loss",)).keys() == {"rows", "rejected", "truncated", "loss"}
