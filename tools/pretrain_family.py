@@ -256,9 +256,19 @@ def write_card(out: Path, results: dict, hashes: dict[str, str], unique_tokens: 
         f"| {r['seconds']} |"
         for size, r in results.items()
     ]
+    for size, r in results.items():
+        if r["tokens"] < r["planned_tokens"]:
+            lines += [
+                "",
+                f"**Unfinished**: the {size} model has seen {r['tokens']:,} of the "
+                f"{r['planned_tokens']:,} tokens its schedule",
+                "is made for, so its learning rate is still high; `make family` goes on from the",
+                "last checkpoint.",
+            ]
     if len(results) == 2:
         gap = 1 - results["target"]["held_out_loss"] / results["small"]["held_out_loss"]
-        lines += ["", f"Held-out loss of the target is {gap:.1%} below the small's."]
+        where = f"{gap:.1%} below" if gap > 0 else f"{-gap:.1%} above"
+        lines += ["", f"Held-out loss of the target is {where} the small's."]
     lines += [
         "",
         f"Packed rows of {SEQUENCE} tokens, {BATCH} a batch, AdamW, cosine to a tenth,",
