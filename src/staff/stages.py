@@ -20,6 +20,7 @@ from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
 from staff.ledger import StageRecord
 from staff.progress import Progress, SilentProgress
+from staff.runs.manifest import device_facts, hash_file
 from staff.runs.store import write_atomic
 from staff.training.finetune import finetune
 from staff.types import Ints, ScoreTable
@@ -134,7 +135,6 @@ def count_parameters(model: str) -> int:
 def device_used(config: Any) -> dict[str, Any]:
     """Device and precision that the settings come to here."""
     from staff.models.load import choose_device, choose_dtype
-    from staff.runs.manifest import device_facts
 
     device = choose_device(config.device)
     return device_facts(str(device), str(choose_dtype(config.dtype, device)).removeprefix("torch."))
@@ -177,11 +177,7 @@ def set_aside(prepared: Prepared, rejected: Path) -> None:
 
 def tokens_hash(store: TokenStore) -> str:
     """SHA-256 of the tokenised rows: data, template, tokenizer and maximal length in one."""
-    digest = hashlib.sha256()
-    with store.path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    return hash_file(store.path)
 
 
 def finetune_small(
