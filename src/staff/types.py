@@ -136,6 +136,8 @@ class Selection:
     rows: int64 [m], sorted and unique.
     reason: int8 [n], index into REASONS; a chosen cut row (total larger than the
         pool) is "top-up".
+    order: int64 [m], the rows as they were chosen, where the method has such an order: then
+        its first rows are what the method chooses for a smaller total.
     """
 
     rows: Ints
@@ -145,3 +147,4 @@ class Selection:
     verification: Verification | None = None
     budget: Budget | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    order: Ints | None = None
