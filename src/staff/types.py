@@ -77,7 +77,8 @@ class ScoreTable:
 class Regions:
     """Equal-width score regions B_1..B_K of the pool (empty ones already gone).
 
-    of_row: int64 [n], region of each row in score order, -1 = cut.
+    of_row: int64 [n], region of each row in score order, -1 = cut, -2 = no part of the
+        selection (a row that is always or never in the coreset).
     edges: float64 [K, 2], lower and upper score edge of each region.
     """
 
@@ -126,7 +127,7 @@ class Budget:
         return self.total - int(self.count.sum())
 
 
-REASONS = ("over-budget", "budget", "top-up", "cut")
+REASONS = ("over-budget", "budget", "top-up", "cut", "included", "excluded")
 
 
 @dataclass(frozen=True, slots=True)
