@@ -25,9 +25,14 @@ ALLOWED = {
     "checks": {"runs", "data", "models", "stages", "training"},
     "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger"},
     "ledger": {"runs"},
-    "pipeline": {"stages", "ledger", "data", "runs", "selectors"},
+    "methods": {"selectors", "scores", "runs"},
+    "wishes": {"selectors", "data", "runs"},
+    "stored": {"methods", "selectors", "scores", "runs"},
+    "pipeline": {
+        *("stages", "ledger", "methods", "wishes", "stored", "data", "runs", "selectors"),
+    },
     "single": {"stages", "ledger", "data", "runs", "training"},
-    "planning": {"stages", "data", "runs", "pipeline"},
+    "planning": {"stages", "data", "runs", "pipeline", "selectors"},
     "api": {"pipeline", "checks", "runs"},
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
 }

@@ -114,7 +114,7 @@ def test_every_row_has_a_reason(run):
 def test_the_manifest_accounts_for_everything(run):
     manifest = run.manifest
     assert [s["name"] for s in manifest["stages"]] == [
-        "read", "fine-tune small", "score small", "verify on target", "write",
+        "read", "fine-tune small", "score small", "verify on target", "select", "write",
     ]  # fmt: skip
     assert manifest["data"]["rows_usable"] == ROWS
     tokens = manifest["stages"][0]["tokens"]
@@ -146,7 +146,14 @@ def test_running_again_repeats_nothing(run, data, family, seen):
     files = dict(run.manifest["files"])
     again = select_coreset(data, small=small, target=target, out=run.folder, **SETTINGS)
     assert {path: len(rows) for path, rows in seen.items()} == before
-    assert [s["reused"] for s in again.manifest["stages"]] == [False, True, True, True, False]
+    assert [s["reused"] for s in again.manifest["stages"]] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert again.manifest["files"] == files
     for before_, after in zip(
         run.manifest["stages"][1:4], again.manifest["stages"][1:4], strict=True
@@ -312,5 +319,5 @@ def test_a_random_run_has_no_scores_to_select_from(data, tmp_path):
     pipeline.select(
         SelectConfig(data=str(data), method="random", total=(10,), out=str(out), **COLUMNS)
     )
-    with pytest.raises(RunError, match="holds no scores"):
-        select_coreset(scores=out, keep=0.5, out=tmp_path / "again")
+    with pytest.raises(RunError, match="holds no scores: it was made by the method random"):
+        select_coreset(scores=out, keep=0.5, method="staff", out=tmp_path / "again")

@@ -91,7 +91,7 @@ def test_a_run_replays_from_its_own_config(whole):
     done = subprocess.run(again, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((whole / "manifest.json").read_text())
-    assert [s["reused"] for s in manifest["stages"]] == [False, True, True, True, False]
+    assert [s["reused"] for s in manifest["stages"]] == [False, True, True, True, False, False]
 
 
 def test_why_answers_for_every_row(whole):

@@ -28,8 +28,15 @@ def check_inputs(config: AnyConfig) -> None:
                 )
             config = config.inherit(earlier["config"])
         RunFolder(config.folder).check_same_config(config, overwrite=config.overwrite)
-        if config.method == "staff":
+        if config.method != "random":
             models = (config.small, config.target)
+        elif config.counts_tokens:
+            models = (config.counting_model,)
+        for path in (config.include, config.exclude):
+            if path is not None:
+                from staff.data.lists import read_ids
+
+                read_ids(path)
     else:
         models = (config.model,)
         check_out(config)

@@ -221,14 +221,34 @@ def finetune_small(
     return str(out)
 
 
-class LazyScorer:
-    """A scorer whose model is loaded for the first batch: stored scores need none."""
+def features_of(folder: Path) -> Any:
+    """Pooled hidden states float32 [n, D] of a folder of scores, in the order of its rows."""
+    from staff.scores.shards import read_features
 
-    def __init__(self, config: Any, *, model: str, adapter: str | None) -> None:
+    return read_features(folder)
+
+
+class LazyScorer:
+    """A scorer whose model is loaded for the first batch: stored scores need none.
+
+    start: score the loss of responses without their prompts instead, after this token.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        model: str,
+        adapter: str | None,
+        features: bool = False,
+        start: int | None = None,
+    ) -> None:
+        from staff.scores.alone import ResponseAlone
         from staff.scores.signals import SIGNALS
 
         self.config, self.model, self.adapter = config, model, adapter
-        self.columns = ("effort", *SIGNALS)
+        self.features, self.start = features, start
+        self.columns = ("effort", *SIGNALS) if start is None else ResponseAlone.columns
         self._scorer: Any = None
 
     def __call__(self, batch: Any) -> Any:
@@ -239,6 +259,7 @@ class LazyScorer:
 
     def _load(self) -> Any:
         from staff.models.load import load_model
+        from staff.scores.alone import ResponseAlone
         from staff.scores.effort import Scorer
 
         config = self.config
@@ -249,7 +270,9 @@ class LazyScorer:
             adapter=self.adapter,
             merge=config.phi != "adapter",
         )
-        return Scorer(model, phi=config.phi, features=config.features, seed=config.seed)
+        if self.start is not None:
+            return ResponseAlone(Scorer(model, phi=None, signals=("loss",)), start=self.start)
+        return Scorer(model, phi=config.phi, features=self.features, seed=config.seed)
 
 
 def score(
@@ -263,29 +286,36 @@ def score(
     record: StageRecord,
     adapter: str | None = None,
     positions: Ints | None = None,
+    features: bool = False,
+    alone: bool = False,
     progress: Progress | None = None,
 ) -> ScoreTable:
     """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
 
     facts: the model's entry in the manifest; its hash goes into the fingerprint. What was
-    scored goes into `record`.
+    scored goes into `record`. features: pooled hidden states too; a folder that holds some
+    keeps them. alone: only the loss of responses without their prompts (for IFD).
     """
-    from staff.models.load import model_hash
+    from staff.models.load import load_tokenizer, model_hash
+    from staff.scores.alone import start_token
     from staff.scores.run import score_rows
+    from staff.scores.shards import has_features
 
+    start = start_token(load_tokenizer(model), model=model) if alone else None
+    features = features or config.features or has_features(out)
     scored = score_rows(
-        LazyScorer(config, model=model, adapter=adapter),
+        LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
         pad_id=pad_id(model),
         out=out,
         fingerprint={
-            "scorer": config.phi,
+            "scorer": config.phi if start is None else f"response after {start}",
             "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter),
             "data_hash": tokens_hash(store),
             "dtype": device_used(config)["dtype"],
-            "features": config.features,
+            "features": features,
             "seed": config.seed,
         },
         name=name,

@@ -32,6 +32,7 @@ def test_every_row_with_its_scores_region_and_fate(tmp_path):
     assert {name: str(schema.field(name).type) for name in schema.names} == {
         "id": "string", "row": "int64", "score_small": "double", "loss": "double",
         "entropy": "double", "el2n": "double", "response_length": "double",
+        "unconditioned_loss": "double", "tokens": "int64",
         "score_target": "double", "region": "int32", "verified": "bool",
         "selected@0.1": "bool", "reason@0.1": "string",
         "selected@n4": "bool", "reason@n4": "string",

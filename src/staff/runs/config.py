@@ -33,6 +33,13 @@ from staff.runs.settings import (
 ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|zst))?$")
 
 
+# The selectors (staff.selectors.SELECTORS; a test holds the two together): --help needs no NumPy.
+Method = Literal[
+    "staff", "random", "ccs", "d2", "el2n", "entropy", "grand", "ifd", "k-centre", "length",
+    "loss", "moderate", "perplexity",
+]  # fmt: skip
+
+
 class SelectConfig(Settings):
     """`staff select`."""
 
@@ -59,8 +66,18 @@ class SelectConfig(Settings):
         BeforeValidator(listed),
         about("Numbers of rows to keep, beside or instead of --keep.", SELECTION),
     ] = ()
+    tokens: Annotated[
+        tuple[Positive, ...],
+        BeforeValidator(listed),
+        about("Numbers of tokens to keep, as the target counts them, beside or instead of --keep.",
+              SELECTION),
+    ] = ()  # fmt: skip
+    keep_of: Annotated[
+        Literal["rows", "tokens"], about("What --keep is a fraction of.", SELECTION)
+    ] = "rows"
     method: Annotated[
-        Literal["staff", "random"], about("How to select; random needs no model.", SELECTION)
+        Method,
+        about("How to select; random needs no model, only staff needs the target.", SELECTION),
     ] = "staff"
     preset: Annotated[
         Literal["released", "paper"],
@@ -75,12 +92,50 @@ class SelectConfig(Settings):
     cut: Annotated[
         float,
         BeforeValidator(number),
-        about("Fraction with the highest scores to set aside as noise.", SELECTION, ge=0, lt=1),
-    ] = 0.1
-    regions: Annotated[Positive, about("Equal-width score regions, K.", SELECTION)] = 50
+        about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).",
+              SELECTION, ge=0, lt=1),
+    ] = 0.1  # fmt: skip
+    regions: Annotated[Positive, about("Equal-width score regions, K (staff, ccs).", SELECTION)] = (
+        50
+    )
     verify_per_region: Annotated[
         Positive, about("Rows a region scored on the target, b_v.", SELECTION)
     ] = 10
+    difficulty: Annotated[
+        Literal["effort", "loss", "entropy", "el2n"],
+        about("Score that ccs and d2 take for difficulty.", SELECTION),
+    ] = "effort"
+    take: Annotated[
+        Literal["highest", "middle", "lowest"],
+        about("Which ranks grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
+    ] = "highest"
+    neighbours: Annotated[Positive, about("Neighbours a row in d2's graph.", SELECTION)] = 10
+    gamma: Annotated[
+        float,
+        BeforeValidator(number),
+        about("How fast d2's reverse messages decay with distance.", SELECTION, ge=0,
+              allow_inf_nan=False),
+    ] = 1.0  # fmt: skip
+    quota_column: Annotated[
+        str | None,
+        about("Choose from each value of this column in proportion to its rows.", SELECTION),
+    ] = None
+    include: Annotated[
+        s.Location | None, about("File of ids, one a line, that are in every coreset.", SELECTION)
+    ] = None
+    exclude: Annotated[
+        s.Location | None, about("File of ids, one a line, that are in none.", SELECTION)
+    ] = None
+    nested: Annotated[
+        bool, about("Make every coreset a part of the next larger one.", SELECTION)
+    ] = False
+    stability: Annotated[
+        int | None,
+        BeforeValidator(number),
+        about(
+            "Choose with this many seeds and report how far the coresets agree.", SELECTION, ge=2
+        ),
+    ] = None
     seed: s.RandomSeed = 0
     skip_finetune: Annotated[bool, about("Score with the small model as it is.", TUNING)] = False
     adapter: Annotated[
@@ -139,8 +194,12 @@ class SelectConfig(Settings):
                     f"{self.scores} were made with their own setting"
                 )
             return self
+        if self.method != "random":
+            self.require(small="--small MODEL")
         if self.method == "staff":
-            self.require(small="--small MODEL", target="--target MODEL")
+            self.require(target="--target MODEL")
+        if self.counts_tokens and not self.counting_model:
+            raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
         self.require(out="--out runs/NAME")
         if self.skip_finetune and self.adapter:
             raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
@@ -151,8 +210,19 @@ class SelectConfig(Settings):
 
     @property
     def coreset_names(self) -> list[str]:
-        """Names of the coresets in the order asked for: ``0.1`` or, for a total, ``n400``."""
-        return [coreset_name(k) for k in self.keep] + [f"n{t}" for t in self.total]
+        """Names of the coresets, as asked for: ``0.1``, ``n400`` (rows), ``t9000`` (tokens)."""
+        sizes = [f"n{rows}" for rows in self.total] + [f"t{tokens}" for tokens in self.tokens]
+        return [coreset_name(k) for k in self.keep] + sizes
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a size is in tokens."""
+        return bool(self.tokens) or (bool(self.keep) and self.keep_of == "tokens")
+
+    @property
+    def counting_model(self) -> str | None:
+        """Whose tokenizer counts: the target's, which is to be trained on the coreset."""
+        return self.target or self.small
 
     @property
     def folder(self) -> str:
@@ -172,11 +242,11 @@ class SelectConfig(Settings):
     def inherit(self, earlier: Mapping[str, Any]) -> "SelectConfig":
         """Fill what was not given beside `scores` from that run's settings.
 
-        Sizes (`keep`, `total`) and the folder are this run's own; a preset given now
+        Sizes (`keep`, `total`, `tokens`) and the folder are this run's own; a preset given now
         replaces the earlier run's allocation, within and cut.
         """
         own = {name: getattr(self, name) for name in self.model_fields_set}
-        left = RESELECT - UNNAMED - {"keep", "total"}
+        left = RESELECT - UNNAMED - {"keep", "total", "tokens"}
         if "preset" in own:
             left -= {"preset", "allocation", "within", "cut"}
         values = {name: earlier[name] for name in sorted(left & earlier.keys())}
@@ -185,8 +255,10 @@ class SelectConfig(Settings):
 
 TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
 RESELECT = TECHNICAL | {
-    *("scores", "keep", "total", "method", "preset", "allocation", "within", "cut", "regions"),
-    *("verify_per_region", "seed", "out", "format", "overwrite"),
+    *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
+    *("cut", "regions", "verify_per_region", "difficulty", "take", "neighbours", "gamma"),
+    *("quota_column", "include", "exclude", "nested", "stability", "seed", "out", "format"),
+    "overwrite",
 }
 UNNAMED = TECHNICAL | {"scores", "out", "overwrite"}  # not part of a default folder's name
 # May change in a folder that holds results: which rows they are of is in their fingerprints.

@@ -16,7 +16,7 @@ from staff.runs.settings import Settings, flag
 
 Config = TypeVar("Config", bound=Settings)
 
-SIZES = ("keep", "total")
+SIZES = ("keep", "total", "tokens")
 
 
 def build(
@@ -24,8 +24,8 @@ def build(
 ) -> Config:
     """Settings from a YAML file with flags over it.
 
-    flags: values by field name; only those that were given. --keep or --total on the
-    command line replaces both of the file, because together they are one question.
+    flags: values by field name; only those that were given. --keep, --total or
+    --tokens on the command line replaces all of the file's, because they are one question.
 
     Raises:
         ConfigError: unknown name, wrong type, out of range or incomplete; says where.

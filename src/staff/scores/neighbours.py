@@ -38,7 +38,13 @@ def nearest(
     else:
         index = faiss.IndexHNSWFlat(width, HNSW_LINKS)
         index.hnsw.efConstruction = index.hnsw.efSearch = HNSW_DEPTH
+    threads = faiss.omp_get_max_threads()
+    if n > exact_rows:
+        faiss.omp_set_num_threads(
+            1
+        )  # links depend on who comes first: one run must be like another
     index.add(features)
+    faiss.omp_set_num_threads(threads)
     neighbours = np.empty((n, k), np.int64)
     distances = np.empty((n, k), np.float32)
     for first in range(0, n, BLOCK) if k else ():

@@ -52,9 +52,10 @@ def select_ccs(
     keys = as_keys(keys, len(scores))
     total = check_total(total, len(scores))
     pool = stratify_ccs(scores, strata=strata, cut=cut, keys=keys)
-    budget = allocate(pool, unverified(pool.count), total=total)
+    ratios = unverified(pool.count)
+    budget = allocate(pool, ratios, total=total)
     drawn = draw(scores, pool, budget, within="random", seed=seed, keys=keys)
-    return replace(drawn, method="ccs")
+    return replace(drawn, method="ccs", verification=ratios)
 
 
 def stratify_ccs(
