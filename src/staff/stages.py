@@ -20,12 +20,13 @@ from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
 from staff.ledger import StageRecord
 from staff.progress import Progress, SilentProgress
-from staff.runs.manifest import device_facts, hash_file
+from staff.runs.manifest import device_facts
 from staff.runs.store import write_atomic
 from staff.training.finetune import finetune
 from staff.types import Ints, ScoreTable
 
 TOKENS = "tokens"  # in the run folder while a process works there
+PAD_ID = 0  # fills short rows up; masked, so any token will do
 STAMP = "staff.json"  # in the adapter folder: what it was made from
 
 
@@ -77,13 +78,6 @@ def context_length(model: str) -> int | None:
     config = config.get("text_config") or config
     lengths = (config.get(k) for k in ("max_position_embeddings", "n_positions", "seq_length"))
     return next((int(x) for x in lengths if x), None)
-
-
-def pad_id(model: str) -> int:
-    """A token to fill short rows with; it is always masked."""
-    from staff.models.load import load_tokenizer
-
-    return load_tokenizer(model).pad_token_id or 0
 
 
 def model_facts(
@@ -175,11 +169,6 @@ def set_aside(prepared: Prepared, rejected: Path) -> None:
         prepared.rejected_path.replace(rejected)
 
 
-def tokens_hash(store: TokenStore) -> str:
-    """SHA-256 of the tokenised rows: data, template, tokenizer and maximal length in one."""
-    return hash_file(store.path)
-
-
 def finetune_small(
     config: Any,
     store: TokenStore,
@@ -192,7 +181,7 @@ def finetune_small(
     """Step 1: LoRA fine-tuning of the small model on every row; the finished adapter is kept."""
     made_from = fingerprint(
         {
-            "tokens": tokens_hash(store),
+            "tokens": store.content_hash,
             "model": model_hash,
             "dtype": device_used(config)["dtype"],
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "seed")},
@@ -206,7 +195,7 @@ def finetune_small(
         model=config.small,
         tokens=store,
         out=out,
-        pad_id=pad_id(config.small),
+        pad_id=PAD_ID,
         epochs=config.epochs,
         learning_rate=config.learning_rate,
         seed=config.seed,
@@ -278,12 +267,12 @@ def score(
         store,
         positions,
         batch_tokens=config.batch_tokens,
-        pad_id=pad_id(model),
+        pad_id=PAD_ID,
         out=out,
         fingerprint={
             "scorer": config.phi,
             "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter),
-            "data_hash": tokens_hash(store),
+            "data_hash": store.content_hash,
             "dtype": device_used(config)["dtype"],
             "features": config.features,
             "seed": config.seed,
