@@ -23,7 +23,7 @@ from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import coreset_facts, cut_facts, data_facts, region_facts
 from staff.runs.selection_file import SIGNALS, read_selection, write_selection
-from staff.runs.settings import coreset_name
+from staff.runs.settings import READING, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import select_random, select_staff, total_of
 from staff.types import Bools, Floats, Ints, Selection
@@ -75,16 +75,18 @@ def _staff(
     result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
     source = open_source(str(config.data))
 
-    with ledger.stage("read", remember=False) as record:
-        for model in (small, target):  # sooner here than after hours of fine-tuning
+    with ledger.stage("check", remember=False):  # sooner here than after hours of fine-tuning
+        result["device"] = stages.device_used(config)
+        for model in (small, target):
             stages.check_phi(config, model)
+        tokenisers = stages.tokenisers((small, target), max_length=config.max_length)
         result["models"] = models = stages.model_facts(
             small=small, target=target, adapter=config.adapter, progress=progress
         )
-        tokenisers = stages.tokenisers((small, target), max_length=config.max_length)
         for role, tokeniser in zip(("small", "target"), tokenisers, strict=True):
             models[role]["tokenizer"] = tokeniser.fingerprint
         data_hash = source.content_hash()
+    with ledger.stage("read", remember=False) as record:
         prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     result["data"] = data_facts(str(config.data), data_hash, prepared)
@@ -145,7 +147,6 @@ def _staff(
             shutil.rmtree(folder.scores_target, ignore_errors=True)
 
     result["target_rows_scored"] = verifying.rows
-    result["device"] = stages.device_used(config)
     outcome = Outcome(
         ids=ids,
         rows=prepared.rows,
@@ -315,7 +316,8 @@ def reselect(
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
         ledger = Ledger(folder.path)
-        result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
+        settings = {**config.model_dump(mode="json"), **_how_read(earlier["config"])}
+        result = manifests.begin("select", settings, seed=config.seed)
         result |= {name: earlier[name] for name in ("data", "models", "device")}
         source = open_source(earlier["data"]["path"])
         with ledger.stage("read", remember=False) as record:
@@ -360,6 +362,11 @@ def reselect(
             selections=selections,
         )
         return _finish(config, folder, result, ledger, source, outcome, progress)
+
+
+def _how_read(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that say how its records are read."""
+    return {name: earlier[name] for name in READING if earlier.get(name) is not None}
 
 
 def _unverified(selection: Selection, per_region: int) -> int:

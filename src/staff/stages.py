@@ -53,28 +53,35 @@ def record_options(config: Any) -> RecordOptions:
     )
 
 
-def tokenisers(models: Sequence[str], *, max_length: int | None) -> list[Tokeniser]:
+def tokenisers(
+    models: Sequence[str], *, max_length: int | None, weights: bool = True
+) -> list[Tokeniser]:
     """One tokeniser a model; all cut at the same length, by default the shortest context.
+
+    weights: of Hub models, whether they are to be fetched too.
 
     Raises:
         ConfigError: `max_length` is more than a model's context.
     """
     from staff.models.load import load_tokenizer
 
-    limits = {model: context_length(model) for model in models}
+    limits = {model: context_length(model, weights=weights) for model in models}
     for model, limit in limits.items():
         if max_length and limit and max_length > limit:
             raise ConfigError(f"--max-length {max_length}: {model} takes at most {limit} tokens")
     length = max_length or min((x for x in limits.values() if x), default=None)
-    return [Tokeniser(load_tokenizer(model), max_length=length, source=model) for model in models]
+    return [
+        Tokeniser(load_tokenizer(model, weights=weights), max_length=length, source=model)
+        for model in models
+    ]
 
 
-def context_length(model: str) -> int | None:
+def context_length(model: str, *, weights: bool = True) -> int | None:
     """Longest input of a model in tokens; None where its configuration names none."""
     from staff.models.folder import read_config
     from staff.models.load import local_folder
 
-    config = read_config(local_folder(model))
+    config = read_config(local_folder(model, weights=weights))
     config = config.get("text_config") or config
     lengths = (config.get(k) for k in ("max_position_embeddings", "n_positions", "seq_length"))
     return next((int(x) for x in lengths if x), None)
@@ -83,25 +90,26 @@ def context_length(model: str) -> int | None:
 def model_facts(
     *, adapter: str | None = None, progress: Progress | None = None, **models: str
 ) -> dict[str, dict[str, Any]]:
-    """Path, content hash and number of parameters by role.
+    """Path, content hash and number of parameters by role; the revision of a Hub model.
 
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
-    from staff.models.folder import model_hash
+    from staff.models.folder import local_folder, model_hash, revision_of, weight_files
 
     facts: dict[str, dict[str, Any]] = {}
-    with (progress or SilentProgress()).stage(
-        "hash models", total=len(models), unit="models"
-    ) as stage:
+    files = [file for path in models.values() for file in weight_files(local_folder(path))]
+    size = sum(file.stat().st_size for file in files if file.is_file()) >> 20
+    with (progress or SilentProgress()).stage("hash models", total=size, unit="MB") as stage:
         for role, path in models.items():
             facts[role] = {
                 "path": path,
-                "hash": model_hash(path),
+                "hash": model_hash(path, read=stage.advance),
                 "parameters": count_parameters(path),
             }
+            if revision := revision_of(path):
+                facts[role]["revision"] = revision
             if adapter is not None and len(facts) == 1:
                 facts[role]["adapter"] = {"path": adapter, "hash": model_hash(path, adapter)}
-            stage.advance()
     return facts
 
 
@@ -117,10 +125,10 @@ def count_parameters(model: str) -> int:
     """Numbers in a model's weight files; tied weights are stored, and counted, once."""
     from safetensors import safe_open
 
-    from staff.models.folder import local_folder
+    from staff.models.folder import local_folder, weight_files
 
     total = 0
-    for path in sorted(local_folder(model).glob("*.safetensors")):
+    for path in weight_files(local_folder(model)):
         with safe_open(path, "np") as weights:
             total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
     return total
@@ -184,7 +192,7 @@ def finetune_small(
             "tokens": store.content_hash,
             "model": model_hash,
             "dtype": device_used(config)["dtype"],
-            **{k: getattr(config, k) for k in ("epochs", "learning_rate", "seed")},
+            **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
         }
     )
     stamp = out / STAMP
@@ -197,6 +205,7 @@ def finetune_small(
         out=out,
         pad_id=PAD_ID,
         epochs=config.epochs,
+        batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         seed=config.seed,
         dtype=config.dtype,

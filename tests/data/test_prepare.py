@@ -210,7 +210,7 @@ def test_progress_counts_every_row(jsonl, tokeniser, tmp_path):
 
     class Watch:
         @contextmanager
-        def stage(self, name, *, total=None, unit="rows"):
+        def stage(self, name, *, total=None, unit="rows", exact=True):
             seen.append(name)
             yield self
 

@@ -107,7 +107,10 @@ def prepare(
     usable_sources: list[str | None] = []
     names: dict[str | None, str | None] = {}  # one text a source, however many rows it has
     with ExitStack() as stack:
-        stage = stack.enter_context((progress or SilentProgress()).stage("read", unit="rows"))
+        expected = source.estimated_rows()
+        stage = stack.enter_context(
+            (progress or SilentProgress()).stage("read", total=expected, exact=False)
+        )
         if on_bad_row == "skip":
             bad.file = stack.enter_context(replacing(out / REJECTED)).open("w", encoding="utf-8")
             stack.enter_context(bad.file)
