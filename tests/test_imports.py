@@ -21,7 +21,7 @@ ALLOWED = {
     "selectors": set(),
     # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
     "runs": {"selectors", "data"},
-    "reports": set(),
+    "reports": {"runs"},
     "checks": {"runs", "data", "models", "stages", "training"},
     "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger"},
     "ledger": {"runs"},

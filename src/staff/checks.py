@@ -1,8 +1,10 @@
 """What can be found wrong before torch is imported: files, columns, model folders."""
 
+import math
+from itertools import islice
 from pathlib import Path
 
-from staff.errors import ModelError, RunError
+from staff.errors import ConfigError, ModelError, RunError
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder, check_place
@@ -42,6 +44,8 @@ def check_inputs(config: AnyConfig) -> None:
         check_out(config)
     if config.data is not None:
         check_data(config)
+        if isinstance(config, SelectConfig):
+            check_sizes(config)
     for model in models:
         if model is not None:
             from staff.models.folder import check_model_folder
@@ -83,6 +87,28 @@ def check_data(config: AnyConfig) -> None:
     if source.kind == "hub":
         return  # only the pipeline may wait for a network
     check_columns(source, record_options(config))
+
+
+def check_sizes(config: SelectConfig) -> None:
+    """Raise `ConfigError` if the file has fewer rows than asked for, or too few to keep one.
+
+    Reads no further than it takes to tell; rows that cannot be used are not known yet.
+    """
+    from staff.data.files import open_source
+    from staff.selectors import total_of
+
+    source = open_source(str(config.data))
+    if source.kind == "hub":
+        return
+    most = max([*config.total, *(math.ceil(1 / keep) for keep in config.keep)])
+    rows = sum(1 for _ in islice(source.records(), most))
+    if rows == most:
+        return
+    for total in config.total:
+        if total > rows:
+            raise ConfigError(f"--total {total}: {config.data} has only {rows} rows")
+    for keep in config.keep:
+        total_of(keep, rows)
 
 
 def check_adapter(adapter: str) -> None:

@@ -27,7 +27,7 @@ from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import coreset_facts, cut_facts, data_facts, region_facts, stability_facts
 from staff.runs.selection_file import write_selection
-from staff.runs.settings import coreset_name
+from staff.runs.settings import READING, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import needs, total_of
 from staff.selectors.compose import Size, Wishes, choose_all
@@ -59,13 +59,14 @@ class Run:
 class Rows:
     """Everything known of the n usable rows.
 
-    rows: int64 [n], positions in the input. lengths: int [n], tokens, if a tokenizer counted
-    them. scores: the small model's columns, float64 [n] each. target_scores: float64 [n],
-    NaN = not scored on the target.
+    rows: int64 [n], positions in the input. sources: [n], None without a source column.
+    lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
+    float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
     """
 
     ids: Sequence[str]
     rows: Ints
+    sources: Sequence[str | None] | None
     lengths: Ints | None
     scores: Mapping[str, Floats]
     target_scores: Floats
@@ -103,14 +104,12 @@ def _select(run: Run) -> dict[str, Any]:
     wanted = needs(config.method)
     scores, features = _score(run, prepared) if wanted else ({}, None)
     target_scores = np.full(prepared.usable, np.nan)
-    rows = Rows(prepared.ids, prepared.rows, lengths, scores, target_scores)
+    rows = Rows(prepared.ids, prepared.rows, prepared.sources, lengths, scores, target_scores)
     inputs = Inputs(keys_of_ids(rows.ids, config.seed), scores, features)
     if "verify" in wanted:
         method = _verify(run, prepared, rows, inputs, wishes)
     else:
         method = prepare(config, inputs, free=wishes.free)
-    if wanted:
-        result["device"] = stages.device_used(config)
     selections = _choose(run, method, sizes, wishes, rows)
     return _finish(run, method, selections, wishes, rows)
 
@@ -155,19 +154,21 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
 def _read(run: Run) -> Prepared:
     """Read and tokenise the usable rows; note them and the models in the manifest."""
     config, result = run.config, run.result
-    models = models_of(config)
-    with run.ledger.stage("read", remember=False) as record:
-        scoring = models.values() if "verify" in needs(config.method) else [*models.values()][:1]
-        for model in scoring:  # sooner here than after hours of fine-tuning
+    models, wanted = models_of(config), needs(config.method)
+    with run.ledger.stage("check", remember=False):  # sooner here than after hours of fine-tuning
+        if wanted:
+            result["device"] = stages.device_used(config)
+        for model in models.values() if "verify" in wanted else [*models.values()][:1]:
             stages.check_phi(config, model)
+        tokenisers = stages.tokenisers(counting_models(config), max_length=config.max_length)
         if models:
             result["models"] = stages.model_facts(
                 adapter=config.adapter, progress=run.progress, **models
             )
-        tokenisers = stages.tokenisers(counting_models(config), max_length=config.max_length)
         for role, tokeniser in zip(models, tokenisers, strict=False):
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
         data_hash = run.source.content_hash()
+    with run.ledger.stage("read", remember=False) as record:
         prepared = stages.read(
             config, run.source, tokenisers, folder=run.folder.path, progress=run.progress
         )
@@ -304,6 +305,7 @@ def _finish(
             tokens=rows.lengths,
             regions=of_row,
             verified=verified,
+            sources=rows.sources,
         )
         folder.remove_other_coresets(list(selections), format=config.format)
         for name, selection in selections.items():
@@ -355,7 +357,8 @@ def reselect(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
+        settings = {**config.model_dump(mode="json"), **_how_read(earlier["config"])}
+        result = manifests.begin("select", settings, seed=config.seed)
         kept = ("data", "models", "device")
         result |= {name: earlier[name] for name in kept if name in earlier}
         source = open_source(earlier["data"]["path"])
@@ -368,7 +371,14 @@ def reselect(
                 )
             stored = read_stored(config)
             record.rows = len(stored.ids)
-        rows = Rows(stored.ids, stored.rows, stored.lengths, stored.scores, stored.target_scores)
+        rows = Rows(
+            stored.ids,
+            stored.rows,
+            stored.sources,
+            stored.lengths,
+            stored.scores,
+            stored.target_scores,
+        )
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
         inputs = Inputs(
@@ -386,6 +396,11 @@ def reselect(
         result["target_rows_scored"] = 0
         selections = _choose(run, method, sizes, wishes, rows)
         return _finish(run, method, selections, wishes, rows)
+
+
+def _how_read(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that say how its records are read."""
+    return {name: earlier[name] for name in READING if earlier.get(name) is not None}
 
 
 def _say_unverified(run: Run, method: Method) -> None:

@@ -9,7 +9,7 @@ from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
 from staff.pipeline import counting_models, requested_sizes
 from staff.progress import Progress
-from staff.runs.config import SelectConfig
+from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
 from staff.selectors import needs
@@ -37,20 +37,62 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
         prepared = stages.read(
             config,
             source,
-            stages.tokenisers(counting_models(config), max_length=config.max_length),
+            stages.tokenisers(counting_models(config), max_length=config.max_length, weights=False),
             folder=Path(scratch),
             progress=progress,
         )
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     requested_sizes(config, prepared.usable, lengths)
     return {
+        **_counts(prepared),
+        "stages": _stages(config, prepared, kept=_kept(folder, source)),
+        "files": _files(config, folder, rejected=prepared.rejected),
+    }
+
+
+def plan_one_stage(
+    config: ScoreConfig | FinetuneConfig | EvaluateConfig, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The same for score, finetune and evaluate, which work on one file with one model."""
+    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+        prepared = stages.read(
+            config,
+            open_source(str(config.data)),
+            stages.tokenisers((str(config.model),), max_length=config.max_length, weights=False),
+            folder=Path(scratch),
+            progress=progress,
+        )
+    rows, tokens = prepared.usable, prepared.tokens[0]
+    if isinstance(config, FinetuneConfig):
+        steps = config.max_steps or config.epochs * -(-rows // config.batch_size)
+        epochs = steps * config.batch_size / rows if config.max_steps else config.epochs
+        work = [
+            {"name": f"fine-tune, {steps} steps", "rows": rows, "tokens": round(epochs * tokens)}
+        ]
+        files = [str(config.out)]
+    elif isinstance(config, ScoreConfig):
+        folder = RunFolder(str(config.out))
+        work = [{"name": "score", "rows": rows, "tokens": tokens}]
+        files = [str(path) for path in (folder.config, folder.scores_small, folder.manifest)]
+    else:
+        texts = [name for name in config.metrics if name != "loss"]
+        work = (
+            [{"name": "loss", "rows": rows, "tokens": tokens}] if "loss" in config.metrics else []
+        )
+        work += [{"name": f"generate, for {', '.join(texts)}", "rows": rows}] if texts else []
+        out = Path(config.out) if config.out else None
+        files = [str(out / name) for name in ("items.parquet", "metrics.json")] if out else []
+    read = {"name": "read", "rows": prepared.rows_read, "tokens": tokens}
+    return {**_counts(prepared), "stages": [read, *work], "files": files}
+
+
+def _counts(prepared: Prepared) -> dict[str, int]:
+    return {
         "rows": prepared.rows_read,
         "usable rows": prepared.usable,
         "rejected": prepared.rejected,
         "truncated": prepared.truncated,
         "duplicates": prepared.duplicates,
-        "stages": _stages(config, prepared, kept=_kept(folder, source)),
-        "files": _files(config, folder),
     }
 
 
@@ -83,9 +125,9 @@ def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dic
     return [*listed, {"name": "select", "rows": usable}]
 
 
-def _files(config: SelectConfig, folder: RunFolder) -> list[str]:
+def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> list[str]:
     """Everything the run would leave."""
-    files = [folder.config]
+    files = [folder.config, *([folder.rejected] if rejected else [])]
     wanted = frozenset() if config.scores else needs(config.method)
     if wanted:
         if config.adapter is None and not config.skip_finetune:

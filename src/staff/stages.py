@@ -20,12 +20,13 @@ from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
 from staff.ledger import StageRecord
 from staff.progress import Progress, SilentProgress
-from staff.runs.manifest import device_facts, hash_file
+from staff.runs.manifest import device_facts
 from staff.runs.store import write_atomic
 from staff.training.finetune import finetune
 from staff.types import Ints, ScoreTable
 
 TOKENS = "tokens"  # in the run folder while a process works there
+PAD_ID = 0  # fills short rows up; masked, so any token will do
 STAMP = "staff.json"  # in the adapter folder: what it was made from
 
 
@@ -52,62 +53,63 @@ def record_options(config: Any) -> RecordOptions:
     )
 
 
-def tokenisers(models: Sequence[str], *, max_length: int | None) -> list[Tokeniser]:
+def tokenisers(
+    models: Sequence[str], *, max_length: int | None, weights: bool = True
+) -> list[Tokeniser]:
     """One tokeniser a model; all cut at the same length, by default the shortest context.
+
+    weights: of Hub models, whether they are to be fetched too.
 
     Raises:
         ConfigError: `max_length` is more than a model's context.
     """
     from staff.models.load import load_tokenizer
 
-    limits = {model: context_length(model) for model in models}
+    limits = {model: context_length(model, weights=weights) for model in models}
     for model, limit in limits.items():
         if max_length and limit and max_length > limit:
             raise ConfigError(f"--max-length {max_length}: {model} takes at most {limit} tokens")
     length = max_length or min((x for x in limits.values() if x), default=None)
-    return [Tokeniser(load_tokenizer(model), max_length=length, source=model) for model in models]
+    return [
+        Tokeniser(load_tokenizer(model, weights=weights), max_length=length, source=model)
+        for model in models
+    ]
 
 
-def context_length(model: str) -> int | None:
+def context_length(model: str, *, weights: bool = True) -> int | None:
     """Longest input of a model in tokens; None where its configuration names none."""
     from staff.models.folder import read_config
     from staff.models.load import local_folder
 
-    config = read_config(local_folder(model))
+    config = read_config(local_folder(model, weights=weights))
     config = config.get("text_config") or config
     lengths = (config.get(k) for k in ("max_position_embeddings", "n_positions", "seq_length"))
     return next((int(x) for x in lengths if x), None)
 
 
-def pad_id(model: str) -> int:
-    """A token to fill short rows with; it is always masked."""
-    from staff.models.load import load_tokenizer
-
-    return load_tokenizer(model).pad_token_id or 0
-
-
 def model_facts(
     *, adapter: str | None = None, progress: Progress | None = None, **models: str
 ) -> dict[str, dict[str, Any]]:
-    """Path, content hash and number of parameters by role.
+    """Path, content hash and number of parameters by role; the revision of a Hub model.
 
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
-    from staff.models.folder import model_hash
+    from staff.models.folder import local_folder, model_hash, revision_of, weight_files
 
     facts: dict[str, dict[str, Any]] = {}
-    with (progress or SilentProgress()).stage(
-        "hash models", total=len(models), unit="models"
-    ) as stage:
+    files = [file for path in models.values() for file in weight_files(local_folder(path))]
+    size = sum(file.stat().st_size for file in files if file.is_file()) >> 20
+    with (progress or SilentProgress()).stage("hash models", total=size, unit="MB") as stage:
         for role, path in models.items():
             facts[role] = {
                 "path": path,
-                "hash": model_hash(path),
+                "hash": model_hash(path, read=stage.advance),
                 "parameters": count_parameters(path),
             }
+            if revision := revision_of(path):
+                facts[role]["revision"] = revision
             if adapter is not None and len(facts) == 1:
                 facts[role]["adapter"] = {"path": adapter, "hash": model_hash(path, adapter)}
-            stage.advance()
     return facts
 
 
@@ -123,10 +125,10 @@ def count_parameters(model: str) -> int:
     """Numbers in a model's weight files; tied weights are stored, and counted, once."""
     from safetensors import safe_open
 
-    from staff.models.folder import local_folder
+    from staff.models.folder import local_folder, weight_files
 
     total = 0
-    for path in sorted(local_folder(model).glob("*.safetensors")):
+    for path in weight_files(local_folder(model)):
         with safe_open(path, "np") as weights:
             total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
     return total
@@ -175,11 +177,6 @@ def set_aside(prepared: Prepared, rejected: Path) -> None:
         prepared.rejected_path.replace(rejected)
 
 
-def tokens_hash(store: TokenStore) -> str:
-    """SHA-256 of the tokenised rows: data, template, tokenizer and maximal length in one."""
-    return hash_file(store.path)
-
-
 def finetune_small(
     config: Any,
     store: TokenStore,
@@ -192,10 +189,10 @@ def finetune_small(
     """Step 1: LoRA fine-tuning of the small model on every row; the finished adapter is kept."""
     made_from = fingerprint(
         {
-            "tokens": tokens_hash(store),
+            "tokens": store.content_hash,
             "model": model_hash,
             "dtype": device_used(config)["dtype"],
-            **{k: getattr(config, k) for k in ("epochs", "learning_rate", "seed")},
+            **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
         }
     )
     stamp = out / STAMP
@@ -206,8 +203,9 @@ def finetune_small(
         model=config.small,
         tokens=store,
         out=out,
-        pad_id=pad_id(config.small),
+        pad_id=PAD_ID,
         epochs=config.epochs,
+        batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         seed=config.seed,
         dtype=config.dtype,
@@ -308,12 +306,12 @@ def score(
         store,
         positions,
         batch_tokens=config.batch_tokens,
-        pad_id=pad_id(model),
+        pad_id=PAD_ID,
         out=out,
         fingerprint={
             "scorer": config.phi if start is None else f"response after {start}",
             "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter),
-            "data_hash": tokens_hash(store),
+            "data_hash": store.content_hash,
             "dtype": device_used(config)["dtype"],
             "features": features,
             "seed": config.seed,

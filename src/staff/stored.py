@@ -21,12 +21,13 @@ from staff.types import Floats, Ints
 class Stored:
     """The n usable rows of an earlier run.
 
-    lengths: int64 [n], tokens, or None. scores: float64 [n] a column, of those that are
-    known. features: float32 [n, D], if the method needs them.
+    sources: [n], or None. lengths: int64 [n], tokens, or None. scores: float64 [n] a column, of
+    those that are known. features: float32 [n, D], if the method needs them.
     """
 
     ids: Sequence[str]
     rows: Ints
+    sources: Sequence[str | None] | None
     lengths: Ints | None
     scores: Mapping[str, Floats]
     target_scores: Floats
@@ -66,6 +67,7 @@ def read_stored(config: SelectConfig) -> Stored:
     return Stored(
         ids=tuple(table["id"]),
         rows=table["row"],
+        sources=table.get("source"),
         lengths=lengths,
         scores=scores,
         target_scores=target_scores,

@@ -14,7 +14,8 @@ def compare(kind, sizes, folder):
     spec = importlib.util.spec_from_file_location("memory_benchmark", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    few, many = module.compare(kind, sizes, folder)
+    module.write_tokenizer(folder / "model")
+    few, many = module.compare("read and tokenise", kind, sizes, folder)
     assert (few["rows"], many["rows"]) == sizes
     return many["peak_mb"] - few["peak_mb"]
 

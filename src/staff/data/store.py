@@ -1,5 +1,6 @@
 """Tokenised samples on disk: an Arrow stream that is read where it is needed, never whole."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -113,6 +114,12 @@ class TokenStore:
     def ids(self) -> tuple[str, ...]:
         """The samples' ids, in order."""
         return tuple(i for batch in self._batches for i in batch.column("id").to_pylist())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the file: data, template, tokenizer and maximal length in one."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def get(self, positions: Iterable[int]) -> list[TokenisedExample]:
         """The samples at these positions of the store (0 … n-1), in the order given."""

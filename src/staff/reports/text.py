@@ -7,6 +7,7 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration, millions, rows_of, significant
+from staff.runs.settings import READING
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10
@@ -17,10 +18,6 @@ HEEDED: dict[str, tuple[str, ...]] = {  # settings by method; the others rank ro
     **dict.fromkeys(("random", "ifd", "moderate", "k-centre"), ()),
     "ranking": ("take",),
 }
-READING = (  # settings that say how a record is read: a coreset is read like its data
-    *("input_format", "prompt_column", "response_column", "prompt_template"),
-    *("messages_column", "text_column", "id_column", "source_column"),
-)
 
 
 def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool = True) -> str:

@@ -144,6 +144,7 @@ class SelectConfig(Settings):
     ] = None
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
+    batch_size: s.BatchSize = 8
     phi: s.Phi = "last-value"
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
@@ -314,7 +315,7 @@ class FinetuneConfig(Settings):
     ] = None
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
-    batch_size: Annotated[Positive, about("Samples a step.", TUNING)] = 8
+    batch_size: s.BatchSize = 8
     rank: Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)] = 8
     alpha: Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)] = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None

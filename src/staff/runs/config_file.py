@@ -38,7 +38,7 @@ def build(
     try:
         return config(**{**written, **flags})
     except ValidationError as error:
-        raise ConfigError(_explain(error, origin)) from None
+        raise ConfigError(_explain(error, origin, config)) from None
 
 
 def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
@@ -93,8 +93,17 @@ def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
         remark = "  # " + ", ".join(f"{name}: {value}" for name, value in preset.items())
     values = {name: value for name, value in values.items() if value != []}
     head = f"# staff {__version__}" + (f"; again: {replay}\n" if replay else "\n")
-    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    body = yaml.dump(values, Dumper=_OneLineEach, sort_keys=False, allow_unicode=True, width=10_000)
     return head + re.sub(r"^(preset: \w+)$", lambda m: m[1] + remark, body, flags=re.MULTILINE)
+
+
+class _OneLineEach(yaml.SafeDumper):
+    """One setting a line: lists are written as [0.1, 0.2]."""
+
+
+_OneLineEach.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True)
+)
 
 
 def written_by(path: str | Path) -> str | None:
@@ -133,7 +142,7 @@ _LIMITS = {
 }
 
 
-def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Settings]) -> str:
     """The first mistake in one line: where it was written, what is wrong, what is right."""
     mistake = error.errors(include_url=False)[0]
     name, kind, value = str(mistake["loc"][0]), mistake["type"], mistake["input"]
@@ -144,7 +153,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where} must be {context['expected']}, not {value!r}{hint}"
     if kind == "extra_forbidden":
-        return f"unknown setting {name!r}"
+        return _unknown(name, config)
     if name == "keep" and kind in _LIMITS:
         return (
             f"{where} {value} must be above 0 and at most 1: it is a fraction "

@@ -17,7 +17,8 @@ def about(text: str, group: str, **limits: Any) -> FieldInfo:
 
 
 def listed(value: Any) -> Any:
-    """Let one value stand for a list of one."""
+    """Let one value stand for a list of one, and a NumPy array for a list."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -83,9 +84,17 @@ Phi = Annotated[
 ]
 Features = Annotated[bool, about("Also store mean hidden states.", SCORING)]
 Epochs = Annotated[Positive, about("Passes over the data.", TUNING)]
+BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
+
+
+# Settings that say how a record is read: a coreset is read like its data.
+READING = (
+    *("input_format", "prompt_column", "response_column", "prompt_template"),
+    *("messages_column", "text_column", "id_column", "source_column"),
+)
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
