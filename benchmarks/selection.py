@@ -45,7 +45,13 @@ def make_features(n: int) -> Any:
 
 def job(name: str, n: int) -> Callable[[], Any]:
     """The call to time, its input made already."""
-    from staff.selectors import select_ccs, select_d2, select_k_centre, select_moderate, select_staff
+    from staff.selectors import (
+        select_ccs,
+        select_d2,
+        select_k_centre,
+        select_moderate,
+        select_staff,
+    )
 
     total = int(KEEP * n)
     keys = np.random.default_rng(1).permutation(n).astype(np.uint64)

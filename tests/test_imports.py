@@ -28,8 +28,10 @@ ALLOWED = {
     "methods": {"selectors", "scores", "runs"},
     "wishes": {"selectors", "data", "runs"},
     "stored": {"methods", "selectors", "scores", "runs"},
+    "outputs": {"methods", "ledger", "data", "runs", "selectors"},
     "pipeline": {
-        *("stages", "ledger", "methods", "wishes", "stored", "data", "runs", "selectors"),
+        *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs"),
+        "selectors",
     },
     "single": {"stages", "ledger", "data", "runs", "training"},
     "planning": {"stages", "data", "runs", "pipeline", "selectors"},
