@@ -214,6 +214,20 @@ def test_random_needs_no_model(data, tmp_path):
     assert "regions" not in manifest
 
 
+def test_sources_reach_the_selection(data, tmp_path):
+    lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    path = tmp_path / "sources.jsonl"
+    records = ({**line, "from": "ab"[i % 2]} for i, line in enumerate(lines))
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    out = tmp_path / "r"
+    settings = {"data": path, "method": "random", "total": 10, "out": out, **COLUMNS}
+    run = select_coreset(source_column="from", **settings)
+    assert run.table()["source"].tolist() == ["ab"[i % 2] for i in range(ROWS)]
+    assert run.manifest["data"]["reading"] == {
+        "format": "prompt-response", "source_column": "from", **COLUMNS,
+    }  # fmt: skip
+
+
 def test_bad_rows_stop_the_run_or_are_set_aside(data, family, tmp_path):
     small, target = family
     bad = tmp_path / "bad.jsonl"

@@ -149,6 +149,7 @@ def _staff(
     outcome = Outcome(
         ids=ids,
         rows=prepared.rows,
+        sources=prepared.sources,
         scores=small_scores.columns,
         target_scores=target_scores,
         selections=selections,
@@ -185,12 +186,14 @@ def _choose(
 class Outcome:
     """Everything selection.parquet and the coresets are written from; n usable rows.
 
-    rows: int64 [n], positions in the input. scores: the small model's columns, float64 [n]
-    each. target_scores: float64 [n], NaN = not scored on the target.
+    rows: int64 [n], positions in the input. sources: [n], None without a source column.
+    scores: the small model's columns, float64 [n] each. target_scores: float64 [n], NaN =
+    not scored on the target.
     """
 
     ids: Sequence[str]
     rows: Ints
+    sources: Sequence[str | None] | None
     scores: Mapping[str, Floats]
     target_scores: Floats
     selections: Mapping[str, Selection]
@@ -228,6 +231,7 @@ def _finish(
             score_target=outcome.target_scores,
             regions=of_row,
             verified=verified,
+            sources=outcome.sources,
         )
         folder.remove_other_coresets(list(selections), format=config.format)
         for name, selection in selections.items():
@@ -271,6 +275,7 @@ def _random(config: SelectConfig, folder: RunFolder, progress: Progress | None) 
     outcome = Outcome(
         ids=prepared.ids,
         rows=prepared.rows,
+        sources=prepared.sources,
         scores={},
         target_scores=np.full(prepared.usable, np.nan),
         selections=_draw_random(config, prepared.ids, totals),
@@ -349,6 +354,7 @@ def reselect(
         outcome = Outcome(
             ids=ids,
             rows=stored["row"],
+            sources=stored.get("source"),
             scores=scores,
             target_scores=target_scores,
             selections=selections,

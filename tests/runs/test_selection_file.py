@@ -53,6 +53,16 @@ def test_every_row_with_its_scores_region_and_fate(tmp_path):
     assert coreset_columns(table) == ["0.1", "n4"]
 
 
+def test_sources_are_a_column_only_where_they_are_known(tmp_path):
+    sources = ["web", None, "", "é", "web", "x"]
+    write(tmp_path / "s.parquet", sources=sources)
+    table = read_selection(tmp_path / "s.parquet")
+    assert list(table)[:4] == ["id", "row", "source", "score_small"]
+    assert table["source"].tolist() == sources
+    write(tmp_path / "again.parquet", sources=table["source"])  # as a re-selection has them
+    assert (tmp_path / "s.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
+
+
 def test_unknown_scores_are_null(tmp_path):
     write(tmp_path / "s.parquet", scores={}, regions=None, verified=None, score_target=None)
     table = pq.read_table(tmp_path / "s.parquet")

@@ -1,6 +1,7 @@
 """Parts of manifest.json made from a run's results (schema in docs/formats.md)."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
     return {
         "path": path,
         "format": prepared.format,
+        "reading": {name: value for name, value in asdict(prepared.options).items() if value},
         "sha256": sha256,
         "rows_read": prepared.rows_read,
         "rows_usable": prepared.usable,

@@ -26,12 +26,14 @@ def write_selection(
     score_target: Floats | None = None,  # [n], NaN = not scored on the target
     regions: Ints | None = None,  # [n], -1 = cut
     verified: Bools | None = None,  # [n]
+    sources: Sequence[str | None] | None = None,  # [n]
 ) -> None:
     """Write one row per usable sample, atomically; schema in docs/formats.md.
 
     scores: the small model's columns by name, ``effort`` becoming ``score_small``.
     selections: coreset name -> what was chosen. A column that is not known (a random
-    selection has no scores) is there and null. NaN is written as null.
+    selection has no scores) is there and null, `sources` aside: without a source column
+    there is none here. NaN is written as null.
     """
     n = len(ids)
     verified = np.zeros(n, bool) if verified is None else verified
@@ -41,6 +43,7 @@ def write_selection(
         columns: dict[str, pa.Array] = {
             "id": pa.array(ids[at], pa.string()),
             "row": pa.array(rows[at], pa.int64()),
+            **({} if sources is None else {"source": pa.array(sources[at], pa.string())}),
             "score_small": _floats(scores.get("effort"), at, n),
             **{name: _floats(scores.get(name), at, n) for name in SIGNALS},
             "score_target": _floats(score_target, at, n),
