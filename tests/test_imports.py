@@ -21,11 +21,11 @@ ALLOWED = {
     "selectors": set(),
     # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
     "runs": {"selectors", "data"},
-    "reports": set(),
+    "reports": {"data", "runs"},
     "checks": {"runs", "data", "models", "stages", "training"},
     "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger"},
     "ledger": {"runs"},
-    "pipeline": {"stages", "ledger", "data", "runs", "selectors"},
+    "pipeline": {"stages", "ledger", "data", "runs", "selectors", "reports"},
     "single": {"stages", "ledger", "data", "runs", "training"},
     "planning": {"stages", "data", "runs", "pipeline"},
     "api": {"pipeline", "checks", "runs"},

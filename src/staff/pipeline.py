@@ -18,6 +18,7 @@ from staff.data.raw import RawRecord
 from staff.errors import ConfigError, DataError, RunError
 from staff.ledger import Ledger
 from staff.progress import Progress, SilentProgress, Stage
+from staff.reports.html import write_report
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
@@ -248,6 +249,7 @@ def _finish(
         {name: keep_of.get(name) for name in selections}, selections, config.format
     )
     result["stages"] = ledger.as_dicts()
+    write_report(folder, manifests.plain(result), source)
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
     return result

@@ -94,4 +94,4 @@ def _files(config: SelectConfig, folder: RunFolder) -> list[str]:
         files += [folder.scores_small, folder.scores_target]
     files.append(folder.selection)
     files += [folder.coreset(name, config.format) for name in config.coreset_names]
-    return [str(path) for path in [*files, folder.manifest]]
+    return [str(path) for path in [*files, folder.report, folder.manifest]]

@@ -1,12 +1,12 @@
 """`staff report`: the summary of a finished run again."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from staff.cli.flags import Debug, command_app
 from staff.cli.terminal import Terminal
-from staff.errors import ConfigError
+from staff.errors import ConfigError, DataError
 from staff.progress import SilentProgress
 
 EXAMPLES = """
@@ -20,7 +20,7 @@ def report(
     *,
     debug: Debug = None,
 ) -> None:
-    """Print what `select` printed at its end."""
+    """Print what `select` printed at its end, and write report.html of the run again."""
     from staff.reports.text import render
     from staff.runs.manifest import read_manifest
 
@@ -28,7 +28,29 @@ def report(
         raise ConfigError("which run? e.g. staff report runs/x")
     terminal = Terminal(SilentProgress())
     folder = run.rstrip("/") or run
-    terminal.result(render(read_manifest(run), folder=folder, width=terminal.width))
+    manifest = read_manifest(run)
+    try:  # before the text, whose reader may go away
+        if manifest.get("coresets"):  # of what staff score leaves there is no page
+            terminal.say(write_page(folder, manifest))
+    finally:  # a folder that cannot be written to can still be told of
+        terminal.result(render(manifest, folder=folder, width=terminal.width))
+
+
+def write_page(folder: str, manifest: dict[str, Any]) -> str:
+    """Write report.html; say that it was, or why not."""
+    from staff.reports.html import data_of, write_report
+    from staff.runs.store import RunFolder
+
+    run = RunFolder(folder)
+    source, missing = None, ""
+    try:
+        source = data_of(manifest)
+    except DataError as error:
+        if run.report.is_file():
+            return f"{run.report} stays as it is: {error}"
+        missing = f"Prompts and responses are missing: {error}"
+    write_report(run, manifest, source, missing=missing)
+    return f"Report: {run.report}. {missing}".rstrip(". ") + "."
 
 
 app = command_app("report", report, examples=EXAMPLES)
