@@ -21,14 +21,14 @@ ALLOWED = {
     "selectors": set(),
     # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
     "runs": {"selectors", "data"},
-    "reports": {"runs"},
-    "checks": {"runs", "data", "models", "stages", "training"},
+    "reports": {"data", "runs"},
+    "checks": {"runs", "data", "models", "stages", "training", "selectors"},
     "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger"},
     "ledger": {"runs"},
     "methods": {"selectors", "scores", "runs"},
     "wishes": {"selectors", "data", "runs"},
     "stored": {"methods", "selectors", "scores", "runs"},
-    "outputs": {"methods", "ledger", "data", "runs", "selectors"},
+    "outputs": {"methods", "ledger", "data", "runs", "selectors", "reports"},
     "pipeline": {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs"),
         "selectors",

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from staff import pipeline, planning, select_coreset
+from staff.cli.main import main
 from staff.data.files import open_source
 from staff.data.records import RecordOptions, to_example
 from staff.data.tokenise import Tokeniser
@@ -139,6 +140,17 @@ def test_the_same_run_elsewhere_leaves_the_same_bytes(run, data, family, tmp_pat
         if again.manifest["files"][name] != digest
     }
     assert differ == {"config.yaml"}  # it names its own folder
+
+
+def test_the_report_is_there_and_can_be_written_again(run, capsys):
+    page = run.folder / "report.html"
+    first = page.read_bytes()
+    assert "report.html" not in run.manifest["files"]  # it can be made from the others
+    assert page.stat().st_mtime_ns <= (run.folder / "manifest.json").stat().st_mtime_ns
+    page.unlink()
+    assert main(["report", str(run.folder)]) == 0
+    assert page.read_bytes() == first
+    assert f"Report: {page}." in capsys.readouterr().err
 
 
 def test_running_again_repeats_nothing(run, data, family, seen):

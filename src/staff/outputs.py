@@ -12,6 +12,7 @@ from staff.errors import DataError
 from staff.ledger import Ledger
 from staff.methods import Method, score_column
 from staff.progress import Progress, SilentProgress, Stage
+from staff.reports.html import write_report
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import coreset_facts, cut_facts, region_facts
@@ -102,6 +103,7 @@ def finish(
         wishes=wishes,
     )
     result["stages"] = run.ledger.as_dicts()
+    write_report(folder, manifests.plain(result), run.source)
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
     return result

@@ -137,4 +137,4 @@ def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> lis
         files += [folder.scores_target] if "verify" in wanted else []
     files.append(folder.selection)
     files += [folder.coreset(name, config.format) for name in config.coreset_names]
-    return [str(path) for path in [*files, folder.manifest]]
+    return [str(path) for path in [*files, folder.report, folder.manifest]]

@@ -8,6 +8,7 @@ import pytest
 
 import staff
 from staff.rng import keys_of_ids
+from staff.runs.facts import cut_facts
 from staff.runs.manifest import begin, write_manifest
 from staff.runs.selection_file import write_selection
 from staff.runs.store import RunFolder
@@ -50,16 +51,17 @@ def finished(tmp_path):
         folder.selection,
         ids=ids,
         rows=np.arange(N) + (np.arange(N) >= 7),
-        scores={"effort": scores},
+        scores={"effort": scores, "response_length": np.full(N, 3.0)},
         selections=selections,
         score_target=np.where(verified, target, np.nan),
         regions=first.regions.of_row,
         verified=verified,
     )
-    manifest = begin("select", {"method": "staff", "within": "hardest"}, seed=SEED)
+    manifest = begin("select", {"method": "staff", "within": "hardest", "regions": 12}, seed=SEED)
     manifest |= {
         "data": {"path": "train.jsonl", "format": "text", "rows_read": N + 1, "rows_usable": N, "rejected": 1},
-        "models": {}, "device": None, "stages": [], "target_rows_scored": int(verified.sum()), "cut": None,
+        "models": {}, "device": None, "stages": [], "target_rows_scored": int(verified.sum()),
+        "cut": cut_facts(first, scores, 0.1),
         "regions": [
             {"lower": low, "upper": high, "size": size, "verified": count, "ratio": ratio,
              "interval": interval, "flagged": flagged,

@@ -8,6 +8,7 @@ import pytest
 
 import staff
 from staff.cli.main import main
+from staff.runs.manifest import begin, write_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +58,26 @@ def test_why(finished, capsys):
 def test_report(finished, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     assert main(["report", str(finished[0])]) == 0
-    out = capsys.readouterr().out
+    out, said = capsys.readouterr()
     assert "Regions   " in out
     assert "Budgets" in out
+    page = finished[0] / "report.html"
+    assert f"Report: {page}. Prompts and responses are missing: " in said
+    assert "Prompts and responses are missing" in page.read_text(encoding="utf-8")
+
+
+def test_report_does_not_replace_a_page_by_a_poorer_one(finished, capsys):
+    page = finished[0] / "report.html"
+    page.write_text("whole")
+    assert main(["report", str(finished[0])]) == 0
+    assert f"{page} stays as it is: " in capsys.readouterr().err
+    assert page.read_text() == "whole"
+
+
+def test_report_of_scores_is_text_only(tmp_path, capsys):
+    write_manifest(tmp_path / "manifest.json", begin("score", {}, seed=0) | {"files": {"a": "1"}})
+    assert main(["report", str(tmp_path)]) == 0
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_demo(monkeypatch, capsys):

@@ -69,7 +69,7 @@ def test_what_a_user_asks_of_a_run_is_there():
         "The target scored 470 of 4,000 rows.",
         "models/small (1.23M parameters)",
         "models/a target (7B parameters)",
-        "scores/small/ (2 files)",
+        "scores/small/ (2 files)\n          report.html\n          manifest.json",
         "staff finetune runs/x/coreset-0.1.jsonl --model 'models/a target' --out runs/x-tuned-0.1",
     ):
         assert words in text

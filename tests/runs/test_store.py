@@ -38,6 +38,7 @@ def finish(folder, *coresets):
         *("scores/small/part-00000.parquet", "scores/target/part-00000.parquet"),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/loss.jsonl"),
         *("adapter/staff.json", "selection.parquet", "rejected.jsonl", ".stages.json", *coresets),
+        "report.html",
     ):
         (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
         (folder.path / name).write_text("result")
@@ -96,6 +97,7 @@ def test_another_selection_in_the_same_folder_keeps_the_scores(tmp_path):
     other = config(tmp_path, keep=0.5, regions=7, batch_tokens=99, data="./train.jsonl")
     begun(folder, other)
     assert not folder.finished  # the manifest goes first: the run is unfinished again
+    assert not folder.report.exists()  # nor may it tell of the selection before
     assert (folder.scores_small / "part-00000.parquet").is_file()
     assert build(SelectConfig, file=folder.config).keep == (0.5,)
 

@@ -1,12 +1,12 @@
 """`staff report`: the summary of a finished run again."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from staff.cli.flags import Debug, Quiet, Verbose, command_app
 from staff.cli.terminal import Terminal
-from staff.errors import ConfigError
+from staff.errors import ConfigError, DataError
 from staff.progress import SilentProgress
 
 EXAMPLES = """
@@ -22,7 +22,7 @@ def report(
     verbose: Verbose = None,
     debug: Debug = None,
 ) -> None:
-    """Print what the command that made the run printed at its end."""
+    """Print what the command that made the run printed at its end, and write report.html again."""
     from staff.reports.comparison import render_comparison
     from staff.reports.text import render
     from staff.runs.manifest import read_comparison, read_manifest
@@ -31,9 +31,31 @@ def report(
         raise ConfigError("which run? e.g. staff report runs/x")
     terminal = Terminal(SilentProgress())
     folder = run.rstrip("/") or run
-    terminal.result(render(read_manifest(run), folder=folder, width=terminal.width))
-    if comparison := read_comparison(run):
-        terminal.result("\n" + render_comparison(comparison, width=terminal.width))
+    manifest = read_manifest(run)
+    try:  # before the text, whose reader may go away
+        if manifest.get("coresets"):  # of what staff score leaves there is no page
+            terminal.say(write_page(folder, manifest))
+    finally:  # a folder that cannot be written to can still be told of
+        terminal.result(render(manifest, folder=folder, width=terminal.width))
+        if comparison := read_comparison(run):
+            terminal.result("\n" + render_comparison(comparison, width=terminal.width))
+
+
+def write_page(folder: str, manifest: dict[str, Any]) -> str:
+    """Write report.html; say that it was, or why not."""
+    from staff.reports.html import data_of, write_report
+    from staff.runs.store import RunFolder
+
+    run = RunFolder(folder)
+    source, missing = None, ""
+    try:
+        source = data_of(manifest)
+    except DataError as error:
+        if run.report.is_file():
+            return f"{run.report} stays as it is: {error}"
+        missing = f"Prompts and responses are missing: {error}"
+    write_report(run, manifest, source, missing=missing)
+    return f"Report: {run.report}. {missing}".rstrip(". ") + "."
 
 
 app = command_app("report", report, examples=EXAMPLES)

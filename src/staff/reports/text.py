@@ -193,7 +193,8 @@ def files_block(manifest: Manifest, folder: str) -> list[str]:
             parent = name.rpartition("/")[0]
             folders[parent] = folders.get(parent, 0) + 1
     many = [f"{name}/ ({files} file{'s' * (files > 1)})" for name, files in folders.items()]
-    shown = [*single, *many, *(["manifest.json"] if "manifest.json" not in single else [])]
+    page = ["report.html"] if manifest.get("coresets") else []  # not hashed, so not listed
+    shown = [*single, *many, *page, "manifest.json"]
     return [f"Files     in {folder}/", *(INDENT + name for name in shown)]
 
 

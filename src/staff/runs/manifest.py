@@ -92,7 +92,7 @@ def hash_outputs(folder: str | Path, paths: Iterable[str | Path]) -> dict[str, s
 
 def write_manifest(path: str | Path, manifest: dict[str, Any]) -> None:
     """Write manifest.json atomically. NumPy numbers become numbers; NaN and infinity null."""
-    text = json.dumps(_plain(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(manifest), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n")
 
 
@@ -138,16 +138,16 @@ def _go_on(folder: Path) -> str:
     return f"go on with staff {written_by(config) or 'select'} --config {shlex.quote(str(config))}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON types only, whatever NumPy or paths are in it."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
         return None
     return value

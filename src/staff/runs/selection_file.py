@@ -1,6 +1,7 @@
 """selection.parquet: every row of the data, its scores, its region, and what became of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -77,8 +78,34 @@ def read_selection(path: str | Path, columns: Sequence[str] | None = None) -> di
 
     Null numbers come back as NaN. Raises `RunError` when the file is missing or broken.
     """
-    try:
+    with _faults(path):
         table = pq.read_table(path, columns=None if columns is None else list(columns))
+    return dict(_arrays(table))
+
+
+def read_numbers(path: str | Path) -> dict[str, Any]:
+    """All columns but the ids and the reasons, which are text: a few bytes a row in memory."""
+    with _faults(path):
+        names = pq.read_schema(path).names
+    return read_selection(path, [n for n in names if n != "id" and not n.startswith("reason@")])
+
+
+def read_rows(path: str | Path, at: Ints) -> list[dict[str, Any]]:
+    """Some rows of selection.parquet, whole; at: their positions in it."""
+    with _faults(path):
+        return pq.read_table(path).take(at).to_pylist()
+
+
+def coreset_columns(columns: Mapping[str, Any]) -> list[str]:
+    """Names of the coresets in a selection file, in the order asked for."""
+    return [name.partition("@")[2] for name in columns if name.startswith("selected@")]
+
+
+@contextmanager
+def _faults(path: str | Path) -> Iterator[None]:
+    """`RunError` for a file that is missing or broken."""
+    try:
+        yield
     except FileNotFoundError:
         raise RunError(
             f"{path} does not exist: the run has not got that far, or this is no run folder"
@@ -87,12 +114,6 @@ def read_selection(path: str | Path, columns: Sequence[str] | None = None) -> di
         raise RunError(
             f"{path} is damaged: run staff select again with the same settings"
         ) from None
-    return dict(_arrays(table))
-
-
-def coreset_columns(columns: Mapping[str, Any]) -> list[str]:
-    """Names of the coresets in a selection file, in the order asked for."""
-    return [name.partition("@")[2] for name in columns if name.startswith("selected@")]
 
 
 def _arrays(table: pa.Table) -> Iterator[tuple[str, Any]]:

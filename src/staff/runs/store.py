@@ -19,7 +19,8 @@ from staff.runs.settings import Settings
 # What --overwrite removes, by its exact name, beside the coresets and manifest.json. config.yaml
 # is replaced, never removed: it says that the folder is ours.
 OWN = (
-    *("selection.parquet", "rejected.jsonl", ".stages.json", ".manifest.earlier.json"),
+    *("selection.parquet", "rejected.jsonl", "report.html"),
+    *(".stages.json", ".manifest.earlier.json"),
     *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
     *("adapter/loss.jsonl", "adapter/staff.json"),
 )
@@ -54,6 +55,7 @@ class RunFolder:
         self.scores_target = self.path / "scores" / "target"
         self.selection = self.path / "selection.parquet"
         self.rejected = self.path / "rejected.jsonl"
+        self.report = self.path / "report.html"
         self.manifest = self.path / "manifest.json"
 
     def coreset(self, name: str, format: str = "jsonl") -> Path:
@@ -61,7 +63,10 @@ class RunFolder:
         return self.path / f"coreset-{name}.{format}"
 
     def outputs(self) -> list[Path]:
-        """What there is of a run's files and folders, sorted; without manifest.json."""
+        """What there is of a run's files and folders, sorted; without manifest.json.
+
+        Nor report.html: it has times in it, and can be written again from the others.
+        """
         names = ("config.yaml", "adapter", "scores", "selection.parquet", "rejected.jsonl")
         found = [path for name in names if (path := self.path / name).exists()]
         coresets = (p for p in self.path.glob("coreset-*") if CORESET.fullmatch(p.name))
@@ -100,6 +105,8 @@ class RunFolder:
             self.manifest.replace(self._earlier)  # for `remove_other_coresets`
         else:
             self.manifest.unlink(missing_ok=True)
+        if isinstance(config, SelectConfig):
+            self.report.unlink(missing_ok=True)  # it tells of the earlier selection
         again = f"staff {config.command} --config {shlex.quote(str(self.config))}"
         write_atomic(self.config, dump_yaml(config, replay=again))
 

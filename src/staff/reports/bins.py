@@ -1,0 +1,76 @@
+"""Columns of selection.parquet brought down to what a chart draws; n rows in, a few numbers out.
+
+A chart never gets one mark a row: distributions become counts in bins, and where every row
+would be a point, a bounded sample of them is drawn.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from staff.rng import priorities
+from staff.types import Bools, Floats, Ints
+
+SCORE_BINS = 50  # about as many as are told apart on a screen
+LENGTH_BINS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Counts of some groups of rows in common bins.
+
+    edges: float64 [B + 1]. counts: group -> int64 [B]. beyond: rows above the last edge.
+    """
+
+    edges: Floats
+    counts: dict[str, Ints]
+    beyond: int
+
+
+def bin_scores(scores: Floats, *, threshold: float, regions: int, **groups: Bools) -> Bins:
+    """Scores [n] in bins that divide the regions evenly, or of a like width if those are many.
+
+    threshold: the highest score that was not cut; bins go on above it by half the pool's
+    width at most, since a few cut scores may be many times higher. regions: K as asked for.
+    """
+    low, top = float(scores.min()), float(scores.max())
+    width = threshold - low or abs(low) or 1.0  # all scores may be equal
+    below = regions * math.ceil(SCORE_BINS / 2 / regions) if regions <= SCORE_BINS else SCORE_BINS
+    step = width / below
+    above = math.ceil(min(max(top - threshold, 0.0), width / 2) / step - 1e-9)
+    edges = low + step * np.arange(below + above + 1, dtype=np.float64)
+    edges[below] = threshold  # to the last bit, so that no row changes sides
+    return _count(scores, edges, groups)
+
+
+def bin_lengths(lengths: Floats, **groups: Bools) -> Bins:
+    """Whole numbers [n] in bins of one whole width, up to the 99th percentile.
+
+    The first bin (low - 1, low - 1 + step] begins with the smallest number there is.
+    """
+    low, high = float(lengths.min()), float(np.percentile(lengths, 99, method="higher"))
+    step = math.ceil((high - low + 1) / LENGTH_BINS)
+    bins = math.ceil((high - low + 1) / step)
+    return _count(lengths, low - 1 + step * np.arange(bins + 1, dtype=np.float64), groups)
+
+
+def _count(values: Floats, edges: Floats, groups: dict[str, Bools]) -> Bins:
+    """A bin holds its upper edge, as a region does, and the first its lower one too."""
+    at = np.maximum(np.searchsorted(edges, values, side="left") - 1, 0)
+    size = len(edges)  # one more than there are bins: the last entry is what lies beyond
+    counts = {name: np.bincount(at[rows], minlength=size)[:-1] for name, rows in groups.items()}
+    return Bins(edges, counts, int(np.count_nonzero(values > edges[-1])))
+
+
+def count_by_region(region: Ints, rows: Bools, regions: int) -> Ints:
+    """How many of `rows` lie in each region, int64 [K]; cut rows (-1) are in none."""
+    return np.bincount(region[rows & (region >= 0)], minlength=regions)
+
+
+def sample(rows: Ints, count: int, *, seed: int) -> Ints:
+    """At most `count` of these rows, the same ones in whatever order they come; sorted."""
+    if len(rows) <= count:
+        return np.sort(rows)
+    order = priorities(rows.astype(np.uint64), seed, "report")
+    return np.sort(rows[np.argpartition(order, count - 1)[:count]])

@@ -1,0 +1,143 @@
+"""report.html of a run: what was chosen and why, in one file that needs nothing else."""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from staff.data.files import Source, open_source
+from staff.errors import DataError
+from staff.reports import figures
+from staff.reports.agreement import rank_correlation
+from staff.reports.bins import bin_lengths, bin_scores, count_by_region, sample
+from staff.reports.numbers import rows_of
+from staff.reports.page import render_page
+from staff.reports.rows import show_rows
+from staff.reports.tables import by_source, medians, settings
+from staff.runs.selection_file import coreset_columns, read_numbers
+from staff.runs.store import RunFolder, write_atomic
+from staff.types import Bools
+
+# What keeps the file small whatever the run: see also SHOWN and TEXT_BYTES in rows.py.
+MAX_CORESETS = 6  # those asked for first have charts and columns
+MAX_REGIONS = 200  # lines in the table of regions
+MAX_POINTS = 400
+
+
+def data_of(manifest: Mapping[str, Any]) -> Source:
+    """The data of a finished run, if it is still what was read.
+
+    Raises:
+        DataError: it is not there any more, or it changed.
+    """
+    if "reading" not in manifest["data"]:
+        raise DataError("the run is of an earlier staff, which did not note the columns")
+    source = open_source(manifest["data"]["path"])
+    if source.content_hash() != manifest["data"]["sha256"]:
+        raise DataError(f"{source.name} changed since the run")
+    return source
+
+
+def write_report(
+    folder: RunFolder, manifest: Mapping[str, Any], source: Source | None, *, missing: str = ""
+) -> None:
+    """Write report.html of a run, atomically, from its manifest and selection.parquet.
+
+    manifest: plain values, as manifest.json has them. source: the data, for the texts of a
+    few rows; without it they are left out, and `missing` says why.
+    """
+    write_atomic(folder.report, render_run(folder, manifest, source, missing=missing))
+
+
+def render_run(
+    folder: RunFolder, manifest: Mapping[str, Any], source: Source | None, *, missing: str = ""
+) -> str:
+    """The page as text; the same for the same run."""
+    table = read_numbers(folder.selection)
+    chosen = {name: table[f"selected@{name}"] for name in coreset_columns(table)[:MAX_CORESETS]}
+    regions, stages = manifest.get("regions") or [], manifest.get("stages") or []
+    if not regions:  # a random selection: the column is there, and null
+        table["region"] = np.zeros(len(table["row"]), np.int32)
+    return render_page(
+        "run.html",
+        manifest=manifest,
+        data=manifest["data"],
+        name=PurePath(manifest["data"]["path"]).name,
+        remarks=_remarks(manifest, len(chosen)),
+        regions=regions,
+        max_regions=MAX_REGIONS,
+        stages=stages,
+        seconds=sum(stage["seconds"] for stage in stages),
+        times_figure=figures.times_figure(stages) if stages else None,
+        agreement=_agreement(table, manifest["seed"]),
+        coresets=_coresets(manifest, table, chosen),
+        medians=medians(table, chosen),
+        sources=by_source(table, chosen) if "source" in table else [],
+        settings=settings(manifest),
+        missing=missing,
+        **show_rows(folder, manifest, table, chosen, source),
+    )
+
+
+def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
+    """What else to know of the rows, where there is something."""
+    data = manifest["data"]
+    remarks = [
+        f"{rows_of(data[key])} {words}"
+        for key, words in (
+            ("rejected", "set aside in rejected.jsonl"),
+            ("truncated", "cut at the maximal length"),
+            ("duplicates", "that repeat earlier ones, kept"),
+        )
+        if data.get(key)
+    ]
+    if len(manifest["coresets"]) > coresets:
+        remarks.append(f"the first {coresets} of {len(manifest['coresets'])} coresets are shown")
+    return remarks
+
+
+def _coresets(
+    manifest: Mapping[str, Any], table: Mapping[str, Any], chosen: Mapping[str, Bools]
+) -> list[dict[str, Any]]:
+    """The manifest's entry of each coreset shown, with its counts and charts, where scores are."""
+    coresets = [dict(c) for c in manifest["coresets"] if c["name"] in chosen]
+    if not manifest.get("regions"):
+        return coresets
+    cut, everything = table["region"] < 0, np.ones(len(table["row"]), np.bool_)
+    for coreset in coresets:
+        rows = chosen[coreset["name"]]
+        scores = bin_scores(
+            table["score_small"],
+            threshold=manifest["cut"]["threshold"],
+            regions=manifest["config"]["regions"],
+            pool=~cut,
+            cut=cut,
+            chosen=rows,
+        )
+        lengths = bin_lengths(table["response_length"], all=everything, chosen=rows)
+        by_region = count_by_region(table["region"], rows, len(manifest["regions"]))
+        coreset |= {
+            "by_region": by_region.tolist(),
+            "scores": figures.selection_figure(scores, manifest, coreset["name"], by_region),
+            "beyond": scores.beyond,
+            "lengths": figures.lengths_figure(lengths, coreset["name"]),
+            "longer": lengths.beyond,
+        }
+    return coresets
+
+
+def _agreement(table: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
+    """Both models' scores of the verified rows: correlation over all, a chart of some."""
+    rows = np.flatnonzero(table["verified"])
+    if len(rows) < 2:
+        return None
+    small, target = table["score_small"], table["score_target"]
+    correlation = rank_correlation(small[rows], target[rows])
+    drawn = sample(rows, MAX_POINTS, seed=seed)
+    return {
+        "correlation": correlation,
+        "figure": figures.agreement_figure(small[drawn], target[drawn], correlation),
+        "drawn": len(drawn),
+        "rows": len(rows),
+    }

@@ -1,0 +1,80 @@
+"""The shell of every page: one HTML file that asks nothing of a network or a server.
+
+Its Content-Security-Policy allows the one style sheet and the one script it brings, by their
+hashes, and nothing else: not an inline handler, not an image, not a connection. Whatever the
+data says is escaped by Jinja, and `visible` shows what cannot be shown.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from staff.reports.numbers import count, duration, millions, plain, significant
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Control characters but for tab and line feed: HTML has no way to write most of them.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def render_page(template: str, **context: Any) -> str:
+    """Fill a template that extends page.html; every text in it is escaped."""
+    style, script = (
+        Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+        for name in ("style.css", "script.js")
+    )
+    policy = (
+        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    page = _environment().get_template(template)
+    return page.render(style=style, script=script, policy=policy, **context)
+
+
+def visible(text: str) -> str:
+    """Control characters as the symbols Unicode has for them.
+
+    >>> visible("a\\x00b\\x1b[31m")
+    'a␀b␛[31m'
+    """
+    return CONTROL.sub(lambda match: _symbol(ord(match[0])), text)
+
+
+def clipped(text: str, limit: int) -> str:
+    """The text, or as much of it as `limit` characters hold and how long it is."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} […, {count(len(text))} characters]"
+
+
+def _symbol(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else "�"
+
+
+def _source(content: str) -> str:
+    digest = hashlib.sha256(content.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    for function in (count, duration, millions, plain, significant, clipped):
+        environment.filters[function.__name__] = function
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

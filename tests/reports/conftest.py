@@ -1,0 +1,78 @@
+"""A finished run in a folder, made without a model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from staff.data.files import open_source
+from staff.rng import keys_of_ids
+from staff.runs.facts import coreset_facts, cut_facts, region_facts
+from staff.runs.manifest import begin, plain, write_manifest
+from staff.runs.selection_file import write_selection
+from staff.runs.store import RunFolder
+from staff.selectors import select_random, select_staff
+
+READING = {"format": "prompt-response", "prompt_column": "prompt", "response_column": "response"}
+STAGES = [
+    {"name": "score small", "seconds": 75.25, "tokens": 30_100, "rows": 300, "reused": True},
+    {"name": "verify on target", "seconds": 12.0, "tokens": 6_000, "rows": 60, "reused": False},
+]
+
+
+@pytest.fixture
+def records():
+    """Short prompts, and responses of 1 to 50 characters."""
+    return [{"prompt": f"prompt {i}", "response": "x" * (1 + i % 50)} for i in range(300)]
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """(folder, manifest) of a run over these records; scores grow with the row, roughly."""
+
+    def make(
+        records, *, keep=(0.1, 0.3), regions=12, sources=None, method="staff", reading=READING
+    ):
+        n = len(records)
+        data = tmp_path / "train.jsonl"
+        data.write_text("".join(json.dumps(record) + "\n" for record in records))
+        rng = np.random.default_rng(0)
+        scores, target = 1 + np.arange(n) / n, (2 + np.arange(n) / n) * rng.uniform(0.9, 1.1, n)
+        ids, totals = [f"id-{i}" for i in range(n)], [round(k * n) for k in keep]
+        manifest = begin("select", {"method": method, "regions": regions}, seed=3)
+        common = {"keys": keys_of_ids(ids, 3), "seed": 3}
+        known: dict = {"scores": {}, "score_target": None, "regions": None, "verified": None}
+        if method == "random":
+            selections = [select_random(total=total, **common) for total in totals]
+        else:
+            selections = select_staff(
+                scores=scores, total=totals, verify=lambda rows: target[rows], regions=regions,
+                verify_per_region=5, **common,
+            )  # fmt: skip
+            known["verified"] = verified = np.zeros(n, bool)
+            verified[selections[0].verification.rows] = True
+            known["score_target"] = np.where(verified, target, np.nan)
+            known["regions"] = selections[0].regions.of_row
+            lengths = np.array([len(str(record.get("response", ""))) for record in records], float)
+            known["scores"] = {"effort": scores, "response_length": lengths, "loss": scores / 2}
+        named = {f"{k:g}": s for k, s in zip(keep, selections, strict=True)}
+        if method != "random":
+            manifest["cut"] = cut_facts(selections[0], scores, 0.1)
+            manifest["regions"] = region_facts(named)
+        folder = RunFolder(tmp_path / "run")
+        folder.path.mkdir(exist_ok=True)
+        write_selection(
+            folder.selection, ids=ids, rows=np.arange(n), selections=named, sources=sources, **known
+        )
+        manifest |= {
+            "data": {"path": str(data), "sha256": open_source(data).content_hash(),
+                     "rows_read": n + 2, "rows_usable": n, "rejected": 2, "reading": reading},
+            "models": {"small": {"path": "models/small", "parameters": 1_234_567, "hash": "5e4f"}},
+            "stages": STAGES,
+            "target_rows_scored": 60,
+            "coresets": coreset_facts(dict(zip(named, keep, strict=True)), named, "jsonl"),
+        }  # fmt: skip
+        write_manifest(folder.manifest, manifest)
+        return folder, plain(manifest)
+
+    return make

@@ -1,0 +1,107 @@
+"""report.html in a real browser: data stay text, the script works. Skipped where there is none."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from staff.reports.html import data_of, render_run, write_report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+HOSTILE = [
+    "<script>document.title = 'broken'</script>",
+    "</td></tr></table></main><img src=x onerror=\"document.title='broken'\" id=broken>",
+    "</script><script>document.title = 'broken'</script><!--",
+    "\"'><svg onload=document.title='broken' id=broken>{{ 7 * 7 }}{% raw %}",
+    "nul \x00 escape \x1b[31m bell \x07 next line \x85",
+    "right to left: עברית \u202e esrever \u2066",
+    "one\n\n  two\ttabs",
+    "z" * 1_000_000,
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Open a page and return (its elements as HTML, what the browser complained of)."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+
+    def browse(path, width=1000):
+        # A profile each: one whose last user is not quite gone keeps the next one waiting.
+        profile = tmp_path_factory.mktemp("profile")
+        command = [
+            program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--no-first-run", "--disable-extensions", "--disable-background-networking",
+            f"--user-data-dir={profile}", f"--window-size={width},900", "--enable-logging=stderr",
+            "--dump-dom", path.as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, timeout=300, check=True)
+        said = done.stderr.decode("utf-8", "replace").splitlines()
+        return done.stdout.decode("utf-8"), [line for line in said if "CONSOLE" in line]
+
+    return browse
+
+
+def hostile(make_run):
+    rows = [{"prompt": HOSTILE[i % len(HOSTILE)], "response": HOSTILE[(i + 3) % len(HOSTILE)]}
+            for i in range(48)]  # fmt: skip
+    folder, manifest = make_run(rows, regions=3, sources=[HOSTILE[i % 6] for i in range(48)])
+    manifest["models"]["small"]["path"] = HOSTILE[1]
+    manifest["config"]["prompt_template"] = HOSTILE[0]
+    write_report(folder, manifest, data_of(manifest))
+    return folder
+
+
+def test_in_a_browser_hostile_data_stay_text(make_run, browser):
+    dom, complaints = browser(hostile(make_run).report)
+    assert "<title>Coreset of train.jsonl</title>" in dom
+    assert 'id="broken"' not in dom
+    assert "onerror=&quot;" in dom or 'onerror="document' in dom  # as text
+    assert not complaints  # no error of the script, and nothing the policy had to stop
+    assert dom.count("<script") == 1
+    assert dom.count("</main>") == 1
+    assert "nul ␀ escape ␛[31m bell ␇ next line �" in dom
+    assert "עברית \u202e esrever" in dom
+    assert "{{ 7 * 7 }}" in dom
+    assert "[…, 1,000,000 characters]" in dom
+    assert "48 of 48 shown" in dom  # the script ran
+
+
+def test_in_a_browser_one_chooses_searches_and_scrolls_one_way(
+    make_run, records, browser, tmp_path
+):
+    """The page's own script, driven by another one, in a copy without the policy."""
+    folder, manifest = make_run(records, sources=["web", "forum", "books"] * 100)
+    driver = """
+      const set = (id, value) => {
+        const field = document.getElementById(id);
+        field.value = value;
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+        return document.getElementById("found").textContent;
+      };
+      const said = [set("search", "forum web"), set("search", "prompt FORUM")];
+      said.push(set("search", ""), set("fate", "yes"));
+      document.querySelector("input[value='0.3']").click();
+      said.push(document.getElementById("found").textContent);
+      said.push(document.querySelectorAll("figure[data-coreset='0.3'][hidden]").length);
+      said.push(document.querySelectorAll("figure[data-coreset='0.1'][hidden]").length);
+      said.push(document.documentElement.scrollWidth - innerWidth);
+      document.title = said.join("|");
+    """
+    page = re.sub(r"<meta http-equiv[^>]*>", "", render_run(folder, manifest, data_of(manifest)))
+    copy = tmp_path / "copy.html"
+    copy.write_text(page.replace("</body>", f"<script>{driver}</script></body>"), encoding="utf-8")
+    dom, complaints = browser(copy, width=500)
+    assert not complaints
+    none, forum, everything, some, more, shown, hidden, overflow = (
+        re.search("<title>(.*?)</title>", dom)[1].split("|")
+    )  # fmt: skip
+    rows = page.count("<tr data-region=")
+    found = page.count("<bdi>forum</bdi></small>")
+    assert 0 < found < rows
+    assert [none, forum, everything] == [f"{i} of {rows} shown" for i in (0, found, rows)]
+    assert 0 < int(some.split()[0]) < int(more.split()[0]) < rows
+    assert (shown, hidden) == ("0", "2")
+    assert int(overflow) <= 0

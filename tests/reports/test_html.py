@@ -1,0 +1,115 @@
+"""report.html: what it says, that it is small, always the same and asks for nothing."""
+
+import base64
+import hashlib
+import re
+
+import pytest
+
+from staff.errors import DataError
+from staff.reports.html import data_of, render_run, write_report
+
+
+def render(folder, manifest):
+    return render_run(folder, manifest, data_of(manifest))
+
+
+def test_what_a_person_asks_of_a_run_is_there(make_run, records):
+    folder, manifest = make_run(records, sources=["web", "forum", None] * 100)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render(folder, manifest)))
+    for words in (
+        "Rows 300 usable of 302",
+        "Chosen 30 · 90 10 % · 30 %",
+        "2 rows set aside in rejected.jsonl",
+        "small models/small (1.23M)",
+        "the 30 highest, above 1.90, are cut as likely noise",
+        "Table of 12 regions",
+        "Rank correlation (Spearman) 0.8",
+        "over 60 verified rows. Verified rows are spread evenly",
+        "60 of 60 verified rows",
+        "Median all rows coreset 0.1 coreset 0.3 effort score 1.50",
+        "response tokens 25.5",
+        "forum 100 33.3 %",
+        "(no source) 100 33.3 %",
+        "score small (kept) 1 min 15 s 300 30,100 400",
+        "prompt 29",
+        "small sha256 5e4f",
+    ):
+        assert words in page, words
+
+
+def test_regions_and_coresets_add_up(make_run, records):
+    folder, manifest = make_run(records)
+    page = render(folder, manifest)
+    for coreset in manifest["coresets"]:
+        cells = re.findall(rf'<td data-coreset="{coreset["name"]}">(\d+)</td>', page)
+        assert sum(map(int, cells[:12])) == coreset["total"]
+    fates = re.findall(r'class="fate (\S+)">(\S+)<', page)
+    assert {a for a, _ in fates} <= {"budget", "top-up", "over-budget", "cut"}
+    assert len(fates) == 2 * page.count("<tr data-region=")
+
+
+def test_the_same_run_gives_the_same_bytes(make_run, records):
+    folder, manifest = make_run(records)
+    write_report(folder, manifest, data_of(manifest))
+    first = folder.report.read_bytes()
+    write_report(folder, manifest, data_of(manifest))
+    assert folder.report.read_bytes() == first
+    assert folder.report not in folder.outputs()  # its times would change the manifest's hashes
+
+
+def test_nothing_but_its_own_style_and_script_may_load(make_run, records):
+    page = render(*make_run(records))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src &#39;none&#39;; ")
+    for kind in ("style", "script"):
+        [content] = re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src &#39;sha256-{digest}&#39;" in policy
+    assert not re.search(r"<(link|img|iframe|object|embed|base)\b|\s(src|on\w+|style)=", page)
+    assert set(re.findall(r"https?://[^\"' ]+", page)) <= {
+        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink",
+    }  # fmt: skip  # names, which no browser asks for
+
+
+def test_the_largest_report_is_small(make_run):
+    """Many regions, coresets and sources, and rows of markup, which grows when it is escaped."""
+    n = 3000
+    rows = [{"prompt": "<&'\"" * 1000, "response": "\U0001f600" * 2000} for _ in range(n)]
+    keep = tuple(i / 40 for i in range(1, 21))
+    folder, manifest = make_run(rows, keep=keep, regions=300, sources=["<&" * 99 + str(i % 99) for i in range(n)])  # fmt: skip
+    page = render(folder, manifest)
+    assert 500_000 < len(page.encode()) < 2_000_000
+    assert "the first 6 of 20 coresets are shown" in page
+    assert "(60 more sources)" in page
+    assert "[…, 2,000 characters]" in page
+
+
+def test_a_random_run_has_rows_and_sources_only(make_run, records):
+    folder, manifest = make_run(records, method="random", sources=["web"] * 300)
+    page = render(folder, manifest)
+    assert "h-sources" in page
+    assert "prompt 1" in page
+    for absent in ("h-selection", "h-agreement", "h-lengths", 'id="region"'):
+        assert absent not in page
+
+
+def test_few_rows_and_no_spread(make_run, records):
+    folder, manifest = make_run(records[:2], keep=(0.5,), regions=1)
+    page = render(folder, manifest)
+    assert "Table of the region<" in page
+    assert "Middle" not in page  # no region is large enough to be verified
+
+
+def test_data_that_are_gone_or_changed_are_not_read(make_run, records):
+    folder, manifest = make_run(records)
+    path = folder.path.parent / "train.jsonl"
+    path.write_text(path.read_text().replace("prompt 1", "prompt one"))
+    with pytest.raises(DataError, match="changed since the run"):
+        data_of(manifest)
+    path.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        data_of(manifest)
+    page = render_run(folder, manifest, None, missing="No <texts>: gone.")
+    assert "No &lt;texts&gt;: gone." in page
+    assert "prompt 1" not in page
