@@ -3,7 +3,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from staff.errors import RunError
-from staff.runs.selection_file import coreset_columns, read_selection, write_selection
+from staff.runs.selection_file import (
+    coreset_columns,
+    read_numbers,
+    read_rows,
+    read_selection,
+    write_selection,
+)
 from staff.types import Selection
 
 N = 6
@@ -79,6 +85,23 @@ def test_same_rows_same_bytes_whatever_the_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr("staff.runs.selection_file.GROUP", 4)
     write(tmp_path / "c")
     assert pq.read_table(tmp_path / "c").equals(pq.read_table(tmp_path / "a"))
+
+
+def test_some_rows_in_the_order_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("staff.runs.selection_file.GROUP", 4)
+    write(tmp_path / "s.parquet")
+    rows = read_rows(tmp_path / "s.parquet", np.array([5, 0, 4]))
+    assert [(row["id"], row["row"], row["reason@0.1"]) for row in rows] == [
+        ("é5", 7, "over-budget"), ("é0", 0, "budget"), ("é4", 5, "budget"),
+    ]  # fmt: skip
+    assert rows[1]["score_target"] is None
+    numbers = read_numbers(tmp_path / "s.parquet")
+    assert "id" not in numbers
+    assert "reason@0.1" not in numbers
+    assert numbers["selected@n4"].sum() == 4
+    for read in (read_numbers, lambda path: read_rows(path, np.array([0]))):
+        with pytest.raises(RunError, match="does not exist"):
+            read(tmp_path / "none.parquet")
 
 
 def test_no_rows(tmp_path):
