@@ -22,7 +22,7 @@ ALLOWED = {
     # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
     "runs": {"selectors", "data"},
     "reports": {"runs"},
-    "checks": {"runs", "data", "models", "stages", "training"},
+    "checks": {"runs", "data", "models", "stages", "selectors", "training"},
     "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger"},
     "ledger": {"runs"},
     "methods": {"selectors", "scores", "runs"},
