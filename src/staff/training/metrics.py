@@ -70,7 +70,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> tuple[Floats,
     """
     found = _sentence_bleu(predictions, references)
     counts = np.sum([_counts(score) for score in found], axis=0)
-    return np.array([score.score for score in found]), _bleu_of(counts)
+    return np.array([score.score for score in found]), bleu_of(counts)
 
 
 def bleu_interval(
@@ -92,9 +92,9 @@ def bleu_interval(
     scores = []
     for _ in range(resamples):
         times = np.bincount(draw.integers(0, n, n), minlength=n)  # [n]
-        scores.append(_bleu_of(times @ counts))
+        scores.append(bleu_of(times @ counts))
     low, high = np.quantile(scores, [tail, 1 - tail])
-    return Interval(_bleu_of(counts.sum(axis=0)), float(low), float(high))
+    return Interval(bleu_of(counts.sum(axis=0)), float(low), float(high))
 
 
 def _sentence_bleu(predictions: Sequence[str], references: Sequence[str]) -> list[Any]:
@@ -111,7 +111,7 @@ def _counts(score: Any) -> Ints:
     return np.array([score.sys_len, score.ref_len, *score.counts, *score.totals], np.int64)
 
 
-def _bleu_of(counts: Ints) -> float:
+def bleu_of(counts: Ints) -> float:
     from sacrebleu.metrics import BLEU
 
     predicted, wanted, *rest = counts.tolist()
