@@ -10,20 +10,19 @@ from staff.errors import BadRow
 from staff.types import Example
 
 
-def count_leaks(
-    train: Source, test: Source, *, train_options: RecordOptions, test_options: RecordOptions
-) -> tuple[int, int]:
+def count_leaks(train: Source, test: Source, options: RecordOptions) -> tuple[int, int]:
     """How many test rows have a prompt that occurs in train, and the number of test rows.
 
     Prompts are compared without regard to case and runs of white space. Of a conversation,
-    everything before the last answer is the prompt; plain text is compared as a whole.
+    everything before the last answer is the prompt; plain text is compared as a whole. Rows
+    that cannot be used are passed over. Only the test prompts' hashes stay in memory.
     """
-    seen = {_digest(example) for example in _examples(train, train_options)}
-    leaked = total = 0
-    for example in _examples(test, test_options):
-        total += 1
-        leaked += _digest(example) in seen
-    return leaked, total
+    prompts = [_digest(example) for example in _examples(test, options)]
+    wanted, found = set(prompts), set[bytes]()
+    for example in _examples(train, options):
+        if (digest := _digest(example)) in wanted:
+            found.add(digest)
+    return sum(digest in found for digest in prompts), len(prompts)
 
 
 def _examples(source: Source, options: RecordOptions) -> Iterator[Example]:
