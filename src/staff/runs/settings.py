@@ -86,6 +86,37 @@ Epochs = Annotated[Positive, about("Passes over the data.", TUNING)]
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
+Metrics = Annotated[
+    tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
+    BeforeValidator(listed),
+    about("Which of loss, rougeL, bleu, exact.", SCORING, min_length=1),
+]
+MaxNewTokens = Annotated[
+    Positive | None,
+    about("Longest answer to generate; default: half as long again as the longest reference.",
+          SCORING),
+]  # fmt: skip
+BatchSize = Annotated[Positive, about("Samples a step.", TUNING)]
+Rank = Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)]
+Alpha = Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)]
+SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
+Preset = Annotated[
+    Literal["released", "paper"],
+    about("Allocation, within and cut as in the released code or the paper.", SELECTION),
+]
+Allocation = Annotated[
+    Literal["shares", "paper"], about("How budgets follow the ratios.", SELECTION)
+]
+Within = Annotated[
+    Literal["hardest", "random"], about("Which rows of a region are drawn.", SELECTION)
+]
+Cut = Annotated[
+    float,
+    BeforeValidator(number),
+    about("Fraction with the highest scores to set aside as noise.", SELECTION, ge=0, lt=1),
+]
+Regions = Annotated[Positive, about("Equal-width score regions, K.", SELECTION)]
+VerifyPerRegion = Annotated[Positive, about("Rows a region scored on the target, b_v.", SELECTION)]
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

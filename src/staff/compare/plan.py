@@ -1,0 +1,67 @@
+"""What a comparison would do, for ``--dry-run``: cells and tokens. Loads no weights."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from staff import planning, stages
+from staff.compare.cells import DONE, cells_of
+from staff.compare.selection import scoring_config
+from staff.data.files import open_source
+from staff.progress import Progress
+from staff.runs.compare_config import CompareConfig
+from staff.runs.compare_folder import RESULTS, CompareFolder
+from staff.selectors import total_of
+
+
+def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Read and tokenise the data, and count; nothing stays on disk.
+
+    Tokens of a coreset are estimated from the mean length; of evaluation, those of one pass
+    over the test data a cell, without the answers that are generated.
+    """
+    folder = CompareFolder(str(config.out))
+    selection = planning.plan(scoring_config(config, folder, 0), progress=progress)
+    usable, times = selection["usable rows"], config.seeds
+    tokens, test_rows, test_tokens = _count(config, progress)
+    cells = cells_of(config)
+    listed = [
+        {**stage, "name": f"{times} x {stage['name']}", "reused": False}
+        for stage in selection["stages"]
+    ]
+    sizes = {name: total_of(name, usable) for name in config.keep_names}
+    if config.full:
+        sizes = {"all rows": usable, **sizes}
+    for name, rows in sizes.items():
+        tunings = times * (len(config.methods) if name in config.keep_names else 1)
+        passes = config.epochs * (usable / rows if config.same == "steps" else 1)
+        listed.append(
+            {
+                "name": f"{tunings} x tune target, keep {name}".replace("keep all", "all"),
+                "rows": rows,
+                "tokens": round(passes * rows * tokens / usable),
+            }
+        )
+    listed.append({"name": f"{len(cells)} x evaluate", "rows": test_rows, "tokens": test_tokens})
+    there = sum((folder.cell(cell.name) / DONE).is_file() for cell in cells)
+    return {
+        "usable rows": usable,
+        "cells": len(cells),
+        "cells that are there": 0 if config.overwrite else there,
+        "stages": listed,
+        "files": [str(folder.path / name) for name in ("config.yaml", "seed-*/", "cells/*/")]
+        + [str(folder.path / name) for name in sorted(RESULTS)],
+    }
+
+
+def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, int]:
+    """The target's tokens of all rows, and rows and tokens of the test data."""
+    tokenisers = stages.tokenisers((str(config.target),), max_length=config.max_length)
+    found = []
+    for path in (config.data, config.test):
+        with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+            prepared = stages.read(
+                config, open_source(str(path)), tokenisers, folder=Path(scratch), progress=progress
+            )
+            found.append((prepared.usable, prepared.tokens[0]))
+    return found[0][1], *found[1]
