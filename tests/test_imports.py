@@ -28,6 +28,10 @@ ALLOWED = {
     "pipeline": {"stages", "ledger", "data", "runs", "selectors"},
     "single": {"stages", "ledger", "data", "runs", "training"},
     "planning": {"stages", "data", "runs", "pipeline"},
+    "compare": {
+        *("pipeline", "single", "planning", "stages"),
+        *("data", "runs", "selectors", "training", "reports"),
+    },
     "api": {"pipeline", "checks", "runs"},
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
 }
