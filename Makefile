@@ -1,10 +1,10 @@
-# make install | demo | test | test-slow | check | dist | family DATA=dir | benchmark-scoring
+# make install | demo | test | test-slow | check | dist | family DATA=dir | benchmark-scoring | benchmark-selection
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow lint check dist family benchmark-scoring benchmark-memory clean
+.PHONY: install demo test test-slow lint check dist family benchmark-scoring benchmark-selection benchmark-memory clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +44,9 @@ family: install
 
 benchmark-scoring: install
 	$(BIN)/python benchmarks/scoring.py --write
+
+benchmark-selection: install
+	$(BIN)/python benchmarks/selection.py --write
 
 benchmark-memory: install
 	$(BIN)/python benchmarks/memory.py

@@ -1,7 +1,10 @@
 """Offline, quiet and deterministic: set before any library reads its environment."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,3 +36,20 @@ def e2e_rows() -> list[str]:
     """Lines of the embedded E2E NLG training file."""
     folder = Path(__file__).resolve().parents[1] / "src" / "staff" / "assets" / "e2e_nlg"
     return (folder / "train.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Any]:
+    """Makes a tiny random model of a family of tests/data/families.json."""
+    file = Path(__file__).parent / "data" / "families.json"
+    described = json.loads(file.read_text(encoding="utf-8"))
+
+    def build(family: str, **changes: Any) -> Any:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        settings = {**described["common"], **described["families"][family], **changes}
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).eval()
+
+    return build

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from staff.checks import check_inputs
-from staff.errors import ModelError, RunError
+from staff.errors import ConfigError, ModelError, RunError
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.store import RunFolder
 
@@ -83,3 +83,12 @@ def test_scores_alone_cannot_be_selected_from(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 1, "command": "score", "config": {}}')
     with pytest.raises(RunError, match="was made by staff score: --scores takes"):
         check_inputs(SelectConfig(scores=str(tmp_path), keep=0.1))
+
+
+def test_sizes_that_the_file_cannot_give(data, tmp_path):
+    settings = {"data": data, "method": "random", "out": str(tmp_path / "x")}
+    with pytest.raises(ConfigError, match=r"--total 2: .*train.jsonl has only 1 row"):
+        check_inputs(SelectConfig(**settings, total=2))
+    with pytest.raises(ConfigError, match=r"keep 0.5 of 1 rows is less than one row"):
+        check_inputs(SelectConfig(**settings, keep=0.5))
+    check_inputs(SelectConfig(**settings, keep=1, total=1))

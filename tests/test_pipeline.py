@@ -14,6 +14,7 @@ from staff.data.records import RecordOptions, to_example
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError, DataError, ModelError, RunError
 from staff.models import load
+from staff.reports.text import render
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import hash_file
 
@@ -114,12 +115,12 @@ def test_every_row_has_a_reason(run):
 def test_the_manifest_accounts_for_everything(run):
     manifest = run.manifest
     assert [s["name"] for s in manifest["stages"]] == [
-        "read", "fine-tune small", "score small", "verify on target", "write",
+        "check", "read", "fine-tune small", "score small", "verify on target", "select", "write",
     ]  # fmt: skip
     assert manifest["data"]["rows_usable"] == ROWS
-    tokens = manifest["stages"][0]["tokens"]
-    assert manifest["stages"][1]["tokens"] == tokens  # one epoch saw every token once
-    assert manifest["stages"][2]["tokens"] == tokens
+    tokens = manifest["stages"][1]["tokens"]
+    assert manifest["stages"][2]["tokens"] == tokens  # one epoch saw every token once
+    assert manifest["stages"][3]["tokens"] == tokens
     for name, digest in manifest["files"].items():
         assert hash_file(run.folder / name) == digest
     for coreset in manifest["coresets"]:
@@ -146,10 +147,11 @@ def test_running_again_repeats_nothing(run, data, family, seen):
     files = dict(run.manifest["files"])
     again = select_coreset(data, small=small, target=target, out=run.folder, **SETTINGS)
     assert {path: len(rows) for path, rows in seen.items()} == before
-    assert [s["reused"] for s in again.manifest["stages"]] == [False, True, True, True, False]
+    reused = [False, False, True, True, True, False, False]
+    assert [s["reused"] for s in again.manifest["stages"]] == reused
     assert again.manifest["files"] == files
     for before_, after in zip(
-        run.manifest["stages"][1:4], again.manifest["stages"][1:4], strict=True
+        run.manifest["stages"][2:5], again.manifest["stages"][2:5], strict=True
     ):
         assert after == before_ | {"reused": True}  # with what it cost then
 
@@ -171,6 +173,31 @@ def test_selecting_again_from_stored_scores_gives_the_same_coresets(run, tmp_pat
         ours = tmp_path / "again" / f"coreset-{name}.jsonl"
         assert ours.read_bytes() == run.coresets[name].read_bytes()
     assert manifest["target_rows_scored"] == 0
+    # What to type next reads the coreset as the data were read.
+    again = render(manifest, folder=str(tmp_path / "again"))
+    assert "--prompt-column mr --response-column ref --out" in again
+
+
+def test_a_device_that_is_not_there_leaves_a_finished_run_alone(run, data, family):
+    small, target = family
+    before = (run.folder / "manifest.json").read_bytes()
+    with pytest.raises(ConfigError, match="'cuda:99' is not available"):
+        select_coreset(
+            data, small=small, target=target, out=run.folder, device="cuda:99", **SETTINGS
+        )
+    assert (run.folder / "manifest.json").read_bytes() == before
+
+
+def test_an_unknown_setting_is_met_with_the_nearest(data):
+    with pytest.raises(ConfigError, match="unknown setting 'keap'; did you mean 'keep'"):
+        select_coreset(data, keap=0.1)
+
+
+def test_sizes_may_be_an_array(data, tmp_path):
+    run = select_coreset(
+        data, method="random", keep=np.array([0.1, 0.2]), out=tmp_path / "r", **COLUMNS
+    )
+    assert list(run.coresets) == ["0.1", "0.2"]
 
 
 def test_selecting_again_with_more_regions_uses_what_is_verified(run, tmp_path):
@@ -197,12 +224,14 @@ def test_the_order_of_the_input_does_not_matter(data, family, tmp_path):
     random.Random(5).shuffle(lines)
     mixed = tmp_path / "mixed.jsonl"
     mixed.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    settings = {**SETTINGS, "keep": (0.2,), "skip_finetune": True}
-    chosen = []
+    settings = {**SETTINGS, "keep": (0.2,)}
+    chosen, adapters = [], []
     for name, path in (("a", data), ("b", mixed)):
         found = select_coreset(path, small=small, target=target, out=tmp_path / name, **settings)
         chosen.append(sorted(found.coresets["0.2"].read_text(encoding="utf-8").split("\n")))
+        adapters.append((tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes())
     assert chosen[0] == chosen[1]
+    assert adapters[0] == adapters[1]
 
 
 def test_random_needs_no_model(data, tmp_path):
@@ -212,6 +241,20 @@ def test_random_needs_no_model(data, tmp_path):
     manifest = pipeline.select(config)
     assert len((tmp_path / "r" / "coreset-n10.jsonl").read_text().splitlines()) == 10
     assert "regions" not in manifest
+
+
+def test_sources_reach_the_selection(data, tmp_path):
+    lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    path = tmp_path / "sources.jsonl"
+    records = ({**line, "from": "ab"[i % 2]} for i, line in enumerate(lines))
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    out = tmp_path / "r"
+    settings = {"data": path, "method": "random", "total": 10, "out": out, **COLUMNS}
+    run = select_coreset(source_column="from", **settings)
+    assert run.table()["source"].tolist() == ["ab"[i % 2] for i in range(ROWS)]
+    assert run.manifest["data"]["reading"] == {
+        "format": "prompt-response", "source_column": "from", **COLUMNS,
+    }  # fmt: skip
 
 
 def test_bad_rows_stop_the_run_or_are_set_aside(data, family, tmp_path):
@@ -233,7 +276,7 @@ def test_bad_rows_stop_the_run_or_are_set_aside(data, family, tmp_path):
 
 def test_a_total_above_n_is_refused(data, family, tmp_path):
     small, target = family
-    with pytest.raises(ConfigError, match="--total 500: the data has only 120 usable rows"):
+    with pytest.raises(ConfigError, match=r"--total 500: .*train.jsonl has only 120 rows"):
         select_coreset(
             data, small=small, target=target, out=tmp_path / "a", total=500, skip_finetune=True,
             **COLUMNS,
@@ -312,5 +355,5 @@ def test_a_random_run_has_no_scores_to_select_from(data, tmp_path):
     pipeline.select(
         SelectConfig(data=str(data), method="random", total=(10,), out=str(out), **COLUMNS)
     )
-    with pytest.raises(RunError, match="holds no scores"):
-        select_coreset(scores=out, keep=0.5, out=tmp_path / "again")
+    with pytest.raises(RunError, match="holds no scores: it was made by the method random"):
+        select_coreset(scores=out, keep=0.5, method="staff", out=tmp_path / "again")

@@ -65,6 +65,7 @@ def stop_in(stage: str, arguments: list[str], how: signal.Signals) -> tuple[int,
         ("fine-tune small", signal.SIGINT, 130),
         ("fine-tune small", signal.SIGKILL, -signal.SIGKILL),
         ("score small", signal.SIGKILL, -signal.SIGKILL),
+        ("verify on target", signal.SIGINT, 130),
     ],
 )
 def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
@@ -81,9 +82,22 @@ def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
     assert done.returncode == 0, done.stderr
     manifest = json.loads((out / "manifest.json").read_text())
     reused = {s["name"]: s["reused"] for s in manifest["stages"]}
-    assert reused["fine-tune small"] is (stage == "score small")
+    assert reused["fine-tune small"] is (stage != "fine-tune small")
     for name in ("coreset-0.2.jsonl", "selection.parquet"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_scoring_that_was_stopped_leaves_no_tokens(e2e_rows, family, tmp_path):
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(f"{line}\n" for line in e2e_rows) * 100, encoding="utf-8")
+    out = tmp_path / "s"
+    command = [*STAFF, "score", str(data), "--model", family[1], "--out", str(out)]
+    columns = ["--prompt-column", "mr", "--response-column", "ref"]
+    returned, said = stop_in("score", [*command, *columns], signal.SIGINT)
+    assert returned == 130, said
+    assert "run the same command again" in said
+    assert not (out / "tokens").exists()
+    assert not (out / "manifest.json").exists()
 
 
 def test_a_run_replays_from_its_own_config(whole):
@@ -91,7 +105,9 @@ def test_a_run_replays_from_its_own_config(whole):
     done = subprocess.run(again, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((whole / "manifest.json").read_text())
-    assert [s["reused"] for s in manifest["stages"]] == [False, True, True, True, False]
+    assert [s["reused"] for s in manifest["stages"]] == [
+        False, False, True, True, True, False, False
+    ]  # fmt: skip
 
 
 def test_why_answers_for_every_row(whole):

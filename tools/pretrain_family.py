@@ -263,7 +263,7 @@ def write_card(out: Path, results: dict, hashes: dict[str, str], unique_tokens: 
         "the demo and the tests can run the whole job offline in minutes; they know consumer",
         "health questions, grade-school arithmetic and short assistant requests, and little else.",
         "",
-        "| model | parameters | training tokens | held-out loss (nats/token) | seconds | computed in |",
+        "| model | parameters | training tokens | held-out loss (nats/token) | seconds | dtype |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [

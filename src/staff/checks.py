@@ -1,8 +1,10 @@
 """What can be found wrong before torch is imported: files, columns, model folders."""
 
+import math
+from itertools import islice
 from pathlib import Path
 
-from staff.errors import ModelError, RunError
+from staff.errors import ConfigError, ModelError, RunError
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
@@ -30,8 +32,15 @@ def check_inputs(config: AnyConfig) -> None:
                 )
             config = config.inherit(earlier["config"])
         RunFolder(config.folder).check_same_config(config, overwrite=config.overwrite)
-        if config.method == "staff":
+        if config.method != "random":
             models = (config.small, config.target)
+        elif config.counts_tokens:
+            models = (config.counting_model,)
+        for path in (config.include, config.exclude):
+            if path is not None:
+                from staff.data.lists import read_ids
+
+                read_ids(path)
     elif isinstance(config, CompareConfig):
         CompareFolder(str(config.out)).check_same_config(config)
         models = (config.small, config.target)
@@ -41,6 +50,8 @@ def check_inputs(config: AnyConfig) -> None:
         check_out(config)
     if config.data is not None:
         check_data(config, config.data)
+        if isinstance(config, SelectConfig):
+            check_sizes(config)
     for model in models:
         if model is not None:
             from staff.models.folder import check_model_folder
@@ -82,6 +93,28 @@ def check_data(config: AnyConfig, data: str | None) -> None:
     if source.kind == "hub":
         return  # only the pipeline may wait for a network
     check_columns(source, record_options(config))
+
+
+def check_sizes(config: SelectConfig) -> None:
+    """Raise `ConfigError` if the file has fewer rows than asked for, or too few to keep one.
+
+    Reads no further than it takes to tell; rows that cannot be used are not known yet.
+    """
+    from staff.data.files import open_source
+    from staff.selectors import total_of
+
+    source = open_source(str(config.data))
+    if source.kind == "hub":
+        return
+    most = max([*config.total, *(math.ceil(1 / keep) for keep in config.keep)])
+    rows = sum(1 for _ in islice(source.records(), most))
+    if rows == most:
+        return
+    for total in config.total:
+        if total > rows:
+            raise ConfigError(f"--total {total}: {config.data} has only {rows} rows")
+    for keep in config.keep:
+        total_of(keep, rows)
 
 
 def check_adapter(adapter: str) -> None:

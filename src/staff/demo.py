@@ -4,6 +4,7 @@ A real data set (4,000 rows of E2E NLG) and two really pretrained models; see th
 README and SOURCE files under assets/. Every step is the public path a user takes.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ from staff.data.files import open_source, write_records
 from staff.progress import Progress
 from staff.rng import keys_of_ids
 from staff.runs.config import EvaluateConfig, FinetuneConfig, SelectConfig
+from staff.runs.manifest import COMPARISON
 from staff.runs.selection_file import read_selection
+from staff.runs.store import write_atomic
 from staff.selectors import select_random
 from staff.training.statistics import paired_interval
 
@@ -33,20 +36,9 @@ EPOCHS = 3
 Say = Callable[[str], None]
 
 
-def run(
-    out: Path,
-    *,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    say: Say = pipeline.silent,
-) -> dict[str, Any]:
-    """Select with STAFF, tune the target on the coreset and on a random one, compare.
-
-    Returns the run's manifest with two more entries: ``comparison`` (mean test loss and
-    ROUGE-L of each, paired difference STAFF - random with its 95 % interval over test
-    items) and ``selection_to_tuning`` (the ratio and what it is made of).
-    """
-    config = SelectConfig(
+def selection(out: Path, *, overwrite: bool = False) -> SelectConfig:
+    """The settings of the demo's selection."""
+    return SelectConfig(
         data=str(TASK / "train.jsonl"),
         small=str(SMALL),
         target=str(TARGET),
@@ -57,6 +49,24 @@ def run(
         overwrite=overwrite,
         **COLUMNS,
     )
+
+
+def run(
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    say: Say = pipeline.silent,
+) -> dict[str, Any]:
+    """Select with STAFF, tune the target on the coreset and on a random one, compare.
+
+    Leaves comparison.json beside the run's files. Returns the run's manifest with its two
+    entries: ``comparison`` (mean test loss and ROUGE-L of each, paired difference STAFF -
+    random with its 95 % interval over test items) and ``selection_to_tuning`` (the ratio and
+    what it is made of).
+    """
+    (out / COMPARISON).unlink(missing_ok=True)
+    config = selection(out, overwrite=overwrite)
     manifest = pipeline.select(config, progress=progress, say=say)
     coresets = {
         "STAFF": out / f"coreset-{KEEP}.jsonl",
@@ -86,11 +96,14 @@ def run(
         metric: paired_interval(losses["STAFF"][i], losses["random"][i])
         for i, metric in enumerate(("loss", "rougeL"))
     }
-    manifest["comparison"] = {"methods": summary, "difference": difference}
-    manifest["selection_to_tuning"] = selection_to_tuning(
-        manifest, tokens_per_second=summary["STAFF"]["tuning"]["tokens_per_second"]
-    )
-    return manifest
+    found = {
+        "comparison": {"methods": summary, "difference": difference},
+        "selection_to_tuning": selection_to_tuning(
+            manifest, tokens_per_second=summary["STAFF"]["tuning"]["tokens_per_second"]
+        ),
+    }
+    write_atomic(out / COMPARISON, json.dumps(found, indent=1) + "\n")
+    return {**manifest, **found}
 
 
 def _random_subset(out: Path, *, seed: int) -> Path:

@@ -1,38 +1,75 @@
 """The whole job, in the paper's order: this file owns what happens when.
 
-select:   read -> fine-tune small -> score small -> cut, stratify, verify on the target,
-          allocate, draw -> write -> manifest (last: its existence means done)
+select:   read -> fine-tune small -> score small -> what the method makes of the scores (STAFF: cut,
+          stratify, verify on the target, allocate, draw) -> write -> manifest (last: its
+          existence means done). Only what the method needs is computed.
 reselect: the same from the stored scores of an earlier run, without any model
 """
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from staff import stages
 from staff.data.files import Source, open_source, write_records
+from staff.data.prepare import Prepared
 from staff.data.raw import RawRecord
-from staff.errors import ConfigError, DataError, RunError
+from staff.errors import ConfigError, DataError
 from staff.ledger import Ledger
+from staff.methods import Inputs, Method, prepare, score_column
 from staff.progress import Progress, SilentProgress, Stage
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
-from staff.runs.facts import coreset_facts, cut_facts, data_facts, region_facts
-from staff.runs.selection_file import SIGNALS, read_selection, write_selection
-from staff.runs.settings import coreset_name
+from staff.runs.facts import coreset_facts, cut_facts, data_facts, region_facts, stability_facts
+from staff.runs.selection_file import write_selection
+from staff.runs.settings import READING, coreset_name
 from staff.runs.store import RunFolder, write_atomic
-from staff.selectors import select_random, select_staff, total_of
-from staff.types import Bools, Floats, Ints, Selection
+from staff.selectors import needs, total_of
+from staff.selectors.compose import Size, Wishes, choose_all
+from staff.stored import read_stored
+from staff.types import Floats, Ints, Selection
+from staff.wishes import read_wishes
 
 Say = Callable[[str], None]
 
 
 def silent(_: str) -> None:
     """Say nothing."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run while it lasts: where it goes, what it costs, and the manifest in the making."""
+
+    config: SelectConfig
+    folder: RunFolder
+    source: Source
+    ledger: Ledger
+    result: dict[str, Any]
+    progress: Progress | None
+    say: Say
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Everything known of the n usable rows.
+
+    rows: int64 [n], positions in the input. sources: [n], None without a source column.
+    lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
+    float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
+    """
+
+    ids: Sequence[str]
+    rows: Ints
+    sources: Sequence[str | None] | None
+    lengths: Ints | None
+    scores: Mapping[str, Floats]
+    target_scores: Floats
 
 
 def select(
@@ -45,205 +82,252 @@ def select(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
+        ledger = Ledger(folder.path, say, afresh=config.overwrite)
+        result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
+        source = open_source(str(config.data))
+        run = Run(config, folder, source, ledger, result, progress, say)
         try:
-            if config.method == "random":
-                return _random(config, folder, progress)
-            return _staff(config, folder, progress, say)
+            return _select(run)
         finally:
             shutil.rmtree(folder.path / stages.TOKENS, ignore_errors=True)
 
 
-def requested_totals(config: SelectConfig, n: int) -> dict[str, int]:
-    """Coreset name -> number of rows, in the order asked for, of n usable rows.
+def _select(run: Run) -> dict[str, Any]:
+    config, folder, result = run.config, run.folder, run.result
+    prepared = _read(run)
+    lengths = prepared.stores[-1].lengths if prepared.stores else None
+    sizes = requested_sizes(config, prepared.usable, lengths)
+    wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
+    folder.begin_writing(config)  # until here an earlier run's files were left alone
+    stages.set_aside(prepared, folder.rejected)
+
+    wanted = needs(config.method)
+    scores, features = _score(run, prepared) if wanted else ({}, None)
+    target_scores = np.full(prepared.usable, np.nan)
+    rows = Rows(prepared.ids, prepared.rows, prepared.sources, lengths, scores, target_scores)
+    inputs = Inputs(keys_of_ids(rows.ids, config.seed), scores, features)
+    if "verify" in wanted:
+        method = _verify(run, prepared, rows, inputs, wishes)
+    else:
+        method = prepare(config, inputs, free=wishes.free)
+    selections = _choose(run, method, sizes, wishes, rows)
+    return _finish(run, method, selections, wishes, rows)
+
+
+def models_of(config: SelectConfig) -> dict[str, str]:
+    """Role -> model, of those that the method scores with or is to be trained."""
+    named = {"small": config.small, "target": config.target}
+    return {r: str(m) for r, m in named.items() if m and needs(config.method)}
+
+
+def counting_models(config: SelectConfig) -> list[str]:
+    """The models whose tokenizers read the data; the last one's tokens count."""
+    models = list(models_of(config).values())
+    if not models and config.counts_tokens:
+        return [str(config.counting_model)]
+    return models
+
+
+def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -> dict[str, Size]:
+    """Coreset name -> its size, in the order asked for, of n usable rows.
+
+    lengths: int [n], tokens a row; without them sizes in tokens are not worked out.
 
     Raises:
-        ConfigError: a total above n, or a fraction that keeps no row.
+        ConfigError: a total above n, or a fraction that keeps nothing.
     """
-    totals = {coreset_name(keep): total_of(keep, n) for keep in config.keep}
+    sizes: dict[str, Size] = {}
+    for keep in config.keep:
+        if config.keep_of == "rows":
+            sizes[coreset_name(keep)] = Size(rows=total_of(keep, n))
+        elif lengths is not None:
+            sizes[coreset_name(keep)] = Size(tokens=total_of(keep, int(lengths.sum())))
     for total in config.total:
         if total > n:
             raise ConfigError(f"--total {total}: the data has only {n} usable rows")
-        totals[f"n{total}"] = total
-    return totals
+        sizes[f"n{total}"] = Size(rows=total)
+    for tokens in config.tokens if lengths is not None else ():
+        sizes[f"t{tokens}"] = Size(tokens=tokens)
+    return sizes
 
 
-def _staff(
-    config: SelectConfig, folder: RunFolder, progress: Progress | None, say: Say
-) -> dict[str, Any]:
-    small, target = str(config.small), str(config.target)
-    ledger = Ledger(folder.path, say, afresh=config.overwrite)
-    result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
-    source = open_source(str(config.data))
-
-    with ledger.stage("read", remember=False) as record:
-        for model in (small, target):  # sooner here than after hours of fine-tuning
+def _read(run: Run) -> Prepared:
+    """Read and tokenise the usable rows; note them and the models in the manifest."""
+    config, result = run.config, run.result
+    models, wanted = models_of(config), needs(config.method)
+    with run.ledger.stage("check", remember=False):  # sooner here than after hours of fine-tuning
+        if wanted:
+            result["device"] = stages.device_used(config)
+        for model in models.values() if "verify" in wanted else [*models.values()][:1]:
             stages.check_phi(config, model)
-        result["models"] = models = stages.model_facts(
-            small=small, target=target, adapter=config.adapter, progress=progress
+        tokenisers = stages.tokenisers(counting_models(config), max_length=config.max_length)
+        if models:
+            result["models"] = stages.model_facts(
+                adapter=config.adapter, progress=run.progress, **models
+            )
+        for role, tokeniser in zip(models, tokenisers, strict=False):
+            result["models"][role]["tokenizer"] = tokeniser.fingerprint
+        data_hash = run.source.content_hash()
+    with run.ledger.stage("read", remember=False) as record:
+        prepared = stages.read(
+            config, run.source, tokenisers, folder=run.folder.path, progress=run.progress
         )
-        tokenisers = stages.tokenisers((small, target), max_length=config.max_length)
-        for role, tokeniser in zip(("small", "target"), tokenisers, strict=True):
-            models[role]["tokenizer"] = tokeniser.fingerprint
-        data_hash = source.content_hash()
-        prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
-        record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
+        record.rows = prepared.rows_read
+        record.tokens = prepared.tokens[0] if prepared.tokens else 0
     result["data"] = data_facts(str(config.data), data_hash, prepared)
-    totals = requested_totals(config, prepared.usable)
-    folder.begin_writing(config)  # until here an earlier run's files were left alone
-    stages.set_aside(prepared, folder.rejected)
-    tokens_small, tokens_target = prepared.stores
-    ids = prepared.ids
+    return prepared
 
+
+def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
+    """Steps 1 and 2: fine-tune the small model, score every row; its columns and features."""
+    config, folder, ledger = run.config, run.folder, run.ledger
+    wanted, tokens = needs(config.method), prepared.stores[0]
+    model, facts = str(config.small), run.result["models"]["small"]
     adapter = config.adapter
     if adapter is None and not config.skip_finetune:
         with ledger.stage("fine-tune small") as record:
             adapter = stages.finetune_small(
                 config,
-                tokens_small,
-                model_hash=models["small"]["hash"],
+                tokens,
+                model_hash=facts["hash"],
                 out=folder.adapter,
                 record=record,
-                progress=progress,
+                progress=run.progress,
             )
-
+    score = partial(
+        stages.score,
+        config,
+        tokens,
+        model=model,
+        adapter=adapter,
+        facts=facts,
+        progress=run.progress,
+    )
+    features = bool(wanted & {"features", "connect"})
     with ledger.stage("score small") as record:
-        small_scores = stages.score(
-            config,
-            tokens_small,
-            model=small,
-            adapter=adapter,
-            facts=models["small"],
-            out=folder.scores_small,
-            name="score small",
-            record=record,
-            progress=progress,
+        columns = dict(
+            score(
+                out=folder.scores_small, name="score small", record=record, features=features
+            ).columns
         )
+    if "unconditioned" in wanted:
+        name = "score responses alone"
+        with ledger.stage(name) as record:
+            columns |= score(out=folder.scores_alone, name=name, record=record, alone=True).columns
+    return columns, stages.features_of(folder.scores_small) if features else None
 
-    target_scores = np.full(len(ids), np.nan)
 
-    with ledger.stage("verify on target") as verifying:
+def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wishes) -> Method:
+    """Steps 3 to 5: cut, stratify, and score a few rows of each region on the target."""
+    with run.ledger.stage("verify on target") as record:
 
-        def verify(rows: Ints) -> Floats:
+        def verify(chosen: Ints) -> Floats:
             """Score these rows, and only these, on the target as it is."""
             table = stages.score(
-                config,
-                tokens_target,
-                model=target,
-                positions=rows,
-                facts=models["target"],
-                out=folder.scores_target,
+                run.config,
+                prepared.stores[-1],
+                model=str(run.config.target),
+                positions=chosen,
+                facts=run.result["models"]["target"],
+                out=run.folder.scores_target,
                 name="verify on target",
-                record=verifying,
-                progress=progress,
+                record=record,
+                progress=run.progress,
             )
-            target_scores[rows] = table.columns["effort"][rows]
-            return target_scores[rows]
+            rows.target_scores[chosen] = table.columns["effort"][chosen]
+            return rows.target_scores[chosen]
 
-        effort = small_scores.columns["effort"]
-        selections = _choose(config, effort, totals, ids, verify)
-        if not verifying.rows:  # no region is large enough: nothing of an earlier start counts
-            shutil.rmtree(folder.scores_target, ignore_errors=True)
-
-    result["target_rows_scored"] = verifying.rows
-    result["device"] = stages.device_used(config)
-    outcome = Outcome(
-        ids=ids,
-        rows=prepared.rows,
-        scores=small_scores.columns,
-        target_scores=target_scores,
-        selections=selections,
-    )
-    return _finish(config, folder, result, ledger, source, outcome, progress)
+        method = prepare(run.config, replace(inputs, verify=verify), free=wishes.free)
+        if not record.rows:  # no region is large enough: nothing of an earlier start counts
+            shutil.rmtree(run.folder.scores_target, ignore_errors=True)
+    run.result["target_rows_scored"] = record.rows
+    return method
 
 
 def _choose(
-    config: SelectConfig,
-    scores: Floats,
-    totals: Mapping[str, int],
-    ids: Sequence[str],
-    verify: Callable[[Ints], Floats],
-    candidates: Bools | None = None,
+    run: Run, method: Method, sizes: Mapping[str, Size], wishes: Wishes, rows: Rows
 ) -> dict[str, Selection]:
-    """Steps 3-8: one cut, one stratification and one verification for every total."""
-    chosen = select_staff(
-        scores=scores,
-        total=list(totals.values()),
-        verify=verify,
-        seed=config.seed,
-        keys=keys_of_ids(ids, config.seed),
-        candidates=candidates,
-        regions=config.regions,
-        verify_per_region=config.verify_per_region,
-        cut=config.cut,
-        allocation=config.allocation,
-        within=config.within,
-    )
-    return dict(zip(totals, chosen, strict=True))
+    """Steps 6 to 8, or what another method does: every coreset, and its stability if asked."""
+    config = run.config
 
+    def with_seed(seed: int) -> dict[str, Selection]:
+        return choose_all(
+            method.choose,
+            sizes,
+            wishes,
+            seed=seed,
+            lengths=rows.lengths,
+            nested=config.nested,
+        )
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Everything selection.parquet and the coresets are written from; n usable rows.
-
-    rows: int64 [n], positions in the input. scores: the small model's columns, float64 [n]
-    each. target_scores: float64 [n], NaN = not scored on the target.
-    """
-
-    ids: Sequence[str]
-    rows: Ints
-    scores: Mapping[str, Floats]
-    target_scores: Floats
-    selections: Mapping[str, Selection]
+    with run.ledger.stage("select", remember=False) as record:
+        selections = with_seed(config.seed)
+        record.rows = len(rows.ids)
+        if config.stability is not None:
+            seeds = range(config.seed + 1, config.seed + config.stability)
+            others = [with_seed(seed) if method.seeded else selections for seed in seeds]
+            run.result["stability"] = stability_facts([selections, *others], n=wishes.n)
+    return {
+        name: replace(
+            selection,
+            method=config.method,
+            regions=method.regions,
+            verification=method.verification,
+        )
+        for name, selection in selections.items()
+    }
 
 
 def _finish(
-    config: SelectConfig,
-    folder: RunFolder,
-    result: dict[str, Any],
-    ledger: Ledger,
-    source: Source,
-    outcome: Outcome,
-    progress: Progress | None,
+    run: Run, method: Method, selections: Mapping[str, Selection], wishes: Wishes, rows: Rows
 ) -> dict[str, Any]:
     """Write selection.parquet and the coresets, then manifest.json."""
-    selections = outcome.selections
-    first = next(iter(selections.values()))
+    config, folder, result = run.config, run.folder, run.result
     total = sum(len(selection.rows) for selection in selections.values())
     with (
-        ledger.stage("write", remember=False) as record,
-        (progress or SilentProgress()).stage("write", total=total) as stage,
+        run.ledger.stage("write", remember=False) as record,
+        (run.progress or SilentProgress()).stage("write", total=total) as stage,
     ):
-        of_row, verified = None, np.zeros(len(outcome.ids), np.bool_)
-        if first.regions is not None and first.verification is not None:
-            of_row = first.regions.of_row
-            verified[first.verification.rows] = True
-            result["cut"] = cut_facts(first, outcome.scores["effort"], config.cut)
+        of_row, verified = None, np.zeros(len(rows.ids), np.bool_)
+        if method.regions is not None and method.verification is not None:
+            of_row = method.regions.of_row
+            verified[method.verification.rows] = True
+            first = next(iter(selections.values()))
+            result["cut"] = cut_facts(first, rows.scores[score_column(config) or ""], config.cut)
             result["regions"] = region_facts(selections)
         write_selection(
             folder.selection,
-            ids=outcome.ids,
-            rows=outcome.rows,
-            scores=outcome.scores,
+            ids=rows.ids,
+            rows=rows.rows,
+            scores=rows.scores,
             selections=selections,
-            score_target=outcome.target_scores,
+            score_target=rows.target_scores,
+            tokens=rows.lengths,
             regions=of_row,
             verified=verified,
+            sources=rows.sources,
         )
         folder.remove_other_coresets(list(selections), format=config.format)
         for name, selection in selections.items():
-            chosen = set(outcome.rows[selection.rows].tolist())
+            chosen = set(rows.rows[selection.rows].tolist())
             record.rows += write_records(
                 folder.coreset(name, config.format),
-                _noted((raw for raw in source.records() if raw.row in chosen), stage),
+                _noted((raw for raw in run.source.records() if raw.row in chosen), stage),
                 format=config.format,
             )
-        if source.content_hash() != result["data"]["sha256"]:
-            raise DataError(f"{source.name} changed while it was read: run the same command again")
+        if run.source.content_hash() != result["data"]["sha256"]:
+            raise DataError(
+                f"{run.source.name} changed while it was read: run the same command again"
+            )
     keep_of = {coreset_name(keep): keep for keep in config.keep}
     result["coresets"] = coreset_facts(
-        {name: keep_of.get(name) for name in selections}, selections, config.format
+        {name: keep_of.get(name) for name in selections},
+        selections,
+        config.format,
+        lengths=rows.lengths,
+        wishes=wishes,
     )
-    result["stages"] = ledger.as_dicts()
+    result["stages"] = run.ledger.as_dicts()
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
     return result
@@ -255,39 +339,6 @@ def _noted(records: Iterator[RawRecord], stage: Stage) -> Iterator[RawRecord]:
         stage.advance()
 
 
-def _random(config: SelectConfig, folder: RunFolder, progress: Progress | None) -> dict[str, Any]:
-    """Uniform coresets: the rows are read, no model is."""
-    ledger = Ledger(folder.path)
-    result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
-    source = open_source(str(config.data))
-    with ledger.stage("read", remember=False) as record:
-        data_hash = source.content_hash()
-        prepared = stages.read(config, source, (), folder=folder.path, progress=progress)
-        record.rows = prepared.rows_read
-    result["data"] = data_facts(str(config.data), data_hash, prepared)
-    totals = requested_totals(config, prepared.usable)
-    folder.begin_writing(config)
-    stages.set_aside(prepared, folder.rejected)
-    outcome = Outcome(
-        ids=prepared.ids,
-        rows=prepared.rows,
-        scores={},
-        target_scores=np.full(prepared.usable, np.nan),
-        selections=_draw_random(config, prepared.ids, totals),
-    )
-    return _finish(config, folder, result, ledger, source, outcome, progress)
-
-
-def _draw_random(
-    config: SelectConfig, ids: Sequence[str], totals: Mapping[str, int]
-) -> dict[str, Selection]:
-    keys = keys_of_ids(ids, config.seed)
-    return {
-        name: select_random(total=total, keys=keys, seed=config.seed)
-        for name, total in totals.items()
-    }
-
-
 def reselect(
     config: SelectConfig, *, progress: Progress | None = None, say: Say = silent
 ) -> dict[str, Any]:
@@ -297,68 +348,69 @@ def reselect(
     verified none counts as unverified.
 
     Raises:
-        RunError: no finished run there. DataError: its data file changed since.
+        RunError: no finished run there, or it lacks what the method needs. DataError: its
+            data file changed since.
     """
     earlier = manifests.read_manifest(str(config.scores))
-    if not earlier.get("regions"):
-        raise RunError(
-            f"{config.scores} holds no scores: it was made by "
-            f"{earlier['config'].get('method', earlier['command'])}, not by the method staff"
-        )
+    origin = RunFolder(str(config.scores))
     config = config.inherit(earlier["config"])
-    origin, folder = RunFolder(str(config.scores)), RunFolder(config.folder)
+    folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        ledger = Ledger(folder.path)
-        result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
-        result |= {name: earlier[name] for name in ("data", "models", "device")}
+        settings = {**config.model_dump(mode="json"), **_how_read(earlier["config"])}
+        result = manifests.begin("select", settings, seed=config.seed)
+        kept = ("data", "models", "device")
+        result |= {name: earlier[name] for name in kept if name in earlier}
         source = open_source(earlier["data"]["path"])
-        with ledger.stage("read", remember=False) as record:
+        run = Run(config, folder, source, Ledger(folder.path), result, progress, say)
+        with run.ledger.stage("read", remember=False) as record:
             if source.content_hash() != earlier["data"]["sha256"]:
                 raise DataError(
                     f"{source.name} is not what {config.scores} scored any more: "
                     "run staff select on it with the models, in a new folder"
                 )
-            stored = read_selection(origin.selection)
-            ids, target_scores = tuple(stored["id"]), stored["score_target"]
-            scores = {"effort": stored["score_small"], **{k: stored[k] for k in SIGNALS}}
-            record.rows = len(ids)
-        totals = requested_totals(config, len(ids))
-        with ledger.stage("select", remember=False):
-            if config.method == "random":
-                selections = _draw_random(config, ids, totals)
-            else:
-                selections = _choose(
-                    config,
-                    scores["effort"],
-                    totals,
-                    ids,
-                    lambda rows: target_scores[rows],
-                    candidates=~np.isnan(target_scores),
-                )
-        unknown = _unverified(next(iter(selections.values())), config.verify_per_region)
-        if unknown:
-            say(
-                f"{unknown} regions hold no row that {config.scores} verified: "
-                "they take an equal share"
-            )
+            stored = read_stored(config)
+            record.rows = len(stored.ids)
+        rows = Rows(
+            stored.ids,
+            stored.rows,
+            stored.sources,
+            stored.lengths,
+            stored.scores,
+            stored.target_scores,
+        )
+        sizes = requested_sizes(config, len(rows.ids), rows.lengths)
+        wishes = read_wishes(config, source, rows.ids, rows.rows, result)
+        inputs = Inputs(
+            keys_of_ids(rows.ids, config.seed),
+            rows.scores,
+            stored.features,
+            verify=lambda chosen: rows.target_scores[chosen],
+            candidates=~np.isnan(rows.target_scores),
+        )
+        method = prepare(config, inputs, free=wishes.free)
+        _say_unverified(run, method)
         folder.begin_writing(config)
         if origin.rejected.is_file():
             write_atomic(folder.rejected, origin.rejected.read_bytes())
         result["target_rows_scored"] = 0
-        outcome = Outcome(
-            ids=ids,
-            rows=stored["row"],
-            scores=scores,
-            target_scores=target_scores,
-            selections=selections,
+        selections = _choose(run, method, sizes, wishes, rows)
+        return _finish(run, method, selections, wishes, rows)
+
+
+def _how_read(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that say how its records are read."""
+    return {name: earlier[name] for name in READING if earlier.get(name) is not None}
+
+
+def _say_unverified(run: Run, method: Method) -> None:
+    """Tell of regions large enough to be verified in which no row was."""
+    if method.regions is None or method.verification is None or run.config.method != "staff":
+        return
+    large = method.regions.sizes > run.config.verify_per_region
+    unknown = int(np.count_nonzero(np.isnan(method.verification.ratio) & large))
+    if unknown:
+        run.say(
+            f"{unknown} regions hold no row that {run.config.scores} verified: "
+            "they take an equal share"
         )
-        return _finish(config, folder, result, ledger, source, outcome, progress)
-
-
-def _unverified(selection: Selection, per_region: int) -> int:
-    """Regions large enough to be verified in which no row was."""
-    if selection.regions is None or selection.verification is None:
-        return 0
-    missing = np.isnan(selection.verification.ratio) & (selection.regions.sizes > per_region)
-    return int(missing.sum())

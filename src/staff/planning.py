@@ -7,11 +7,12 @@ from typing import Any
 from staff import stages
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
-from staff.pipeline import requested_totals
+from staff.pipeline import counting_models, requested_sizes
 from staff.progress import Progress
-from staff.runs.config import SelectConfig
+from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
+from staff.selectors import needs
 
 
 def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -25,31 +26,73 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
         earlier = read_manifest(config.scores)
         settings = config.inherit(earlier["config"])
         usable = int(earlier["data"]["rows_usable"])
-        requested_totals(settings, usable)  # a total above n is told now
+        requested_sizes(settings, usable)  # a total above n is told now
         return {
             "usable rows": usable,
             "stages": [{"name": "select", "rows": usable}],
             "files": _files(settings, folder),
         }
-    models = () if config.method == "random" else (str(config.small), str(config.target))
     source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         prepared = stages.read(
             config,
             source,
-            stages.tokenisers(models, max_length=config.max_length),
+            stages.tokenisers(counting_models(config), max_length=config.max_length, weights=False),
             folder=Path(scratch),
             progress=progress,
         )
-    requested_totals(config, prepared.usable)
+    lengths = prepared.stores[-1].lengths if prepared.stores else None
+    requested_sizes(config, prepared.usable, lengths)
+    return {
+        **_counts(prepared),
+        "stages": _stages(config, prepared, kept=_kept(folder, source)),
+        "files": _files(config, folder, rejected=prepared.rejected),
+    }
+
+
+def plan_one_stage(
+    config: ScoreConfig | FinetuneConfig | EvaluateConfig, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The same for score, finetune and evaluate, which work on one file with one model."""
+    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+        prepared = stages.read(
+            config,
+            open_source(str(config.data)),
+            stages.tokenisers((str(config.model),), max_length=config.max_length, weights=False),
+            folder=Path(scratch),
+            progress=progress,
+        )
+    rows, tokens = prepared.usable, prepared.tokens[0]
+    if isinstance(config, FinetuneConfig):
+        steps = config.max_steps or config.epochs * -(-rows // config.batch_size)
+        epochs = steps * config.batch_size / rows if config.max_steps else config.epochs
+        work = [
+            {"name": f"fine-tune, {steps} steps", "rows": rows, "tokens": round(epochs * tokens)}
+        ]
+        files = [str(config.out)]
+    elif isinstance(config, ScoreConfig):
+        folder = RunFolder(str(config.out))
+        work = [{"name": "score", "rows": rows, "tokens": tokens}]
+        files = [str(path) for path in (folder.config, folder.scores_small, folder.manifest)]
+    else:
+        texts = [name for name in config.metrics if name != "loss"]
+        work = (
+            [{"name": "loss", "rows": rows, "tokens": tokens}] if "loss" in config.metrics else []
+        )
+        work += [{"name": f"generate, for {', '.join(texts)}", "rows": rows}] if texts else []
+        out = Path(config.out) if config.out else None
+        files = [str(out / name) for name in ("items.parquet", "metrics.json")] if out else []
+    read = {"name": "read", "rows": prepared.rows_read, "tokens": tokens}
+    return {**_counts(prepared), "stages": [read, *work], "files": files}
+
+
+def _counts(prepared: Prepared) -> dict[str, int]:
     return {
         "rows": prepared.rows_read,
         "usable rows": prepared.usable,
         "rejected": prepared.rejected,
         "truncated": prepared.truncated,
         "duplicates": prepared.duplicates,
-        "stages": _stages(config, prepared, kept=_kept(folder, source)),
-        "files": _files(config, folder),
     }
 
 
@@ -62,36 +105,36 @@ def _kept(folder: RunFolder, source: Source) -> bool:
 
 def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dict[str, Any]]:
     usable, kept = prepared.usable, kept and not config.overwrite
-    if config.method == "random":
-        return [{"name": "read", "rows": prepared.rows_read}, {"name": "select", "rows": usable}]
-    tokens, target_tokens = prepared.tokens
-    listed: list[dict[str, Any]] = [{"name": "read", "rows": prepared.rows_read, "tokens": tokens}]
-    if config.adapter is None and not config.skip_finetune:
-        listed.append(
-            {
-                "name": f"fine-tune small, {config.epochs} epochs",
-                "rows": usable,
-                "tokens": config.epochs * tokens,
-                "reused": kept,
-            }
-        )
-    most = min(usable, config.regions * config.verify_per_region)
-    verify = round(most * target_tokens / usable)
-    return [
-        *listed,
-        {"name": "score small", "rows": usable, "tokens": tokens, "reused": kept},
-        {"name": "verify on target, at most", "rows": most, "tokens": verify},
-        {"name": "select", "rows": usable},
-    ]
+    listed: list[dict[str, Any]] = [{"name": "read", "rows": prepared.rows_read}]
+    if prepared.tokens:
+        listed[0]["tokens"] = prepared.tokens[0]
+    wanted = needs(config.method)
+    if wanted:
+        tokens = prepared.tokens[0]
+        small = {"rows": usable, "tokens": tokens, "reused": kept}
+        if config.adapter is None and not config.skip_finetune:
+            tuning = {"name": f"fine-tune small, {config.epochs} epochs"}
+            listed.append(tuning | small | {"tokens": config.epochs * tokens})
+        listed.append({"name": "score small"} | small)
+        if "unconditioned" in wanted:
+            listed.append({"name": "score responses alone"} | small)
+    if "verify" in wanted:
+        most = min(usable, config.regions * config.verify_per_region)
+        verify = round(most * prepared.tokens[-1] / usable)
+        listed.append({"name": "verify on target, at most", "rows": most, "tokens": verify})
+    return [*listed, {"name": "select", "rows": usable}]
 
 
-def _files(config: SelectConfig, folder: RunFolder) -> list[str]:
+def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> list[str]:
     """Everything the run would leave."""
-    files = [folder.config]
-    if not config.scores and config.method == "staff":
+    files = [folder.config, *([folder.rejected] if rejected else [])]
+    wanted = frozenset() if config.scores else needs(config.method)
+    if wanted:
         if config.adapter is None and not config.skip_finetune:
             files.append(folder.adapter)
-        files += [folder.scores_small, folder.scores_target]
+        files.append(folder.scores_small)
+        files += [folder.scores_alone] if "unconditioned" in wanted else []
+        files += [folder.scores_target] if "verify" in wanted else []
     files.append(folder.selection)
     files += [folder.coreset(name, config.format) for name in config.coreset_names]
     return [str(path) for path in [*files, folder.manifest]]

@@ -19,9 +19,9 @@ class Progress(Protocol):
     """Receives the stages of a run in order."""
 
     def stage(
-        self, name: str, *, total: int | None = None, unit: str = "rows"
+        self, name: str, *, total: int | None = None, unit: str = "rows", exact: bool = True
     ) -> AbstractContextManager[Stage]:
-        """Context manager that yields a `Stage`."""
+        """Context manager that yields a `Stage`. exact: False if `total` is an estimate."""
 
 
 class _SilentStage:
@@ -36,6 +36,8 @@ class SilentProgress:
     """The default of every library function: nothing is shown."""
 
     @contextmanager
-    def stage(self, name: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Stage]:
+    def stage(
+        self, name: str, *, total: int | None = None, unit: str = "rows", exact: bool = True
+    ) -> Iterator[Stage]:
         """Yield a stage that says nothing."""
         yield _SilentStage()

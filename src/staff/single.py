@@ -26,40 +26,46 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
     Leaves ``scores/small/*.parquet`` (effort, loss, entropy, el2n, response_length) and,
     with `features`, the pooled hidden states in the same parts.
     """
-    model, folder = str(config.model), RunFolder(str(config.out))
+    folder = RunFolder(str(config.out))
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        ledger = Ledger(folder.path, afresh=config.overwrite)
-        result = manifests.begin("score", config.model_dump(mode="json"), seed=config.seed)
-        with ledger.stage("read", remember=False) as record:
-            result["models"] = facts = stages.model_facts(model=model, progress=progress)
-            source = open_source(str(config.data))
-            tokenisers = stages.tokenisers((model,), max_length=config.max_length)
-            data_hash = source.content_hash()
-            prepared = stages.read(
-                config, source, tokenisers, folder=folder.path, progress=progress
-            )
-            record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
-        folder.begin_writing(config)  # until here an earlier run's files were left alone
-        stages.set_aside(prepared, folder.rejected)
-        with ledger.stage("score") as record:
-            stages.score(
-                config,
-                prepared.stores[0],
-                model=model,
-                adapter=config.adapter,
-                facts=facts["model"],
-                out=folder.scores_small,
-                name="score",
-                record=record,
-                progress=progress,
-            )
-        shutil.rmtree(folder.path / stages.TOKENS, ignore_errors=True)
-        result["data"] = data_facts(str(config.data), data_hash, prepared)
+        try:
+            return _score(config, folder, progress)
+        finally:
+            shutil.rmtree(folder.path / stages.TOKENS, ignore_errors=True)
+
+
+def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) -> dict[str, Any]:
+    model = str(config.model)
+    ledger = Ledger(folder.path, afresh=config.overwrite)
+    result = manifests.begin("score", config.model_dump(mode="json"), seed=config.seed)
+    source = open_source(str(config.data))
+    with ledger.stage("check", remember=False):
         result["device"] = stages.device_used(config)
-        result["stages"] = ledger.as_dicts()
-        result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
-        manifests.write_manifest(folder.manifest, result)
+        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        result["models"] = facts = stages.model_facts(model=model, progress=progress)
+        data_hash = source.content_hash()
+    with ledger.stage("read", remember=False) as record:
+        prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
+        record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
+    folder.begin_writing(config)  # until here an earlier run's files were left alone
+    stages.set_aside(prepared, folder.rejected)
+    with ledger.stage("score") as record:
+        stages.score(
+            config,
+            prepared.stores[0],
+            model=model,
+            adapter=config.adapter,
+            facts=facts["model"],
+            out=folder.scores_small,
+            name="score",
+            record=record,
+            progress=progress,
+        )
+    result["data"] = data_facts(str(config.data), data_hash, prepared)
+    result["stages"] = ledger.as_dicts()
+    result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
+    manifests.write_manifest(folder.manifest, result)
     return result
 
 
@@ -77,6 +83,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
 
     out, model = Path(str(config.out)), str(config.model)
     check_out(out, overwrite=config.overwrite)  # before an hour of reading
+    stages.device_used(config)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         source = open_source(str(config.data))
         tokenisers = stages.tokenisers((model,), max_length=config.max_length)
@@ -127,6 +134,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
 
     model = str(config.model)
     out = Path(config.out) if config.out else None
+    stages.device_used(config)  # refuses one that is not there
     source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         tokenisers = stages.tokenisers((model,), max_length=config.max_length)

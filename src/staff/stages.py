@@ -53,28 +53,35 @@ def record_options(config: Any) -> RecordOptions:
     )
 
 
-def tokenisers(models: Sequence[str], *, max_length: int | None) -> list[Tokeniser]:
+def tokenisers(
+    models: Sequence[str], *, max_length: int | None, weights: bool = True
+) -> list[Tokeniser]:
     """One tokeniser a model; all cut at the same length, by default the shortest context.
+
+    weights: of Hub models, whether they are to be fetched too.
 
     Raises:
         ConfigError: `max_length` is more than a model's context.
     """
     from staff.models.load import load_tokenizer
 
-    limits = {model: context_length(model) for model in models}
+    limits = {model: context_length(model, weights=weights) for model in models}
     for model, limit in limits.items():
         if max_length and limit and max_length > limit:
             raise ConfigError(f"--max-length {max_length}: {model} takes at most {limit} tokens")
     length = max_length or min((x for x in limits.values() if x), default=None)
-    return [Tokeniser(load_tokenizer(model), max_length=length, source=model) for model in models]
+    return [
+        Tokeniser(load_tokenizer(model, weights=weights), max_length=length, source=model)
+        for model in models
+    ]
 
 
-def context_length(model: str) -> int | None:
+def context_length(model: str, *, weights: bool = True) -> int | None:
     """Longest input of a model in tokens; None where its configuration names none."""
     from staff.models.folder import read_config
     from staff.models.load import local_folder
 
-    config = read_config(local_folder(model))
+    config = read_config(local_folder(model, weights=weights))
     config = config.get("text_config") or config
     lengths = (config.get(k) for k in ("max_position_embeddings", "n_positions", "seq_length"))
     return next((int(x) for x in lengths if x), None)
@@ -83,25 +90,26 @@ def context_length(model: str) -> int | None:
 def model_facts(
     *, adapter: str | None = None, progress: Progress | None = None, **models: str
 ) -> dict[str, dict[str, Any]]:
-    """Path, content hash and number of parameters by role.
+    """Path, content hash and number of parameters by role; the revision of a Hub model.
 
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
-    from staff.models.folder import model_hash
+    from staff.models.folder import local_folder, model_hash, revision_of, weight_files
 
     facts: dict[str, dict[str, Any]] = {}
-    with (progress or SilentProgress()).stage(
-        "hash models", total=len(models), unit="models"
-    ) as stage:
+    files = [file for path in models.values() for file in weight_files(local_folder(path))]
+    size = sum(file.stat().st_size for file in files if file.is_file()) >> 20
+    with (progress or SilentProgress()).stage("hash models", total=size, unit="MB") as stage:
         for role, path in models.items():
             facts[role] = {
                 "path": path,
-                "hash": model_hash(path),
+                "hash": model_hash(path, read=stage.advance),
                 "parameters": count_parameters(path),
             }
+            if revision := revision_of(path):
+                facts[role]["revision"] = revision
             if adapter is not None and len(facts) == 1:
                 facts[role]["adapter"] = {"path": adapter, "hash": model_hash(path, adapter)}
-            stage.advance()
     return facts
 
 
@@ -117,10 +125,10 @@ def count_parameters(model: str) -> int:
     """Numbers in a model's weight files; tied weights are stored, and counted, once."""
     from safetensors import safe_open
 
-    from staff.models.folder import local_folder
+    from staff.models.folder import local_folder, weight_files
 
     total = 0
-    for path in sorted(local_folder(model).glob("*.safetensors")):
+    for path in weight_files(local_folder(model)):
         with safe_open(path, "np") as weights:
             total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
     return total
@@ -184,7 +192,7 @@ def finetune_small(
             "tokens": store.content_hash,
             "model": model_hash,
             "dtype": device_used(config)["dtype"],
-            **{k: getattr(config, k) for k in ("epochs", "learning_rate", "seed")},
+            **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
         }
     )
     stamp = out / STAMP
@@ -197,6 +205,7 @@ def finetune_small(
         out=out,
         pad_id=PAD_ID,
         epochs=config.epochs,
+        batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         seed=config.seed,
         dtype=config.dtype,
@@ -210,14 +219,34 @@ def finetune_small(
     return str(out)
 
 
-class LazyScorer:
-    """A scorer whose model is loaded for the first batch: stored scores need none."""
+def features_of(folder: Path) -> Any:
+    """Pooled hidden states float32 [n, D] of a folder of scores, in the order of its rows."""
+    from staff.scores.shards import read_features
 
-    def __init__(self, config: Any, *, model: str, adapter: str | None) -> None:
+    return read_features(folder)
+
+
+class LazyScorer:
+    """A scorer whose model is loaded for the first batch: stored scores need none.
+
+    start: score the loss of responses without their prompts instead, after this token.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        model: str,
+        adapter: str | None,
+        features: bool = False,
+        start: int | None = None,
+    ) -> None:
+        from staff.scores.alone import ResponseAlone
         from staff.scores.signals import SIGNALS
 
         self.config, self.model, self.adapter = config, model, adapter
-        self.columns = ("effort", *SIGNALS)
+        self.features, self.start = features, start
+        self.columns = ("effort", *SIGNALS) if start is None else ResponseAlone.columns
         self._scorer: Any = None
 
     def __call__(self, batch: Any) -> Any:
@@ -228,6 +257,7 @@ class LazyScorer:
 
     def _load(self) -> Any:
         from staff.models.load import load_model
+        from staff.scores.alone import ResponseAlone
         from staff.scores.effort import Scorer
 
         config = self.config
@@ -238,7 +268,9 @@ class LazyScorer:
             adapter=self.adapter,
             merge=config.phi != "adapter",
         )
-        return Scorer(model, phi=config.phi, features=config.features, seed=config.seed)
+        if self.start is not None:
+            return ResponseAlone(Scorer(model, phi=None, signals=("loss",)), start=self.start)
+        return Scorer(model, phi=config.phi, features=self.features, seed=config.seed)
 
 
 def score(
@@ -252,29 +284,36 @@ def score(
     record: StageRecord,
     adapter: str | None = None,
     positions: Ints | None = None,
+    features: bool = False,
+    alone: bool = False,
     progress: Progress | None = None,
 ) -> ScoreTable:
     """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
 
     facts: the model's entry in the manifest; its hash goes into the fingerprint. What was
-    scored goes into `record`.
+    scored goes into `record`. features: pooled hidden states too; a folder that holds some
+    keeps them. alone: only the loss of responses without their prompts (for IFD).
     """
-    from staff.models.load import model_hash
+    from staff.models.load import load_tokenizer, model_hash
+    from staff.scores.alone import start_token
     from staff.scores.run import score_rows
+    from staff.scores.shards import has_features
 
+    start = start_token(load_tokenizer(model), model=model) if alone else None
+    features = features or config.features or has_features(out)
     scored = score_rows(
-        LazyScorer(config, model=model, adapter=adapter),
+        LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
         pad_id=PAD_ID,
         out=out,
         fingerprint={
-            "scorer": config.phi,
+            "scorer": config.phi if start is None else f"response after {start}",
             "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter),
             "data_hash": store.content_hash,
             "dtype": device_used(config)["dtype"],
-            "features": config.features,
+            "features": features,
             "seed": config.seed,
         },
         name=name,

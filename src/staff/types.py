@@ -77,7 +77,8 @@ class ScoreTable:
 class Regions:
     """Equal-width score regions B_1..B_K of the pool (empty ones already gone).
 
-    of_row: int64 [n], region of each row in score order, -1 = cut.
+    of_row: int64 [n], region of each row in score order, -1 = cut, -2 = no part of the
+        selection (a row that is always or never in the coreset).
     edges: float64 [K, 2], lower and upper score edge of each region.
     """
 
@@ -126,7 +127,7 @@ class Budget:
         return self.total - int(self.count.sum())
 
 
-REASONS = ("over-budget", "budget", "top-up", "cut")
+REASONS = ("over-budget", "budget", "top-up", "cut", "included", "excluded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,8 @@ class Selection:
     rows: int64 [m], sorted and unique.
     reason: int8 [n], index into REASONS; a chosen cut row (total larger than the
         pool) is "top-up".
+    order: int64 [m], the rows as they were chosen, where the method has such an order: then
+        its first rows are what the method chooses for a smaller total.
     """
 
     rows: Ints
@@ -145,3 +148,4 @@ class Selection:
     verification: Verification | None = None
     budget: Budget | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    order: Ints | None = None

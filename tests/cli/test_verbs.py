@@ -1,5 +1,6 @@
 """The verbs that pass on and print: score, finetune, evaluate, why, report, demo."""
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_report(finished, capsys, monkeypatch):
 def test_demo(monkeypatch, capsys):
     calls = []
 
-    def run(out, *, progress, say):
+    def run(out, *, overwrite, progress, say):
         calls.append(out)
         methods = {
             "untuned": {"rows": 400, "loss": {"value": 5.0}},
@@ -132,3 +133,35 @@ def test_demo(monkeypatch, capsys):
     assert "-0.100 nats, 95 % interval -0.200 to -0.050: STAFF is better" in out
     assert "no difference these items can tell" in out
     assert "selection-to-tuning ratio 0.50" in out
+
+
+@pytest.mark.parametrize("verb", ["score", "finetune", "evaluate"])
+def test_dry_run_only_plans(pipeline, data, tmp_path, capsys, verb):
+    pipeline.answer = {"rows": 300, "stages": [{"name": verb, "rows": 300}], "files": ["there"]}
+    assert main([verb, str(data), "--model", "m", "--out", str(tmp_path / "x"), "--dry-run"]) == 0
+    assert [name for name, _, _ in pipeline.calls] == ["plan_one_stage"]
+    assert "Nothing was run." in capsys.readouterr().out
+    assert not (tmp_path / "x").exists()
+
+
+def test_report_shows_what_the_demo_found(finished, capsys):
+    folder = finished[0]
+    methods = {"STAFF": {"rows": 5, "loss": {"value": 1.0}, "tuning": {"rows": 2}}}
+    found = {
+        "comparison": {
+            "methods": methods,
+            "difference": {"loss": [-0.1, -0.2, -0.05], "rougeL": [0.0, -1.0, 1.0]},
+        },
+        "selection_to_tuning": {
+            "selection_seconds": 60.0,
+            "estimated_tuning_seconds": 120.0,
+            "measured_tokens_per_second": 1000.0,
+            "ratio": 0.5,
+        },
+    }
+    (folder / "comparison.json").write_text(json.dumps(found))
+    assert main(["report", str(folder)]) == 0
+    assert "STAFF is better" in capsys.readouterr().out
+    (folder / "comparison.json").write_text("{")
+    assert main(["report", str(folder)]) == 5
+    assert "damaged" in capsys.readouterr().err

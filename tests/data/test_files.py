@@ -197,22 +197,24 @@ def test_hub_id_offline_is_a_plain_error():
         next(source.records())
 
 
-def test_hub_streams(monkeypatch, records):
-    """The real `datasets` streaming object, over local rows instead of the network."""
+def test_hub_rows_come_from_datasets(monkeypatch, records):
+    """A real `datasets.Dataset`, of local rows instead of the network's."""
     import datasets
 
     asked = []
 
-    def load(path, name=None, *, split, streaming):
-        asked.append((path, name, split, streaming))
-        return datasets.Dataset.from_list(records).to_iterable_dataset()
+    def load(path, name=None, *, split):
+        asked.append((path, name, split))
+        return datasets.Dataset.from_list(records)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     source = open_source("someone/some-data:main", split="validation")
     assert [r.record for r in source.records()] == records
     assert [r.record for r in source.records()] == records
-    assert asked[0] == ("someone/some-data", "main", "validation", True)
+    assert asked[0] == ("someone/some-data", "main", "validation")
     assert source.content_hash() == source.content_hash()
+    next(open_source("someone/some-data@test").records())
+    assert asked[-1] == ("someone/some-data", None, "test")
 
 
 def test_written_rows_come_back(records, tmp_path):

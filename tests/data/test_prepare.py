@@ -51,6 +51,15 @@ def test_ids_follow_the_content(jsonl, tokeniser, tmp_path):
     assert set(second.stores[0].ids) == set(ids)
 
 
+def test_sources_of_usable_rows(jsonl, tokeniser, tmp_path):
+    records = [pair(0) | {"from": "a"}, pair(1), {"prompt": "p", "response": "", "from": "bad"},
+               pair(2) | {"from": 3}]  # fmt: skip
+    options = RecordOptions(source_column="from")
+    read = {"tokenisers": [tokeniser], "on_bad_row": "skip", "out": tmp_path}
+    assert prepare(open_source(jsonl(records)), options, **read).sources == ("a", None, "3")
+    assert prepare(open_source(jsonl(records)), RecordOptions(), **read).sources is None
+
+
 def test_given_ids(jsonl, tokeniser, tmp_path):
     records = [pair(1) | {"id": "x"}, pair(1) | {"id": 7}]
     options = RecordOptions(id_column="id")
@@ -201,7 +210,7 @@ def test_progress_counts_every_row(jsonl, tokeniser, tmp_path):
 
     class Watch:
         @contextmanager
-        def stage(self, name, *, total=None, unit="rows"):
+        def stage(self, name, *, total=None, unit="rows", exact=True):
             seen.append(name)
             yield self
 

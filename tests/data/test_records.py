@@ -139,6 +139,12 @@ def test_ids_and_sources():
         record, RecordOptions(format="prompt-response", id_column="n", source_column="from")
     )
     assert (example.id, example.source) == ("7", "web")
+    for record["from"], source in ((None, None), (3, "3"), ("", "")):
+        options = RecordOptions(format="prompt-response", source_column="from")
+        assert to_example(record, options).source == source
+    record["from"] = "\ud800"
+    with pytest.raises(BadRow, match="half of a surrogate pair"):
+        to_example(record, options)
     for bad in (None, "", True, 1.5):
         with pytest.raises(BadRow, match="column 'n' holds no id"):
             to_example(record | {"n": bad}, RecordOptions(format="prompt-response", id_column="n"))

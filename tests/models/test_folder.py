@@ -1,11 +1,18 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from staff.errors import ModelError
-from staff.models.folder import check_model_folder, local_folder, model_hash
+from staff.models.folder import (
+    check_model_folder,
+    local_folder,
+    model_hash,
+    revision_of,
+    weight_files,
+)
 
 
 @pytest.fixture
@@ -118,3 +125,58 @@ def test_the_hash_covers_the_adapter(folder, tmp_path):
 def test_torch_is_not_imported():
     code = "import sys, staff.models.folder, staff.models.load; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A cache of the Hub as `huggingface_hub` lays it out; gives a function that adds a model."""
+    from huggingface_hub import constants
+
+    from staff.models import folder as module
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    module._snapshot.cache_clear()
+
+    def add(source, commit="1234567890123456789012345678901234567890"):
+        place = tmp_path / "hub" / "models--acme--small"
+        shutil.copytree(source, place / "snapshots" / commit)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(commit)
+        return place / "snapshots" / commit
+
+    yield add
+    module._snapshot.cache_clear()
+
+
+def test_a_hub_model_is_its_snapshot(hub, folder):
+    snapshot = hub(folder)
+    assert local_folder("acme/small") == snapshot
+    assert local_folder(f"acme/small@{snapshot.name}") == snapshot
+    assert revision_of("acme/small") == snapshot.name
+    assert revision_of(str(folder)) is None
+    assert model_hash("acme/small") == model_hash(str(folder))
+
+
+def test_a_hub_model_that_cannot_be_had(hub, folder):
+    hub(folder)
+    with pytest.raises(ModelError, match="neither a folder here nor a model"):
+        local_folder("acme/smell")
+
+
+def test_a_second_copy_of_the_weights_does_not_count(folder):
+    first = model_hash(str(folder))
+    (folder / "consolidated.safetensors").write_bytes(b"the same once more")
+    assert model_hash(str(folder)) == first
+    assert weight_files(folder) == [folder / "model.safetensors"]
+
+
+def test_an_index_names_the_weights(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}})
+    )
+    (folder / "consolidated.safetensors").write_bytes(b"x")
+    assert [f.name for f in weight_files(folder)] == ["model-00001-of-00001.safetensors"]
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be read"):
+        weight_files(folder)

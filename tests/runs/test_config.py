@@ -72,6 +72,28 @@ def test_incomplete_settings_say_what_to_give(change, words):
         SelectConfig(**{**BASE, **change})
 
 
+def test_sizes_in_tokens_have_names_of_their_own():
+    config = SelectConfig(**{**BASE, "keep": 0.2, "total": 40, "tokens": [900, 1000]})
+    assert config.coreset_names == ["0.2", "n40", "t900", "t1000"]
+    assert config.counts_tokens
+    assert not SelectConfig(**BASE).counts_tokens
+    assert SelectConfig(**BASE, keep_of="tokens").counts_tokens
+
+
+def test_only_staff_needs_the_target():
+    base = {name: value for name, value in BASE.items() if name != "target"}
+    assert SelectConfig(**base, method="ccs").target is None
+    with pytest.raises(ConfigError, match="--target"):
+        SelectConfig(**base, method="staff")
+    with pytest.raises(ConfigError, match="--small"):
+        SelectConfig(**{**BASE, "small": None}, method="ccs")
+
+
+def test_stability_takes_two_seeds_or_more():
+    with pytest.raises(ValidationError):
+        SelectConfig(**BASE, stability=1)
+
+
 def test_random_needs_no_models():
     assert SelectConfig(data="d", out="o", keep=0.1, method="random").small is None
 
@@ -92,6 +114,9 @@ def test_reselection_goes_to_a_folder_named_after_what_differs():
         "runs/x-keep-0.3-0.5-preset-paper"
     )
     assert SelectConfig(scores="runs/x", total=7, out="there", device="cpu").folder == "there"
+    assert SelectConfig(scores="runs/x", keep=0.2, method="d2", gamma=0.5, nested=True).folder == (
+        "runs/x-keep-0.2-method-d2-gamma-0.5-nested-True"
+    )
 
 
 def test_reselection_inherits_what_was_not_given():

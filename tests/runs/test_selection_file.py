@@ -32,6 +32,7 @@ def test_every_row_with_its_scores_region_and_fate(tmp_path):
     assert {name: str(schema.field(name).type) for name in schema.names} == {
         "id": "string", "row": "int64", "score_small": "double", "loss": "double",
         "entropy": "double", "el2n": "double", "response_length": "double",
+        "unconditioned_loss": "double", "tokens": "int64",
         "score_target": "double", "region": "int32", "verified": "bool",
         "selected@0.1": "bool", "reason@0.1": "string",
         "selected@n4": "bool", "reason@n4": "string",
@@ -51,6 +52,16 @@ def test_every_row_with_its_scores_region_and_fate(tmp_path):
         "over-budget",
     ]
     assert coreset_columns(table) == ["0.1", "n4"]
+
+
+def test_sources_are_a_column_only_where_they_are_known(tmp_path):
+    sources = ["web", None, "", "é", "web", "x"]
+    write(tmp_path / "s.parquet", sources=sources)
+    table = read_selection(tmp_path / "s.parquet")
+    assert list(table)[:4] == ["id", "row", "source", "score_small"]
+    assert table["source"].tolist() == sources
+    write(tmp_path / "again.parquet", sources=table["source"])  # as a re-selection has them
+    assert (tmp_path / "s.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
 
 
 def test_unknown_scores_are_null(tmp_path):

@@ -76,21 +76,27 @@ def test_ranks_like_the_oracle_in_bfloat16(tiny, family):
         labels[: len(ids) - int(generator.integers(1, len(ids) - 1))] = IGNORE
         rows.append(TokenisedExample(str(i), ids, labels))
     model = tiny(family).bfloat16()
-    ours = in_batches(Scorer(model), rows, size=8)
-    ranks = [np.argsort(np.argsort(scores)) for scores in (ours, oracle(model, rows))]
-    assert np.corrcoef(*ranks)[0, 1] >= 0.995
+    truth, scorer = oracle(model, rows), Scorer(model)
+    for size, side in ((1, "right"), (8, "right"), (8, "left")):
+        assert rank_correlation(in_batches(scorer, rows, size=size, side=side), truth) >= 0.995
+
+
+def rank_correlation(a, b):
+    return np.corrcoef(*(np.argsort(np.argsort(scores)) for scores in (a, b)))[0, 1]
 
 
 @pytest.mark.parametrize("phi", PHIS)
-@pytest.mark.parametrize("family", ["llama", "llama-tied", "gemma2", "gpt2", "bloom", "mixtral"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_phi_agrees_with_the_oracle(tiny, rows, family, phi):
     model = tiny(family)
     if phi == "adapter":
         model = trained_adapter(model)
     truth = oracle(model, rows, phi=phi, seed=3)
+    sure = ~tied_routing(model, rows)
     scorer = Scorer(model, phi=phi, seed=3)
     for side in ("right", "left"):
-        np.testing.assert_allclose(in_batches(scorer, rows, size=8, side=side), truth, rtol=1e-4)
+        ours = in_batches(scorer, rows, size=8, side=side)
+        np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
 
 
 def trained_adapter(model):
@@ -123,14 +129,17 @@ def test_the_released_projection_estimates_the_default_phi(tiny, rows):
     np.testing.assert_allclose(released / scale, exact, rtol=0.35)
 
 
-def test_real_weights(shared, rows):
-    for folder in ("stories260K", "bitstories1M"):
-        path = shared / "models" / folder
-        if not path.is_dir():
-            pytest.skip("needs the unshipped models")
-        model = load_model(str(path), dtype="float32", device="cpu")
-        truth = oracle(model, rows)
-        np.testing.assert_allclose(in_batches(Scorer(model), rows, size=3), truth, rtol=1e-4)
+@pytest.mark.parametrize("folder", ["stories260K", "bitstories1M", "bitstories3M"])
+def test_real_weights(shared, rows, folder):
+    path = shared / "models" / folder
+    if not path.is_dir():
+        pytest.skip("needs the unshipped models")
+    model = load_model(str(path), dtype="float32", device="cpu")
+    truth, scorer = oracle(model, rows), Scorer(model)
+    for side in ("right", "left"):
+        np.testing.assert_allclose(
+            in_batches(scorer, rows, size=3, side=side), truth, rtol=1e-4, err_msg=side
+        )
 
 
 def test_no_graph_below_phi_no_logits_at_prompts_no_weight_gradients(tiny, rows):

@@ -132,7 +132,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(store, tmp_path, error):
             notes.append(text)
 
     class Progress:
-        def stage(self, name, *, total=None, unit="rows"):
+        def stage(self, name, *, total=None, unit="rows", exact=True):
             from contextlib import nullcontext
 
             return nullcontext(Stage())

@@ -3,7 +3,7 @@ import pytest
 
 from staff.errors import ConfigError, DataError
 from staff.rng import keys_of_ids
-from staff.selectors import select_random
+from staff.selectors import TAKE, select_random, select_ranked
 from staff.types import REASONS
 
 
@@ -38,3 +38,41 @@ def test_errors():
         select_random(n=3, total=4)
     with pytest.raises(DataError, match="keys must be 3 integers"):
         select_random(n=3, keys=[1, 2], total=1)
+
+
+SCORES = [3.0, 9.0, 1.0, 5.0, 7.0]
+
+
+def test_take_by_hand():
+    # From the hardest: rows 1 (9), 4 (7), 3 (5), 0 (3), 2 (1).
+    def order(take, total=5):
+        return select_ranked(scores=SCORES, total=total, take=take).order.tolist()
+
+    assert order("highest") == [1, 4, 3, 0, 2]
+    assert order("lowest") == [2, 0, 3, 4, 1]
+    assert order("middle") == [3, 0, 4, 2, 1]  # then one below, one above, and so on
+    assert order("middle", 2) == [3, 0]
+    # Four rows have two middle ranks: the higher score first.
+    assert select_ranked(scores=[1, 2, 3, 4], total=4, take="middle").order.tolist() == [2, 1, 3, 0]
+
+
+def test_ties_go_by_smaller_key():
+    keys = [4, 2, 9, 1]
+    for take in TAKE:
+        order = select_ranked(scores=[1.0] * 4, total=4, take=take, keys=keys).order.tolist()
+        by_key = [3, 1, 0, 2]
+        assert order == (by_key if take != "middle" else [1, 0, 3, 2])
+
+
+def test_perplexity_ranks_like_loss():
+    for take in TAKE:
+        loss, perplexity = (
+            select_ranked(scores=s, total=3, take=take).rows.tolist()
+            for s in (SCORES, np.exp(SCORES))
+        )
+        assert loss == perplexity
+
+
+def test_unknown_take():
+    with pytest.raises(ConfigError, match="unknown take 'high'; did you mean 'highest'"):
+        select_ranked(scores=SCORES, total=1, take="high")

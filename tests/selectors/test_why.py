@@ -1,8 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from staff.errors import ConfigError
-from staff.selectors import explain, select_random, select_staff
+from staff.selectors import (
+    explain,
+    select_ccs,
+    select_ifd,
+    select_random,
+    select_ranked,
+    select_staff,
+)
 from staff.types import REASONS
 
 
@@ -96,6 +105,54 @@ def test_every_row_has_an_answer_that_agrees(within, cut):
         text = " ".join(explain(row, scores=scores, selection=coreset))
         assert ("is in the coreset" in text) == (row in coreset.rows)
         assert "nan" not in text
+
+
+def told(selection, scores, row, **options):
+    return explain(row, scores=scores, selection=selection, **options)[1:]
+
+
+def test_a_ranking_says_rank_and_score_by_hand():
+    scores = np.array([1.0, 3.0, 2.0])
+    coreset = replace(select_ranked(scores=scores, total=1), method="loss")
+    assert told(coreset, scores, 1, score="loss on the small model") == (
+        "Its loss on the small model is 3, number 1 of 3 from the highest.",
+        "The method 'loss' chose it.",
+    )
+    assert told(coreset, scores, 2)[1] == "The method 'loss' did not choose it."
+
+
+def test_rows_set_aside_say_why():
+    ratio = np.array([0.5, 2.0, 0.7])
+    ones = np.ones(3)
+    some, all_ = (select_ifd(scores=ratio, unconditioned=ones, total=t) for t in (1, 3))
+    assert told(some, ratio, 1, score="IFD ratio")[1] == (
+        "It was set aside because its prompt makes its response less likely, a likely mismatch."
+    )
+    assert told(all_, ratio, 1)[1].endswith("but the coreset is larger than what is left.")
+
+
+def test_strata_of_ccs_are_not_said_to_be_unverified():
+    scores = np.arange(20.0)
+    coreset = select_ccs(scores=scores, total=8, strata=2)
+    text = " ".join(told(coreset, scores, 3))
+    assert "region 1 of 2" in text
+    assert "By equal shares, the region's budget is 4 of its 9 rows." in text
+    assert "verified" not in text
+    assert "in its random order" in text
+    assert "one of the 2 highest scores" in told(coreset, scores, 19)[1]
+
+
+def test_lists_say_so():
+    scores = np.arange(4.0)
+    coreset = select_ranked(scores=scores, total=2)
+    codes = [REASONS.index(r) for r in ("included", "excluded", "over-budget", "budget")]
+    listed = replace(coreset, reason=np.array(codes, np.int8))
+    assert explain(0, scores=scores, selection=listed) == (
+        "Row 0 is in the coreset of 2 rows: it is on the list of rows to include.",
+    )
+    assert explain(1, scores=scores, selection=listed) == (
+        "Row 1 is not in the coreset of 2 rows: it is on the list of rows to exclude.",
+    )
 
 
 def test_other_methods_say_so():

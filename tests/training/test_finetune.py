@@ -224,7 +224,7 @@ def test_step_limit_progress_and_silence(tiny, rows, tmp_path, capfd):
     class Recorder:
         steps = 0
 
-        def stage(self, name, *, total=None, unit="rows"):
+        def stage(self, name, *, total=None, unit="rows", exact=True):
             self.about = (name, total, unit)
             return self
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from staff.cli.flags import Debug, Quiet, Verbose, command_app
+from staff.cli.flags import Debug, DryRun, Quiet, Verbose, command_app
+from staff.cli.plan import show_plan
 from staff.cli.terminal import open_terminal
 
 EXAMPLES = """
@@ -24,17 +25,32 @@ def demo(
     out: Annotated[
         str, Parameter(help="Folder to write to.", show_default=lambda _: "runs/demo")
     ] = "runs/demo",
+    overwrite: Annotated[
+        bool | None,
+        Parameter(help="Start over in a folder that holds an earlier run.", negative=()),
+    ] = None,
+    dry_run: DryRun = None,
     quiet: Quiet = None,
     verbose: Verbose = None,
     debug: Debug = None,
 ) -> None:
     """Select, fine-tune, evaluate and compare with a random subset."""
     terminal = open_terminal(quiet=bool(quiet), verbose=bool(verbose))
-    from staff import demo as job  # torch
     from staff.reports.comparison import render_comparison
     from staff.reports.text import render
 
-    manifest = job.run(Path(out), progress=terminal.progress, say=terminal.say)
+    with terminal.loading():
+        from staff import demo as job
+    if dry_run:
+        show_plan(job.selection(Path(out)), terminal)
+        terminal.result(
+            "Then it would fine-tune the target on the coreset and on a random subset, evaluate "
+            "both\nand the untuned target on the test rows, and compare.\n"
+        )
+        return
+    manifest = job.run(
+        Path(out), overwrite=bool(overwrite), progress=terminal.progress, say=terminal.say
+    )
     terminal.summary(render(manifest, folder=out, width=terminal.width))
     terminal.summary("\n" + render_comparison(manifest, width=terminal.width))
     terminal.summary("\n" + OWN_DATA)

@@ -1,6 +1,7 @@
 """`staff evaluate`: what a model, or a model with an adapter, is worth on a test file."""
 
 from staff.cli.flags import command_app, verb
+from staff.cli.plan import show_plan
 from staff.cli.terminal import Terminal
 from staff.runs.config import EvaluateConfig
 
@@ -12,15 +13,19 @@ EXAMPLES = """
 """
 
 
-@verb(EvaluateConfig)
+@verb(EvaluateConfig, dry_run=True)
 def evaluate(config: EvaluateConfig, terminal: Terminal) -> None:
     """Measure and print; the figures are the result, so they come even when quiet."""
     from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff import single  # torch
+    if terminal.dry_run:
+        show_plan(config, terminal)
+        return
     from staff.reports.facts import render_facts
 
+    with terminal.loading():
+        from staff import single
     facts = single.evaluate(config, progress=terminal.progress)
     terminal.result(render_facts(facts))
 

@@ -1,6 +1,7 @@
 """`staff finetune`: train a LoRA adapter, on a coreset or on anything else."""
 
 from staff.cli.flags import command_app, verb
+from staff.cli.plan import show_plan
 from staff.cli.terminal import Terminal
 from staff.runs.config import FinetuneConfig
 
@@ -12,15 +13,19 @@ EXAMPLES = """
 """
 
 
-@verb(FinetuneConfig)
+@verb(FinetuneConfig, dry_run=True)
 def finetune(config: FinetuneConfig, terminal: Terminal) -> None:
     """Train and say where the adapter is."""
     from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff import single  # torch
+    if terminal.dry_run:
+        show_plan(config, terminal)
+        return
     from staff.reports.facts import render_facts
 
+    with terminal.loading():
+        from staff import single
     facts = single.finetune(config, progress=terminal.progress)
     terminal.summary(render_facts(facts))
 

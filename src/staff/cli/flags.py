@@ -26,6 +26,7 @@ def _switch(text: str) -> Any:
 
 Quiet = _switch("Say nothing but errors.")
 Verbose = _switch("Say more, warnings of the libraries included.")
+DryRun = _switch("Say what would run (rows, tokens per stage, files) and stop.")
 Debug = _switch("Show the traceback of an error.")
 ConfigFile = Annotated[
     str | None,
@@ -34,7 +35,7 @@ ConfigFile = Annotated[
 COMMON = {
     "config": ConfigFile,
     "print_config": _switch("Print the settings as YAML and stop."),
-    "dry_run": _switch("Say what would run (rows, tokens per stage, files) and stop."),
+    "dry_run": DryRun,
     "quiet": Quiet,
     "verbose": Verbose,
     "debug": Debug,

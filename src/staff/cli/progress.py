@@ -29,10 +29,12 @@ class PlainProgress:
         self._clock = clock
 
     @contextmanager
-    def stage(self, name: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Stage]:
+    def stage(
+        self, name: str, *, total: int | None = None, unit: str = "rows", exact: bool = True
+    ) -> Iterator[Stage]:
         """Announce a stage, yield it, and say how long it took."""
-        stage = _PlainStage(self, name, total, unit)
-        of = "" if total is None else f": {count(total)} {unit}"
+        stage = _PlainStage(self, name, total, unit, exact=exact)
+        of = "" if total is None else f": {_about(total, exact)} {unit}"
         self.line(f"{name}{of} …")
         try:
             yield stage
@@ -48,8 +50,11 @@ class PlainProgress:
 
 
 class _PlainStage:
-    def __init__(self, log: PlainProgress, name: str, total: int | None, unit: str) -> None:
+    def __init__(
+        self, log: PlainProgress, name: str, total: int | None, unit: str, *, exact: bool
+    ) -> None:
         self._log, self._name, self._total, self._unit = log, name, total, unit
+        self._exact = exact
         self.start = self._last = log._clock()
         self.done = 0
 
@@ -71,8 +76,9 @@ class _PlainStage:
         rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
         if self._total is None:
             return f"{self._name}: {count(self.done)} {self._unit}, {rate}/s"
-        left = duration((self._total - self.done) / speed) if speed else "unknown time"
-        of = f"{count(self.done)} of {count(self._total)} {self._unit}"
+        ahead = max(0, self._total - self.done)  # an estimate may fall short
+        left = duration(ahead / speed) if speed else "unknown time"
+        of = f"{count(self.done)} of {_about(self._total, self._exact)} {self._unit}"
         return f"{self._name}: {of}, {rate}/s, {left} left"
 
 
@@ -83,7 +89,9 @@ class TerminalProgress:
         self._console = console
 
     @contextmanager
-    def stage(self, name: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Stage]:
+    def stage(
+        self, name: str, *, total: int | None = None, unit: str = "rows", exact: bool = True
+    ) -> Iterator[Stage]:
         """Draw a bar while the block runs."""
         from rich.progress import (
             BarColumn,
@@ -101,22 +109,28 @@ class TerminalProgress:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, refresh_per_second=8) as bars:
-            task = bars.add_task(name, total=total, state=_of(0, total, unit))
+            task = bars.add_task(name, total=total, state=_of(0, total, unit, exact))
 
             class Drawn:
                 def advance(self, amount: int = 1) -> None:
                     bars.advance(task, amount)
                     done = int(bars.tasks[task].completed)
-                    bars.update(task, state=_of(done, total, unit))
+                    bars.update(task, state=_of(done, total, unit, exact))
 
                 def note(self, text: str) -> None:
                     bars.console.print(f"{name}: {text}", markup=False, highlight=False)
 
             yield Drawn()
-            if total is None:
+            if total is None or not exact:
                 done = int(bars.tasks[task].completed)
-                bars.update(task, total=max(done, 1), completed=max(done, 1))
+                state = _of(done, None, unit, exact)
+                bars.update(task, total=max(done, 1), completed=max(done, 1), state=state)
 
 
-def _of(done: int, total: int | None, unit: str) -> str:
-    return f"{count(done)} {unit}" if total is None else f"{count(done)}/{count(total)} {unit}"
+def _of(done: int, total: int | None, unit: str, exact: bool) -> str:
+    of = "" if total is None else f"/{_about(total, exact)}"
+    return f"{count(done)}{of} {unit}"
+
+
+def _about(total: int, exact: bool) -> str:
+    return count(total) if exact else f"~{count(total)}"

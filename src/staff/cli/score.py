@@ -1,6 +1,7 @@
 """`staff score`: one model's scores of every row."""
 
 from staff.cli.flags import command_app, verb
+from staff.cli.plan import show_plan
 from staff.cli.terminal import Terminal
 from staff.runs.config import ScoreConfig
 
@@ -14,15 +15,19 @@ EXAMPLES = """
 """
 
 
-@verb(ScoreConfig)
+@verb(ScoreConfig, dry_run=True)
 def score(config: ScoreConfig, terminal: Terminal) -> None:
     """Score a file and say where the scores are."""
     from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff import single  # torch
+    if terminal.dry_run:
+        show_plan(config, terminal)
+        return
     from staff.reports.text import render
 
+    with terminal.loading():
+        from staff import single
     manifest = single.score(config, progress=terminal.progress)
     terminal.summary(render(manifest, folder=str(config.out), width=terminal.width))
 

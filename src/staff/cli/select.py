@@ -1,6 +1,7 @@
 """`staff select`: the main job."""
 
 from staff.cli.flags import command_app, verb
+from staff.cli.plan import show_plan
 from staff.cli.terminal import Terminal
 from staff.runs.config import SelectConfig
 
@@ -28,18 +29,13 @@ def select(config: SelectConfig, terminal: Terminal) -> None:
     from staff.checks import check_inputs
 
     check_inputs(config)
-    from staff.reports.facts import render_plan
+    if terminal.dry_run:
+        show_plan(config, terminal)
+        return
     from staff.reports.text import render
 
-    if terminal.dry_run:
-        from staff import planning  # torch
-
-        terminal.result(
-            render_plan(planning.plan(config, progress=terminal.progress), width=terminal.width)
-        )
-        return
-    from staff import pipeline  # torch
-
+    with terminal.loading():
+        from staff import pipeline
     run = pipeline.reselect if config.scores else pipeline.select
     manifest = run(config, progress=terminal.progress, say=terminal.say)
     terminal.summary(render(manifest, folder=config.folder, width=terminal.width))

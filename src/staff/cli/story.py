@@ -33,15 +33,35 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
     if not len(wanted):
         return _rejected(folder, manifest, id=id, row=row)
     at = int(wanted[0])
-    keys, scores = keys_of_ids(ids, manifest["seed"]), table["score_small"]
+    keys = keys_of_ids(ids, manifest["seed"])
+    score, scores = _scores(manifest["config"], table)
     paragraphs = []
     for name in coreset_columns(table):
         selection = rebuild(manifest, table, name)
-        known = scores if selection.regions is not None else np.zeros(len(ids))
-        sentences = explain(at, scores=known, selection=selection, keys=keys, name=f"Row {ids[at]}")
+        sentences = explain(
+            at, scores=scores, selection=selection, keys=keys, name=f"Row {ids[at]}", score=score
+        )
         paragraphs.append(fill(f"{name}: " + " ".join(sentences), max(width, 40)))
     head = f"Row {table['row'][at]} of {manifest['data']['path']}, id {ids[at]}"
     return "\n\n".join([head, *paragraphs]) + "\n"
+
+
+def _scores(config: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Any]:
+    """What the method went by: its name in a sentence, and its values [n]; zeros if by none."""
+    from staff.selectors import SCORE
+    from staff.selectors.ifd import ifd
+
+    method = config.get("method", "staff")
+    column = SCORE.get(method)
+    if method in ("ccs", "d2"):
+        column = config.get("difficulty", column)
+    if column is None:
+        return "score", np.zeros(len(table["id"]))
+    if method == "ifd":
+        return "IFD ratio", ifd(table["loss"], table["unconditioned_loss"])
+    if column == "effort":
+        return "score on the small model", table["score_small"]
+    return f"{column.replace('_', ' ')} on the small model", table[column]
 
 
 def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) -> Selection:
@@ -66,7 +86,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
         reason=reason,
         method=method,
         regions=Regions(
-            of_row=np.asarray(table["region"], np.int64),
+            of_row=_regions(table["region"]),
             edges=np.array([[r["lower"], r["upper"]] for r in regions], float),
         ),
         verification=Verification(
@@ -77,15 +97,21 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
             flagged=np.array([bool(r["flagged"]) for r in regions]),
         ),
         budget=Budget(
-            count=np.array([r["budgets"][name] for r in regions], np.int64),
-            total=coreset["total"],
+            count=np.array([r["budgets"].get(name, 0) for r in regions], np.int64),
+            total=coreset["total"] - coreset.get("included", 0),
         ),
         details={
-            "within": config.get("within", "hardest"),
+            "within": "random" if method == "ccs" else config.get("within", "hardest"),
             "seed": manifest["seed"],
             "verify_per_region": config.get("verify_per_region"),
         },
     )
+
+
+def _regions(column: Any) -> Any:
+    """Region int64 [n] of each row; -2 where it is null."""
+    column = np.asarray(column, np.float64)
+    return np.where(np.isnan(column), -2, column).astype(np.int64)
 
 
 def _interval(interval: list[float | None] | None) -> list[float]:

@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,15 @@ class Terminal:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Say, on a terminal, why nothing happens for a few seconds: imports of torch."""
+        if self.quiet or self.console is None:
+            yield
+            return
+        with self.console.status("loading torch …"):
+            yield
 
     def result(self, text: str) -> None:
         """Write what the user asked for to standard output."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from staff.cli.flags import Debug, command_app
+from staff.cli.flags import Debug, Quiet, Verbose, command_app
 from staff.cli.terminal import Terminal
 from staff.errors import ConfigError
 from staff.progress import SilentProgress
@@ -20,6 +20,8 @@ def why(
     *,
     id: Annotated[str | None, Parameter(help="Id of the row, as in selection.parquet.")] = None,
     row: Annotated[str | None, Parameter(help="Number of the row in the file, from 0.")] = None,
+    quiet: Quiet = None,
+    verbose: Verbose = None,
     debug: Debug = None,
 ) -> None:
     """Explain, for every coreset of the run, why a row is in it or not."""

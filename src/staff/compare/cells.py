@@ -15,17 +15,14 @@ from staff.progress import Progress
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import hash_file, write_manifest
+from staff.runs.settings import READING
 from staff.stages import fingerprint
 
 FULL, UNTUNED = "full", "untuned"
 DONE, TUNED = "cell.json", "tuning.json"
-# Settings that evaluating and tuning take from the comparison as they are.
-READING = (
-    *("input_format", "prompt_column", "response_column", "prompt_template", "messages_column"),
-    *("text_column", "id_column", "source_column", "max_length"),
-)
+# Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
-COMMON = (*READING, "on_bad_row", "dtype", "device")
+COMMON = (*READING, "max_length", "on_bad_row", "dtype", "device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,8 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
 
     The metrics are not part of it: a cell that has more of them than asked for will do.
     """
-    shared = {"target": dict(inputs.target), **{k: getattr(config, k) for k in READING}}
+    shared = {"target": dict(inputs.target), "max_length": config.max_length}
+    shared |= {k: getattr(config, k) for k in READING}
     tuning = {"data": inputs.sha256, "max_steps": inputs.max_steps, "seed": cell.seed}
     tuning |= {k: getattr(config, k) for k in TUNING}
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from staff import planning, stages
 from staff.compare.cells import DONE, cells_of
-from staff.compare.selection import scoring_config
+from staff.compare.selection import main_method, scoring_config
 from staff.data.files import open_source
 from staff.progress import Progress
 from staff.runs.compare_config import CompareConfig
@@ -21,7 +21,8 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     over the test data a cell, without the answers that are generated.
     """
     folder = CompareFolder(str(config.out))
-    selection = planning.plan(scoring_config(config, folder, 0), progress=progress)
+    shared = scoring_config(config, folder, 0, main_method(config.methods))
+    selection = planning.plan(shared, progress=progress)
     usable, times = selection["usable rows"], config.seeds
     tokens, test_rows, test_tokens = _count(config, progress)
     cells = cells_of(config)

@@ -1,19 +1,23 @@
-"""What each method chooses with one seed: one scoring pass for all, then reselections from it."""
+"""What each method chooses with one seed: one fine-tuning and scoring for all, in one folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from staff import pipeline
 from staff.errors import RunError
+from staff.ledger import remembered
 from staff.pipeline import Say, silent
 from staff.progress import Progress
-from staff.runs.compare_config import CompareConfig, Method
+from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import TECHNICAL, SelectConfig
 from staff.runs.manifest import hash_file, read_manifest
+from staff.runs.settings import Method
 from staff.runs.store import RunFolder
+from staff.scores.shards import has_features
 from staff.selectors import needs
 
 # Settings that a selection takes from the comparison as they are.
@@ -21,13 +25,16 @@ SHARED = (SelectConfig.model_fields.keys() & CompareConfig.model_fields.keys()) 
     *("epochs", "learning_rate", "out", "overwrite"),
 }
 FEATURES = frozenset({"features", "connect"})  # what a selector needs hidden states for
+# Stages of the shared run, and the need of a method that they are there for.
+FOR_WHOM = {"score responses alone": "unconditioned", "verify on target": "verify"}
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """One method's coresets of one seed: file and SHA-256 by keep, and what choosing took.
 
-    seconds: of the stages that this method needs, whoever else used them.
+    seconds: of the stages that this method needs, whoever else used them. usable: rows of the
+    data that there is a choice of.
     """
 
     files: Mapping[str, Path]
@@ -47,45 +54,91 @@ def choose(
 ) -> dict[str, Chosen]:
     """Each method's coresets with one seed; selections that are there already are kept.
 
+    The method that needs most (`main_method`) selects in the shared folder; what others need
+    beside that is put there first. They select from the scores it holds.
+
     known: ``data`` (SHA-256) and ``models`` (SHA-256 by role) as they are now: what was chosen
     from others is chosen again.
     """
-    first = scoring_method(config.methods)
-    base = folder.scored(seed)
-    wanted = scoring_config(config, folder, seed)
-    scored = _kept(base, wanted, known)
-    if scored is None:
-        scored = pipeline.select(wanted, progress=progress, say=say)
-    chosen: dict[str, Chosen] = {}
-    for method in config.methods:
-        run, own = base, scored
-        if method != first:
-            run = folder.chosen(seed, method)
-            asked = SelectConfig(
-                scores=str(base.path), method=method, keep=config.keep, out=str(run.path)
-            )
-            kept = _kept(run, asked.inherit(scored["config"]), known)
-            own = kept or pipeline.reselect(asked, progress=progress, say=say)
-        chosen[method] = Chosen(
-            files={c["name"]: run.path / c["path"] for c in own["coresets"]},
-            sha256={c["name"]: own["files"][c["path"]] for c in own["coresets"]},
-            seconds=seconds_of(method, scored, own),
-            usable=scored["data"]["rows_usable"],
+    base, main = folder.scored(seed), main_method(config.methods)
+    select = partial(pipeline.select, progress=progress, say=say)
+
+    def again(method: Method) -> tuple[SelectConfig, dict[str, Any] | None]:
+        """The settings of a selection from the shared scores, and its manifest if it is there."""
+        place = folder.chosen(seed, method)
+        asked = SelectConfig(
+            scores=str(base.path), method=method, keep=config.keep, out=str(place.path)
         )
-    return chosen
+        shared = scoring_config(config, folder, seed, method).model_dump(mode="json")
+        return asked, _kept(place, asked.inherit(shared), known)
+
+    own: dict[str, dict[str, Any]] = {}
+    for method in scored_first(config.methods, main):
+        if "unconditioned" in needs(method):
+            asked, kept = again(method)
+            if kept is None:
+                select(scoring_config(config, folder, seed, method))
+                # Now: the table of the next selection in that folder has no such losses.
+                kept = pipeline.reselect(asked, progress=progress, say=say)
+            own[method] = kept
+        elif not has_features(base.scores_small):
+            select(scoring_config(config, folder, seed, method))
+    wanted = scoring_config(config, folder, seed, main)
+    own[main] = _kept(base, wanted, known) or select(wanted)
+    for method in config.methods:
+        if method not in own:
+            asked, kept = again(method)
+            own[method] = kept or pipeline.reselect(asked, progress=progress, say=say)
+    places = {m: base if m == main else folder.chosen(seed, m) for m in config.methods}
+    shared = {stage["name"]: stage["seconds"] for stage in own[main]["stages"]}
+    shared |= remembered(base.path)
+    return {
+        method: Chosen(
+            files={c["name"]: places[method].path / c["path"] for c in own[method]["coresets"]},
+            sha256={c["name"]: own[method]["files"][c["path"]] for c in own[method]["coresets"]},
+            seconds=seconds_of(method, own[method], shared={} if method == main else shared),
+            usable=own[main]["data"]["rows_usable"],
+        )
+        for method in config.methods
+    }
 
 
-def scoring_method(methods: tuple[Method, ...]) -> Method:
-    """The method whose run serves the others: one that verifies, else one that scores."""
-    return min(methods, key=lambda m: (-("verify" in needs(m)), -bool(needs(m)), methods.index(m)))
+def main_method(methods: Sequence[Method]) -> Method:
+    """The method that needs most, so that the others find what they need in its run.
+
+    >>> main_method(["random", "d2", "staff", "ifd"]), main_method(["random", "ccs", "d2"])
+    ('staff', 'd2')
+    """
+
+    def rank(method: Method) -> tuple[bool, ...]:
+        wanted = needs(method)
+        return (
+            "verify" in wanted,
+            "unconditioned" in wanted,
+            bool(FEATURES & wanted),
+            bool(wanted),
+        )
+
+    return max(methods, key=rank)
 
 
-def scoring_config(config: CompareConfig, folder: CompareFolder, seed: int) -> SelectConfig:
-    """The settings of the run that serves all methods."""
+def scored_first(methods: Sequence[Method], main: Method) -> list[Method]:
+    """Methods whose runs leave what that of `main` does not: features, then IFD's second losses.
+
+    >>> scored_first(["staff", "ccs", "k-centre", "d2", "ifd"], "staff")
+    ['k-centre', 'ifd']
+    """
+    found = [] if FEATURES & needs(main) else [m for m in methods if FEATURES & needs(m)][:1]
+    return found + [m for m in methods if m != main and "unconditioned" in needs(m)]
+
+
+def scoring_config(
+    config: CompareConfig, folder: CompareFolder, seed: int, method: Method
+) -> SelectConfig:
+    """The settings of a run in the shared folder of one seed."""
     return SelectConfig(
         **{name: getattr(config, name) for name in sorted(SHARED)},
-        method=scoring_method(config.methods),
-        features=any(FEATURES & needs(method) for method in config.methods),
+        method=method,
         epochs=config.small_epochs or config.epochs,
         learning_rate=config.small_learning_rate or config.learning_rate,
         seed=seed,
@@ -93,23 +146,20 @@ def scoring_config(config: CompareConfig, folder: CompareFolder, seed: int) -> S
     )
 
 
-def seconds_of(method: str, scored: Mapping[str, Any], own: Mapping[str, Any]) -> float:
-    """What choosing by this method takes, from the manifests of the shared run and its own.
+def seconds_of(method: str, own: Mapping[str, Any], *, shared: Mapping[str, float]) -> float:
+    """What choosing by this method takes: its own run, and what it needs of the shared one.
 
-    Of the shared run the stages count that the method needs: a random draw only has to read
-    the data, and only what verifies needs the target.
+    own: the manifest of its run. shared: seconds by stage; a random draw only has to read the
+    data, and only what verifies needs the target.
     """
-    total = sum(stage["seconds"] for stage in own["stages"])
-    if own is scored:
-        return float(total)
     wanted = needs(method)
-    for stage in scored["stages"]:
-        if stage["name"] in ("read", "write"):
-            needed = stage["name"] == "read"
-        else:
-            needed = "verify" in wanted if stage["name"] == "verify on target" else bool(wanted)
-        total += stage["seconds"] * needed
-    return float(total)
+    total = float(sum(stage["seconds"] for stage in own["stages"]))
+    for name, seconds in shared.items():
+        if name in ("select", "write"):
+            continue
+        if name == "read" or (FOR_WHOM[name] in wanted if name in FOR_WHOM else wanted):
+            total += seconds
+    return total
 
 
 def _kept(

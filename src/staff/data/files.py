@@ -12,7 +12,7 @@ from pathlib import Path
 from staff.data.raw import RawRecord
 from staff.data.readers import READERS
 from staff.data.streams import BOM, open_bytes
-from staff.data.tables import read_arrow, read_hub
+from staff.data.tables import parquet_rows, read_arrow, read_hub
 from staff.data.writers import json_line, replacing, write_records
 from staff.errors import DataError
 
@@ -31,7 +31,7 @@ KINDS = {
 }
 COMPRESSED = (".gz", ".zst")
 TEXT_KINDS = ("jsonl", "json", "csv", "tsv")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?(@[\w.-]+)?")
 HASH_CHUNK = 1 << 20
 SNIFF_BYTES = 1 << 20
 
@@ -61,6 +61,23 @@ class Source:
         finally:
             rows.close()  # type: ignore[attr-defined]  # readers are generators: frees the file now
 
+    def estimated_rows(self) -> int | None:
+        """About how many rows there are, without reading them; None where that cannot be told.
+
+        Exact for Parquet; from the length of the first lines for uncompressed JSON Lines, CSV and
+        TSV.
+        """
+        if self.kind == "parquet":
+            return parquet_rows(self.files[0])
+        plain = self.kind in ("jsonl", "csv", "tsv") and self.files[0].suffix not in COMPRESSED
+        if not plain:
+            return None
+        with self.files[0].open("rb") as file:
+            start = file.read(SNIFF_BYTES)
+        lines = start.count(b"\n")
+        size = self.files[0].stat().st_size
+        return round(lines * size / len(start)) or None if start else None
+
     def content_hash(self) -> str:
         """SHA-256 (hex) of the bytes of the files, sorted by name; of the rows, for the Hub."""
         digest = hashlib.sha256()
@@ -81,7 +98,8 @@ def open_source(path_or_hub_id: str | Path, *, split: str = "train") -> Source:
 
     A path that exists is taken as a file or a `save_to_disk` folder; anything else that looks
     like ``owner/name`` (or ``owner/name:config``) as a data set on the Hugging Face Hub.
-    `split` chooses among the splits of a folder or a Hub data set.
+    `split` chooses among the splits of a folder or a Hub data set; so does ``@test`` at the end
+    of a Hub id, or the folder of a split.
 
     Raises `DataError`: missing or empty file, unknown kind of file or folder, no such split.
     """
@@ -92,7 +110,9 @@ def open_source(path_or_hub_id: str | Path, *, split: str = "train") -> Source:
         return Source(name, "saved", files, lambda: read_arrow(*files))
     if not path.exists():
         if isinstance(path_or_hub_id, str) and HUB_ID.fullmatch(name) and not _kind(path):
-            dataset, _, config = name.partition(":")
+            whole, _, named = name.partition("@")
+            dataset, _, config = whole.partition(":")
+            split = named or split
             return Source(name, "hub", (), lambda: read_hub(dataset, config or None, split))
         raise DataError(f"no such file: {name}{_nearest(path)}")
     kind = _kind(path)
@@ -119,7 +139,10 @@ def _nearest(path: Path) -> str:
     if not folder.is_dir():
         return f". The folder {folder} is not there either."
     near = get_close_matches(path.name, sorted(entry.name for entry in folder.iterdir()), n=1)
-    return f"; did you mean {folder / near[0]}?" if near else ". Check the path."
+    if near:
+        return f"; did you mean {folder / near[0]}?"
+    where = "" if path.is_absolute() else f" (looked for it from {Path.cwd()})"
+    return f"{where}. Check the path."
 
 
 def _json_kind(path: Path) -> str:

@@ -37,7 +37,8 @@ class Prepared:
     rows_read = usable + rejected. truncated: usable rows that lost their tail to the maximum
     length, for any tokeniser. duplicates: usable rows whose content occurred before.
     tokens: per tokeniser, of all usable rows. options: as found out, format included.
-    ids and rows int64 [usable]: the usable rows' ids and positions in the input.
+    ids and rows int64 [usable]: the usable rows' ids and positions in the input. sources
+    [usable]: what the source column holds there; None without one.
     """
 
     stores: tuple[TokenStore, ...]
@@ -51,6 +52,7 @@ class Prepared:
     tokens: tuple[int, ...]
     options: RecordOptions
     rejected_path: Path | None
+    sources: tuple[str | None, ...] | None = None
 
     @property
     def format(self) -> str:
@@ -102,8 +104,13 @@ def prepare(
     rows_read = truncated = duplicates = 0
     usable_ids: list[str] = []
     usable_rows: list[int] = []
+    usable_sources: list[str | None] = []
+    names: dict[str | None, str | None] = {}  # one text a source, however many rows it has
     with ExitStack() as stack:
-        stage = stack.enter_context((progress or SilentProgress()).stage("read", unit="rows"))
+        expected = source.estimated_rows()
+        stage = stack.enter_context(
+            (progress or SilentProgress()).stage("read", total=expected, exact=False)
+        )
         if on_bad_row == "skip":
             bad.file = stack.enter_context(replacing(out / REJECTED)).open("w", encoding="utf-8")
             stack.enter_context(bad.file)
@@ -114,6 +121,8 @@ def prepare(
                 writer.append([u.row for u in usable], [u.tokens[n] for u in usable])
             usable_ids += [u.id for u in usable]
             usable_rows += [u.row for u in usable]
+            if options.source_column:
+                usable_sources += [names.setdefault(u.source, u.source) for u in usable]
             rows_read += len(chunk)
             truncated += sum(any(t.truncated for t in u.tokens) for u in usable)
             duplicates += sum(u.duplicate for u in usable)
@@ -136,6 +145,7 @@ def prepare(
         tokens=tuple(tokens[print_] for print_ in prints),
         options=options,
         rejected_path=out / REJECTED if bad.count else None,
+        sources=tuple(usable_sources) if options.source_column else None,
     )
 
 
@@ -145,6 +155,7 @@ class _Usable:
 
     row: int
     id: str
+    source: str | None
     duplicate: bool
     tokens: tuple[TokenisedExample, ...]
 
@@ -184,7 +195,7 @@ def _usable(
                 which = f" (tokenizer of {tokeniser.source})" if len(tokenisers) > 1 else ""
                 reasons[row] = f"{result}{which}"
         if row not in reasons:
-            usable.append(_Usable(row, example.id, duplicate, tuple(tokens)))
+            usable.append(_Usable(row, example.id, example.source, duplicate, tuple(tokens)))
     for raw in chunk:
         if raw.row in reasons:
             bad.add(raw, reasons[raw.row])

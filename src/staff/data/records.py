@@ -107,7 +107,6 @@ def to_example(record: Record, options: RecordOptions) -> Example:
     for text in (example.prompt, example.response, *(m.content for m in example.messages)):
         if not text.isascii():
             _refuse_half_characters(text)
-    source = record.get(options.source_column) if options.source_column else None
     if options.id_column:
         given = record.get(options.id_column)
         if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
@@ -116,7 +115,11 @@ def to_example(record: Record, options: RecordOptions) -> Example:
         example = replace(example, id=str(given))
     else:
         example = replace(example, id=content_id(example))
-    return replace(example, source=None if source is None else str(source))
+    source = record.get(options.source_column) if options.source_column else None
+    if source is not None:
+        _refuse_half_characters(str(source))
+        example = replace(example, source=str(source))
+    return example
 
 
 def content_id(example: Example) -> str:

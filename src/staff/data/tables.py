@@ -20,6 +20,14 @@ def read_parquet(path: Path) -> Iterator[RawRecord]:
         yield from _rows(file.iter_batches(batch_size=BATCH_ROWS))
 
 
+def parquet_rows(path: Path) -> int:
+    """How many rows a Parquet file has."""
+    import pyarrow.parquet as pq
+
+    with _arrow_faults(path):
+        return pq.read_metadata(path).num_rows
+
+
 def read_arrow(*paths: Path) -> Iterator[RawRecord]:
     """Rows of Arrow IPC files or streams, one after the other.
 
@@ -75,13 +83,17 @@ def _record_or_none(one_row: Any) -> dict[str, Any] | None:
 
 
 def read_hub(dataset: str, config: str | None, split: str) -> Iterator[RawRecord]:
-    """Rows of a data set on the Hugging Face Hub, streamed by `datasets`."""
+    """Rows of a data set on the Hugging Face Hub.
+
+    `datasets` downloads it once and keeps it: a run reads its data several times.
+    """
     from datasets import load_dataset
 
     with hub_faults(dataset):
-        stream = load_dataset(dataset, config, split=split, streaming=True)
-        for row, record in enumerate(stream):
-            yield RawRecord(row, None, dict(record))
+        tables = load_dataset(dataset, config, split=split).with_format("arrow")
+        yield from _rows(
+            batch for table in tables.iter(batch_size=BATCH_ROWS) for batch in table.to_batches()
+        )
 
 
 @contextmanager
@@ -95,5 +107,6 @@ def hub_faults(dataset: str) -> Iterator[None]:
         reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
         raise DataError(
             f"{dataset} is no file here, and the Hugging Face Hub did not give it: {reason}\n"
-            "Check the path; or the network and the name: owner/name, or owner/name:config."
+            "Check the path; or the network and the name: owner/name, owner/name:config, "
+            "owner/name@split."
         ) from error

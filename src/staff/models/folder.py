@@ -3,10 +3,12 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from staff.errors import ModelError
+from staff.errors import DiskFullError, ModelError, is_disk_full
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -18,16 +20,24 @@ TOKENIZER_FILES = (
     "tekken.json",
 )
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
+WEIGHTS = "*.safetensors"
+WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
+# The same weights a second time, as their makers' own code wants them.
+UNWANTED = ["consolidated*", "original/*", "onnx/*"]
+INDEX = "model.safetensors.index.json"
 
 
 def check_model_folder(path: str) -> None:
     """Check that `path` is a folder with a causal LM, its tokenizer and safetensors weights.
 
-    What looks like a Hub id (``org/name``) and is no local path passes unchecked.
-    Raises ModelError saying what is missing.
+    What looks like a Hub id (``org/name`` or ``org/name@revision``) and is no local path
+    passes unchecked. Raises ModelError saying what is missing.
     """
+    _check_folder(path, weights=True)
+
+
+def _check_folder(path: str, *, weights: bool) -> None:
     folder = Path(path)
     if not folder.is_dir():
         if _may_be_hub_id(path):
@@ -39,7 +49,8 @@ def check_model_folder(path: str) -> None:
         )
     config = read_config(folder)
     _check_causal(folder, config)
-    _check_weights(folder)
+    if weights:
+        _check_weights(folder)
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise ModelError(
             f"{path} has no tokenizer (tokenizer.json or tokenizer.model); "
@@ -47,22 +58,63 @@ def check_model_folder(path: str) -> None:
         )
 
 
-def local_folder(path: str) -> Path:
-    """The checked local folder of a model: `path` itself, or a Hub id's downloaded snapshot."""
-    check_model_folder(path)
-    if Path(path).is_dir():
-        return Path(path)
-    from huggingface_hub import snapshot_download
+def local_folder(path: str, *, weights: bool = True) -> Path:
+    """The checked local folder of a model: `path` itself, or a Hub id's downloaded snapshot.
 
+    weights: whether they are needed as well; a Hub model is fetched without them if not.
+    """
+    check_model_folder(path)
+    return Path(path) if Path(path).is_dir() else _snapshot(path, weights)
+
+
+@cache  # one revision a process, whatever is uploaded meanwhile
+def _snapshot(name: str, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError
+
+    repository, _, revision = name.partition("@")
+    wanted = [*WANTED, WEIGHTS] if weights else WANTED
     try:
-        folder = Path(snapshot_download(path, allow_patterns=WANTED))
-    except Exception as error:  # the Hub's own errors are many, and none is ours
+        found = snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=wanted,
+            ignore_patterns=UNWANTED,
+        )
+    except GatedRepoError as error:
         raise ModelError(
-            f"{path} is neither a folder here nor a model that could be had from the Hub "
+            f"{repository} is gated: accept its licence on its page on the Hub, and log in "
+            "(hf auth login)"
+        ) from error
+    except Exception as error:  # the Hub's own errors are many, and none is ours
+        if is_disk_full(error):
+            raise DiskFullError(getattr(error, "filename", None)) from error
+        raise ModelError(
+            f"{name} is neither a folder here nor a model that could be had from the Hub "
             f"({type(error).__name__}); check the name and the connection"
         ) from error
-    check_model_folder(str(folder))
-    return folder
+    _check_folder(str(found), weights=weights)
+    return Path(found)
+
+
+def revision_of(path: str) -> str | None:
+    """The commit of a Hub model's snapshot; None for a folder of the user's own."""
+    return None if Path(path).is_dir() else local_folder(path).name
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads, sorted; others may hold the same weights once more.
+
+    Raises ModelError for an index that cannot be read.
+    """
+    if (folder / INDEX).is_file():
+        try:
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            return [folder / name for name in sorted(set(index["weight_map"].values()))]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{folder / INDEX} cannot be read; fetch the model again") from error
+    whole = folder / "model.safetensors"
+    return [whole] if whole.is_file() else sorted(folder.glob(WEIGHTS))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -84,11 +136,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def model_hash(path: str, adapter: str | None = None) -> str:
+def model_hash(
+    path: str, adapter: str | None = None, *, read: Callable[[int], None] = lambda _: None
+) -> str:
     """SHA-256 (hex) of a model's configuration and weights, and of an adapter's.
 
-    Where the folders are, and what they are called, does not enter.
+    Where the folders are, and what they are called, does not enter. `read` is told of every
+    whole MB of weights that was read.
     """
+    done = 0
     digest = hashlib.sha256()
     folders = [local_folder(path)] + ([Path(adapter)] if adapter else [])
     for folder in folders:
@@ -96,10 +152,14 @@ def model_hash(path: str, adapter: str | None = None) -> str:
             if (folder / name).exists():
                 text = json.dumps(_without_paths(folder / name), sort_keys=True)
                 digest.update(text.encode())
-        for file in sorted(folder.glob("*.safetensors")):
+        for file in weight_files(folder):
+            if not file.is_file():
+                raise ModelError(f"{folder} lacks {file.name}; fetch the model again")
             with file.open("rb") as content:
                 while piece := content.read(1 << 22):
                     digest.update(piece)
+                    read((done + len(piece) >> 20) - (done >> 20))
+                    done += len(piece)
         digest.update(b"\0end of folder")
     return digest.hexdigest()
 
@@ -130,7 +190,7 @@ def _check_causal(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _check_weights(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
+    if any(folder.glob(WEIGHTS)):
         return
     pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
     if pickled:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from staff.errors import ConfigError, ModelError, unknown_name
-from staff.models.folder import local_folder, model_hash, read_config
+from staff.models.folder import local_folder, model_hash, read_config, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -60,14 +60,16 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, *, weights: bool = True) -> Any:
     """Load a model's tokenizer; one without a pad token pads with its end, unknown or first token.
+
+    weights: of a Hub model, whether they are to be fetched too (`local_folder`).
 
     Raises ModelError when there is none or it has tokens that the model has no embedding for.
     """
     from transformers import AutoTokenizer
 
-    folder = local_folder(path)
+    folder = local_folder(path, weights=weights)
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
@@ -186,7 +188,7 @@ def _stored_as(folder: Path, dtype: "torch.dtype") -> bool:
     """Whether all weights of a folder are stored in this dtype (PEFT then adds in float32)."""
     from safetensors import safe_open
 
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with safe_open(file, framework="pt") as weights:
             stored = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
         if stored != {SAFETENSORS_NAMES[str(dtype)]}:

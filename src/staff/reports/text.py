@@ -7,13 +7,17 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration, millions, rows_of, significant
+from staff.runs.settings import READING
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10
-READING = (  # settings that say how a record is read: a coreset is read like its data
-    *("input_format", "prompt_column", "response_column", "prompt_template"),
-    *("messages_column", "text_column", "id_column", "source_column"),
-)
+HEEDED: dict[str, tuple[str, ...]] = {  # settings by method; the others rank rows by one score
+    "staff": ("allocation", "within", "cut"),
+    "ccs": ("difficulty", "cut"),
+    "d2": ("difficulty", "cut", "neighbours", "gamma"),
+    **dict.fromkeys(("random", "ifd", "moderate", "k-centre"), ()),
+    "ranking": ("take",),
+}
 
 
 def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool = True) -> str:
@@ -23,6 +27,7 @@ def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool 
     """
     blocks = [
         data_block(manifest, width),
+        method_block(manifest, width),
         regions_block(manifest, width),
         coresets_block(manifest, folder),
         stages_block(manifest, width),
@@ -50,6 +55,26 @@ def data_block(manifest: Manifest, width: int) -> list[str]:
     return [*lines, *(INDENT + line for line in wrap(", ".join(facts), max(20, width - 10)))]
 
 
+def method_block(manifest: Manifest, width: int) -> list[str]:
+    """The method with the settings it heeds, and what was wished for beside a size."""
+    config = manifest.get("config") or {}
+    method = config.get("method")
+    if manifest.get("command") != "select" or method is None:
+        return []
+    heeded = HEEDED.get(method, HEEDED["ranking"])
+    facts = [f"{name.replace('_', ' ')} {config[name]}" for name in heeded if name in config]
+    if config.get("nested"):
+        facts.append("nested")
+    for name in ("include", "exclude"):
+        if listed := manifest.get(name):
+            facts.append(f"{rows_of(listed['rows'])} to {name} from {listed['path']}")
+    if quotas := manifest.get("quotas"):
+        groups = f"{count(len(quotas['rows']))} values of {quotas['column']}"
+        facts.append(f"in proportion from {groups}")
+    lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
+    return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+
+
 def regions_block(manifest: Manifest, width: int) -> list[str]:
     """One line a region: size, scores, verified rows, V_i with its interval, budgets.
 
@@ -72,13 +97,18 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
         Column("verified", [count(r["verified"]) if r["verified"] else "" for r in regions]),
     ]
     budgets = [
-        Column(name, [count((r.get("budgets") or {}).get(name, 0)) for r in regions])
-        for name in names
+        Column(
+            "keep " + name if i == 0 else name,
+            [count((r.get("budgets") or {}).get(name, 0)) for r in regions],
+        )
+        for i, name in enumerate(names)
     ]
+    if not any(r.get("verified") for r in regions):  # CCS, or regions too small to be verified
+        tables = layout([*fixed[:3], *budgets], width)
+        if tables:
+            return [title, *tables]
     wide = Column("V [95 %]", [_ratio(r, wide=True) for r in regions])
     narrow = Column("V ± 95 %", [_ratio(r, wide=False) for r in regions])
-    budgets = [Column("keep " + b.title if i == 0 else b.title, b.cells)
-               for i, b in enumerate(budgets)]  # fmt: skip
     notes = ["* ratio set to 1: the target's scores there have no finite, positive sum"]
     notes = notes if any(r.get("flagged") for r in regions) else []
     for ratio in (wide, narrow):
@@ -96,9 +126,16 @@ def coresets_block(manifest: Manifest, folder: str) -> list[str]:
         share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
         top_up = coreset.get("top_up") or 0
         filled = f", {count(top_up)} of them drawn at random to fill up" if top_up else ""
+        tokens = f", {count(coreset['tokens'])} tokens" if coreset.get("tokens") else ""
         lines.append(
-            f"Coreset   {folder}/{coreset['path']}: {rows_of(coreset['total'])}{share}{filled}"
+            f"Coreset   {folder}/{coreset['path']}: "
+            f"{rows_of(coreset['total'])}{share}{tokens}{filled}"
         )
+        if stable := (manifest.get("stability") or {}).get(coreset["name"]):
+            lines.append(
+                f"{INDENT}over {stable['seeds']} seeds rows agree by {stable['jaccard']:.2f} "
+                f"(Jaccard; {stable['chance']:.2f} by chance)"
+            )
     return lines
 
 

@@ -20,8 +20,6 @@ from staff.runs.settings import (
     listed,
 )
 
-Method = Literal["staff", "random"]
-
 
 class CompareConfig(Settings):
     """`staff compare`. Settings of tuning are the target's unless they begin with `small`."""
@@ -39,7 +37,7 @@ class CompareConfig(Settings):
         s.Location | None, about("Model that is fine-tuned on every coreset.", INPUT)
     ] = None
     methods: Annotated[
-        tuple[Method, ...],
+        tuple[s.Method, ...],
         BeforeValidator(listed),
         about("Methods to hold against each other.", SELECTION, min_length=1),
     ] = ("staff", "random")
@@ -79,6 +77,10 @@ class CompareConfig(Settings):
     cut: s.Cut = 0.1
     regions: s.Regions = 50
     verify_per_region: s.VerifyPerRegion = 10
+    difficulty: s.Difficulty = "effort"
+    take: s.Take = "highest"
+    neighbours: s.Neighbours = 10
+    gamma: s.Gamma = 1.0
     phi: s.Phi = "last-value"
     metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
     max_new_tokens: s.MaxNewTokens = None

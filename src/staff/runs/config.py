@@ -15,7 +15,6 @@ from staff.runs import settings as s
 from staff.runs.settings import (
     INPUT,
     OUTPUT,
-    SCORING,
     SELECTION,
     TUNING,
     Fraction,
@@ -59,36 +58,58 @@ class SelectConfig(Settings):
         BeforeValidator(listed),
         about("Numbers of rows to keep, beside or instead of --keep.", SELECTION),
     ] = ()
+    tokens: Annotated[
+        tuple[Positive, ...],
+        BeforeValidator(listed),
+        about("Numbers of tokens to keep, as the target counts them, beside or instead of --keep.",
+              SELECTION),
+    ] = ()  # fmt: skip
+    keep_of: Annotated[
+        Literal["rows", "tokens"], about("What --keep is a fraction of.", SELECTION)
+    ] = "rows"
     method: Annotated[
-        Literal["staff", "random"], about("How to select; random needs no model.", SELECTION)
+        s.Method,
+        about("How to select; random needs no model, only staff needs the target.", SELECTION),
     ] = "staff"
-    preset: Annotated[
-        Literal["released", "paper"],
-        about("Allocation, within and cut as in the released code or the paper.", SELECTION),
-    ] = "released"
-    allocation: Annotated[
-        Literal["shares", "paper"], about("How budgets follow the ratios.", SELECTION)
-    ] = "shares"
-    within: Annotated[
-        Literal["hardest", "random"], about("Which rows of a region are drawn.", SELECTION)
-    ] = "hardest"
-    cut: Annotated[
-        float,
+    preset: s.Preset = "released"
+    allocation: s.Allocation = "shares"
+    within: s.Within = "hardest"
+    cut: s.Cut = 0.1
+    regions: s.Regions = 50
+    verify_per_region: s.VerifyPerRegion = 10
+    difficulty: s.Difficulty = "effort"
+    take: s.Take = "highest"
+    neighbours: s.Neighbours = 10
+    gamma: s.Gamma = 1.0
+    quota_column: Annotated[
+        str | None,
+        about("Choose from each value of this column in proportion to its rows.", SELECTION),
+    ] = None
+    include: Annotated[
+        s.Location | None, about("File of ids, one a line, that are in every coreset.", SELECTION)
+    ] = None
+    exclude: Annotated[
+        s.Location | None, about("File of ids, one a line, that are in none.", SELECTION)
+    ] = None
+    nested: Annotated[
+        bool, about("Make every coreset a part of the next larger one.", SELECTION)
+    ] = False
+    stability: Annotated[
+        int | None,
         BeforeValidator(number),
-        about("Fraction with the highest scores to set aside as noise.", SELECTION, ge=0, lt=1),
-    ] = 0.1
-    regions: Annotated[Positive, about("Equal-width score regions, K.", SELECTION)] = 50
-    verify_per_region: Annotated[
-        Positive, about("Rows a region scored on the target, b_v.", SELECTION)
-    ] = 10
+        about(
+            "Choose with this many seeds and report how far the coresets agree.", SELECTION, ge=2
+        ),
+    ] = None
     seed: s.RandomSeed = 0
-    skip_finetune: Annotated[bool, about("Score with the small model as it is.", TUNING)] = False
+    skip_finetune: s.SkipFinetune = False
     adapter: Annotated[
         s.Location | None,
         about("Use this LoRA adapter instead of fine-tuning the small model.", TUNING),
     ] = None
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
+    batch_size: s.BatchSize = 8
     phi: s.Phi = "last-value"
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
@@ -139,8 +160,12 @@ class SelectConfig(Settings):
                     f"{self.scores} were made with their own setting"
                 )
             return self
+        if self.method != "random":
+            self.require(small="--small MODEL")
         if self.method == "staff":
-            self.require(small="--small MODEL", target="--target MODEL")
+            self.require(target="--target MODEL")
+        if self.counts_tokens and not self.counting_model:
+            raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
         self.require(out="--out runs/NAME")
         if self.skip_finetune and self.adapter:
             raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
@@ -151,8 +176,19 @@ class SelectConfig(Settings):
 
     @property
     def coreset_names(self) -> list[str]:
-        """Names of the coresets in the order asked for: ``0.1`` or, for a total, ``n400``."""
-        return [coreset_name(k) for k in self.keep] + [f"n{t}" for t in self.total]
+        """Names of the coresets, as asked for: ``0.1``, ``n400`` (rows), ``t9000`` (tokens)."""
+        sizes = [f"n{rows}" for rows in self.total] + [f"t{tokens}" for tokens in self.tokens]
+        return [coreset_name(k) for k in self.keep] + sizes
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a size is in tokens."""
+        return bool(self.tokens) or (bool(self.keep) and self.keep_of == "tokens")
+
+    @property
+    def counting_model(self) -> str | None:
+        """Whose tokenizer counts: the target's, which is to be trained on the coreset."""
+        return self.target or self.small
 
     @property
     def folder(self) -> str:
@@ -172,11 +208,11 @@ class SelectConfig(Settings):
     def inherit(self, earlier: Mapping[str, Any]) -> "SelectConfig":
         """Fill what was not given beside `scores` from that run's settings.
 
-        Sizes (`keep`, `total`) and the folder are this run's own; a preset given now
+        Sizes (`keep`, `total`, `tokens`) and the folder are this run's own; a preset given now
         replaces the earlier run's allocation, within and cut.
         """
         own = {name: getattr(self, name) for name in self.model_fields_set}
-        left = RESELECT - UNNAMED - {"keep", "total"}
+        left = RESELECT - UNNAMED - {"keep", "total", "tokens"}
         if "preset" in own:
             left -= {"preset", "allocation", "within", "cut"}
         values = {name: earlier[name] for name in sorted(left & earlier.keys())}
@@ -185,8 +221,10 @@ class SelectConfig(Settings):
 
 TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
 RESELECT = TECHNICAL | {
-    *("scores", "keep", "total", "method", "preset", "allocation", "within", "cut", "regions"),
-    *("verify_per_region", "seed", "out", "format", "overwrite"),
+    *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
+    *("cut", "regions", "verify_per_region", "difficulty", "take", "neighbours", "gamma"),
+    *("quota_column", "include", "exclude", "nested", "stability", "seed", "out", "format"),
+    "overwrite",
 }
 UNNAMED = TECHNICAL | {"scores", "out", "overwrite"}  # not part of a default folder's name
 # May change in a folder that holds results: which rows they are of is in their fingerprints.
@@ -242,9 +280,9 @@ class FinetuneConfig(Settings):
     ] = None
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
-    batch_size: Annotated[Positive, about("Samples a step.", TUNING)] = 8
-    rank: Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)] = 8
-    alpha: Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)] = 16
+    batch_size: s.BatchSize = 8
+    rank: s.Rank = 8
+    alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
@@ -284,16 +322,8 @@ class EvaluateConfig(Settings):
     data: s.Data = None
     model: s.Model = None
     adapter: s.Adapter = None
-    metrics: Annotated[
-        tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
-        BeforeValidator(listed),
-        about("Which of loss, rougeL, bleu, exact.", SCORING, min_length=1),
-    ] = ("loss", "rougeL", "bleu", "exact")
-    max_new_tokens: Annotated[
-        Positive | None,
-        about("Longest answer to generate; default: half as long again as the longest reference.",
-              SCORING),
-    ] = None  # fmt: skip
+    metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
+    max_new_tokens: s.MaxNewTokens = None
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"

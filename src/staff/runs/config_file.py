@@ -17,7 +17,7 @@ from staff.runs.settings import Settings, flag
 
 Config = TypeVar("Config", bound=Settings)
 
-SIZES = ("keep", "total")
+SIZES = ("keep", "total", "tokens")
 
 
 def build(
@@ -25,8 +25,8 @@ def build(
 ) -> Config:
     """Settings from a YAML file with flags over it.
 
-    flags: values by field name; only those that were given. --keep or --total on the
-    command line replaces both of the file, because together they are one question.
+    flags: values by field name; only those that were given. --keep, --total or
+    --tokens on the command line replaces all of the file's, because they are one question.
 
     Raises:
         ConfigError: unknown name, wrong type, out of range or incomplete; says where.
@@ -94,8 +94,17 @@ def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
         remark = "  # " + ", ".join(f"{name}: {value}" for name, value in preset.items())
     values = {name: value for name, value in values.items() if value != []}
     head = f"# staff {__version__}" + (f"; again: {replay}\n" if replay else "\n")
-    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    body = yaml.dump(values, Dumper=_OneLineEach, sort_keys=False, allow_unicode=True, width=10_000)
     return head + re.sub(r"^(preset: \w+)$", lambda m: m[1] + remark, body, flags=re.MULTILINE)
+
+
+class _OneLineEach(yaml.SafeDumper):
+    """One setting a line: lists are written as [0.1, 0.2]."""
+
+
+_OneLineEach.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True)
+)
 
 
 def written_by(path: str | Path) -> str | None:
@@ -145,7 +154,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where} must be {context['expected']}, not {value!r}{hint}"
     if kind == "extra_forbidden":
-        return f"unknown setting {name!r}"
+        return _unknown(name, config)
     if name == "keep" and kind in _LIMITS:
         rows = "; for a number of rows use --total" if "total" in config.model_fields else ""
         return (

@@ -1,12 +1,15 @@
 """Parts of manifest.json made from a run's results (schema in docs/formats.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from staff.data.prepare import Prepared
-from staff.types import Floats, Selection
+from staff.selectors.compose import Wishes
+from staff.selectors.stability import stability
+from staff.types import Floats, Ints, Selection
 
 
 def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
@@ -14,6 +17,7 @@ def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
     return {
         "path": path,
         "format": prepared.format,
+        "reading": {name: value for name, value in asdict(prepared.options).items() if value},
         "sha256": sha256,
         "rows_read": prepared.rows_read,
         "rows_usable": prepared.usable,
@@ -29,7 +33,7 @@ def cut_facts(selection: Selection, scores: Floats, fraction: float) -> dict[str
     of_row = selection.regions.of_row
     return {
         "fraction": fraction,
-        "rows": int(np.count_nonzero(of_row < 0)),
+        "rows": int(np.count_nonzero(of_row == -1)),
         "threshold": float(scores[of_row >= 0].max()),
     }
 
@@ -60,16 +64,36 @@ def region_facts(selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
 
 
 def coreset_facts(
-    keep_of: Mapping[str, float | None], selections: Mapping[str, Selection], format: str
+    keep_of: Mapping[str, float | None],
+    selections: Mapping[str, Selection],
+    format: str,
+    *,
+    lengths: Ints | None = None,
+    wishes: Wishes,
 ) -> list[dict[str, Any]]:
-    """One entry a coreset file, in the order asked for."""
+    """One entry a coreset file, in the order asked for. lengths: int [n], tokens a row."""
     return [
         {
             "name": name,
             "keep": keep_of[name],
             "total": len(selection.rows),
+            "tokens": None if lengths is None else int(lengths[selection.rows].sum()),
             "top_up": 0 if selection.budget is None else selection.budget.top_up,
+            "included": len(wishes.include),
             "path": f"coreset-{name}.{format}",
         }
         for name, selection in selections.items()
     ]
+
+
+def stability_facts(
+    by_seed: Sequence[Mapping[str, Selection]], *, n: int
+) -> dict[str, dict[str, float]]:
+    """Coreset name -> how far its rows agree over seeds (mean Jaccard index), and by chance."""
+    return {
+        name: {
+            "seeds": len(by_seed),
+            **stability([selections[name].rows for selections in by_seed], n)._asdict(),
+        }
+        for name in by_seed[0]
+    }

@@ -19,6 +19,7 @@ from staff.runs.config_file import written_by
 from staff.runs.store import write_atomic
 
 FORMAT = 1
+COMPARISON = "comparison.json"  # of `staff demo`
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets"),
     *("numpy", "pyarrow", "safetensors"),
@@ -118,6 +119,17 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if manifest["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer staff: this one is {__version__}")
     return manifest
+
+
+def read_comparison(folder: str | Path) -> dict[str, Any] | None:
+    """What `staff demo` found beside its run; None for any other run."""
+    path = Path(folder) / COMPARISON
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise RunError(f"{path} is damaged: run staff demo again") from None
 
 
 def _go_on(folder: Path) -> str:

@@ -12,7 +12,7 @@ from staff.errors import RunError
 from staff.runs.store import write_atomic
 from staff.types import REASONS, Bools, Floats, Ints, Selection
 
-SIGNALS = ("loss", "entropy", "el2n", "response_length")
+SIGNALS = ("loss", "entropy", "el2n", "response_length", "unconditioned_loss")
 GROUP = 65_536  # rows converted at a time
 
 
@@ -24,14 +24,17 @@ def write_selection(
     scores: Mapping[str, Floats],  # float64 [n] each: "effort" and the signals
     selections: Mapping[str, Selection],
     score_target: Floats | None = None,  # [n], NaN = not scored on the target
-    regions: Ints | None = None,  # [n], -1 = cut
+    tokens: Ints | None = None,  # [n]
+    regions: Ints | None = None,  # [n], -1 = cut, -2 = null: no part of the selection
     verified: Bools | None = None,  # [n]
+    sources: Sequence[str | None] | None = None,  # [n]
 ) -> None:
     """Write one row per usable sample, atomically; schema in docs/formats.md.
 
     scores: the small model's columns by name, ``effort`` becoming ``score_small``.
     selections: coreset name -> what was chosen. A column that is not known (a random
-    selection has no scores) is there and null. NaN is written as null.
+    selection has no scores) is there and null, `sources` aside: without a source column
+    there is none here. NaN is written as null.
     """
     n = len(ids)
     verified = np.zeros(n, bool) if verified is None else verified
@@ -41,12 +44,16 @@ def write_selection(
         columns: dict[str, pa.Array] = {
             "id": pa.array(ids[at], pa.string()),
             "row": pa.array(rows[at], pa.int64()),
+            **({} if sources is None else {"source": pa.array(sources[at], pa.string())}),
             "score_small": _floats(scores.get("effort"), at, n),
             **{name: _floats(scores.get(name), at, n) for name in SIGNALS},
             "score_target": _floats(score_target, at, n),
+            "tokens": pa.nulls(len(rows[at]), pa.int64())
+            if tokens is None
+            else pa.array(tokens[at], pa.int64()),
             "region": pa.nulls(len(rows[at]), pa.int32())
             if regions is None
-            else pa.array(regions[at].astype(np.int32)),
+            else pa.array(regions[at].astype(np.int32), mask=regions[at] < -1),
             "verified": pa.array(verified[at]),
         }
         for name, selection in selections.items():

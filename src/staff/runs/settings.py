@@ -17,7 +17,8 @@ def about(text: str, group: str, **limits: Any) -> FieldInfo:
 
 
 def listed(value: Any) -> Any:
-    """Let one value stand for a list of one."""
+    """Let one value stand for a list of one, and a NumPy array for a list."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -34,6 +35,11 @@ def home(value: Any) -> Any:
 
 
 Location = Annotated[str, BeforeValidator(home)]  # a path, or where one may stand
+# The selectors (staff.selectors.SELECTORS; a test holds the two together): --help needs no NumPy.
+Method = Literal[
+    "staff", "random", "ccs", "d2", "el2n", "entropy", "grand", "ifd", "k-centre", "length",
+    "loss", "moderate", "perplexity",
+]  # fmt: skip
 Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
 Positive = Annotated[int, BeforeValidator(number), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(number)]
@@ -83,6 +89,7 @@ Phi = Annotated[
 ]
 Features = Annotated[bool, about("Also store mean hidden states.", SCORING)]
 Epochs = Annotated[Positive, about("Passes over the data.", TUNING)]
+BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
@@ -96,7 +103,6 @@ MaxNewTokens = Annotated[
     about("Longest answer to generate; default: half as long again as the longest reference.",
           SCORING),
 ]  # fmt: skip
-BatchSize = Annotated[Positive, about("Samples a step.", TUNING)]
 Rank = Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)]
 Alpha = Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)]
 SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
@@ -113,10 +119,33 @@ Within = Annotated[
 Cut = Annotated[
     float,
     BeforeValidator(number),
-    about("Fraction with the highest scores to set aside as noise.", SELECTION, ge=0, lt=1),
-]
-Regions = Annotated[Positive, about("Equal-width score regions, K.", SELECTION)]
+    about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
+          ge=0, lt=1),
+]  # fmt: skip
+Regions = Annotated[Positive, about("Equal-width score regions, K (staff, ccs).", SELECTION)]
 VerifyPerRegion = Annotated[Positive, about("Rows a region scored on the target, b_v.", SELECTION)]
+Difficulty = Annotated[
+    Literal["effort", "loss", "entropy", "el2n"],
+    about("Score that ccs and d2 take for difficulty.", SELECTION),
+]
+Take = Annotated[
+    Literal["highest", "middle", "lowest"],
+    about("Which ranks grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
+]
+Neighbours = Annotated[Positive, about("Neighbours a row in d2's graph.", SELECTION)]
+Gamma = Annotated[
+    float,
+    BeforeValidator(number),
+    about("How fast d2's reverse messages decay with distance.", SELECTION, ge=0,
+          allow_inf_nan=False),
+]  # fmt: skip
+
+
+# Settings that say how a record is read: a coreset is read like its data.
+READING = (
+    *("input_format", "prompt_column", "response_column", "prompt_template"),
+    *("messages_column", "text_column", "id_column", "source_column"),
+)
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,11 +24,11 @@ OWN = (
     *("adapter/loss.jsonl", "adapter/staff.json"),
 )
 PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
-FOLDERS = ("adapter", "scores/small", "scores/target", "scores")
+FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores")
 TEMPORARY = (".*.part", ".*.partial")  # what a killed process leaves of a file or an adapter
-CORESET = re.compile(r"coreset-(n\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
+CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
 # Settings that are paths.
-INPUTS = ("data", "test", "small", "target", "model", "adapter", "scores")
+INPUTS = ("data", "test", "small", "target", "model", "adapter", "scores", "include", "exclude")
 
 
 def write_atomic(path: str | Path, content: bytes | str | Callable[[BinaryIO], None]) -> None:
@@ -51,6 +51,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.adapter = self.path / "adapter"
         self.scores_small = self.path / "scores" / "small"
+        self.scores_alone = self.path / "scores" / "alone"
         self.scores_target = self.path / "scores" / "target"
         self.selection = self.path / "selection.parquet"
         self.rejected = self.path / "rejected.jsonl"

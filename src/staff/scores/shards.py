@@ -96,10 +96,19 @@ def read_scores(folder: Path) -> ScoreTable:
     )
 
 
+def has_features(folder: Path) -> bool:
+    """Whether the parts in a folder hold features; False where there is no readable part."""
+    path = next(iter(sorted(Path(folder).glob("part-*.parquet"))), None)
+    try:
+        return path is not None and "features" in pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def read_features(folder: Path) -> Any:
     """Pooled features float32 [n, D] of a folder's rows, in the order of `read_scores`."""
     paths = sorted(Path(folder).glob("part-*.parquet"))
-    if not paths or "features" not in pq.read_schema(paths[0]).names:
+    if not has_features(folder):
         raise RunError(f"no features in {folder}; score with features on")
     parts = [pq.read_table(path, columns=["features"])["features"] for path in paths]
     chunks = [chunk for part in parts for chunk in part.chunks]

@@ -11,26 +11,57 @@ from typing import Any
 
 from staff.selectors.arguments import check_known
 from staff.selectors.budgets import ALLOCATIONS, allocate
+from staff.selectors.ccs import select_ccs
+from staff.selectors.d2 import select_d2
 from staff.selectors.draw import WITHIN, draw
-from staff.selectors.ranking import select_random
+from staff.selectors.ifd import select_ifd
+from staff.selectors.k_centre import select_k_centre
+from staff.selectors.moderate import select_moderate
+from staff.selectors.ranking import TAKE, select_random, select_ranked
 from staff.selectors.regions import stratify
 from staff.selectors.staff import PRESETS, select_staff, total_of
 from staff.selectors.verification import choose_rows, weigh
 from staff.selectors.why import explain
 
 SELECTORS: dict[str, Callable[..., Any]] = {
+    "ccs": select_ccs,
+    "d2": select_d2,
+    "el2n": select_ranked,
+    "entropy": select_ranked,
+    "grand": select_ranked,
+    "ifd": select_ifd,
+    "k-centre": select_k_centre,
+    "length": select_ranked,
+    "loss": select_ranked,
+    "moderate": select_moderate,
+    "perplexity": select_ranked,
     "random": select_random,
     "staff": select_staff,
 }
 
-COSTLY = ("scores", "features", "verify")  # arguments that take a model to compute
+# The score a selector is given, by its name in selection.parquet's terms (docs/formats.md).
+SCORE: dict[str, str] = {
+    "ccs": "effort",
+    "d2": "effort",
+    "el2n": "el2n",
+    "entropy": "entropy",
+    "grand": "effort",
+    "ifd": "loss",
+    "length": "response_length",
+    "loss": "loss",
+    "perplexity": "loss",  # exp(loss): the same order
+    "staff": "effort",
+}
+
+# Arguments that take a model to compute; `connect` is made from features.
+COSTLY = ("scores", "unconditioned", "features", "connect", "verify")
 
 
 def needs(selector: str) -> frozenset[str]:
     """Which costly arguments a selector of `SELECTORS` asks for; ConfigError if unknown.
 
-    >>> sorted(needs("staff")), sorted(needs("random"))
-    (['scores', 'verify'], [])
+    >>> sorted(needs("staff")), sorted(needs("random")), sorted(needs("d2"))
+    (['scores', 'verify'], [], ['connect', 'scores'])
     """
     check_known("selector", selector, SELECTORS)
     return frozenset(COSTLY) & inspect.signature(SELECTORS[selector]).parameters.keys()
@@ -38,15 +69,24 @@ def needs(selector: str) -> frozenset[str]:
 
 __all__ = [
     "ALLOCATIONS",
+    "COSTLY",
     "PRESETS",
+    "SCORE",
     "SELECTORS",
+    "TAKE",
     "WITHIN",
     "allocate",
     "choose_rows",
     "draw",
     "explain",
     "needs",
+    "select_ccs",
+    "select_d2",
+    "select_ifd",
+    "select_k_centre",
+    "select_moderate",
     "select_random",
+    "select_ranked",
     "select_staff",
     "stratify",
     "total_of",

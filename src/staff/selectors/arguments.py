@@ -7,10 +7,10 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from staff.errors import ConfigError, DataError, unknown_name
-from staff.types import Floats, Keys
+from staff.types import Floats, Ints, Keys
 
 
 def as_scores(scores: ArrayLike, *, name: str = "scores") -> Floats:
@@ -35,6 +35,39 @@ def as_scores(scores: ArrayLike, *, name: str = "scores") -> Floats:
             "Score these rows again or leave them out."
         )
     return array
+
+
+def as_features(features: ArrayLike) -> NDArray[np.float32]:
+    """Return the features as float32 [n, D], all finite.
+
+    Raises DataError for no rows, another shape, values that are not numbers, NaN or infinity.
+    """
+    try:
+        array = np.asarray(features, dtype=np.float32)
+    except (TypeError, ValueError) as problem:
+        raise DataError(f"features must be numbers, a vector a row: {problem}") from None
+    if array.ndim != 2 or 0 in array.shape:
+        raise DataError(
+            f"features must be one vector a row, at least one row; got shape {array.shape}"
+        )
+    sums = array.sum(axis=1, dtype=np.float64)  # no mask as large as the features
+    bad = np.flatnonzero(~np.isfinite(sums))
+    if len(bad):
+        raise DataError(f"the features of {len(bad)} rows are not finite, first of row {bad[0]}")
+    return array
+
+
+def as_labels(labels: ArrayLike | None, n: int) -> Ints:
+    """Return the number int64 [n] of each row's label, from 0; without labels all are 0.
+
+    Raises DataError for labels that are not one a row.
+    """
+    if labels is None:
+        return np.zeros(n, dtype=np.int64)
+    array = np.asarray(labels)
+    if array.shape != (n,):
+        raise DataError(f"labels must be {n}, one a row; got shape {array.shape}")
+    return np.unique(array, return_inverse=True)[1].astype(np.int64, copy=False)
 
 
 def as_keys(keys: ArrayLike | None, n: int) -> Keys:
@@ -82,14 +115,14 @@ def check_known(kind: str, name: str, valid: Iterable[str]) -> None:
         raise ConfigError(unknown_name(kind, str(name), valid))
 
 
-def check_cut(cut: float | str | Decimal) -> None:
-    """Raise ConfigError if the fraction cut is not in [0, 1)."""
+def check_cut(cut: float | str | Decimal, *, name: str = "cut") -> None:
+    """Raise ConfigError if the fraction to cut is not in [0, 1)."""
     try:
         in_range = 0 <= float(cut) < 1
     except (TypeError, ValueError):
         in_range = False
     if not in_range:
-        raise ConfigError(f"cut must be at least 0 and below 1; got {cut}")
+        raise ConfigError(f"{name} must be at least 0 and below 1; got {cut}")
 
 
 def count_of(fraction: float | str | Decimal, n: int) -> int:

@@ -34,6 +34,18 @@ def hardest(scores: Floats, keys: Keys, count: int) -> Ints:
     return np.sort(np.concatenate([above, level]))
 
 
+def hardest_first(scores: Floats, keys: Keys, count: int) -> Ints:
+    """Positions [count] of the highest scores, highest first; equal scores by smaller key."""
+    rows = hardest(scores, keys, count)
+    return rows[np.lexsort((keys[rows], -scores[rows]))]
+
+
+def smallest_first(values: Keys, count: int) -> Ints:
+    """Positions [count] of the smallest values, smallest first."""
+    rows = smallest(values, count)
+    return rows[np.argsort(values[rows], kind="stable")]
+
+
 def place(scores: Floats, keys: Keys, position: int) -> int:
     """Place of one row from the hardest, 1 = hardest; the order of `hardest`."""
     level = scores == scores[position]

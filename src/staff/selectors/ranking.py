@@ -1,14 +1,16 @@
-"""Selectors that need no regions. So far: the uniform random subset, the yardstick."""
+"""Selectors that rank rows by one score, and the uniform random subset, the yardstick."""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from staff.errors import ConfigError
 from staff.rng import priorities
-from staff.selectors.arguments import as_keys, check_total
-from staff.selectors.draw import BUDGET, OVER_BUDGET
-from staff.selectors.order import smallest
-from staff.types import Selection, read_only
+from staff.selectors.arguments import as_keys, as_scores, check_known, check_total
+from staff.selectors.order import hardest_first, smallest_first
+from staff.selectors.picks import from_order
+from staff.types import Floats, Ints, Keys, Selection
 
 
 def select_random(
@@ -31,9 +33,53 @@ def select_random(
         n = len(np.asarray(keys))
     keys = as_keys(keys, n)
     total = check_total(total, n)
-    rows = smallest(priorities(keys, seed, "random"), total)
-    reason = np.full(n, OVER_BUDGET, dtype=np.int8)  # [n]
-    reason[rows] = BUDGET
-    return Selection(
-        rows=read_only(rows), reason=read_only(reason), method="random", details={"seed": seed}
+    order = smallest_first(priorities(keys, seed, "random"), total)
+    return from_order(order, n, method="random", details={"seed": seed})
+
+
+def select_ranked(
+    *, scores: ArrayLike, total: int, keys: ArrayLike | None = None, take: str = "highest"
+) -> Selection:
+    """Take the rows with the highest, middle or lowest scores.
+
+    Which method this is depends on the score. GraNd and EL2N (Paul et al., NeurIPS 2021)
+    keep the highest gradient norms and error norms; Marion et al. (2023) keep the highest,
+    middle or lowest perplexities, of which the middle did best. Perplexity is exp(loss), so
+    both rank alike.
+
+    scores: [n], finite. take: "highest", "middle" (ranks nearest the median rank; of two
+    equally near the higher score first) or "lowest". keys: [n] distinct integers that order
+    equal scores (smaller first); the row's position if not given.
+
+    Raises DataError for unusable scores or keys, ConfigError for unusable settings.
+
+    >>> scores = [0.1, 0.9, 0.5, 0.7]
+    >>> [select_ranked(scores=scores, total=2, take=t).rows.tolist() for t in sorted(TAKE)]
+    [[1, 3], [0, 2], [2, 3]]
+    """
+    scores = as_scores(scores)
+    keys = as_keys(keys, len(scores))
+    total = check_total(total, len(scores))
+    check_known("take", take, TAKE)
+    return from_order(
+        TAKE[take](scores, keys, total), len(scores), method="ranked", details={"take": take}
     )
+
+
+def _lowest(scores: Floats, keys: Keys, count: int) -> Ints:
+    return hardest_first(-scores, keys, count)
+
+
+def _middle(scores: Floats, keys: Keys, count: int) -> Ints:
+    """Ranks a, a + 1, a - 1, …, a being the middle one (of two the higher score)."""
+    n = len(scores)
+    step = np.arange(1, count + 1) // 2
+    rank = (n - 1) // 2 + np.where(np.arange(count) % 2 == 1, step, -step)
+    return hardest_first(scores, keys, n)[rank]
+
+
+TAKE: dict[str, Callable[[Floats, Keys, int], Ints]] = {
+    "highest": hardest_first,
+    "middle": _middle,
+    "lowest": _lowest,
+}

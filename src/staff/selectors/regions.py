@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 from staff.selectors.arguments import as_keys, as_scores, check_at_least_one, check_cut, count_of
 from staff.selectors.order import hardest
-from staff.types import Floats, Ints, Regions, read_only
+from staff.types import Bools, Floats, Ints, Regions, read_only
 
 
 def stratify(
@@ -36,13 +36,20 @@ def stratify(
     in_pool = np.ones(n, dtype=np.bool_)
     in_pool[hardest(scores, keys, count_of(cut, n))] = False
     pool = scores[in_pool]
-    edges = _equal_width(float(pool.min()), float(pool.max()), regions)  # [regions + 1]
+    edges = equal_width(float(pool.min()), float(pool.max()), regions)  # [regions + 1]
     # The last upper edge is the pool's maximum itself, so no score lies beyond it.
     interval = np.searchsorted(edges[1:], pool, side="left")
+    return regions_of(in_pool, interval, edges)
 
-    occupied = np.bincount(interval, minlength=regions) > 0
+
+def regions_of(in_pool: Bools, interval: Ints, edges: Floats) -> Regions:
+    """Number the intervals that hold a row of the pool; the empty ones vanish.
+
+    in_pool: [n]. interval: [pool rows], in which interval each lies. edges: [intervals + 1].
+    """
+    occupied = np.bincount(interval, minlength=len(edges) - 1) > 0
     number = np.cumsum(occupied) - 1  # interval -> region, empty intervals skipped
-    of_row = np.full(n, -1, dtype=np.int64)
+    of_row = np.full(len(in_pool), -1, dtype=np.int64)
     of_row[in_pool] = number[interval]
     kept_edges = np.stack([edges[:-1], edges[1:]], axis=1)[occupied]  # [K, 2]
     return Regions(of_row=read_only(of_row), edges=read_only(kept_edges))
@@ -58,7 +65,7 @@ def members(regions: Regions) -> list[Ints]:
     return np.split(in_pool, ends[:-1])
 
 
-def _equal_width(lower: float, upper: float, count: int) -> Floats:
+def equal_width(lower: float, upper: float, count: int) -> Floats:
     """Edges [count + 1] from `lower` to `upper`, both exact."""
     if np.isfinite(upper - lower):
         return np.linspace(lower, upper, count + 1)

@@ -23,7 +23,7 @@ from staff.selectors.draw import WITHIN, draw
 from staff.selectors.regions import stratify
 from staff.selectors.released import minmax, over_all_rows, running_sum
 from staff.selectors.verification import choose_rows, weigh
-from staff.types import Ints, Selection
+from staff.types import Ints, Regions, Selection, Verification
 
 Verify = Callable[[Ints], ArrayLike]  # rows [v] -> the target's scores [v]
 
@@ -117,15 +117,45 @@ def select_staff(
     if normalise == "minmax":
         scores, verify, add = minmax(scores), over_all_rows(verify, n), running_sum
 
-    pool = stratify(scores, regions=regions, cut=cut, keys=keys)
-    rows = choose_rows(pool, per_region=verify_per_region, seed=seed, keys=keys, among=candidates)
-    target = verify(rows) if len(rows) else np.empty(0)
-    ratios = weigh(scores[rows], target, rows, pool, add=add)
+    pool, ratios = measure(
+        scores,
+        verify,
+        seed=seed,
+        keys=keys,
+        candidates=candidates,
+        regions=regions,
+        verify_per_region=verify_per_region,
+        cut=cut,
+        add=add,
+    )
     budgets = [allocate(pool, ratios, total=m, allocation=allocation) for m in totals]
     drawn = [draw(scores, pool, m_i, within=within, seed=seed, keys=keys) for m_i in budgets]
 
     coresets = tuple(replace(coreset, verification=ratios) for coreset in drawn)
     return coresets[0] if isinstance(total, Integral) else coresets
+
+
+def measure(
+    scores: ArrayLike,
+    verify: Verify,
+    *,
+    seed: int = 0,
+    keys: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    regions: int = 50,
+    verify_per_region: int = 10,
+    cut: float = 0.1,
+    add: Callable[[Iterable[float]], float] = fsum,
+) -> tuple[Regions, Verification]:
+    """Steps 3 to 5, which are the same for every total: cut, stratify, verify, weigh.
+
+    Takes what `select_staff` takes, and raises as it does.
+    """
+    scores = as_scores(scores)
+    pool = stratify(scores, regions=regions, cut=cut, keys=keys)
+    rows = choose_rows(pool, per_region=verify_per_region, seed=seed, keys=keys, among=candidates)
+    target = verify(rows) if len(rows) else np.empty(0)
+    return pool, weigh(scores[rows], target, rows, pool, add=add)
 
 
 def total_of(keep: float | str | Decimal, n: int) -> int:

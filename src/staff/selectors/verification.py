@@ -99,6 +99,17 @@ def weigh(
     )
 
 
+def unverified(count: int) -> Verification:
+    """What is known of `count` regions before the target has scored anything."""
+    return Verification(
+        rows=np.empty(0, np.int64),
+        ratio=np.full(count, np.nan),
+        count=np.zeros(count, np.int64),
+        interval=np.full((count, 2), np.nan),
+        flagged=np.zeros(count, np.bool_),
+    )
+
+
 def _sum(values: Floats, add: Callable[[Iterable[float]], float]) -> float:
     """The sum; NaN unless it is finite and positive."""
     if not np.all(np.isfinite(values)):

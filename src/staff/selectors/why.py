@@ -8,7 +8,21 @@ from staff.rng import priorities
 from staff.selectors.arguments import as_keys, as_scores
 from staff.selectors.draw import BUDGET, TOP_UP
 from staff.selectors.order import place
-from staff.types import Budget, Floats, Keys, Regions, Selection, Verification
+from staff.types import REASONS, Budget, Floats, Keys, Regions, Selection, Verification
+
+LISTED = {
+    "included": "it is on the list of rows to include",
+    "excluded": "it is on the list of rows to exclude",
+}
+NO_SCORE = {
+    "random": "drawn by the method",
+    "k-centre": "chosen from the features by the method",
+    "moderate": "chosen from the features by the method",
+}
+SET_ASIDE = {
+    "d2": "set aside as one of the highest scores, likely a label error",
+    "ifd": "set aside because its prompt makes its response less likely, a likely mismatch",
+}
 
 
 def explain(
@@ -18,10 +32,12 @@ def explain(
     selection: Selection,
     keys: ArrayLike | None = None,
     name: str | None = None,
+    score: str = "score on the small model",
 ) -> tuple[str, ...]:
     """Explain one row's fate, one sentence a fact.
 
-    scores: [n], the small model's. keys: [n], those the selection was made with.
+    scores: [n], those the method went by, and `score`, what to call them; of no meaning for
+    a method without scores. keys: [n], those the selection was made with.
     selection: with its regions, verification and budget, as `select_staff` returns it,
     and `details` "within", "seed" and "verify_per_region". One rebuilt from a stored run
     will do.
@@ -33,36 +49,51 @@ def explain(
     keys = as_keys(keys, len(scores))
     if not 0 <= row < len(scores):
         raise ConfigError(f"there is no row {row}: rows go from 0 to {len(scores) - 1}")
-    chosen = selection.reason[row] in (BUDGET, TOP_UP)
+    reason = REASONS[selection.reason[row]]
+    chosen = reason in ("budget", "top-up", "included")
     subject = name or f"Row {row}"
     verdict = f"{subject} is {'' if chosen else 'not '}in the coreset of {len(selection.rows)} rows"
+    if reason in LISTED:
+        return (f"{verdict}: {LISTED[reason]}.",)
+    if selection.method in NO_SCORE:
+        return (f"{verdict}: that was {NO_SCORE[selection.method]} {selection.method!r}.",)
+    rank = (
+        f"Its {score} is {scores[row]:.4g}, number {place(scores, keys, row)} "
+        f"of {len(scores)} from the {'hardest' if 'score' in score else 'highest'}."
+    )
     regions, verification, budget = selection.regions, selection.verification, selection.budget
     if regions is None or verification is None or budget is None:
-        return (f"{verdict}: that was drawn by the method {selection.method!r}.",)
-
-    score = (
-        f"Its score on the small model is {scores[row]:.4g}, number {place(scores, keys, row)} "
-        f"of {len(scores)} from the hardest."
-    )
+        return (f"{verdict}.", rank, _method_sentence(selection, reason))
     i = int(regions.of_row[row])
     if i < 0:
-        return (f"{verdict}.", score, _cut_sentence(regions, budget, chosen))
+        return (f"{verdict}.", rank, _cut_sentence(regions, budget, chosen))
+    ratio = _ratio_sentence(regions, verification, i, selection.details.get("verify_per_region"))
     return (
         f"{verdict}.",
-        score,
+        rank,
         _region_sentence(regions, verification, i, row),
-        _ratio_sentence(regions, verification, i, selection.details.get("verify_per_region")),
+        *([ratio] if selection.method == "staff" else []),
         _budget_sentence(regions, verification, budget, i),
         *_place_sentences(row, scores, keys, selection, regions, budget, i),
     )
 
 
+def _method_sentence(selection: Selection, reason: str) -> str:
+    """What a method without regions made of the row."""
+    if reason in ("cut", "top-up"):
+        why = SET_ASIDE.get(selection.method, "set aside")
+        all_the_same = ", but the coreset is larger than what is left" * (reason == "top-up")
+        return f"It was {why}{all_the_same}."
+    verb = "chose" if reason == "budget" else "did not choose"
+    return f"The method {selection.method!r} {verb} it."
+
+
 def _cut_sentence(regions: Regions, budget: Budget, chosen: bool) -> str:
-    cut = int(np.count_nonzero(regions.of_row < 0))
+    cut = int(np.count_nonzero(regions.of_row == -1))
     why = f"It is one of the {cut} highest scores, which are cut as likely noise or label errors"
     if chosen:
         return (
-            f"{why}, but all {len(regions.of_row) - cut} other rows were taken and did not fill "
+            f"{why}, but all {int(regions.sizes.sum())} other rows were taken and did not fill "
             f"the coreset of {budget.total}: the rest are the lowest-scored of the cut rows."
         )
     return f"{why}."

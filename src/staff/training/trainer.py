@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 from staff.data.batches import collate
 from staff.errors import StaffError
+from staff.rng import keys_of_ids
 from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
 
@@ -54,7 +55,9 @@ class ResponseTrainer(SFTTrainer):
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
         self.response_tokens = 0
-        rows = Dataset.from_dict({"row": np.arange(len(tokens.lengths))})
+        # By a hash of their ids: the order of the input must not matter.
+        self.rows = np.argsort(keys_of_ids(tokens.ids), kind="stable")
+        rows = Dataset.from_dict({"row": self.rows})
         super().__init__(
             train_dataset=rows, data_collator=self._collate, processing_class=_no_text(), **kwargs
         )
@@ -76,7 +79,7 @@ class ResponseTrainer(SFTTrainer):
         # take seconds an epoch. The generator makes the order depend on the seed alone.
         return LengthGroupedSampler(
             self.args.train_batch_size,
-            lengths=self.tokens.lengths.tolist(),
+            lengths=self.tokens.lengths[self.rows].tolist(),
             generator=self.order,
         )
 

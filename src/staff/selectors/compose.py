@@ -1,0 +1,172 @@
+"""What every selector can be asked beside its total: rows that must be in or out, quotas, nesting.
+
+A selector is seen here as `Choose`: it chooses `total` of some rows of the data and knows
+nothing of the others. That is all that these wishes take.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from staff.errors import ConfigError
+from staff.selectors.draw import OVER_BUDGET
+from staff.selectors.picks import first
+from staff.selectors.quotas import apportion
+from staff.selectors.tokens import fit_tokens
+from staff.types import REASONS, Bools, Budget, Ints, Selection, read_only
+
+INCLUDED, EXCLUDED = REASONS.index("included"), REASONS.index("excluded")
+
+# (rows int64 [p] of the data, sorted; total; seed) -> a Selection of those p rows.
+Choose = Callable[[Ints, int, int], Selection]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What holds for every coreset of n rows.
+
+    include, exclude: rows that are always and never in it. group: int64 [n], the quota group
+    of each row, from 0; None: no quotas.
+    """
+
+    n: int
+    include: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    exclude: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    group: Ints | None = None
+
+    @property
+    def free(self) -> Bools:
+        """bool [n], the rows that the selector chooses from."""
+        free = np.ones(self.n, np.bool_)
+        free[self.include] = free[self.exclude] = False
+        return free
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a coreset is to be: a number of rows, or of tokens."""
+
+    rows: int | None = None
+    tokens: int | None = None
+
+
+def choose_one(
+    choose: Choose, total: int, wishes: Wishes, *, seed: int, among: Bools | None = None
+) -> Selection:
+    """One coreset of `total` rows: those to include, and what the selector makes of the rest.
+
+    Quotas share the rest in proportion to each group's free rows (`apportion`); the
+    selector then chooses within each group. among: bool [n], rows it may come from.
+
+    Raises ConfigError if the rows to include are more than `total`, or the free ones too few.
+    """
+    free = wishes.free if among is None else wishes.free & among
+    rows = np.flatnonzero(free)
+    left = total - len(wishes.include)
+    if left < 0:
+        raise ConfigError(
+            f"a coreset of {total} rows cannot hold the {len(wishes.include)} rows to include"
+        )
+    if left > len(rows):
+        raise ConfigError(
+            f"a coreset of {total} rows cannot be made: {len(rows) + len(wishes.include)} rows "
+            "may be in it"
+        )
+    groups = [rows] if wishes.group is None else _by_group(rows, wishes.group)
+    budgets = apportion([len(members) for members in groups], left).tolist()
+
+    reason = np.full(wishes.n, OVER_BUDGET, np.int8)  # [n]
+    reason[wishes.exclude], reason[wishes.include] = EXCLUDED, INCLUDED
+    parts = [
+        (members, choose(members, budget, seed))
+        for members, budget in zip(groups, budgets, strict=True)
+        if budget
+    ]
+    for members, part in parts:
+        reason[members] = part.reason
+    counts = [part.budget.count for _, part in parts if part.budget is not None]
+    chosen = [wishes.include, *(members[part.rows] for members, part in parts)]
+    alone = len(parts) == 1 and not len(wishes.include)
+    order = parts[0][1].order if alone else None
+    return Selection(
+        rows=read_only(np.sort(np.concatenate(chosen))),
+        reason=read_only(reason),
+        method=parts[0][1].method if parts else "",
+        budget=Budget(count=read_only(np.sum(counts, axis=0)), total=left) if counts else None,
+        details=parts[0][1].details if parts else {},
+        order=None if order is None else read_only(parts[0][0][order]),
+    )
+
+
+def choose_all(
+    choose: Choose,
+    sizes: Mapping[str, Size],
+    wishes: Wishes,
+    *,
+    seed: int,
+    lengths: Ints | None = None,
+    nested: bool = False,
+) -> dict[str, Selection]:
+    """Every coreset asked for, under its name, in the order asked for.
+
+    With `nested`, each lies within the next larger one: where it does not by itself, it is
+    chosen again from the larger one's rows. lengths: int [n], tokens a row, for sizes in tokens.
+
+    Raises ConfigError as `choose_one` and `fit_tokens` do.
+    """
+    choose = remembering(choose)
+
+    def make(size: Size, among: Bools | None) -> Selection:
+        if size.rows is not None:
+            return choose_one(choose, size.rows, wishes, seed=seed, among=among)
+        assert lengths is not None
+        assert size.tokens is not None
+        fixed = len(wishes.include)
+        most = fixed + int(np.count_nonzero(wishes.free if among is None else wishes.free & among))
+        return fit_tokens(
+            lambda total: choose_one(choose, total, wishes, seed=seed, among=among),
+            lengths=lengths,
+            tokens=size.tokens,
+            least=max(1, fixed),
+            most=most,
+        )
+
+    largest_first = sorted(sizes, key=lambda name: -(sizes[name].rows or 0))
+    made = {name: make(sizes[name], None) for name in largest_first}
+    if not nested:
+        return {name: made[name] for name in sizes}
+    among = np.ones(wishes.n, np.bool_)
+    for name in sorted(made, key=lambda name: -len(made[name].rows)):
+        if not among[made[name].rows].all():
+            made[name] = make(sizes[name], among)
+        among = np.zeros(wishes.n, np.bool_)
+        among[made[name].rows] = True
+    return {name: made[name] for name in sizes}
+
+
+def remembering(choose: Choose) -> Choose:
+    """The same `choose`, which for a selector with an order runs it once for many totals."""
+    known: dict[tuple[int, bytes], Selection] = {}
+
+    def chosen(rows: Ints, total: int, seed: int) -> Selection:
+        key = (seed, hashlib.blake2b(rows.tobytes()).digest())
+        longest = known.get(key)
+        if longest is None or len(longest.rows) < total:
+            # Outgrown once, it may be again: sizes in tokens are found by trying.
+            room = total if longest is None else min(len(rows), total + total // 4)
+            longest = choose(rows, room, seed)
+            if longest.order is None:
+                return longest
+            known[key] = longest
+        return longest if len(longest.rows) == total else first(longest, total)
+
+    return chosen
+
+
+def _by_group(rows: Ints, group: Ints) -> list[Ints]:
+    """The rows of each group, ascending; groups without any are left out."""
+    order = np.argsort(group[rows], kind="stable")
+    numbers = group[rows][order]
+    return np.split(rows[order], np.flatnonzero(np.diff(numbers)) + 1) if len(rows) else []

@@ -1,0 +1,91 @@
+"""What an earlier run left to choose by, as `staff select --scores` needs it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from staff.errors import RunError
+from staff.methods import score_column
+from staff.runs.config import SelectConfig
+from staff.runs.manifest import read_manifest
+from staff.runs.selection_file import SIGNALS, read_selection
+from staff.runs.store import RunFolder
+from staff.selectors import needs
+from staff.types import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The n usable rows of an earlier run.
+
+    sources: [n], or None. lengths: int64 [n], tokens, or None. scores: float64 [n] a column, of
+    those that are known. features: float32 [n, D], if the method needs them.
+    """
+
+    ids: Sequence[str]
+    rows: Ints
+    sources: Sequence[str | None] | None
+    lengths: Ints | None
+    scores: Mapping[str, Floats]
+    target_scores: Floats
+    features: Any
+
+
+def read_stored(config: SelectConfig) -> Stored:
+    """Read what the method of `config` needs from the run ``config.scores``.
+
+    Raises `RunError` saying what is missing and which command computes it.
+    """
+    table = read_selection(RunFolder(str(config.scores)).selection)
+    named = {"effort": table["score_small"], **{k: table[k] for k in SIGNALS if k in table}}
+    scores = {name: values for name, values in named.items() if not np.isnan(values).any()}
+    root, wanted = _root(str(config.scores)), needs(config.method)
+    target_scores = table["score_target"]
+    column = score_column(config)
+    if column is not None and column not in scores:
+        raise RunError(_missing(config, root, "no scores"))
+    if "unconditioned" in wanted and "unconditioned_loss" not in scores:
+        raise RunError(_missing(config, root, "no losses of responses alone"))
+    made_by = read_manifest(root)["config"].get("method", "staff")
+    if "verify" in wanted and made_by != "staff":
+        raise RunError(_missing(config, root, "no scores of the target"))
+    features = None
+    if wanted & {"features", "connect"}:
+        from staff.scores.shards import has_features, read_features
+
+        folder = RunFolder(root).scores_small
+        if not has_features(folder):
+            raise RunError(_missing(config, root, "no features"))
+        features = read_features(folder)
+    tokens = np.asarray(table.get("tokens", np.nan), np.float64)  # null, and so NaN, if not counted
+    lengths = None if np.isnan(tokens).any() else tokens.astype(np.int64)
+    if config.counts_tokens and lengths is None:
+        raise RunError(f"{config.scores} holds no numbers of tokens: no tokenizer read its rows")
+    return Stored(
+        ids=tuple(table["id"]),
+        rows=table["row"],
+        sources=table.get("source"),
+        lengths=lengths,
+        scores=scores,
+        target_scores=target_scores,
+        features=features,
+    )
+
+
+def _root(folder: str) -> str:
+    """The run that did the scoring: `folder`, or the one that it selected again from."""
+    origin = read_manifest(folder)["config"].get("scores")
+    return _root(origin) if origin else folder
+
+
+def _missing(config: SelectConfig, root: str, what: str) -> str:
+    made_by = read_manifest(root)["config"].get("method", "staff")
+    again = f"staff select --config {shlex.quote(f'{root}/config.yaml')} --method {config.method}"
+    return (
+        f"{config.scores} holds {what}: it was made by the method {made_by}.\n"
+        f"Run the method {config.method} with the models instead of --scores; where {root} was "
+        f"given them, this computes only what is missing there: {again}"
+    )

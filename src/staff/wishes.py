@@ -1,0 +1,61 @@
+"""Include and exclude lists and quotas of a run: read, checked, and told in its manifest."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from staff.data.files import Source
+from staff.data.lists import group_by_column, read_ids
+from staff.errors import ConfigError
+from staff.runs.config import SelectConfig
+from staff.runs.manifest import hash_file
+from staff.selectors.compose import Wishes
+from staff.types import Ints
+
+
+def read_wishes(
+    config: SelectConfig, source: Source, ids: Sequence[str], rows: Ints, result: dict[str, Any]
+) -> Wishes:
+    """The wishes of a run over its n usable rows; what they came to goes into ``result``.
+
+    An id to exclude may be of another file (a list of test items, say) and then excludes
+    nothing here; one to include must be here.
+
+    Raises:
+        ConfigError: an id to include is not here, or is to be excluded too. DataError: a list
+            that cannot be read, a quota column that is not there.
+    """
+    place = {name: n for n, name in enumerate(ids)} if config.include or config.exclude else {}
+    include, exclude = [
+        [] if path is None else read_ids(path) for path in (config.include, config.exclude)
+    ]
+    for name in include:
+        if name not in place:
+            raise ConfigError(f"--include {config.include}: no usable row has the id {name!r}")
+    if both := sorted(set(include) & set(exclude)):
+        raise ConfigError(f"{both[0]!r} is in both --include and --exclude")
+    known = [name for name in exclude if name in place]
+    if config.include:
+        result["include"] = _facts(config.include, len(include))
+    if config.exclude:
+        unknown = {"unknown": len(exclude) - len(known)}
+        result["exclude"] = _facts(config.exclude, len(known)) | unknown
+    group = None
+    if config.quota_column is not None:
+        group, values = group_by_column(source, config.quota_column, rows)
+        counts = np.bincount(group, minlength=len(values)).tolist()
+        result["quotas"] = {
+            "column": config.quota_column,
+            "rows": dict(zip(values, counts, strict=True)),
+        }
+    return Wishes(
+        n=len(ids),
+        include=np.sort(np.array([place[name] for name in include], np.int64)),
+        exclude=np.sort(np.array([place[name] for name in known], np.int64)),
+        group=group,
+    )
+
+
+def _facts(path: str, rows: int) -> dict[str, Any]:
+    return {"path": path, "sha256": hash_file(path), "rows": rows}

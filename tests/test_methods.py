@@ -1,0 +1,295 @@
+"""Every method through the pipeline: only what it needs is computed, and the files agree."""
+
+import json
+
+import numpy as np
+import pytest
+
+from staff import pipeline, planning, select_coreset
+from staff.cli.story import tell
+from staff.errors import ConfigError, DataError, RunError
+from staff.methods import score_column
+from staff.models import load
+from staff.reports.text import render
+from staff.runs.config import SelectConfig
+from staff.runs.settings import Method
+from staff.scores.shards import read_features, read_scores
+from staff.selectors import SELECTORS, select_d2, select_k_centre, select_ranked
+from staff.types import REASONS
+
+COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
+SETTINGS = {**COLUMNS, "skip_finetune": True, "dtype": "float32", "regions": 6}
+ROWS = 80
+FROM_SCORES = sorted(set(SELECTORS) - {"staff", "ifd"})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, e2e_rows):
+    """Rows with a source column: two thirds a, one third b, some without."""
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    rows = [json.loads(line) for line in e2e_rows[:ROWS]]
+    for n, row in enumerate(rows):
+        if n % 10:
+            row["part"] = "b" if n % 3 == 2 else "a"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Paths of the models whose weights were loaded."""
+    paths: list[str] = []
+    original = load.load_model
+    load.load_model = lambda path, **settings: paths.append(path) or original(path, **settings)
+    yield paths
+    load.load_model = original
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data, family, loaded):
+    """D2 on the small model: features, and no target's weights."""
+    out = tmp_path_factory.mktemp("runs") / "d2"
+    return select_coreset(
+        data, small=family[0], target=family[1], method="d2", keep=(0.1, 0.5), out=out, **SETTINGS
+    )
+
+
+@pytest.fixture(scope="module")
+def ids(run):
+    return run.table()["id"]
+
+
+def test_the_names_are_those_of_the_selectors():
+    assert set(Method.__args__) == set(SELECTORS)
+
+
+def test_d2_needs_no_weights_of_the_target(run, loaded, family):
+    assert family[1] not in loaded
+    assert [s["name"] for s in run.manifest["stages"]] == ["read", "score small", "select", "write"]
+    assert "regions" not in run.manifest
+    assert not (run.folder / "scores" / "target").exists()
+    table = run.table()
+    assert np.isnan(table["score_target"]).all()
+    assert (table["reason@0.5"] == "cut").sum() == ROWS // 10  # the mislabel ratio
+
+
+def test_d2_is_the_selector_on_the_stored_columns(run):
+    from staff.rng import keys_of_ids
+    from staff.scores.neighbours import nearest
+
+    table, folder = run.table(), run.folder / "scores" / "small"
+    features = read_features(folder)
+    again = select_d2(
+        scores=read_scores(folder).columns["effort"],
+        connect=lambda rows: nearest(features[rows], 10),
+        total=40,
+        keys=keys_of_ids(table["id"], 0),
+    )
+    assert np.flatnonzero(table["selected@0.5"]).tolist() == again.rows.tolist()
+
+
+@pytest.mark.parametrize("method", FROM_SCORES)
+def test_every_method_selects_again_from_stored_scores(run, method, tmp_path, loaded):
+    before = list(loaded)
+    again = select_coreset(scores=run.folder, method=method, keep=0.2, total=5, out=tmp_path / "o")
+    assert loaded == before
+    table, manifest = again.table(), again.manifest
+    for name, total in (("0.2", 16), ("n5", 5)):
+        assert table[f"selected@{name}"].sum() == total
+        assert len(again.coresets[name].read_text().splitlines()) == total
+        chosen = np.isin(table[f"reason@{name}"], ["budget", "top-up"])
+        assert np.array_equal(chosen, table[f"selected@{name}"])
+        coreset = next(c for c in manifest["coresets"] if c["name"] == name)
+        assert coreset["tokens"] == table["tokens"][table[f"selected@{name}"]].sum()
+    assert ("regions" in manifest) == (method == "ccs")
+    assert f"Method    {method}" in render(manifest, folder="x")
+    for row in (0, int(np.flatnonzero(table["selected@n5"])[0])):
+        told = tell(again.folder, id=None, row=row)
+        assert ("is in the coreset of 5" in " ".join(told.split())) == table["selected@n5"][row]
+        assert "nan" not in told
+
+
+def test_a_run_with_the_models_gives_what_the_stored_scores_give(data, family, run, tmp_path):
+    direct = select_coreset(
+        data, small=family[0], method="el2n", keep=0.1, out=tmp_path / "a", **SETTINGS
+    )
+    again = select_coreset(scores=run.folder, method="el2n", keep=0.1, out=tmp_path / "b")
+    assert direct.coresets["0.1"].read_bytes() == again.coresets["0.1"].read_bytes()
+    table = direct.table()
+    best = select_ranked(scores=table["el2n"], total=8)
+    assert np.flatnonzero(table["selected@0.1"]).tolist() == best.rows.tolist()
+    assert list(direct.manifest["models"]) == ["small"]
+
+
+def test_ifd_adds_one_pass_to_the_same_folder(data, family, tmp_path):
+    settings = {"small": family[0], "out": tmp_path / "x", **SETTINGS}
+    select_coreset(data, method="loss", keep=0.1, **settings)
+    with pytest.raises(RunError, match=r"holds no losses of responses alone: .* method loss"):
+        select_coreset(scores=tmp_path / "x", method="ifd", keep=0.1, out=tmp_path / "no")
+    run = select_coreset(data, method="ifd", keep=0.1, **settings)
+    assert {s["name"]: s["reused"] for s in run.manifest["stages"]} == {
+        "read": False, "score small": True, "score responses alone": False,
+        "select": False, "write": False,
+    }  # fmt: skip
+    table = run.table()
+    ratio = table["loss"] / table["unconditioned_loss"]
+    assert ((ratio > 1) == (table["reason@0.1"] == "cut")).all()
+    # These models know the form of E2E: a meaning representation helps to say its sentence.
+    assert np.median(ratio) < 1
+    chosen = table["selected@0.1"]
+    assert ratio[chosen].min() >= ratio[~chosen & (ratio <= 1)].max()
+    assert "IFD ratio is" in tell(run.folder, id=None, row=int(np.flatnonzero(chosen)[0]))
+    again = select_coreset(scores=run.folder, method="ifd", keep=0.1, out=tmp_path / "again")
+    assert again.coresets["0.1"].read_bytes() == run.coresets["0.1"].read_bytes()
+
+
+def test_what_is_missing_is_said(data, family, run, tmp_path):
+    plain = select_coreset(
+        data, small=family[0], method="grand", keep=0.1, out=tmp_path / "x", **SETTINGS
+    )
+    for method, what in (("k-centre", "features"), ("staff", "scores of the target")):
+        with pytest.raises(RunError, match=f"holds no {what}: .*by the method") as caught:
+            select_coreset(scores=plain.folder, method=method, keep=0.1, out=tmp_path / "no")
+        assert f"--config {plain.folder}/config.yaml --method {method}" in str(caught.value)
+    # One that selected again has its features where the scoring run left them.
+    again = select_coreset(scores=run.folder, method="random", keep=0.1, out=tmp_path / "again")
+    third = select_coreset(scores=again.folder, method="k-centre", keep=0.1, out=tmp_path / "3")
+    features = read_features(run.folder / "scores" / "small")
+    assert third.table()["selected@0.1"].sum() == 8
+    assert len(select_k_centre(features=features, total=8).rows) == 8
+
+
+def test_features_stay_where_they_are(data, family, run, tmp_path):
+    settings = {"small": family[0], "out": tmp_path / "x", "keep": 0.1, **SETTINGS}
+    select_coreset(data, method="moderate", **settings)
+    again = select_coreset(data, method="grand", **settings)
+    assert [s["reused"] for s in again.manifest["stages"]] == [False, True, False, False]
+    assert len(read_features(tmp_path / "x" / "scores" / "small")) == ROWS
+
+
+def test_sizes_in_tokens(run, tmp_path, data, family):
+    again = select_coreset(
+        scores=run.folder, method="ccs", keep=0.3, keep_of="tokens", tokens=[500, 2000],
+        out=tmp_path / "x",
+    )  # fmt: skip
+    table = again.table()
+    for name, tokens in (("0.3", int(0.3 * table["tokens"].sum())), ("t500", 500), ("t2000", 2000)):
+        used = table["tokens"][table[f"selected@{name}"]].sum()
+        assert tokens - table["tokens"].max() < used <= tokens
+    random = select_coreset(
+        data, target=family[1], method="random", tokens=700, out=tmp_path / "r", **COLUMNS
+    )
+    assert random.table()["tokens"].tolist() == table["tokens"].tolist()
+    assert random.manifest["coresets"][0]["tokens"] <= 700
+    with pytest.raises(ConfigError, match="sizes in tokens need a tokenizer"):
+        select_coreset(data, method="random", tokens=700, out=tmp_path / "no", **COLUMNS)
+    with pytest.raises(ConfigError, match="3 tokens are too few"):
+        select_coreset(scores=run.folder, method="ccs", tokens=3, out=tmp_path / "no2")
+
+
+@pytest.mark.parametrize("method", ["ccs", "d2", "random"])
+def test_lists_quotas_nesting_and_stability_together(run, ids, method, tmp_path):
+    never, always = tmp_path / "never.txt", tmp_path / "always.txt"
+    never.write_text("".join(f"{i}\n" for i in ids[:10]) + "not-here\n")
+    always.write_text("".join(f"{i}\n" for i in ids[20:23]))
+    again = select_coreset(
+        scores=run.folder, method=method, total=(12, 40), quota_column="part", nested=True,
+        include=str(always), exclude=str(never), stability=3, out=tmp_path / "x",
+    )  # fmt: skip
+    table, manifest = again.table(), again.manifest
+    small, large = table["selected@n12"], table["selected@n40"]
+    assert (small.sum(), large.sum()) == (12, 40)
+    assert not (small & ~large).any()
+    assert small[20:23].all()
+    assert not large[:10].any()
+    assert set(table["reason@n12"][:10]) == {"excluded"}
+    assert set(table["reason@n12"][20:23]) == {"included"}
+    assert manifest["exclude"]["rows"] == 10
+    assert manifest["exclude"]["unknown"] == 1
+    assert manifest["include"]["rows"] == manifest["coresets"][0]["included"] == 3
+    part = np.array(["" if n % 10 == 0 else "b" if n % 3 == 2 else "a" for n in range(ROWS)])
+    assert manifest["quotas"]["rows"] == {v: int((part == v).sum()) for v in ("", "a", "b")}
+    free = np.ones(ROWS, bool)
+    free[:10] = free[20:23] = False
+    share = {v: (part[free] == v).mean() for v in ("", "a", "b")}
+    for name, left in (("n12", 9), ("n40", 37)):
+        chosen = table[f"selected@{name}"] & free
+        for value, expected in share.items():
+            assert abs((part[chosen] == value).sum() - expected * left) < 1
+        assert manifest["stability"][name]["seeds"] == 3
+        assert manifest["stability"][name]["jaccard"] <= 1
+    text = " ".join(render(manifest, folder="x", width=200).split())
+    assert "10 rows to exclude" in text
+    assert "over 3 seeds rows agree by" in text
+    if method == "ccs":
+        assert np.isnan(np.asarray(table["region"], float)[~free]).all()
+        assert manifest["cut"]["rows"] == 6  # a tenth of the 67 rows there is a choice of
+    for row in (0, 20, 30):
+        told = " ".join(tell(again.folder, id=None, row=row).split())
+        assert ("list of rows to exclude" in told) == (row == 0)
+        assert ("list of rows to include" in told) == (row == 20)
+
+
+def test_staff_with_quotas_verifies_once(data, family, tmp_path, ids):
+    run = select_coreset(
+        data, small=family[0], target=family[1], total=(9, 30), quota_column="part", out=tmp_path / "x",
+        verify_per_region=2, nested=True, **SETTINGS,
+    )  # fmt: skip
+    assert 0 < run.manifest["target_rows_scored"] <= 6 * 2
+    table = run.table()
+    for coreset in run.manifest["coresets"]:
+        budgets = sum(region["budgets"][coreset["name"]] for region in run.manifest["regions"])
+        assert budgets + coreset["top_up"] == coreset["total"]
+    assert not (table["selected@n9"] & ~table["selected@n30"]).any()
+    for row in range(0, ROWS, 9):
+        told = tell(run.folder, id=None, row=row)
+        assert "nan" not in told
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "words"),
+    [
+        ({"include": "not-here\n"}, ConfigError, "no usable row has the id 'not-here'"),
+        ({"include": "{0}\n", "exclude": "{0}\n"}, ConfigError, "in both --include and --exclude"),
+        ({"include": "{0}\n{0}\n"}, DataError, "is in line 1 and line 2"),
+        ({"quota_column": "prt"}, DataError, "has no column 'prt' for quotas; it has: mr, part, ref"),
+    ],
+)  # fmt: skip
+def test_wishes_that_cannot_be(run, ids, tmp_path, wish, error, words):
+    given = dict(wish)
+    for name in {"include", "exclude"} & wish.keys():
+        given[name] = str(tmp_path / name)
+        (tmp_path / name).write_text(wish[name].format(ids[0]))
+    with pytest.raises(error, match=words):
+        select_coreset(scores=run.folder, method="random", keep=0.1, out=tmp_path / "x", **given)
+
+
+def test_a_plan_lists_only_what_a_method_needs(data, family, tmp_path):
+    def plan(method):
+        config = SelectConfig(
+            data=str(data), small=family[0], target=family[1], method=method, keep=(0.1,),
+            out=str(tmp_path / "p"), **{**SETTINGS, "skip_finetune": False},
+        )  # fmt: skip
+        return [stage["name"] for stage in planning.plan(config)["stages"]]
+
+    tuned = ["read", "fine-tune small, 3 epochs", "score small"]
+    assert plan("random") == ["read", "select"]
+    assert plan("ccs") == [*tuned, "select"]
+    assert plan("ifd") == [*tuned, "score responses alone", "select"]
+    assert plan("staff") == [*tuned, "verify on target, at most", "select"]
+
+
+def test_the_column_a_method_goes_by():
+    def column(**settings):
+        return score_column(SelectConfig(scores="x", keep=0.1, **settings))
+
+    assert column(method="ccs") == "effort"
+    assert column(method="ccs", difficulty="el2n") == "el2n"
+    assert column(method="staff", difficulty="el2n") == "effort"
+    assert column(method="length") == "response_length"
+    assert column(method="k-centre") is None
+
+
+def test_reasons_have_their_places():
+    assert REASONS[:4] == ("over-budget", "budget", "top-up", "cut")
+    assert pipeline.requested_sizes(SelectConfig(scores="x", tokens=5), 10) == {}

@@ -1,0 +1,43 @@
+"""What --dry-run says of the verbs that work on one file with one model."""
+
+import pytest
+
+from staff import planning
+from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
+
+
+@pytest.fixture
+def settings(e2e_rows, family, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{line}\n" for line in e2e_rows[:20]), encoding="utf-8")
+    columns = {"prompt_column": "mr", "response_column": "ref"}
+    return {"data": str(path), "model": family[0], "out": str(tmp_path / "out"), **columns}
+
+
+def stages_of(plan):
+    return {stage["name"]: (stage["rows"], stage.get("tokens")) for stage in plan["stages"]}
+
+
+def test_fine_tuning_counts_every_epoch(settings):
+    plan = planning.plan_one_stage(FinetuneConfig(**settings, epochs=2, batch_size=8))
+    tokens = stages_of(plan)["read"][1]
+    assert stages_of(plan)["fine-tune, 6 steps"] == (20, 2 * tokens)  # 8 + 8 + 4 rows, twice
+    assert plan["files"] == [settings["out"]]
+
+
+def test_fine_tuning_with_a_step_limit_counts_its_share(settings):
+    plan = planning.plan_one_stage(FinetuneConfig(**settings, max_steps=5, batch_size=8))
+    tokens = stages_of(plan)["read"][1]
+    assert stages_of(plan)["fine-tune, 5 steps"] == (20, 2 * tokens)  # 40 rows are two passes
+
+
+def test_scoring_and_evaluating(settings):
+    plan = planning.plan_one_stage(ScoreConfig(**settings))
+    tokens = stages_of(plan)["read"][1]
+    assert stages_of(plan)["score"] == (20, tokens)
+    plan = planning.plan_one_stage(EvaluateConfig(**settings, metrics=("loss", "exact")))
+    assert list(stages_of(plan)) == ["read", "loss", "generate, for exact"]
+    assert plan["files"][0].endswith("items.parquet")
+    plan = planning.plan_one_stage(EvaluateConfig(**{**settings, "out": None}, metrics=("exact",)))
+    assert list(stages_of(plan)) == ["read", "generate, for exact"]
+    assert plan["files"] == []
