@@ -22,14 +22,16 @@ ALLOWED = {
     # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
     "runs": {"selectors", "data"},
     "reports": {"runs"},
-    "checks": {"runs", "data", "models", "stages", "training", "selectors"},
+    "checks": {"runs", "data", "models", "stages", "selectors", "training"},
     "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger"},
     "ledger": {"runs"},
     "methods": {"selectors", "scores", "runs"},
     "wishes": {"selectors", "data", "runs"},
     "stored": {"methods", "selectors", "scores", "runs"},
+    "outputs": {"methods", "ledger", "data", "runs", "selectors"},
     "pipeline": {
-        *("stages", "ledger", "methods", "wishes", "stored", "data", "runs", "selectors"),
+        *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs"),
+        "selectors",
     },
     "single": {"stages", "ledger", "data", "runs", "training"},
     "planning": {"stages", "data", "runs", "pipeline", "selectors"},

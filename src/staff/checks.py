@@ -106,14 +106,15 @@ def check_sizes(config: SelectConfig) -> None:
     source = open_source(str(config.data))
     if source.kind == "hub":
         return
-    most = max([*config.total, *(math.ceil(1 / keep) for keep in config.keep)])
+    keeps = config.keep if config.keep_of == "rows" else ()  # tokens are not counted here
+    most = max([*config.total, *(math.ceil(1 / keep) for keep in keeps)], default=0)
     rows = sum(1 for _ in islice(source.records(), most))
     if rows == most:
         return
     for total in config.total:
         if total > rows:
             raise ConfigError(f"--total {total}: {config.data} has only {rows} rows")
-    for keep in config.keep:
+    for keep in keeps:
         total_of(keep, rows)
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from staff.runs.config import SelectConfig
 from staff.selectors import SCORE, SELECTORS, allocate, draw
 from staff.selectors.ccs import stratify_ccs
 from staff.selectors.compose import Choose
+from staff.selectors.draw import CUT, OVER_BUDGET
 from staff.selectors.staff import Verify, measure
 from staff.selectors.verification import unverified
 from staff.types import Bools, Floats, Ints, Keys, Regions, Selection, Verification, read_only
@@ -42,10 +43,27 @@ class Method:
     seeded: whether what it chooses depends on a seed.
     """
 
+    name: str
     choose: Choose
     seeded: bool = True
     regions: Regions | None = None
     verification: Verification | None = None
+
+    def complete(self, selection: Selection) -> Selection:
+        """A coreset of this method under its name, with the regions of all rows."""
+        reason = selection.reason
+        if self.regions is not None:
+            # A row that no call had a choice of (a group without a place, a smaller nested
+            # coreset) is not called cut by any.
+            missed = (self.regions.of_row == -1) & (reason == OVER_BUDGET)
+            reason = read_only(np.where(missed, CUT, reason).astype(np.int8))
+        return replace(
+            selection,
+            method=self.name,
+            reason=reason,
+            regions=self.regions,
+            verification=self.verification,
+        )
 
 
 def score_column(config: SelectConfig) -> str | None:
@@ -70,7 +88,7 @@ def prepare(config: SelectConfig, inputs: Inputs, *, free: Bools) -> Method:
         chosen: Selection = select(total=total, **given)
         return chosen
 
-    return Method(choose, seeded="seed" in parameters)
+    return Method(config.method, choose, seeded="seed" in parameters)
 
 
 def _offered(
@@ -139,4 +157,4 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
         interval=ratios.interval,
         flagged=ratios.flagged,
     )
-    return Method(choose, regions=regions, verification=verification)
+    return Method(config.method, choose, regions=regions, verification=verification)

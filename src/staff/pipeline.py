@@ -7,26 +7,25 @@ reselect: the same from the stored scores of an earlier run, without any model
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from staff import stages
-from staff.data.files import Source, open_source, write_records
+from staff.data.files import open_source
 from staff.data.prepare import Prepared
-from staff.data.raw import RawRecord
 from staff.errors import ConfigError, DataError
 from staff.ledger import Ledger
-from staff.methods import Inputs, Method, prepare, score_column
-from staff.progress import Progress, SilentProgress, Stage
+from staff.methods import Inputs, Method, prepare
+from staff.outputs import Rows, Run, finish
+from staff.progress import Progress
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
-from staff.runs.facts import coreset_facts, cut_facts, data_facts, region_facts, stability_facts
-from staff.runs.selection_file import write_selection
+from staff.runs.facts import data_facts, stability_facts
 from staff.runs.settings import READING, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import needs, total_of
@@ -40,36 +39,6 @@ Say = Callable[[str], None]
 
 def silent(_: str) -> None:
     """Say nothing."""
-
-
-@dataclass(slots=True)
-class Run:
-    """One run while it lasts: where it goes, what it costs, and the manifest in the making."""
-
-    config: SelectConfig
-    folder: RunFolder
-    source: Source
-    ledger: Ledger
-    result: dict[str, Any]
-    progress: Progress | None
-    say: Say
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Everything known of the n usable rows.
-
-    rows: int64 [n], positions in the input. sources: [n], None without a source column.
-    lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
-    float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
-    """
-
-    ids: Sequence[str]
-    rows: Ints
-    sources: Sequence[str | None] | None
-    lengths: Ints | None
-    scores: Mapping[str, Floats]
-    target_scores: Floats
 
 
 def select(
@@ -111,7 +80,7 @@ def _select(run: Run) -> dict[str, Any]:
     else:
         method = prepare(config, inputs, free=wishes.free)
     selections = _choose(run, method, sizes, wishes, rows)
-    return _finish(run, method, selections, wishes, rows)
+    return finish(run, method, selections, wishes, rows)
 
 
 def models_of(config: SelectConfig) -> dict[str, str]:
@@ -267,76 +236,7 @@ def _choose(
             seeds = range(config.seed + 1, config.seed + config.stability)
             others = [with_seed(seed) if method.seeded else selections for seed in seeds]
             run.result["stability"] = stability_facts([selections, *others], n=wishes.n)
-    return {
-        name: replace(
-            selection,
-            method=config.method,
-            regions=method.regions,
-            verification=method.verification,
-        )
-        for name, selection in selections.items()
-    }
-
-
-def _finish(
-    run: Run, method: Method, selections: Mapping[str, Selection], wishes: Wishes, rows: Rows
-) -> dict[str, Any]:
-    """Write selection.parquet and the coresets, then manifest.json."""
-    config, folder, result = run.config, run.folder, run.result
-    total = sum(len(selection.rows) for selection in selections.values())
-    with (
-        run.ledger.stage("write", remember=False) as record,
-        (run.progress or SilentProgress()).stage("write", total=total) as stage,
-    ):
-        of_row, verified = None, np.zeros(len(rows.ids), np.bool_)
-        if method.regions is not None and method.verification is not None:
-            of_row = method.regions.of_row
-            verified[method.verification.rows] = True
-            first = next(iter(selections.values()))
-            result["cut"] = cut_facts(first, rows.scores[score_column(config) or ""], config.cut)
-            result["regions"] = region_facts(selections)
-        write_selection(
-            folder.selection,
-            ids=rows.ids,
-            rows=rows.rows,
-            scores=rows.scores,
-            selections=selections,
-            score_target=rows.target_scores,
-            tokens=rows.lengths,
-            regions=of_row,
-            verified=verified,
-            sources=rows.sources,
-        )
-        folder.remove_other_coresets(list(selections), format=config.format)
-        for name, selection in selections.items():
-            chosen = set(rows.rows[selection.rows].tolist())
-            record.rows += write_records(
-                folder.coreset(name, config.format),
-                _noted((raw for raw in run.source.records() if raw.row in chosen), stage),
-                format=config.format,
-            )
-        if run.source.content_hash() != result["data"]["sha256"]:
-            raise DataError(
-                f"{run.source.name} changed while it was read: run the same command again"
-            )
-    keep_of = {coreset_name(keep): keep for keep in config.keep}
-    result["coresets"] = coreset_facts(
-        {name: keep_of.get(name) for name in selections},
-        selections,
-        config.format,
-        lengths=rows.lengths,
-        wishes=wishes,
-    )
-    result["stages"] = run.ledger.as_dicts()
-    result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
-    manifests.write_manifest(folder.manifest, result)
-    return result
-
-
-def _noted(records: Iterator[RawRecord], stage: Stage) -> Iterator[RawRecord]:
-    for record in records:
-        yield record
-        stage.advance()
+    return {name: method.complete(selection) for name, selection in selections.items()}
 
 
 def reselect(
@@ -395,7 +295,7 @@ def reselect(
             write_atomic(folder.rejected, origin.rejected.read_bytes())
         result["target_rows_scored"] = 0
         selections = _choose(run, method, sizes, wishes, rows)
-        return _finish(run, method, selections, wishes, rows)
+        return finish(run, method, selections, wishes, rows)
 
 
 def _how_read(earlier: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,15 +23,16 @@ def compare(config: CompareConfig, terminal: Terminal) -> None:
     from staff.checks import check_inputs
 
     check_inputs(config)
-    if terminal.dry_run:
-        from staff.compare.plan import plan  # torch
-        from staff.reports.facts import render_plan
-
-        terminal.result(render_plan(plan(config, progress=terminal.progress), width=terminal.width))
-        return
-    from staff.compare.run import compare as run  # torch
     from staff.reports.compared import render_compared
+    from staff.reports.facts import render_plan
 
+    with terminal.loading():
+        from staff.compare.plan import plan
+        from staff.compare.run import compare as run
+    if terminal.dry_run:
+        planned = plan(config, progress=terminal.progress)
+        terminal.result(render_plan(planned, width=terminal.width))
+        return
     result = run(config, progress=terminal.progress, say=terminal.say)
     terminal.summary(render_compared(result, folder=str(config.out), width=terminal.width))
 

@@ -1,0 +1,113 @@
+"""What a run leaves: selection.parquet, the coresets, and last manifest.json."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from staff.data.files import Source, write_records
+from staff.data.raw import RawRecord
+from staff.errors import DataError
+from staff.ledger import Ledger
+from staff.methods import Method, score_column
+from staff.progress import Progress, SilentProgress, Stage
+from staff.runs import manifest as manifests
+from staff.runs.config import SelectConfig
+from staff.runs.facts import coreset_facts, cut_facts, region_facts
+from staff.runs.selection_file import write_selection
+from staff.runs.settings import coreset_name
+from staff.runs.store import RunFolder
+from staff.selectors.compose import Wishes
+from staff.types import Floats, Ints, Selection
+
+
+@dataclass(slots=True)
+class Run:
+    """One run while it lasts: where it goes, what it costs, and the manifest in the making."""
+
+    config: SelectConfig
+    folder: RunFolder
+    source: Source
+    ledger: Ledger
+    result: dict[str, Any]
+    progress: Progress | None
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Everything known of the n usable rows.
+
+    rows: int64 [n], positions in the input. sources: [n], None without a source column.
+    lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
+    float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
+    """
+
+    ids: Sequence[str]
+    rows: Ints
+    sources: Sequence[str | None] | None
+    lengths: Ints | None
+    scores: Mapping[str, Floats]
+    target_scores: Floats
+
+
+def finish(
+    run: Run, method: Method, selections: Mapping[str, Selection], wishes: Wishes, rows: Rows
+) -> dict[str, Any]:
+    """Write selection.parquet and the coresets, then manifest.json."""
+    config, folder, result = run.config, run.folder, run.result
+    total = sum(len(selection.rows) for selection in selections.values())
+    with (
+        run.ledger.stage("write", remember=False) as record,
+        (run.progress or SilentProgress()).stage("write", total=total) as stage,
+    ):
+        of_row, verified = None, np.zeros(len(rows.ids), np.bool_)
+        if method.regions is not None and method.verification is not None:
+            of_row = method.regions.of_row
+            verified[method.verification.rows] = True
+            first = next(iter(selections.values()))
+            result["cut"] = cut_facts(first, rows.scores[score_column(config) or ""], config.cut)
+            result["regions"] = region_facts(selections)
+        write_selection(
+            folder.selection,
+            ids=rows.ids,
+            rows=rows.rows,
+            scores=rows.scores,
+            selections=selections,
+            score_target=rows.target_scores,
+            tokens=rows.lengths,
+            regions=of_row,
+            verified=verified,
+            sources=rows.sources,
+        )
+        folder.remove_other_coresets(list(selections), format=config.format)
+        for name, selection in selections.items():
+            chosen = set(rows.rows[selection.rows].tolist())
+            record.rows += write_records(
+                folder.coreset(name, config.format),
+                _noted((raw for raw in run.source.records() if raw.row in chosen), stage),
+                format=config.format,
+            )
+        if run.source.content_hash() != result["data"]["sha256"]:
+            raise DataError(
+                f"{run.source.name} changed while it was read: run the same command again"
+            )
+    keep_of = {coreset_name(keep): keep for keep in config.keep}
+    result["coresets"] = coreset_facts(
+        {name: keep_of.get(name) for name in selections},
+        selections,
+        config.format,
+        lengths=rows.lengths,
+        wishes=wishes,
+    )
+    result["stages"] = run.ledger.as_dicts()
+    result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
+    manifests.write_manifest(folder.manifest, result)
+    return result
+
+
+def _noted(records: Iterator[RawRecord], stage: Stage) -> Iterator[RawRecord]:
+    for record in records:
+        yield record
+        stage.advance()
