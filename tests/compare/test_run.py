@@ -142,8 +142,11 @@ def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path
     assert not (tmp_path / "out").exists()
     assert (planned["cells"], planned["cells that are there"]) == (7, 0)
     stages = {stage["name"]: stage for stage in planned["stages"]}
-    full, half = stages["2 x tune target, all rows"], stages["2 x tune target, keep 0.5"]
+    full, half = stages["2 x tune on all rows"], stages["2 x tune, keep 0.5"]
     assert (full["rows"], half["rows"]) == (12, 6)
     assert full["tokens"] == half["tokens"] > 0  # the same steps
+    evaluated = stages["7 x evaluate"]["tokens"]
+    read = stages["2 x read"].get("tokens", 0)
+    assert planned["tokens in all"] == 2 * read + 3 * 2 * full["tokens"] + 7 * evaluated
     compare(settings())
     assert plan(asked)["cells that are there"] == 3

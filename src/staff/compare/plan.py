@@ -6,7 +6,7 @@ from typing import Any
 
 from staff import planning, stages
 from staff.compare.cells import DONE, cells_of
-from staff.compare.selection import main_method, scoring_config
+from staff.compare.selection import main_method, scored_first, scoring_config
 from staff.data.files import open_source
 from staff.progress import Progress
 from staff.runs.compare_config import CompareConfig
@@ -20,36 +20,36 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     Tokens of a coreset are estimated from the mean length; of evaluation, those of one pass
     over the test data a cell, without the answers that are generated.
     """
-    folder = CompareFolder(str(config.out))
-    shared = scoring_config(config, folder, 0, main_method(config.methods))
-    selection = planning.plan(shared, progress=progress)
-    usable, times = selection["usable rows"], config.seeds
+    folder, times = CompareFolder(str(config.out)), config.seeds
+    main = main_method(config.methods)
+    selection = planning.plan(scoring_config(config, folder, 0, main), progress=progress)
+    work = {stage["name"]: (times, stage) for stage in selection["stages"]}
+    for method in scored_first(config.methods, main):
+        first = planning.plan(scoring_config(config, folder, 0, method), progress=progress)
+        work = {stage["name"]: (times, stage) for stage in first["stages"]} | work
+    usable = selection["usable rows"]
     tokens, test_rows, test_tokens = _count(config, progress)
-    cells = cells_of(config)
-    listed = [
-        {**stage, "name": f"{times} x {stage['name']}", "reused": False}
-        for stage in selection["stages"]
-    ]
-    sizes = {name: total_of(name, usable) for name in config.keep_names}
-    if config.full:
-        sizes = {"all rows": usable, **sizes}
-    for name, rows in sizes.items():
-        tunings = times * (len(config.methods) if name in config.keep_names else 1)
+
+    def tuning(rows: int) -> dict[str, int]:
         passes = config.epochs * (usable / rows if config.same == "steps" else 1)
-        listed.append(
-            {
-                "name": f"{tunings} x tune target, keep {name}".replace("keep all", "all"),
-                "rows": rows,
-                "tokens": round(passes * rows * tokens / usable),
-            }
-        )
-    listed.append({"name": f"{len(cells)} x evaluate", "rows": test_rows, "tokens": test_tokens})
+        return {"rows": rows, "tokens": round(passes * rows * tokens / usable)}
+
+    if config.full:
+        work["tune on all rows"] = times, tuning(usable)
+    for name in config.keep_names:
+        work[f"tune, keep {name}"] = times * len(config.methods), tuning(total_of(name, usable))
+    cells = cells_of(config)
+    work["evaluate"] = len(cells), {"rows": test_rows, "tokens": test_tokens}
     there = sum((folder.cell(cell.name) / DONE).is_file() for cell in cells)
     return {
         "usable rows": usable,
         "cells": len(cells),
         "cells that are there": 0 if config.overwrite else there,
-        "stages": listed,
+        "tokens in all": sum(times * stage.get("tokens", 0) for times, stage in work.values()),
+        "stages": [
+            {**stage, "name": f"{times} x {name}", "reused": False}
+            for name, (times, stage) in work.items()
+        ],
         "files": [str(folder.path / name) for name in ("config.yaml", "seed-*/", "cells/*/")]
         + [str(folder.path / name) for name in sorted(RESULTS)],
     }

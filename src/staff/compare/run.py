@@ -34,6 +34,7 @@ def compare(
     with folder.lock():
         folder.check_same_config(config)
         result = manifests.begin("compare", config.model_dump(mode="json"), seed=0)
+        del result["seed"]  # there are several
         result |= _inputs(config, progress)
         if result["leaks"]["rows"]:
             leaks = result["leaks"]
