@@ -306,7 +306,7 @@ def test_a_plan_counts_and_leaves_nothing(data, family, tmp_path, run):
     )
     plan = planning.plan(config)
     assert plan["rows"] == ROWS
-    assert plan["stages"][0]["tokens"] == run.manifest["stages"][0]["tokens"]
+    assert plan["stages"][0]["tokens"] == run.manifest["stages"][1]["tokens"]
     assert plan["stages"][-2]["rows"] == 40  # 8 regions of 5
     assert not Path(tmp_path / "p").exists()
 
@@ -315,7 +315,7 @@ def test_a_refused_command_leaves_a_finished_run_alone(run, data, family):
     before = {p.name: p.read_bytes() for p in run.folder.iterdir() if p.is_file()}
     small, target = family
     settings = {**SETTINGS, "keep": (), "total": (500,)}
-    with pytest.raises(ConfigError, match="only 120 usable rows"):
+    with pytest.raises(ConfigError, match="only 120 rows"):
         select_coreset(data, small=small, target=target, out=run.folder, **settings)
     assert {p.name: p.read_bytes() for p in run.folder.iterdir() if p.is_file()} == before
     assert not (run.folder / "tokens").exists()

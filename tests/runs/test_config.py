@@ -115,8 +115,11 @@ def test_reselection_goes_to_a_folder_named_after_what_differs():
     )
     assert SelectConfig(scores="runs/x", total=7, out="there", device="cpu").folder == "there"
     assert SelectConfig(scores="runs/x", keep=0.2, method="d2", gamma=0.5, nested=True).folder == (
-        "runs/x-keep-0.2-method-d2-gamma-0.5-nested-True"
+        "runs/x-keep-0.2-method-d2-gamma-0.5-nested"
     )
+    assert SelectConfig(
+        scores="x", keep=0.2, exclude="/a/b/ids.txt", quota_column="a/b"
+    ).folder == ("x-keep-0.2-quota-column-b-exclude-ids.txt")
 
 
 def test_reselection_inherits_what_was_not_given():

@@ -13,6 +13,10 @@ EXAMPLES = """
   # another choice from the stored scores, in seconds
   staff select --scores runs/x --keep 0.3 --regions 100
 
+  # another method from the same scores, with a share of each source and a held-out list
+  staff select --scores runs/x --method ccs --keep 0.2 \\
+    --quota-column source --exclude test-ids.txt
+
   # columns of other names; rows that cannot be used are set aside
   staff select train.csv --small SMALL --target TARGET --total 1000 \\
     --prompt-template "{question}" --response-column answer \\

@@ -6,6 +6,7 @@ the YAML. Order of precedence: defaults < preset < YAML < flags.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
@@ -197,7 +198,7 @@ class SelectConfig(Settings):
             return self.out
         preset = preset_values(self.preset)
         parts = [
-            f"{name.replace('_', '-')}-{_text(getattr(self, name))}"
+            name.replace("_", "-") + _text(getattr(self, name))
             for name in type(self).model_fields
             if name in self.model_fields_set & (RESELECT - UNNAMED)
             and self._differs(name)
@@ -350,9 +351,12 @@ class EvaluateConfig(Settings):
 
 
 def _text(value: Any) -> str:
+    """A value as it follows its name in a folder's; of a path the last part."""
+    if value is True:
+        return ""
     if isinstance(value, tuple):
-        return "-".join(_text(item) for item in value)
-    return coreset_name(value) if isinstance(value, float) else str(value)
+        return "".join(_text(item) for item in value)
+    return "-" + (coreset_name(value) if isinstance(value, float) else Path(str(value)).name)
 
 
 def preset_values(name: str) -> dict[str, Any]:
