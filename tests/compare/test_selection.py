@@ -2,6 +2,7 @@
 
 import json
 import types
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +28,7 @@ def calls(monkeypatch):
     """Stands in for `staff.pipeline` and lists what it was asked for."""
     asked = []
 
-    def leave(config, stages, models):
+    def leave(config, stages, models, how_read=MappingProxyType({})):
         folder = RunFolder(config.folder)
         folder.path.mkdir(parents=True, exist_ok=True)
         coresets = [{"name": n, "path": f"coreset-{n}.jsonl"} for n in config.coreset_names]
@@ -35,7 +36,7 @@ def calls(monkeypatch):
             (folder.path / coreset["path"]).write_text(f"{config.method} {config.seed}")
         manifest = {
             "format": 1,
-            "config": config.model_dump(mode="json"),
+            "config": config.model_dump(mode="json") | how_read,
             "data": {"sha256": KNOWN["data"], "rows_usable": 12},
             "models": {role: {"hash": found} for role, found in models.items()},
             "coresets": coresets,
@@ -65,7 +66,9 @@ def calls(monkeypatch):
     def reselect(config, **_):
         asked.append(("reselect", config.method))
         earlier = json.loads((RunFolder(config.scores).manifest).read_text())
-        return leave(config.inherit(earlier["config"]), ["read", "select"], KNOWN["models"])
+        how_read = {"prompt_column": "as the shared run"}
+        inherited = config.inherit(earlier["config"])
+        return leave(inherited, ["read", "select"], KNOWN["models"], how_read)
 
     monkeypatch.setattr(
         selection, "pipeline", types.SimpleNamespace(select=select, reselect=reselect)

@@ -13,7 +13,7 @@ from staff.pipeline import Say, silent
 from staff.progress import Progress
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
-from staff.runs.config import TECHNICAL, SelectConfig
+from staff.runs.config import RESELECT, TECHNICAL, SelectConfig
 from staff.runs.manifest import hash_file, read_manifest
 from staff.runs.settings import Method
 from staff.runs.store import RunFolder
@@ -170,11 +170,12 @@ def _kept(
         manifest = read_manifest(folder.path)
     except RunError:
         return None
-    free = TECHNICAL | {"overwrite"}
-    now = wanted.model_dump(mode="json", exclude=set(free))
+    now = wanted.model_dump(mode="json")
+    # A selection from stored scores writes down, too, how their run read the data.
+    settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL - {"overwrite"}
     models = {role: model["hash"] for role, model in manifest.get("models", {}).items()}
     same = (
-        {k: v for k, v in manifest["config"].items() if k not in free} == now
+        all(manifest["config"].get(name) == now[name] for name in settings)
         and manifest["data"]["sha256"] == known["data"]
         and all(known["models"].get(role) == found for role, found in models.items())
         and all(_intact(folder.path / c["path"], manifest["files"]) for c in manifest["coresets"])
