@@ -35,6 +35,10 @@ ALLOWED = {
     },
     "single": {"stages", "ledger", "data", "runs", "training"},
     "planning": {"stages", "data", "runs", "pipeline", "selectors"},
+    "compare": {
+        *("pipeline", "single", "planning", "stages"),
+        *("data", "runs", "selectors", "training", "reports", "scores", "ledger"),
+    },
     "api": {"pipeline", "checks", "runs"},
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
 }

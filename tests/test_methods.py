@@ -11,7 +11,8 @@ from staff.errors import ConfigError, DataError, RunError
 from staff.methods import score_column
 from staff.models import load
 from staff.reports.text import render
-from staff.runs.config import Method, SelectConfig
+from staff.runs.config import SelectConfig
+from staff.runs.settings import Method
 from staff.scores.shards import read_features, read_scores
 from staff.selectors import SELECTORS, select_d2, select_k_centre, select_ranked
 from staff.types import REASONS

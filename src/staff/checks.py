@@ -5,11 +5,13 @@ from itertools import islice
 from pathlib import Path
 
 from staff.errors import ConfigError, ModelError, RunError
+from staff.runs.compare_config import CompareConfig
+from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder, check_place
 
-AnyConfig = SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig
+AnyConfig = SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig | CompareConfig
 
 
 def check_inputs(config: AnyConfig) -> None:
@@ -39,11 +41,15 @@ def check_inputs(config: AnyConfig) -> None:
                 from staff.data.lists import read_ids
 
                 read_ids(path)
+    elif isinstance(config, CompareConfig):
+        CompareFolder(str(config.out)).check_same_config(config)
+        models = (config.small, config.target)
+        check_data(config, config.test)
     else:
         models = (config.model,)
         check_out(config)
     if config.data is not None:
-        check_data(config)
+        check_data(config, config.data)
         if isinstance(config, SelectConfig):
             check_sizes(config)
     for model in models:
@@ -51,7 +57,7 @@ def check_inputs(config: AnyConfig) -> None:
             from staff.models.folder import check_model_folder
 
             check_model_folder(model)
-    if not isinstance(config, FinetuneConfig) and config.adapter is not None:
+    if not isinstance(config, FinetuneConfig | CompareConfig) and config.adapter is not None:
         check_adapter(config.adapter)
 
 
@@ -77,13 +83,13 @@ def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
                 )
 
 
-def check_data(config: AnyConfig) -> None:
+def check_data(config: AnyConfig, data: str | None) -> None:
     """Raise `DataError` or `ConfigError` if the file or its columns cannot be used."""
     from staff.data.files import open_source
     from staff.data.prepare import check_columns
     from staff.stages import record_options
 
-    source = open_source(str(config.data))
+    source = open_source(str(data))
     if source.kind == "hub":
         return  # only the pipeline may wait for a network
     check_columns(source, record_options(config))

@@ -71,3 +71,10 @@ class Ledger:
     def _keep(self, name: str, cost: dict[str, Any]) -> None:
         self._known[name] = cost
         write_atomic(self._path, json.dumps(self._known))
+
+
+def remembered(folder: Path) -> dict[str, float]:
+    """Seconds of every stage that was ever finished in a run folder and is worth keeping."""
+    path = folder / LEDGER
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    return {name: cost["seconds"] for name, cost in known.items() if not cost.get("unfinished")}

@@ -1,6 +1,7 @@
 """The verbs that pass on and print: score, finetune, evaluate, why, report, demo."""
 
 import json
+import sys
 import types
 from pathlib import Path
 
@@ -46,6 +47,32 @@ def test_evaluate_prints_its_figures_even_when_quiet(pipeline, data, capsys):
     )
     assert pipeline.calls[0][1].metrics == ("loss", "exact")
     assert capsys.readouterr().out == "rows  300\nloss  1.25\n"
+
+
+def test_compare(data, tmp_path, capsys, monkeypatch):
+    calls = []
+    interval = {"value": 1.5, "low": 1.0, "high": 2.0}
+    row = {"metric": "loss", "method": "untuned", "keep": None, "rows": 0, "items": 9, **interval}
+    row |= dict.fromkeys(("best", "random_difference", "best_difference"))
+    row |= dict.fromkeys(("selection_seconds", "tuning_seconds", "selection_to_tuning"))
+
+    def compare(config, *, progress, say):
+        calls.append(config)
+        return {"config": config.model_dump(), "results": [row]}
+
+    stand_in = types.SimpleNamespace(compare=compare, plan=lambda config, progress: {"cells": 7})
+    monkeypatch.setitem(sys.modules, "staff.compare.run", stand_in)
+    monkeypatch.setitem(sys.modules, "staff.compare.plan", stand_in)
+    command = ["compare", str(data), "--test", str(data), "--small", "s", "--target", "t"]
+    command += ["--keep", "0.1", "0.2", "--no-full", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert (calls[0].keep, calls[0].full, calls[0].test) == ((0.1, 0.2), False, str(data))
+    assert "1.500 [1.000, 2.000]" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    assert "Cells  7" in capsys.readouterr().out
+    assert len(calls) == 1
+    assert main([*command[:2], "--test", "nowhere.jsonl", *command[4:]]) == 3
+    assert "nowhere.jsonl" in capsys.readouterr().err
 
 
 def test_why(finished, capsys):

@@ -26,10 +26,12 @@ VERBS = {
     "why": "Say why a row was or was not chosen.",
     "finetune": "Fine-tune a model on a coreset (LoRA).",
     "evaluate": "Measure a model on a test file: loss, ROUGE-L, BLEU, exact match.",
+    "compare": "Hold methods against each other on your task, with intervals.",
     "report": "Show the summary of a finished run again.",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
-WRITING = ("select", "score", "finetune", "demo")  # their results are files, not what they print
+# Their results are files, not what they print.
+WRITING = ("select", "score", "finetune", "compare", "demo")
 INTERNAL, STOPPED = 70, 130
 
 

@@ -1,5 +1,6 @@
 """`staff report`: the summary of a finished run again."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -12,6 +13,7 @@ from staff.progress import SilentProgress
 EXAMPLES = """
   staff report runs/x
   staff report runs/x | less
+  staff report compared
 """
 
 
@@ -23,6 +25,7 @@ def report(
     debug: Debug = None,
 ) -> None:
     """Print what the command that made the run printed at its end, and write report.html again."""
+    from staff.reports.compared import render_compared
     from staff.reports.comparison import render_comparison
     from staff.reports.text import render
     from staff.runs.manifest import read_comparison, read_manifest
@@ -31,6 +34,10 @@ def report(
         raise ConfigError("which run? e.g. staff report runs/x")
     terminal = Terminal(SilentProgress())
     folder = run.rstrip("/") or run
+    if (Path(run) / "compare.json").is_file():
+        found = read_manifest(run, name="compare.json")
+        terminal.result(render_compared(found, folder=folder, width=terminal.width))
+        return
     manifest = read_manifest(run)
     try:  # before the text, whose reader may go away
         if manifest.get("coresets"):  # of what staff score leaves there is no page

@@ -16,7 +16,6 @@ from staff.runs import settings as s
 from staff.runs.settings import (
     INPUT,
     OUTPUT,
-    SCORING,
     SELECTION,
     TUNING,
     Fraction,
@@ -32,13 +31,6 @@ from staff.runs.settings import (
 
 # What a default folder's name leaves out of the data's; the dot of coreset-0.1 stays.
 ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|zst))?$")
-
-
-# The selectors (staff.selectors.SELECTORS; a test holds the two together): --help needs no NumPy.
-Method = Literal[
-    "staff", "random", "ccs", "d2", "el2n", "entropy", "grand", "ifd", "k-centre", "length",
-    "loss", "moderate", "perplexity",
-]  # fmt: skip
 
 
 class SelectConfig(Settings):
@@ -77,46 +69,19 @@ class SelectConfig(Settings):
         Literal["rows", "tokens"], about("What --keep is a fraction of.", SELECTION)
     ] = "rows"
     method: Annotated[
-        Method,
+        s.Method,
         about("How to select; random needs no model, only staff needs the target.", SELECTION),
     ] = "staff"
-    preset: Annotated[
-        Literal["released", "paper"],
-        about("Allocation, within and cut as in the released code or the paper.", SELECTION),
-    ] = "released"
-    allocation: Annotated[
-        Literal["shares", "paper"], about("How budgets follow the ratios.", SELECTION)
-    ] = "shares"
-    within: Annotated[
-        Literal["hardest", "random"], about("Which rows of a region are drawn.", SELECTION)
-    ] = "hardest"
-    cut: Annotated[
-        float,
-        BeforeValidator(number),
-        about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).",
-              SELECTION, ge=0, lt=1),
-    ] = 0.1  # fmt: skip
-    regions: Annotated[Positive, about("Equal-width score regions, K (staff, ccs).", SELECTION)] = (
-        50
-    )
-    verify_per_region: Annotated[
-        Positive, about("Rows a region scored on the target, b_v.", SELECTION)
-    ] = 10
-    difficulty: Annotated[
-        Literal["effort", "loss", "entropy", "el2n"],
-        about("Score that ccs and d2 take for difficulty.", SELECTION),
-    ] = "effort"
-    take: Annotated[
-        Literal["highest", "middle", "lowest"],
-        about("Which ranks grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
-    ] = "highest"
-    neighbours: Annotated[Positive, about("Neighbours a row in d2's graph.", SELECTION)] = 10
-    gamma: Annotated[
-        float,
-        BeforeValidator(number),
-        about("How fast d2's reverse messages decay with distance.", SELECTION, ge=0,
-              allow_inf_nan=False),
-    ] = 1.0  # fmt: skip
+    preset: s.Preset = "released"
+    allocation: s.Allocation = "shares"
+    within: s.Within = "hardest"
+    cut: s.Cut = 0.1
+    regions: s.Regions = 50
+    verify_per_region: s.VerifyPerRegion = 10
+    difficulty: s.Difficulty = "effort"
+    take: s.Take = "highest"
+    neighbours: s.Neighbours = 10
+    gamma: s.Gamma = 1.0
     quota_column: Annotated[
         str | None,
         about("Choose from each value of this column in proportion to its rows.", SELECTION),
@@ -138,7 +103,7 @@ class SelectConfig(Settings):
         ),
     ] = None
     seed: s.RandomSeed = 0
-    skip_finetune: Annotated[bool, about("Score with the small model as it is.", TUNING)] = False
+    skip_finetune: s.SkipFinetune = False
     adapter: Annotated[
         s.Location | None,
         about("Use this LoRA adapter instead of fine-tuning the small model.", TUNING),
@@ -317,8 +282,8 @@ class FinetuneConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
-    rank: Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)] = 8
-    alpha: Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)] = 16
+    rank: s.Rank = 8
+    alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
@@ -358,16 +323,8 @@ class EvaluateConfig(Settings):
     data: s.Data = None
     model: s.Model = None
     adapter: s.Adapter = None
-    metrics: Annotated[
-        tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
-        BeforeValidator(listed),
-        about("Which of loss, rougeL, bleu, exact.", SCORING, min_length=1),
-    ] = ("loss", "rougeL", "bleu", "exact")
-    max_new_tokens: Annotated[
-        Positive | None,
-        about("Longest answer to generate; default: half as long again as the longest reference.",
-              SCORING),
-    ] = None  # fmt: skip
+    metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
+    max_new_tokens: s.MaxNewTokens = None
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from staff import __version__
 from staff.errors import ConfigError
+from staff.runs.compare_config import CompareConfig
 from staff.runs.config import RESELECT, SelectConfig, preset_values
 from staff.runs.settings import Settings, flag
 
@@ -84,10 +85,10 @@ def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
     """
     values = config.model_dump(mode="json", exclude_none=True, exclude={"overwrite"})
     remark = ""
-    if isinstance(config, SelectConfig):
-        if config.scores:
-            own = RESELECT & config.model_fields_set  # the rest comes from that run
-            values = {name: value for name, value in values.items() if name in own}
+    if isinstance(config, SelectConfig) and config.scores:
+        own = RESELECT & config.model_fields_set  # the rest comes from that run
+        values = {name: value for name, value in values.items() if name in own}
+    if isinstance(config, SelectConfig | CompareConfig):
         preset = preset_values(config.preset)
         values = {k: v for k, v in values.items() if not (k in preset and preset[k] == v)}
         remark = "  # " + ", ".join(f"{name}: {value}" for name, value in preset.items())
@@ -155,9 +156,10 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
     if kind == "extra_forbidden":
         return _unknown(name, config)
     if name == "keep" and kind in _LIMITS:
+        rows = "; for a number of rows use --total" if "total" in config.model_fields else ""
         return (
             f"{where} {value} must be above 0 and at most 1: it is a fraction "
-            "(0.1 keeps 10 %); for a number of rows use --total"
+            f"(0.1 keeps 10 %){rows}"
         )
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
@@ -167,6 +169,10 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
     for prefix, wanted in _WANTED.items():
         if kind.startswith(prefix):
             file = name in SIZES and re.search(r"[A-Za-z]{2}|/", str(value))
-            hint = " (a file goes before the flags: staff select train.jsonl …)" if file else ""
+            hint = (
+                f" (a file goes before the flags: staff {config.command} train.jsonl …)"
+                if file
+                else ""
+            )
             return f"{where} must be {wanted}, not {value!r}{hint}"
     return f"{where}: {mistake['msg']}"

@@ -96,14 +96,14 @@ def write_manifest(path: str | Path, manifest: dict[str, Any]) -> None:
     write_atomic(path, text + "\n")
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a finished run.
+def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[str, Any]:
+    """The manifest of a finished run; of a comparison under the name ``compare.json``.
 
     Raises:
         RunError: no folder, no manifest (the run is not finished), damaged or too new.
     """
     folder = Path(folder)
-    path = folder / "manifest.json"
+    path = folder / name
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}")
     try:

@@ -35,6 +35,11 @@ def home(value: Any) -> Any:
 
 
 Location = Annotated[str, BeforeValidator(home)]  # a path, or where one may stand
+# The selectors (staff.selectors.SELECTORS; a test holds the two together): --help needs no NumPy.
+Method = Literal[
+    "staff", "random", "ccs", "d2", "el2n", "entropy", "grand", "ifd", "k-centre", "length",
+    "loss", "moderate", "perplexity",
+]  # fmt: skip
 Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
 Positive = Annotated[int, BeforeValidator(number), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(number)]
@@ -88,6 +93,52 @@ BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
+Metrics = Annotated[
+    tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
+    BeforeValidator(listed),
+    about("Which of loss, rougeL, bleu, exact.", SCORING, min_length=1),
+]
+MaxNewTokens = Annotated[
+    Positive | None,
+    about("Longest answer to generate; default: half as long again as the longest reference.",
+          SCORING),
+]  # fmt: skip
+Rank = Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)]
+Alpha = Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)]
+SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
+Preset = Annotated[
+    Literal["released", "paper"],
+    about("Allocation, within and cut as in the released code or the paper.", SELECTION),
+]
+Allocation = Annotated[
+    Literal["shares", "paper"], about("How budgets follow the ratios.", SELECTION)
+]
+Within = Annotated[
+    Literal["hardest", "random"], about("Which rows of a region are drawn.", SELECTION)
+]
+Cut = Annotated[
+    float,
+    BeforeValidator(number),
+    about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
+          ge=0, lt=1),
+]  # fmt: skip
+Regions = Annotated[Positive, about("Equal-width score regions, K (staff, ccs).", SELECTION)]
+VerifyPerRegion = Annotated[Positive, about("Rows a region scored on the target, b_v.", SELECTION)]
+Difficulty = Annotated[
+    Literal["effort", "loss", "entropy", "el2n"],
+    about("Score that ccs and d2 take for difficulty.", SELECTION),
+]
+Take = Annotated[
+    Literal["highest", "middle", "lowest"],
+    about("Which ranks grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
+]
+Neighbours = Annotated[Positive, about("Neighbours a row in d2's graph.", SELECTION)]
+Gamma = Annotated[
+    float,
+    BeforeValidator(number),
+    about("How fast d2's reverse messages decay with distance.", SELECTION, ge=0,
+          allow_inf_nan=False),
+]  # fmt: skip
 
 
 # Settings that say how a record is read: a coreset is read like its data.

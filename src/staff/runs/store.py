@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,8 @@ PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
 FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores")
 TEMPORARY = (".*.part", ".*.partial")  # what a killed process leaves of a file or an adapter
 CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
-INPUTS = ("data", "small", "target", "model", "adapter", "scores", "include", "exclude")
+# Settings that are paths.
+INPUTS = ("data", "test", "small", "target", "model", "adapter", "scores", "include", "exclude")
 
 
 def write_atomic(path: str | Path, content: bytes | str | Callable[[BinaryIO], None]) -> None:
@@ -79,8 +80,9 @@ class RunFolder:
 
     @property
     def has_results(self) -> bool:
-        """Whether something is here that took work: an adapter, scores, a finished run."""
-        return self.finished or self.adapter.is_dir() or any(self.path.glob(PARTS))
+        """Whether something is here that took work: an adapter, scores, cells, a finished run."""
+        compared = (self.path / "cells").is_dir()  # by staff compare: see compare_folder.py
+        return self.finished or compared or self.adapter.is_dir() or any(self.path.glob(PARTS))
 
     def start(self, config: Settings, *, overwrite: bool = False) -> None:
         """Make sure that a run with `config` may go here; nothing of an earlier one changes.
@@ -125,14 +127,11 @@ class RunFolder:
             raise RunError(
                 f"{self.path} was made by staff {command}: choose another --out, or add --overwrite"
             )
-        before = self._values(load_yaml(self.config, type(config)), type(config))
-        now = self._values(config.model_dump(mode="json"), type(config))
-        for key in SCORE_KEYS if isinstance(config, SelectConfig) else now:
-            if key not in FREE and before[key] != now[key]:
-                raise RunError(
-                    f"{self.path} was made with {key} = {_show(before[key])}, "
-                    f"now it is {_show(now[key])}: choose another --out, or add --overwrite"
-                )
+        keys = SCORE_KEYS if isinstance(config, SelectConfig) else type(config).model_fields
+        defaults = {name: field.default for name, field in type(config).model_fields.items()}
+        before = defaults | load_yaml(self.config, type(config))
+        now = config.model_dump(mode="json")
+        refuse_other_settings(self.path, before, now, [key for key in keys if key not in FREE])
 
     def check_usable(self) -> None:
         """Raise `RunError` if this is a file, or a folder of somebody else's files."""
@@ -226,14 +225,21 @@ class RunFolder:
             for path in self.path.iterdir()
         )
 
-    @staticmethod
-    def _values(given: Mapping[str, Any], config: type[Settings]) -> dict[str, Any]:
-        """Every setting with its default, paths in one spelling, for comparison."""
-        values = {name: field.default for name, field in config.model_fields.items()} | dict(given)
-        for name in INPUTS:
-            if isinstance(values.get(name), str):
-                values[name] = os.path.normpath(values[name])
-        return values
+
+def refuse_other_settings(
+    folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]
+) -> None:
+    """Raise `RunError` if one of these settings has another value than when `folder` was made."""
+    for key in keys:
+        if _one_spelling(key, before[key]) != _one_spelling(key, now[key]):
+            raise RunError(
+                f"{folder} was made with {key} = {_show(before[key])}, "
+                f"now it is {_show(now[key])}: choose another --out, or add --overwrite"
+            )
+
+
+def _one_spelling(key: str, value: Any) -> Any:
+    return os.path.normpath(value) if key in INPUTS and isinstance(value, str) else value
 
 
 def check_place(path: Path) -> None:

@@ -70,7 +70,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> tuple[Floats,
     """
     found = _sentence_bleu(predictions, references)
     counts = np.sum([_counts(score) for score in found], axis=0)
-    return np.array([score.score for score in found]), _bleu_of(counts)
+    return np.array([score.score for score in found]), bleu_of(counts)
 
 
 def bleu_interval(
@@ -86,15 +86,15 @@ def bleu_interval(
     Items are resampled, their counts summed and the score taken of the sums, as for the
     corpus itself; the mean of sentence scores would be another quantity.
     """
-    counts = np.array([_counts(score) for score in _sentence_bleu(predictions, references)])
+    counts = bleu_counts(predictions, references)
     draw = np.random.default_rng(stream_seed(seed, "bootstrap"))
     n, tail = len(counts), (1 - level) / 2
     scores = []
     for _ in range(resamples):
         times = np.bincount(draw.integers(0, n, n), minlength=n)  # [n]
-        scores.append(_bleu_of(times @ counts))
+        scores.append(bleu_of(times @ counts))
     low, high = np.quantile(scores, [tail, 1 - tail])
-    return Interval(_bleu_of(counts.sum(axis=0)), float(low), float(high))
+    return Interval(bleu_of(counts.sum(axis=0)), float(low), float(high))
 
 
 def _sentence_bleu(predictions: Sequence[str], references: Sequence[str]) -> list[Any]:
@@ -111,7 +111,17 @@ def _counts(score: Any) -> Ints:
     return np.array([score.sys_len, score.ref_len, *score.counts, *score.totals], np.int64)
 
 
-def _bleu_of(counts: Ints) -> float:
+def bleu_counts(predictions: Sequence[str], references: Sequence[str]) -> Ints:
+    """What the corpus score of n items is made of, int64 [n, 10]; `bleu_of` takes their sum."""
+    return np.array([_counts(score) for score in _sentence_bleu(predictions, references)])
+
+
+def bleu_of(counts: Ints) -> float:
+    """The corpus BLEU of summed counts [10]: two lengths, matches and n-grams of orders 1 to 4.
+
+    >>> round(bleu_of(np.array([4, 4, 4, 3, 2, 1, 4, 3, 2, 1])))
+    100
+    """
     from sacrebleu.metrics import BLEU
 
     predicted, wanted, *rest = counts.tolist()

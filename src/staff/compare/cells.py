@@ -1,0 +1,178 @@
+"""The cells of a comparison: tune the target on one file, evaluate it. A cell is done or it is not.
+
+A cell is recognised by the contents of everything it depends on, and its cell.json is written last.
+Its adapter stays, so that metrics asked for later need no second tuning.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from staff import single
+from staff.progress import Progress
+from staff.runs.compare_config import CompareConfig
+from staff.runs.config import EvaluateConfig, FinetuneConfig
+from staff.runs.manifest import hash_file, write_manifest
+from staff.runs.settings import READING
+from staff.stages import fingerprint
+
+FULL, UNTUNED = "full", "untuned"
+DONE, TUNED = "cell.json", "tuning.json"
+# Settings that tuning and evaluating take from the comparison as they are.
+TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
+COMMON = (*READING, "max_length", "on_bad_row", "dtype", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One tuning and evaluation. `full` has no size, `untuned` has no seed either."""
+
+    method: str
+    keep: str | None = None
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder.
+
+        >>> Cell("staff", "0.1", 2).name, Cell("full", seed=0).name, Cell("untuned").name
+        ('staff-0.1-seed2', 'full-seed0', 'untuned')
+        """
+        seed = None if self.seed is None else f"seed{self.seed}"
+        return "-".join(part for part in (self.method, self.keep, seed) if part is not None)
+
+
+def cells_of(config: CompareConfig) -> list[Cell]:
+    """Every cell, seed by seed, so that what is done early is a comparison of fewer seeds."""
+    cells = [Cell(UNTUNED)]
+    for seed in range(config.seeds):
+        cells += [Cell(FULL, seed=seed)] * config.full
+        cells += [Cell(m, keep, seed) for keep in config.keep_names for m in config.methods]
+    return cells
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a cell is made from.
+
+    file: to tune on, with its SHA-256; neither for `untuned`. max_steps: of the tuning.
+    target: what the model is (hash, tokenizer, dtype). test: SHA-256 of the test data.
+    """
+
+    target: Mapping[str, Any]
+    test: str
+    file: Path | None = None
+    sha256: str | None = None
+    max_steps: int | None = None
+
+
+def finished(
+    cell: Cell, config: CompareConfig, inputs: Inputs, *, folder: Path
+) -> dict[str, Any] | None:
+    """A finished cell's cell.json; None if it is not there, of something else or damaged."""
+    found = _read(folder / DONE)
+    _, made_from = fingerprints(cell, config, inputs)
+    if found.get("made_from") != made_from or not set(config.metrics) <= set(found["metrics"]):
+        return None
+    items = folder / "items.parquet"
+    return found if items.is_file() and hash_file(items) == found["items"] else None
+
+
+def run_cell(
+    cell: Cell,
+    config: CompareConfig,
+    inputs: Inputs,
+    *,
+    folder: Path,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Tune, unless an earlier start did, and evaluate; returns cell.json, which is written last."""
+    tuned_from, made_from = fingerprints(cell, config, inputs)
+    (folder / DONE).unlink(missing_ok=True)
+    tuning = _tune(cell, config, inputs, folder, tuned_from, progress)
+    measured = single.evaluate(
+        EvaluateConfig(
+            data=config.test,
+            model=config.target,
+            adapter=None if tuning is None else str(folder / "adapter"),
+            metrics=config.metrics,
+            max_new_tokens=config.max_new_tokens,
+            batch_tokens=config.batch_tokens,
+            out=str(folder),
+            overwrite=True,
+            **{name: getattr(config, name) for name in COMMON},
+        ),
+        progress=progress,
+    )
+    found = {
+        "cell": cell.name,
+        "method": cell.method,
+        "keep": cell.keep,
+        "seed": cell.seed,
+        "made_from": made_from,
+        "metrics": list(config.metrics),
+        "tuning": tuning,
+        "test": {k: measured[k] for k in ("rows", "rejected", "truncated")},
+        "values": {metric: measured[metric]["value"] for metric in config.metrics},
+        "items": hash_file(folder / "items.parquet"),
+    }
+    write_manifest(folder / DONE, found)
+    return found
+
+
+def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str, str]:
+    """SHA-256 of all that the tuning depends on, and of all that the cell depends on.
+
+    The metrics are not part of it: a cell that has more of them than asked for will do.
+    """
+    shared = {"target": dict(inputs.target), "max_length": config.max_length}
+    shared |= {k: getattr(config, k) for k in READING}
+    tuning = {"data": inputs.sha256, "max_steps": inputs.max_steps, "seed": cell.seed}
+    tuning |= {k: getattr(config, k) for k in TUNING}
+    tuned = fingerprint(shared | tuning if inputs.file is not None else None)
+    measured = {"tuned": tuned, "test": inputs.test, "max_new_tokens": config.max_new_tokens}
+    return tuned, fingerprint(shared | measured)
+
+
+def _tune(
+    cell: Cell,
+    config: CompareConfig,
+    inputs: Inputs,
+    folder: Path,
+    made_from: str,
+    progress: Progress | None,
+) -> dict[str, Any] | None:
+    """What tuning cost; the adapter of an earlier start is kept. None if there is none to do."""
+    if inputs.file is None:
+        return None
+    stamp, adapter = folder / TUNED, folder / "adapter"
+    found = _read(stamp)
+    if found.get("made_from") == made_from and (adapter / "adapter_config.json").is_file():
+        return {k: v for k, v in found.items() if k != "made_from"}
+    stamp.unlink(missing_ok=True)  # or it would speak of the next adapter, should this stop
+    facts = single.finetune(
+        FinetuneConfig(
+            data=str(inputs.file),
+            model=config.target,
+            out=str(adapter),
+            max_steps=inputs.max_steps,
+            seed=cell.seed or 0,
+            overwrite=True,
+            **{name: getattr(config, name) for name in (*TUNING, *COMMON)},
+        ),
+        progress=progress,
+    )
+    tuning = {k: facts[k] for k in ("rows", "steps", "tokens", "seconds", "last_loss")}
+    write_manifest(stamp, {"made_from": made_from, **tuning})
+    return tuning
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if it is not there or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

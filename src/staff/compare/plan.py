@@ -1,0 +1,70 @@
+"""What a comparison would do, for ``--dry-run``: cells and tokens. Loads no weights."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from staff import planning, stages
+from staff.compare.cells import DONE, cells_of
+from staff.compare.selection import main_method, scored_first, scoring_config
+from staff.data.files import open_source
+from staff.progress import Progress
+from staff.runs.compare_config import CompareConfig
+from staff.runs.compare_folder import RESULTS, CompareFolder
+from staff.selectors import total_of
+
+
+def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Read and tokenise the data, and count; nothing stays on disk.
+
+    Tokens of a coreset are estimated from the mean length; of evaluation, those of one pass
+    over the test data a cell, without the answers that are generated.
+    """
+    folder, times = CompareFolder(str(config.out)), config.seeds
+    main = main_method(config.methods)
+    selection = planning.plan(scoring_config(config, folder, 0, main), progress=progress)
+    work = {stage["name"]: (times, stage) for stage in selection["stages"]}
+    for method in scored_first(config.methods, main):
+        first = planning.plan(scoring_config(config, folder, 0, method), progress=progress)
+        work = {stage["name"]: (times, stage) for stage in first["stages"]} | work
+    usable = selection["usable rows"]
+    tokens, test_rows, test_tokens = _count(config, progress)
+
+    def tuning(rows: int) -> dict[str, int]:
+        passes = config.epochs * (usable / rows if config.same == "steps" else 1)
+        return {"rows": rows, "tokens": round(passes * rows * tokens / usable)}
+
+    if config.full:
+        work["tune on all rows"] = times, tuning(usable)
+    for name in config.keep_names:
+        work[f"tune, keep {name}"] = times * len(config.methods), tuning(total_of(name, usable))
+    cells = cells_of(config)
+    work["evaluate"] = len(cells), {"rows": test_rows, "tokens": test_tokens}
+    there = sum((folder.cell(cell.name) / DONE).is_file() for cell in cells)
+    return {
+        "usable rows": usable,
+        "cells": len(cells),
+        "cells that are there": 0 if config.overwrite else there,
+        "tokens in all": sum(times * stage.get("tokens", 0) for times, stage in work.values()),
+        "stages": [
+            {**stage, "name": f"{times} x {name}", "reused": False}
+            for name, (times, stage) in work.items()
+        ],
+        "files": [str(folder.path / name) for name in ("config.yaml", "seed-*/", "cells/*/")]
+        + [str(folder.path / name) for name in sorted(RESULTS)],
+    }
+
+
+def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, int]:
+    """The target's tokens of all rows, and rows and tokens of the test data."""
+    tokenisers = stages.tokenisers(
+        (str(config.target),), max_length=config.max_length, weights=False
+    )
+    found = []
+    for path in (config.data, config.test):
+        with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+            prepared = stages.read(
+                config, open_source(str(path)), tokenisers, folder=Path(scratch), progress=progress
+            )
+            found.append((prepared.usable, prepared.tokens[0]))
+    return found[0][1], *found[1]

@@ -1,0 +1,121 @@
+"""From finished cells to a table: means, intervals, paired differences, costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from staff.compare.cells import FULL
+from staff.compare.statistics import Estimate, estimate, verdict
+from staff.errors import RunError
+from staff.training.metrics import bleu_counts
+from staff.types import Floats
+
+SMALLER_IS_BETTER = frozenset({"loss"})
+YARDSTICK = "random"
+OURS = "staff"  # the baselines are the other selectors
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The cells of one method and size, one a seed, in the order of the seeds.
+
+    selection_seconds: mean over seeds; None where nothing was selected.
+    """
+
+    method: str
+    keep: str | None
+    cells: Sequence[Mapping[str, Any]]
+    folders: Sequence[Path]
+    selection_seconds: float | None = None
+
+    @property
+    def tuning_seconds(self) -> float | None:
+        """Mean over seeds; None for the untuned target."""
+        spent = [cell["tuning"]["seconds"] for cell in self.cells if cell["tuning"]]
+        return fmean(spent) if spent else None
+
+
+def results(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a metric, method and size; what docs/formats.md says of results.parquet.
+
+    Raises RunError when cells are not of the same test items.
+    """
+    full = next((group.tuning_seconds for group in groups if group.method == FULL), None)
+    rows = []
+    for metric in metrics:
+        found = [estimate(_values(group, metric)) for group in groups]
+        smaller = metric in SMALLER_IS_BETTER
+        for group, one in zip(groups, found, strict=True):
+            value, low, high = one.interval()
+            row = {
+                "metric": metric,
+                "method": group.method,
+                "keep": None if group.keep is None else float(group.keep),
+                "rows": group.cells[0]["tuning"]["rows"] if group.tuning_seconds is not None else 0,
+                "seeds": len(group.cells),
+                "items": group.cells[0]["test"]["rows"],
+                "value": value,
+                "low": low,
+                "high": high,
+            }
+            rivals = {
+                g.method: e
+                for g, e in zip(groups, found, strict=True)
+                if group.keep and g.keep == group.keep and g.method not in (OURS, group.method)
+            }
+            best = _best(rivals, smaller=smaller, against=None if group.method == OURS else one)
+            row |= _difference("random", one, rivals.get(YARDSTICK), smaller=smaller)
+            row["best"] = best
+            row |= _difference("best", one, rivals[best] if best else None, smaller=smaller)
+            row["selection_seconds"] = group.selection_seconds
+            row["tuning_seconds"] = group.tuning_seconds
+            row["selection_to_tuning"] = (
+                group.selection_seconds / full if full and group.selection_seconds else None
+            )
+            rows.append(row)
+    return rows
+
+
+def _best(rivals: Mapping[str, Estimate], *, smaller: bool, against: Estimate | None) -> str | None:
+    """The baseline with the best mean; none for a method that is the best baseline itself."""
+    sign = 1 if smaller else -1
+    if not rivals:
+        return None
+    best = min(rivals, key=lambda name: sign * rivals[name].value)
+    if against is not None and sign * against.value <= sign * rivals[best].value:
+        return None
+    return best
+
+
+def _difference(
+    name: str, one: Estimate, other: Estimate | None, *, smaller: bool
+) -> dict[str, Any]:
+    """The columns of a paired difference, null where there is nothing to compare with."""
+    parts = ("difference", "low", "high", "verdict")
+    if other is None:
+        return {f"{name}_{part}": None for part in parts}
+    found = (one - other).interval()
+    values = (*found, verdict(found, smaller_is_better=smaller))
+    return {f"{name}_{part}": value for part, value in zip(parts, values, strict=True)}
+
+
+def _values(group: Group, metric: str) -> Floats:
+    """One metric of every seed and item: [S, n], for BLEU its counts [S, n, 10]."""
+    names = ["id", "prediction", "reference"] if metric == "bleu" else ["id", metric]
+    tables = [pq.read_table(folder / "items.parquet", columns=names) for folder in group.folders]
+    for folder, table in zip(group.folders, tables, strict=True):
+        if not table["id"].equals(tables[0]["id"]):
+            raise RunError(
+                f"{folder} and {group.folders[0]} hold other test items: remove both and run the "
+                "same command again"
+            )
+    if metric == "bleu":
+        return np.array(
+            [bleu_counts(t["prediction"].to_pylist(), t["reference"].to_pylist()) for t in tables]
+        )
+    return np.array([table[metric].to_numpy() for table in tables])

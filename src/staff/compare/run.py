@@ -1,0 +1,157 @@
+"""The whole comparison: this file owns what happens when.
+
+For every seed: select by each method -> fine-tune the target on each coreset -> evaluate it.
+Then the table. Test data is read to measure and to look for leaks; nothing is chosen by it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from staff import stages
+from staff.compare.cells import FULL, UNTUNED, Cell, Inputs, cells_of, finished, run_cell
+from staff.compare.files import write_results
+from staff.compare.leaks import count_leaks
+from staff.compare.results import Group, results
+from staff.compare.selection import Chosen, choose
+from staff.data.files import open_source
+from staff.pipeline import Say, silent
+from staff.progress import Progress
+from staff.runs import manifest as manifests
+from staff.runs.compare_config import CompareConfig
+from staff.runs.compare_folder import CompareFolder
+
+
+def compare(
+    config: CompareConfig, *, progress: Progress | None = None, say: Say = silent
+) -> dict[str, Any]:
+    """Do what is missing of a comparison and write its results; returns compare.json.
+
+    Raises `StaffError` children; finished cells and stages are kept for the next start.
+    """
+    folder = CompareFolder(str(config.out))
+    with folder.lock():
+        folder.check_same_config(config)
+        result = manifests.begin("compare", config.model_dump(mode="json"), seed=0)
+        del result["seed"]  # there are several
+        result |= _inputs(config, progress)
+        if result["leaks"]["rows"]:
+            leaks = result["leaks"]
+            share = 100 * leaks["rows"] / leaks["of"]
+            say(
+                f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) occur in "
+                "the training data"
+            )
+        folder.begin_writing(config)
+        cells, chosen = _cells(config, folder, result, progress, say)
+        result["device"] = stages.device_used(config)
+        result["selection"] = [
+            {"method": method, "seed": seed, "seconds": round(one.seconds, 3)}
+            for (seed, method), one in chosen.items()
+        ]
+        result["cells"] = list(cells.values())
+        result["results"] = results(_groups(config, folder, cells, chosen), config.metrics)
+        written = write_results(folder.path, result)
+        result["files"] = manifests.hash_outputs(folder.path, [folder.config, *written])
+        manifests.write_manifest(folder.manifest, result)
+    return result
+
+
+def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
+    """Data, test data and models by content, and leaks."""
+    options = stages.record_options(config)
+    train, test = open_source(str(config.data)), open_source(str(config.test))
+    paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
+    leaked, of = count_leaks(train, test, options)
+    return {
+        "data": {"path": config.data, "sha256": train.content_hash()},
+        "test": {"path": config.test, "sha256": test.content_hash()},
+        "models": stages.model_facts(progress=progress, **paths),
+        "leaks": {"rows": leaked, "of": of},
+    }
+
+
+def _cells(
+    config: CompareConfig,
+    folder: CompareFolder,
+    found: Mapping[str, Any],
+    progress: Progress | None,
+    say: Say,
+) -> tuple[dict[Cell, dict[str, Any]], dict[tuple[int, str], Chosen]]:
+    """Every cell's cell.json, and what was chosen by (seed, method)."""
+    known = {
+        "data": found["data"]["sha256"],
+        "models": {role: model["hash"] for role, model in found["models"].items()},
+    }
+    [tokeniser] = stages.tokenisers((str(config.target),), max_length=config.max_length)
+    target = {
+        "hash": known["models"]["target"],
+        "tokenizer": tokeniser.fingerprint,
+        "dtype": stages.device_used(config)["dtype"],
+    }
+    done: dict[Cell, dict[str, Any]] = {}
+    chosen: dict[tuple[int, str], Chosen] = {}
+    cells = cells_of(config)
+    for n, cell in enumerate(cells, start=1):
+        inputs = Inputs(target=target, test=found["test"]["sha256"])
+        if cell.seed is not None:
+            if (cell.seed, config.methods[0]) not in chosen:
+                say(f"seed {cell.seed}: selection")
+                by_method = choose(
+                    config, folder, cell.seed, known=known, progress=progress, say=say
+                )
+                chosen |= {(cell.seed, method): one for method, one in by_method.items()}
+            inputs = _tuned_on(cell, config, inputs, chosen, data=known["data"])
+        place = folder.cell(cell.name)
+        kept = finished(cell, config, inputs, folder=place)
+        say(f"cell {n} of {len(cells)}: {cell.name}{', kept' if kept else ''}")
+        done[cell] = kept or run_cell(cell, config, inputs, folder=place, progress=progress)
+    return done, chosen
+
+
+def _tuned_on(
+    cell: Cell,
+    config: CompareConfig,
+    inputs: Inputs,
+    chosen: Mapping[tuple[int, str], Chosen],
+    *,
+    data: str,
+) -> Inputs:
+    """The file a cell is tuned on, and for how many steps."""
+    assert cell.seed is not None
+    if cell.keep is None:
+        file, sha256 = Path(str(config.data)), data
+    else:
+        one = chosen[cell.seed, cell.method]
+        file, sha256 = one.files[cell.keep], one.sha256[cell.keep]
+    usable = chosen[cell.seed, config.methods[0]].usable
+    steps = config.epochs * -(-usable // config.batch_size) if config.same == "steps" else None
+    return Inputs(target=inputs.target, test=inputs.test, file=file, sha256=sha256, max_steps=steps)
+
+
+def _groups(
+    config: CompareConfig,
+    folder: CompareFolder,
+    cells: Mapping[Cell, Mapping[str, Any]],
+    chosen: Mapping[tuple[int, str], Chosen],
+) -> list[Group]:
+    """Cells by method and size: untuned, full, then each size's methods."""
+    seeds = range(config.seeds)
+
+    def group(named: Sequence[Cell]) -> Group:
+        spent = [chosen[cell.seed, cell.method].seconds for cell in named if cell.keep]  # type: ignore[index]
+        return Group(
+            method=named[0].method,
+            keep=named[0].keep,
+            cells=[cells[cell] for cell in named],
+            folders=[folder.cell(cell.name) for cell in named],
+            selection_seconds=fmean(spent) if spent else None,
+        )
+
+    groups = [group([Cell(UNTUNED)])]
+    if config.full:
+        groups.append(group([Cell(FULL, seed=seed) for seed in seeds]))
+    for keep in config.keep_names:
+        groups += [group([Cell(m, keep, seed) for seed in seeds]) for m in config.methods]
+    return groups

@@ -1,0 +1,187 @@
+"""What each method chooses with one seed: one fine-tuning and scoring for all, in one folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from staff import pipeline
+from staff.errors import RunError
+from staff.ledger import remembered
+from staff.pipeline import Say, silent
+from staff.progress import Progress
+from staff.runs.compare_config import CompareConfig
+from staff.runs.compare_folder import CompareFolder
+from staff.runs.config import RESELECT, TECHNICAL, SelectConfig
+from staff.runs.manifest import hash_file, read_manifest
+from staff.runs.settings import Method
+from staff.runs.store import RunFolder
+from staff.scores.shards import has_features
+from staff.selectors import needs
+
+# Settings that a selection takes from the comparison as they are.
+SHARED = (SelectConfig.model_fields.keys() & CompareConfig.model_fields.keys()) - {
+    *("epochs", "learning_rate", "out", "overwrite"),
+}
+FEATURES = frozenset({"features", "connect"})  # what a selector needs hidden states for
+# Stages of the shared run, and the need of a method that they are there for.
+FOR_WHOM = {"score responses alone": "unconditioned", "verify on target": "verify"}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One method's coresets of one seed: file and SHA-256 by keep, and what choosing took.
+
+    seconds: of the stages that this method needs, whoever else used them. usable: rows of the
+    data that there is a choice of.
+    """
+
+    files: Mapping[str, Path]
+    sha256: Mapping[str, str]
+    seconds: float
+    usable: int
+
+
+def choose(
+    config: CompareConfig,
+    folder: CompareFolder,
+    seed: int,
+    *,
+    known: Mapping[str, Any],
+    progress: Progress | None = None,
+    say: Say = silent,
+) -> dict[str, Chosen]:
+    """Each method's coresets with one seed; selections that are there already are kept.
+
+    The method that needs most (`main_method`) selects in the shared folder; what others need
+    beside that is put there first. They select from the scores it holds.
+
+    known: ``data`` (SHA-256) and ``models`` (SHA-256 by role) as they are now: what was chosen
+    from others is chosen again.
+    """
+    base, main = folder.scored(seed), main_method(config.methods)
+    select = partial(pipeline.select, progress=progress, say=say)
+
+    def again(method: Method) -> tuple[SelectConfig, dict[str, Any] | None]:
+        """The settings of a selection from the shared scores, and its manifest if it is there."""
+        place = folder.chosen(seed, method)
+        asked = SelectConfig(
+            scores=str(base.path), method=method, keep=config.keep, out=str(place.path)
+        )
+        shared = scoring_config(config, folder, seed, method).model_dump(mode="json")
+        return asked, _kept(place, asked.inherit(shared), known)
+
+    own: dict[str, dict[str, Any]] = {}
+    for method in scored_first(config.methods, main):
+        if "unconditioned" in needs(method):
+            asked, kept = again(method)
+            if kept is None:
+                select(scoring_config(config, folder, seed, method))
+                # Now: the table of the next selection in that folder has no such losses.
+                kept = pipeline.reselect(asked, progress=progress, say=say)
+            own[method] = kept
+        elif not has_features(base.scores_small):
+            select(scoring_config(config, folder, seed, method))
+    wanted = scoring_config(config, folder, seed, main)
+    own[main] = _kept(base, wanted, known) or select(wanted)
+    for method in config.methods:
+        if method not in own:
+            asked, kept = again(method)
+            own[method] = kept or pipeline.reselect(asked, progress=progress, say=say)
+    places = {m: base if m == main else folder.chosen(seed, m) for m in config.methods}
+    shared = {stage["name"]: stage["seconds"] for stage in own[main]["stages"]}
+    shared |= remembered(base.path)
+    return {
+        method: Chosen(
+            files={c["name"]: places[method].path / c["path"] for c in own[method]["coresets"]},
+            sha256={c["name"]: own[method]["files"][c["path"]] for c in own[method]["coresets"]},
+            seconds=seconds_of(method, own[method], shared={} if method == main else shared),
+            usable=own[main]["data"]["rows_usable"],
+        )
+        for method in config.methods
+    }
+
+
+def main_method(methods: Sequence[Method]) -> Method:
+    """The method that needs most, so that the others find what they need in its run.
+
+    >>> main_method(["random", "d2", "staff", "ifd"]), main_method(["random", "ccs", "d2"])
+    ('staff', 'd2')
+    """
+
+    def rank(method: Method) -> tuple[bool, ...]:
+        wanted = needs(method)
+        return (
+            "verify" in wanted,
+            "unconditioned" in wanted,
+            bool(FEATURES & wanted),
+            bool(wanted),
+        )
+
+    return max(methods, key=rank)
+
+
+def scored_first(methods: Sequence[Method], main: Method) -> list[Method]:
+    """Methods whose runs leave what that of `main` does not: features, then IFD's second losses.
+
+    >>> scored_first(["staff", "ccs", "k-centre", "d2", "ifd"], "staff")
+    ['k-centre', 'ifd']
+    """
+    found = [] if FEATURES & needs(main) else [m for m in methods if FEATURES & needs(m)][:1]
+    return found + [m for m in methods if m != main and "unconditioned" in needs(m)]
+
+
+def scoring_config(
+    config: CompareConfig, folder: CompareFolder, seed: int, method: Method
+) -> SelectConfig:
+    """The settings of a run in the shared folder of one seed."""
+    return SelectConfig(
+        **{name: getattr(config, name) for name in sorted(SHARED)},
+        method=method,
+        epochs=config.small_epochs or config.epochs,
+        learning_rate=config.small_learning_rate or config.learning_rate,
+        seed=seed,
+        out=str(folder.scored(seed).path),
+    )
+
+
+def seconds_of(method: str, own: Mapping[str, Any], *, shared: Mapping[str, float]) -> float:
+    """What choosing by this method takes: its own run, and what it needs of the shared one.
+
+    own: the manifest of its run. shared: seconds by stage; a random draw only has to read the
+    data, and only what verifies needs the target.
+    """
+    wanted = needs(method)
+    total = float(sum(stage["seconds"] for stage in own["stages"]))
+    for name, seconds in shared.items():
+        if name in ("select", "write"):
+            continue
+        if name == "read" or (FOR_WHOM[name] in wanted if name in FOR_WHOM else wanted):
+            total += seconds
+    return total
+
+
+def _kept(
+    folder: RunFolder, wanted: SelectConfig, known: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The manifest of a finished selection, if it is what would be made now."""
+    try:
+        manifest = read_manifest(folder.path)
+    except RunError:
+        return None
+    now = wanted.model_dump(mode="json")
+    # A selection from stored scores writes down, too, how their run read the data.
+    settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL - {"overwrite"}
+    models = {role: model["hash"] for role, model in manifest.get("models", {}).items()}
+    same = (
+        all(manifest["config"].get(name) == now[name] for name in settings)
+        and manifest["data"]["sha256"] == known["data"]
+        and all(known["models"].get(role) == found for role, found in models.items())
+        and all(_intact(folder.path / c["path"], manifest["files"]) for c in manifest["coresets"])
+    )
+    return manifest if same else None
+
+
+def _intact(file: Path, hashes: Mapping[str, str]) -> bool:
+    return file.is_file() and hash_file(file) == hashes.get(file.name)

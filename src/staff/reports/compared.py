@@ -1,0 +1,179 @@
+"""A comparison of methods as text and as Markdown."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
+from textwrap import wrap
+from typing import Any
+
+from staff.reports.columns import Column, layout
+from staff.reports.numbers import count, duration
+
+Row = Mapping[str, Any]
+TITLES = {
+    "loss": "Test loss (nats, lower is better)",
+    "rougeL": "ROUGE-L (0 to 100)",
+    "bleu": "BLEU (0 to 100)",
+    "exact": "Exact match (share of items)",
+}
+MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
+
+
+def render_compared(result: Mapping[str, Any], *, folder: str, width: int = 80) -> str:
+    """What compare.json says, at most `width` columns wide wherever words allow."""
+    rows = result["results"]
+    metrics = metrics_of(rows)
+    short = not all(layout(metric_columns(rows, m, short=False), width) for m in metrics)
+    blocks = [
+        [TITLES[metric], *_fitted(metric_columns(rows, metric, short=short), width)]
+        for metric in metrics
+    ]
+    blocks.append(["Cost (means over seeds)", *_fitted(cost_columns(rows), width)])
+    blocks.append([line for note in notes(result) for line in wrap(note, max(20, width))])
+    files = [name for name in (result.get("files") or {}) if name.startswith("results.")]
+    blocks.append([f"Files in {folder}/", *(f"  {name}" for name in [*files, "compare.json"])])
+    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
+
+
+def markdown_compared(result: Mapping[str, Any]) -> str:
+    """The same as Markdown: paths of the data and models are text, whatever is in them."""
+    config, rows = result["config"], result["results"]
+    named = [(name, config.get(name)) for name in ("data", "test", "small", "target")]
+    lines = ["# Comparison of selection methods", ""]
+    lines += [f"- {name}: {escape(str(value))}" for name, value in named if value is not None]
+    for metric in metrics_of(rows):
+        lines += ["", f"## {TITLES[metric]}", ""]
+        lines += _pipes(metric_columns(rows, metric, short=False))
+    lines += ["", "## Cost (means over seeds)", "", *_pipes(cost_columns(rows)), ""]
+    return "\n".join([*lines, *(f"{note}\n" for note in notes(result))])
+
+
+def escape(text: str) -> str:
+    r"""Text in Markdown: no markup, no line breaks.
+
+    >>> print(escape("a|b <i>\nc"))
+    a\|b \<i\> c
+    """
+    return MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    """The metrics in their order."""
+    return list(dict.fromkeys(row["metric"] for row in rows))
+
+
+def metric_columns(rows: Sequence[Row], metric: str, *, short: bool) -> list[Column]:
+    """Method, size, value and the differences of one metric; `short` halves the intervals."""
+    rows = [row for row in rows if row["metric"] == metric]
+
+    def shown(row: Row, name: str, *, signed: bool) -> str:
+        prefix = f"{name}_" if name else ""
+        value = row[f"{prefix}difference" if name else "value"]
+        return "" if value is None else _interval(
+            metric, value, row[f"{prefix}low"], row[f"{prefix}high"], signed=signed, short=short
+        )  # fmt: skip
+
+    def differs(row: Row, name: str) -> str:
+        to = f" ({row['best']})" if name == "best" else ""
+        text = shown(row, name, signed=True)
+        return f"{text} {row[f'{name}_verdict']}{to}" if text else ""
+
+    columns = [
+        *_names(rows),
+        Column(metric, [shown(row, "", signed=False) for row in rows], left=True),
+        Column("- random", [differs(row, "random") for row in rows], left=True),
+    ]
+    if {row["best"] for row in rows} - {None, "random"}:  # else it says the same once more
+        columns.append(Column("- best baseline", [differs(row, "best") for row in rows], left=True))
+    return [column for column in columns if any(column.cells)]
+
+
+def cost_columns(rows: Sequence[Row]) -> list[Column]:
+    """Seconds of selection and tuning by method and size, and their ratio."""
+    rows = [row for row in rows if row["metric"] == rows[0]["metric"]]
+
+    def times(name: str) -> list[str]:
+        return ["" if row[name] is None else duration(row[name]) for row in rows]
+
+    ratios = [row["selection_to_tuning"] for row in rows]
+    columns = [
+        *_names(rows),
+        Column("rows", [count(row["rows"]) if row["rows"] else "" for row in rows]),
+        Column("selection", times("selection_seconds")),
+        Column("tuning", times("tuning_seconds")),
+        Column("ratio", ["" if ratio is None else f"{ratio:.3f}" for ratio in ratios]),
+    ]
+    return [column for column in columns if any(column.cells)]
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know to read the tables."""
+    config, first = result["config"], result["results"][0]
+    seeds, items = config["seeds"], count(first["items"])
+    if seeds == 1:
+        over = f"One seed: intervals are 95 %, over {items} test items only."
+    else:
+        over = f"Intervals are 95 %, over {seeds} seeds and {items} test items."
+    if seeds == 2:
+        over += " Two seeds tell little of the chance between seeds: take three or more."
+    said = [
+        f"{over} Differences are paired; a tie is one whose interval holds 0. Of twenty "
+        "differences that are none, one is expected to look like one.",
+        "Ratio: seconds of selection to seconds of tuning on all rows, both measured."
+        if config["full"]
+        else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
+    ]
+    leaks = result.get("leaks") or {}
+    if leaks.get("rows"):
+        share = 100 * leaks["rows"] / leaks["of"]
+        said.append(
+            f"Warning: {count(leaks['rows'])} of {count(leaks['of'])} test prompts "
+            f"({share:.3g} %) occur in the training data."
+        )
+    return said
+
+
+def _names(rows: Iterable[Row]) -> list[Column]:
+    rows = list(rows)
+    keeps = ["" if row["keep"] is None else f"{row['keep']:g}" for row in rows]
+    return [
+        Column("method", [row["method"] for row in rows], left=True),
+        Column("keep", keeps, left=True),
+    ]
+
+
+def _interval(
+    metric: str, value: float, low: float, high: float, *, signed: bool, short: bool
+) -> str:
+    digits = 3 if metric in ("loss", "exact") else 2
+    form = f"{{:{'+' if signed else ''}.{digits}f}}"
+    if short:
+        return f"{form.format(value)} ±{(high - low) / 2:.{digits}f}"
+    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+
+
+def _fitted(columns: Sequence[Column], width: int) -> list[str]:
+    """A table, in as many pieces as the width asks for; lines that say nothing are left out."""
+    names = [column for column in columns if column.title in ("method", "keep")]
+    left = [column for column in columns if column not in names]
+    lines: list[str] = []
+    while left:
+        fits = next((n for n in range(len(left), 1, -1) if layout([*names, *left[:n]], width)), 1)
+        said = [any(cells) for cells in zip(*(c.cells for c in left[:fits]), strict=True)]
+        piece = [
+            Column(c.title, list(compress(c.cells, said)), c.left) for c in (*names, *left[:fits])
+        ]
+        lines += layout(piece, width, force=True)
+        left = left[fits:]
+    return lines
+
+
+def _pipes(columns: Sequence[Column]) -> list[str]:
+    """A Markdown table; its cells are our own words and numbers."""
+    rule = "|".join(" --- " if column.left else " ---: " for column in columns)
+    body = [
+        "| " + " | ".join(row) + " |"
+        for row in zip(*(column.cells for column in columns), strict=True)
+    ]
+    head = "| " + " | ".join(column.title for column in columns) + " |"
+    return [head, f"|{rule}|", *body]

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from staff.compare.results import Group, results
+from staff.errors import RunError
+
+N = 40
+
+
+@pytest.fixture
+def group(tmp_path, write_items):
+    """A function that makes a group of cells from each seed's loss above that of its items."""
+    items = np.linspace(0, 5, N)
+
+    def make(method, *above, keep="0.1", tuning=4.0, selection=None, **said):
+        folders = [tmp_path / f"{method}-{keep}-{seed}" for seed in range(len(above))]
+        for folder, level in zip(folders, above, strict=True):
+            write_items(folder, items + level, metrics=("loss", "bleu"), **said)
+        cost = None if tuning is None else {"rows": 7, "seconds": tuning}
+        cells = [{"tuning": cost, "test": {"rows": N}} for _ in above]
+        return Group(method, keep, cells, folders, selection)
+
+    return make
+
+
+@pytest.fixture
+def groups(group):
+    return [
+        group("untuned", 9.0, keep=None, tuning=None),
+        group("full", 0.0, 0.1, 0.2, keep=None, tuning=20.0),
+        group("staff", 1.0, 1.1, 1.2, selection=5.0),
+        group("random", 2.0, 2.1, 2.2, selection=1.0),
+        group("ccs", 1.5, 1.6, 1.7, selection=4.0),
+        group("d2", 1.0, 2.0, 3.0, selection=4.0),
+    ]
+
+
+def row(rows, method, metric="loss"):
+    return next(r for r in rows if (r["method"], r["metric"]) == (method, metric))
+
+
+def test_differences_are_paired_and_judged(groups):
+    rows = results(groups, ["loss"])
+    staff = row(rows, "staff")
+    # Items vary by 5 nats, seeds by 0.2, both alike for both methods: the difference is exact.
+    assert staff["value"] == pytest.approx(2.5 + 1.1)
+    assert staff["low"] < staff["value"] < staff["high"]
+    assert [staff[f"random_{x}"] for x in ("difference", "low", "high")] == pytest.approx([-1] * 3)
+    assert staff["random_verdict"] == "win"
+    assert (staff["best"], staff["best_verdict"]) == ("ccs", "win")  # of the baselines, 1.6
+    assert staff["best_difference"] == pytest.approx(-0.5)
+    # d2 is as good as random on the mean (2.0 against 2.1), but not on every seed.
+    assert row(rows, "d2")["random_verdict"] == "tie"
+    assert row(rows, "d2")["best"] == "ccs"
+    assert row(rows, "random")["random_difference"] is None
+    assert row(rows, "random")["best_verdict"] == "loss"
+    assert row(rows, "ccs")["best"] is None  # it is the best baseline
+    for name in ("untuned", "full"):
+        assert row(rows, name)["best"] is row(rows, name)["random_difference"] is None
+
+
+def test_costs(groups):
+    rows = results(groups, ["loss"])
+    staff, full, untuned = (row(rows, name) for name in ("staff", "full", "untuned"))
+    assert (staff["selection_seconds"], staff["tuning_seconds"]) == (5.0, 4.0)
+    assert staff["selection_to_tuning"] == 5 / 20
+    assert full["tuning_seconds"] == 20.0
+    assert full["selection_to_tuning"] is untuned["tuning_seconds"] is None
+    assert (untuned["rows"], staff["rows"], staff["seeds"], staff["items"]) == (0, 7, 3, N)
+    without = results([g for g in groups if g.method != "full"], ["loss"])
+    assert row(without, "staff")["selection_to_tuning"] is None
+
+
+def test_a_larger_bleu_is_better(group):
+    rows = results([group("staff", 0, 0), group("random", 0, 0, said="a b c x")], ["loss", "bleu"])
+    staff = row(rows, "staff", "bleu")
+    assert staff["value"] == pytest.approx(100)
+    assert staff["random_verdict"] == "win"
+    assert row(rows, "random", "bleu")["value"] < 80
+    assert row(rows, "staff")["random_verdict"] == "tie"
+
+
+def test_sizes_are_compared_apart(group):
+    rows = results([group("staff", 1.0), group("random", 0.0, keep="0.2")], ["loss"])
+    assert row(rows, "staff")["random_difference"] is None
+
+
+def test_other_items_are_refused(groups, write_items):
+    write_items(groups[2].folders[1], [1.0] * 3)
+    with pytest.raises(RunError, match="hold other test items"):
+        results(groups, ["loss"])

@@ -1,0 +1,152 @@
+"""The whole comparison, with a real random selection; tuning and evaluating are stood in for."""
+
+import csv
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from staff.compare.plan import plan
+from staff.compare.run import compare
+from staff.errors import RunError
+
+
+@pytest.fixture
+def settings(config, family):
+    """A function that makes settings of a comparison that needs no small model."""
+
+    def make(**changes):
+        return config(**{"methods": ("random",), "target": family[0], "small": None} | changes)
+
+    return make
+
+
+def test_a_comparison(settings, work, tmp_path):
+    said = []
+    result = compare(settings(seeds=2, metrics=("loss", "bleu")), say=said.append)
+    out = tmp_path / "out"
+    assert [what for what, _ in work.done].count("tune") == 4
+    assert json.loads((out / "compare.json").read_text())["cells"] == result["cells"]
+    assert [cell["cell"] for cell in result["cells"]] == [
+        "untuned", "full-seed0", "random-0.5-seed0", "full-seed1", "random-0.5-seed1",
+    ]  # fmt: skip
+    assert said[:2] == ["cell 1 of 5: untuned", "seed 0: selection"]
+    assert {s["method"] for s in result["selection"]} == {"random"}
+    # What each cell was tuned on: the stand-in leaves the data in the place of the adapter.
+    tuned = [
+        (out / "cells" / f"random-0.5-seed{s}" / "adapter" / "adapter_config.json").read_text()
+        for s in (0, 1)
+    ]
+    assert [len(text.splitlines()) for text in tuned] == [6, 6]
+    assert tuned[0] != tuned[1]  # another seed is another draw
+    # The same rows in all three files.
+    table = pq.read_table(out / "results.parquet").to_pylist()
+    assert table == result["results"]
+    with (out / "results.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["value"]) for line in lines] == [row["value"] for row in table]
+    assert [(row["method"], row["metric"]) for row in table] == [
+        (method, metric) for metric in ("loss", "bleu") for method in ("untuned", "full", "random")
+    ]
+    markdown = (out / "results.md").read_text()
+    assert "| untuned |  | 2.500 " in markdown
+    assert not list(out.rglob("*.part"))
+
+
+def test_only_what_is_missing_is_done(settings, work, tmp_path):
+    compare(settings())
+    assert len(work.done) == 5
+    compare(settings())
+    assert len(work.done) == 5
+    compare(settings(keep=(0.5, 0.25)))
+    assert work.done[5:] == [("tune", "random-0.25-seed0, 3"), ("evaluate", "random-0.25-seed0")]
+    compare(settings(seeds=2))
+    assert [name for what, name in work.done[7:] if what == "evaluate"] == [
+        "full-seed1",
+        "random-0.5-seed1",
+    ]
+    result = compare(settings(keep=(0.25,)))
+    assert len(work.done) == 11
+    assert [row["keep"] for row in result["results"]] == [None, None, 0.25]
+
+
+@pytest.mark.parametrize("stopped_after", range(5))
+def test_a_stop_anywhere_costs_one_step_at_most(
+    settings, work, tmp_path, stopped_after, monkeypatch
+):
+    whole = compare(settings())
+    once = list(work.done)
+    work.done.clear()
+    fresh = settings(out=str(tmp_path / "other"))
+
+    class Steps(list):
+        def append(self, step):
+            if len(self) == stopped_after and not self.resumed:
+                raise KeyboardInterrupt
+            super().append(step)
+
+    work.done = Steps()
+    work.done.resumed = False
+    with pytest.raises(KeyboardInterrupt):
+        compare(fresh)
+    assert not (tmp_path / "other" / "compare.json").exists()
+    work.done.resumed = True
+    result = compare(fresh)
+    assert work.done == once  # nothing twice
+    assert [c["made_from"] for c in result["cells"]] == [c["made_from"] for c in whole["cells"]]
+    assert [r["value"] for r in result["results"]] == [r["value"] for r in whole["results"]]
+
+
+def test_changed_data_is_noticed(settings, work, tmp_path):
+    compare(settings())
+    data = tmp_path / "train.jsonl"
+    data.write_text(data.read_text().replace('"r"', '"other"'))
+    compare(settings())
+    assert [what for what, _ in work.done[5:]] == ["tune", "evaluate"] * 2
+    coreset = tmp_path / "out" / "seed-0" / "select" / "coreset-0.5.jsonl"
+    coreset.write_text("by hand")
+    compare(settings())
+    assert len(work.done) == 9  # chosen again, and the same
+    assert "by hand" not in coreset.read_text()
+
+
+def test_other_settings_are_refused_and_overwritten_when_told(settings, work):
+    compare(settings())
+    with pytest.raises(RunError, match="was made with epochs = 3, now it is 1: choose another"):
+        compare(settings(epochs=1))
+    compare(settings(epochs=1, overwrite=True))
+    assert ("tune", "full-seed0, 1") in work.done
+    assert len(work.done) == 10
+
+
+def test_the_same_number_of_steps(settings, work):
+    # 12 rows in batches of 5 are 3 steps an epoch, twice: 6 steps for every tuning.
+    compare(settings(same="steps", batch_size=5, epochs=2))
+    assert [name for what, name in work.done if what == "tune"] == [
+        "full-seed0, 6",
+        "random-0.5-seed0, 6",
+    ]
+
+
+def test_leaks_are_told(settings, work, tmp_path):
+    (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
+    said = []
+    result = compare(settings(), say=said.append)
+    assert said[0] == "warning: 12 of 12 test prompts (100 %) occur in the training data"
+    assert result["leaks"] == {"rows": 12, "of": 12}
+
+
+def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path):
+    asked = settings(keep=(0.5, 0.25), seeds=2, same="steps")
+    planned = plan(asked)
+    assert not (tmp_path / "out").exists()
+    assert (planned["cells"], planned["cells that are there"]) == (7, 0)
+    stages = {stage["name"]: stage for stage in planned["stages"]}
+    full, half = stages["2 x tune on all rows"], stages["2 x tune, keep 0.5"]
+    assert (full["rows"], half["rows"]) == (12, 6)
+    assert full["tokens"] == half["tokens"] > 0  # the same steps
+    evaluated = stages["7 x evaluate"]["tokens"]
+    read = stages["2 x read"].get("tokens", 0)
+    assert planned["tokens in all"] == 2 * read + 3 * 2 * full["tokens"] + 7 * evaluated
+    compare(settings())
+    assert plan(asked)["cells that are there"] == 3

@@ -1,0 +1,101 @@
+import re
+
+import pytest
+
+from staff.reports.compared import markdown_compared, render_compared
+
+INTERVALS = ("difference", "low", "high", "verdict")
+
+
+def row(metric, method, keep, value, *, random=None, best=None, seconds=12.0):
+    """A line of results; random and best are (difference, verdict, name)."""
+    found = {
+        "metric": metric, "method": method, "keep": keep, "rows": 400, "seeds": 3, "items": 1234,
+        "value": value, "low": value - 0.1, "high": value + 0.1, "best": best and best[2],
+        "selection_seconds": keep and seconds, "tuning_seconds": 75.0,
+        "selection_to_tuning": keep and seconds / 600,
+    }  # fmt: skip
+    for name, given in (("random", random), ("best", best)):
+        parts = (None,) * 4
+        if given:
+            parts = (given[0], given[0] - 0.05, given[0] + 0.05, given[1])
+        found |= {f"{name}_{part}": p for part, p in zip(INTERVALS, parts, strict=True)}
+    return found
+
+
+def result(**changes):
+    rows = []
+    for metric in ("loss", "rougeL"):
+        rows += [
+            row(metric, "untuned", None, 5.5),
+            row(metric, "full", None, 1.9),
+            row(metric, "staff", 0.1, 2.2, random=(-0.2, "win", ""), best=(-0.01, "tie", "ccs")),
+            row(metric, "random", 0.1, 2.4, best=(0.19, "loss", "ccs")),
+            row(metric, "ccs", 0.1, 2.21, random=(-0.19, "win", "")),
+        ]
+    config = {
+        "seeds": 3,
+        "full": True,
+        "data": "train.jsonl",
+        "test": "t",
+        "small": "s",
+        "target": "T",
+    }
+    files = {"config.yaml": "1", "results.csv": "2"}
+    return {
+        "config": config,
+        "results": rows,
+        "leaks": {"rows": 0, "of": 9},
+        "files": files,
+    } | changes
+
+
+def test_wide():
+    lines = render_compared(result(), folder="out", width=120).splitlines()
+    assert lines[0] == "Test loss (nats, lower is better)"
+    assert (
+        "  staff    0.1   2.200 [2.100, 2.300]  -0.200 [-0.250, -0.150] win"
+        "  -0.010 [-0.060, +0.040] tie (ccs)" in lines
+    )
+    assert "  ccs      0.1   2.210 [2.110, 2.310]  -0.190 [-0.240, -0.140] win" in lines
+    assert "  staff    0.1    400     12.0 s  1 min 15 s  0.020" in lines
+    assert "Intervals are 95 %, over 3 seeds and 1,234 test items." in "\n".join(lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_every_width_is_kept_and_loses_no_number(width):
+    text = render_compared(result(), folder="out", width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for number in ("5.500", "-0.200", "+0.190", "1 min 15 s", "0.020", "2.20 "):
+        assert number in text
+    assert "\x1b" not in text
+
+
+def test_the_best_baseline_is_not_told_twice():
+    rows = [
+        row("loss", "staff", 0.1, 2.2, random=(-0.2, "win", ""), best=(-0.2, "win", "random")),
+        row("loss", "random", 0.1, 2.4),
+    ]
+    assert "best baseline" not in render_compared(result(results=rows), folder="out", width=120)
+
+
+def test_notes():
+    def said(**config):
+        changed = result(leaks={"rows": 3, "of": 60})
+        changed["config"] |= config
+        return " ".join(render_compared(changed, folder="out", width=80).split())
+
+    assert "Warning: 3 of 60 test prompts (5 %) occur in the training data." in said()
+    assert "One seed: intervals are 95 %, over 1,234 test items only." in said(seeds=1)
+    assert "Two seeds tell little" in said(seeds=2)
+    assert "no selection-to-tuning ratio" in said(full=False)
+
+
+def test_markdown_takes_no_markup_from_paths():
+    changed = result()
+    changed["config"] |= {"data": "a|b*<script>`[x](y)\n# head.jsonl"}
+    text = markdown_compared(changed)
+    assert r"- data: a\|b\*\<script\>\`\[x\]\(y\) \# head.jsonl" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables if "loss" in line or "2.2" in line} <= {6}
+    assert re.search(r"^\| staff \| 0.1 \| 2.200 \[2.100, 2.300\] \|", text, re.MULTILINE)

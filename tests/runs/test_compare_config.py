@@ -1,0 +1,54 @@
+import pytest
+
+from staff.errors import ConfigError
+from staff.runs.compare_config import CompareConfig
+from staff.runs.config_file import build, dump_yaml
+
+GIVEN = {"data": "a", "test": "b", "small": "s", "target": "t", "keep": [0.1], "out": "o"}
+
+
+def made(**changes):
+    return build(CompareConfig, flags={k: v for k, v in {**GIVEN, **changes}.items() if v})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": None}, "data is missing: give a training file, e.g. staff compare train.jsonl"),
+        ({"test": None}, "test is missing: give --test FILE"),
+        ({"target": None}, "target is missing"),
+        ({"out": None}, "out is missing"),
+        ({"small": None}, "small is missing"),
+        ({"keep": None}, "nothing to choose: give --keep"),
+        ({"keep": [0.1, "0.10"]}, "0.1 is asked for twice in --keep"),
+        ({"methods": ["random", "random"]}, "random is asked for twice in --methods"),
+        ({"methods": ["stuff"]}, "--methods must be .*; did you mean 'staff'"),
+        ({"metrics": []}, "--metrics"),
+        ({"seeds": 0}, "--seeds"),
+        ({"same": "time"}, "--same must be 'epochs' or 'steps'"),
+    ],
+)
+def test_refusals(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        build(CompareConfig, flags={k: v for k, v in {**GIVEN, **changes}.items() if v is not None})
+
+
+def test_a_fraction_above_1_has_no_hint_at_a_flag_that_is_not_there():
+    with pytest.raises(ConfigError) as said:
+        made(keep=[400])
+    assert "--total" not in str(said.value)
+
+
+def test_random_alone_needs_no_small_model():
+    assert made(methods=["random"], small=None).small is None
+
+
+def test_presets_and_yaml(tmp_path):
+    config = made(preset="paper", seeds="5", metrics="loss")
+    assert (config.allocation, config.within, config.cut) == ("paper", "random", 0)
+    assert (config.seeds, config.metrics, config.keep_names) == (5, ("loss",), ("0.1",))
+    path = tmp_path / "x.yaml"
+    path.write_text(dump_yaml(config))
+    assert "allocation:" not in path.read_text().replace("# allocation:", "")
+    assert build(CompareConfig, file=path) == config
+    assert build(CompareConfig, file=path, flags={"keep": [0.2]}).keep == (0.2,)

@@ -1,0 +1,83 @@
+import pytest
+
+from staff.errors import RunError
+from staff.runs.compare_config import CompareConfig
+from staff.runs.compare_folder import CompareFolder
+from staff.runs.config import SelectConfig
+from staff.runs.store import RunFolder
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def make(**changes):
+        given = {"data": "a", "test": "b", "small": "s", "target": "t", "keep": (0.1,)}
+        return CompareConfig(**{**given, "out": str(tmp_path / "out"), **changes})
+
+    return make
+
+
+@pytest.fixture
+def folder(settings, tmp_path):
+    """A comparison with one finished cell."""
+    folder = CompareFolder(tmp_path / "out")
+    folder.begin_writing(settings())
+    for name in ("cell.json", "tuning.json", "items.parquet", "mine.txt"):
+        path = folder.cell("untuned") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"methods": ("random",)}, {"keep": (0.2, 0.3)}, {"seeds": 9}, {"metrics": ("loss",)},
+        {"full": False}, {"batch_tokens": 9}, {"device": "cuda"}, {"data": "./a"},
+    ],
+)  # fmt: skip
+def test_what_may_change(folder, settings, changes):
+    folder.check_same_config(settings(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"test": "c"}, "was made with test = 'b', now it is 'c'"),
+        ({"same": "steps"}, "same = 'epochs', now it is 'steps'"),
+        ({"preset": "paper"}, "preset = 'released', now it is 'paper'"),
+        ({"cut": 0.2}, "cut = 0.1, now it is 0.2"),
+        ({"small_epochs": 1}, r"small_epochs = \(not set\), now it is 1"),
+    ],
+)
+def test_what_may_not(folder, settings, changes, words):
+    with pytest.raises(RunError, match=words):
+        folder.check_same_config(settings(**changes))
+    folder.check_same_config(settings(**changes, overwrite=True))
+
+
+def test_a_preset_is_no_change_to_itself(settings, folder):
+    folder.begin_writing(settings(preset="paper"))
+    folder.check_same_config(settings(preset="paper"))
+
+
+def test_data_inside_and_folders_of_others_are_refused(folder, settings, tmp_path):
+    inside = tmp_path / "out" / "train.jsonl"
+    with pytest.raises(RunError, match="lies in the folder this run writes to"):
+        folder.check_same_config(settings(test=str(inside)))
+    select = SelectConfig(data="a", small="s", target="t", keep=0.1, out=str(folder.path))
+    with pytest.raises(RunError, match="was made by staff compare"):
+        RunFolder(folder.path).check_same_config(select)
+    other = RunFolder(tmp_path / "run")
+    other.start(select)
+    other.begin_writing(select)
+    other.adapter.mkdir()
+    with pytest.raises(RunError, match="was made by staff select"):
+        CompareFolder(other.path).check_same_config(settings(out=str(other.path)))
+
+
+def test_overwriting_forgets_what_was_done_and_leaves_the_rest(folder, settings):
+    (folder.path / "results.csv").write_text("x")
+    (folder.path / "notes.txt").write_text("x")
+    folder.begin_writing(settings(overwrite=True))
+    left = {path.name for path in folder.path.rglob("*") if path.is_file()}
+    assert left == {"config.yaml", "items.parquet", "mine.txt", "notes.txt"}
