@@ -25,7 +25,7 @@ from staff.models.load import choose_dtype
 from staff.runs.config import EvaluateConfig, FinetuneConfig, SelectConfig
 
 RESULT = Path(__file__).parent / "results" / "family.md"
-RATES = (1e-3, 3e-3, 6e-3, 1e-2)
+RATES = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2)
 
 
 def tune(model: Path, data: Path, out: Path, rate: float) -> Path:

@@ -34,7 +34,7 @@ def test_score(data, family, tmp_path):
     assert table["row"].to_pylist() == list(range(1, 13))
     assert np.all(table["effort"].to_numpy() > 0)
     assert manifest["data"]["rejected"] == 1
-    assert [stage["rows"] for stage in manifest["stages"]] == [13, 12]
+    assert [stage["rows"] for stage in manifest["stages"]] == [0, 13, 12]
     assert manifest["files"].keys() == {
         "config.yaml",
         "rejected.jsonl",
@@ -42,7 +42,7 @@ def test_score(data, family, tmp_path):
     }
     assert not (out / "tokens").exists()
     again = single.score(config)  # nothing is scored twice
-    assert [stage["reused"] for stage in again["stages"]] == [False, True]
+    assert [stage["reused"] for stage in again["stages"]] == [False, False, True]
     assert again["files"] == manifest["files"]
     with pytest.raises(RunError, match="--overwrite"):
         single.score(ScoreConfig(data=config.data, seed=1, **settings))

@@ -58,7 +58,9 @@ def render_run(
     chosen = {name: table[f"selected@{name}"] for name in coreset_columns(table)[:MAX_CORESETS]}
     regions, stages = manifest.get("regions") or [], manifest.get("stages") or []
     if not regions:  # a random selection: the column is there, and null
-        table["region"] = np.zeros(len(table["row"]), np.int32)
+        table["region"] = np.zeros(len(table["row"]), np.int64)
+    # Null, and so NaN: no part of the selection.
+    table["region"] = np.nan_to_num(table["region"], nan=-2).astype(np.int64)
     return render_page(
         "run.html",
         manifest=manifest,
@@ -102,29 +104,38 @@ def _coresets(
 ) -> list[dict[str, Any]]:
     """The manifest's entry of each coreset shown, with its counts and charts, where scores are."""
     coresets = [dict(c) for c in manifest["coresets"] if c["name"] in chosen]
-    if not manifest.get("regions"):
-        return coresets
-    cut, everything = table["region"] < 0, np.ones(len(table["row"]), np.bool_)
     for coreset in coresets:
         rows = chosen[coreset["name"]]
-        scores = bin_scores(
-            table["score_small"],
-            threshold=manifest["cut"]["threshold"],
-            regions=manifest["config"]["regions"],
-            pool=~cut,
-            cut=cut,
-            chosen=rows,
-        )
-        lengths = bin_lengths(table["response_length"], all=everything, chosen=rows)
-        by_region = count_by_region(table["region"], rows, len(manifest["regions"]))
-        coreset |= {
-            "by_region": by_region.tolist(),
-            "scores": figures.selection_figure(scores, manifest, coreset["name"], by_region),
-            "beyond": scores.beyond,
-            "lengths": figures.lengths_figure(lengths, coreset["name"]),
-            "longer": lengths.beyond,
-        }
+        if not np.isnan(table["response_length"]).any():
+            everything = np.ones(len(rows), np.bool_)
+            lengths = bin_lengths(table["response_length"], all=everything, chosen=rows)
+            coreset["lengths"] = figures.lengths_figure(lengths, coreset["name"])
+            coreset["longer"] = lengths.beyond
+        if manifest.get("regions"):
+            coreset |= _by_region(manifest, table, rows, coreset["name"])
     return coresets
+
+
+def _by_region(
+    manifest: Mapping[str, Any], table: Mapping[str, Any], rows: Bools, name: str
+) -> dict[str, Any]:
+    """One coreset's rows in each region, and the chart of the scores that regions are made of."""
+    region, config = table["region"], manifest["config"]
+    column = config.get("difficulty", "effort") if config.get("method") == "ccs" else "effort"
+    scores = bin_scores(
+        table["score_small" if column == "effort" else column],
+        threshold=manifest["cut"]["threshold"],
+        regions=config["regions"],
+        pool=region >= 0,
+        cut=region == -1,
+        chosen=rows,
+    )
+    by_region = count_by_region(region, rows, len(manifest["regions"]))
+    return {
+        "by_region": by_region.tolist(),
+        "scores": figures.selection_figure(scores, manifest, name, by_region),
+        "beyond": scores.beyond,
+    }
 
 
 def _agreement(table: Mapping[str, Any], seed: int) -> dict[str, Any] | None:

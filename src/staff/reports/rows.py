@@ -102,7 +102,7 @@ def choose_rows(region: Ints, chosen: Bools, *, seed: int, shown: int = SHOWN) -
     region: integers [n]. chosen: bool [n], in any coreset. Of more regions than fit, evenly
     spaced ones are shown.
     """
-    groups = np.unique(region)
+    groups = np.unique(region[region >= -1])  # below: no part of the selection
     groups = groups[:: -(-len(groups) * 2 // shown)]
     quota = max(shown // len(groups), 2)
     rows = {}

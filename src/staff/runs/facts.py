@@ -69,7 +69,7 @@ def coreset_facts(
     format: str,
     *,
     lengths: Ints | None = None,
-    wishes: Wishes,
+    wishes: Wishes | None = None,
 ) -> list[dict[str, Any]]:
     """One entry a coreset file, in the order asked for. lengths: int [n], tokens a row."""
     return [
@@ -79,7 +79,7 @@ def coreset_facts(
             "total": len(selection.rows),
             "tokens": None if lengths is None else int(lengths[selection.rows].sum()),
             "top_up": 0 if selection.budget is None else selection.budget.top_up,
-            "included": len(wishes.include),
+            "included": 0 if wishes is None else len(wishes.include),
             "path": f"coreset-{name}.{format}",
         }
         for name, selection in selections.items()
