@@ -1,6 +1,6 @@
 """What a run leaves: selection.parquet, the coresets, and last manifest.json."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from staff.runs.selection_file import write_selection
 from staff.runs.settings import coreset_name
 from staff.runs.store import RunFolder
 from staff.selectors.compose import Wishes
-from staff.types import Floats, Ints, Selection
+from staff.types import Rows, Selection
 
 
 @dataclass(slots=True)
@@ -34,23 +34,6 @@ class Run:
     result: dict[str, Any]
     progress: Progress | None
     say: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Everything known of the n usable rows.
-
-    rows: int64 [n], positions in the input. sources: [n], None without a source column.
-    lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
-    float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
-    """
-
-    ids: Sequence[str]
-    rows: Ints
-    sources: Sequence[str | None] | None
-    lengths: Ints | None
-    scores: Mapping[str, Floats]
-    target_scores: Floats
 
 
 def finish(

@@ -20,7 +20,7 @@ from staff.data.prepare import Prepared
 from staff.errors import ConfigError, DataError
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare
-from staff.outputs import Rows, Run, finish
+from staff.outputs import Run, finish
 from staff.progress import Progress
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
@@ -31,7 +31,7 @@ from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import needs, total_of
 from staff.selectors.compose import Size, Wishes, choose_all
 from staff.stored import read_stored
-from staff.types import Floats, Ints, Selection
+from staff.types import Floats, Ints, Rows, Selection
 from staff.wishes import read_wishes
 
 Say = Callable[[str], None]
@@ -269,22 +269,14 @@ def reselect(
                     f"{source.name} is not what {config.scores} scored any more: "
                     "run staff select on it with the models, in a new folder"
                 )
-            stored = read_stored(config)
-            record.rows = len(stored.ids)
-        rows = Rows(
-            stored.ids,
-            stored.rows,
-            stored.sources,
-            stored.lengths,
-            stored.scores,
-            stored.target_scores,
-        )
+            rows, features = read_stored(config)
+            record.rows = len(rows.ids)
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
         inputs = Inputs(
             keys_of_ids(rows.ids, config.seed),
             rows.scores,
-            stored.features,
+            features,
             verify=lambda chosen: rows.target_scores[chosen],
             candidates=~np.isnan(rows.target_scores),
         )

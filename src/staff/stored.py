@@ -1,8 +1,6 @@
 """What an earlier run left to choose by, as `staff select --scores` needs it."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,28 +12,14 @@ from staff.runs.manifest import read_manifest
 from staff.runs.selection_file import SIGNALS, read_selection
 from staff.runs.store import RunFolder
 from staff.selectors import needs
-from staff.types import Floats, Ints
+from staff.types import Rows
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The n usable rows of an earlier run.
-
-    sources: [n], or None. lengths: int64 [n], tokens, or None. scores: float64 [n] a column, of
-    those that are known. features: float32 [n, D], if the method needs them.
-    """
-
-    ids: Sequence[str]
-    rows: Ints
-    sources: Sequence[str | None] | None
-    lengths: Ints | None
-    scores: Mapping[str, Floats]
-    target_scores: Floats
-    features: Any
-
-
-def read_stored(config: SelectConfig) -> Stored:
+def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     """Read what the method of `config` needs from the run ``config.scores``.
+
+    Returns its rows, of their scores those that are known, and the features float32 [n, D] if
+    the method needs them, else None.
 
     Raises `RunError` saying what is missing and which command computes it.
     """
@@ -43,7 +27,6 @@ def read_stored(config: SelectConfig) -> Stored:
     named = {"effort": table["score_small"], **{k: table[k] for k in SIGNALS if k in table}}
     scores = {name: values for name, values in named.items() if not np.isnan(values).any()}
     root, wanted = _root(str(config.scores)), needs(config.method)
-    target_scores = table["score_target"]
     column = score_column(config)
     if column is not None and column not in scores:
         raise RunError(_missing(config, root, "no scores"))
@@ -64,15 +47,15 @@ def read_stored(config: SelectConfig) -> Stored:
     lengths = None if np.isnan(tokens).any() else tokens.astype(np.int64)
     if config.counts_tokens and lengths is None:
         raise RunError(f"{config.scores} holds no numbers of tokens: no tokenizer read its rows")
-    return Stored(
+    rows = Rows(
         ids=tuple(table["id"]),
         rows=table["row"],
         sources=table.get("source"),
         lengths=lengths,
         scores=scores,
-        target_scores=target_scores,
-        features=features,
+        target_scores=table["score_target"],
     )
+    return rows, features
 
 
 def _root(folder: str) -> str:

@@ -3,7 +3,7 @@
 n samples, K regions, B batch, T tokens, v verified, m chosen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,23 @@ class ScoreTable:
     scorer: str
     model_hash: str
     data_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Everything known of the n usable rows.
+
+    rows: int64 [n], positions in the input. sources: [n], None without a source column.
+    lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
+    float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
+    """
+
+    ids: Sequence[str]
+    rows: Ints
+    sources: Sequence[str | None] | None
+    lengths: Ints | None
+    scores: Mapping[str, Floats]
+    target_scores: Floats
 
 
 @dataclass(frozen=True, slots=True)
