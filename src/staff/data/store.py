@@ -125,6 +125,10 @@ class TokenStore:
         """The samples at these positions of the store (0 … n-1), in the order given."""
         return [self._example(int(position)) for position in positions]
 
+    def release(self) -> None:
+        """Let go of the mapped pages read so far: they count as this process's memory."""
+        self._batches, self._schema = _map(self.path)
+
     def dataset(self) -> Any:
         """A memory-mapped `datasets.Dataset` of id, row, input_ids and labels."""
         from datasets import Dataset

@@ -91,6 +91,7 @@ def score_rows(
                 )
                 rows += len(part)
                 tokens += int(store.lengths[part].sum())
+                store.release()
             for column, values in found.items():
                 if values.ndim == 1:
                     whole = columns.setdefault(column, np.full(len(store), np.nan))
