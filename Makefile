@@ -49,7 +49,7 @@ benchmark-selection: install
 	$(BIN)/python benchmarks/selection.py --write
 
 benchmark-memory: install
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/memory.py --write
 
 clean:
 	rm -rf $(VENV) dist build runs .pytest_cache .mypy_cache .ruff_cache
