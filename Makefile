@@ -1,10 +1,10 @@
-# make install | demo | test | test-slow | check | dist | family DATA=dir | benchmark-scoring | benchmark-selection
+# make install | demo | test | test-slow | check | dist | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow lint check dist family benchmark-scoring benchmark-selection benchmark-memory clean
+.PHONY: install demo test test-slow lint check dist family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ benchmark-selection: install
 
 benchmark-memory: install
 	$(BIN)/python benchmarks/memory.py --write
+
+# A small version of the grid in benchmarks/results/grid.md, from what staff ships.
+benchmark-quick: install
+	$(BIN)/python benchmarks/grid.py quick
 
 clean:
 	rm -rf $(VENV) dist build runs .pytest_cache .mypy_cache .ruff_cache

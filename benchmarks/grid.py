@@ -1,0 +1,363 @@
+"""The evidence: methods, their variants, tasks and seeds, in cells that are done once.
+
+    python benchmarks/grid.py run --data DIR --work DIR [--tasks cogs snips] [--seeds 0 1 2] …
+    python benchmarks/grid.py report
+
+A cell is one task, variant, fraction and seed: the target fine-tuned on the coreset that the
+variant selects and evaluated on the task's test rows. Finished cells go at once into --store (by
+default benchmarks/results/grid, one Parquet and one JSON file a task and seed) and are not done
+again, whoever starts the script; what a killed process leaves in --work is used, too. Without
+--data there is the task `e2e_demo` alone, from the sample that staff ships.
+
+Every method selects by the scores of the small model (as in `staff compare`), fine-tuned by
+staff's defaults but for the learning rate, which is the demo's: chosen on validation rows of
+E2E NLG for the embedded family (benchmarks/family.py).
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from staff import pipeline
+from staff.compare.cells import FULL, UNTUNED, Cell, Inputs, run_cell
+from staff.compare.statistics import Estimate, estimate, verdict
+from staff.demo import EPOCHS, LEARNING_RATE, SMALL, TARGET
+from staff.runs.compare_config import CompareConfig
+from staff.runs.config import SelectConfig
+from staff.runs.manifest import hash_file, read_manifest
+from staff.runs.store import write_atomic
+from staff.stages import fingerprint
+from tasks import TASKS, write_task
+
+STORE = Path(__file__).parent / "results" / "grid"
+REPORT = Path(__file__).parent / "results" / "grid.md"
+KEEPS = (0.1, 0.2, 0.5)
+GENERATED_AT = "0.1"  # answers are generated for this fraction, `full` and `untuned`
+ITEM_METRICS = ("loss", "rougeL", "exact")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A way to select: a method, or STAFF with other settings.
+
+    settings: of `staff select`, beside the base run's. scored_anew: they change the scores.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scored_anew: bool = False
+
+
+VARIANTS = {
+    "staff": Variant(),
+    "random": Variant({"method": "random"}),
+    "grand": Variant({"method": "grand"}),
+    "el2n": Variant({"method": "el2n"}),
+    "ccs": Variant({"method": "ccs"}),
+    "d2": Variant({"method": "d2"}),
+    # STAFF's own parts, one changed at a time
+    "no-verification": Variant({"verify_per_region": 10**9}),
+    "verify-1": Variant({"verify_per_region": 1}),
+    "verify-50": Variant({"verify_per_region": 50}),
+    "regions-10": Variant({"regions": 10}),
+    "regions-100": Variant({"regions": 100}),
+    "cut-0": Variant({"cut": 0.0}),
+    "cut-0.2": Variant({"cut": 0.2}),
+    "allocation-paper": Variant({"allocation": "paper"}),
+    "within-random": Variant({"within": "random"}),
+    "preset-paper": Variant({"preset": "paper"}),
+    "epochs-0": Variant({"skip_finetune": True}, scored_anew=True),
+    "epochs-1": Variant({"epochs": 1}, scored_anew=True),
+    "phi-lm-head": Variant({"phi": "lm-head"}, scored_anew=True),
+    "phi-adapter": Variant({"phi": "adapter"}, scored_anew=True),
+    "phi-last-value-lora": Variant({"phi": "last-value-lora"}, scored_anew=True),
+    "target-scores": Variant(
+        {"small": str(TARGET), "skip_finetune": True, "verify_per_region": 10**9}, scored_anew=True
+    ),
+}
+CORE = ("random", "grand", "el2n", "ccs", "d2", "staff")
+QUICK = ("random", "ccs", "staff")
+
+
+class Block:
+    """One task and seed: its data, selections and cells; what is finished, and where it lies."""
+
+    def __init__(self, task: str, seed: int, *, data: Path, work: Path, store: Path) -> None:
+        self.task, self.seed, self.data = task, seed, data
+        self.work = work / task / f"seed{seed}"
+        self.facts = store / f"{task}-seed{seed}.json"
+        self.items = self.facts.with_suffix(".parquet")
+        self.made_from = fingerprint(
+            {
+                **{p.name: hash_file(p) for p in sorted(data.glob("*.jsonl"))},
+                **{m.name: hash_file(m / "model.safetensors") for m in (SMALL, TARGET)},
+                "learning_rate": LEARNING_RATE,
+                "epochs": EPOCHS,
+            }
+        )
+        self.found = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        if self.facts.is_file():
+            found = json.loads(self.facts.read_text())
+            if found["made_from"] == self.made_from:
+                return found
+        return {"task": self.task, "seed": self.seed, "made_from": self.made_from, "cells": {}}
+
+    def select(self, name: str) -> Path:
+        """The folder of a finished selection."""
+        out, variant = self.work / name, VARIANTS[name]
+        if (out / "manifest.json").is_file():
+            return out
+        base = SelectConfig(
+            data=str(self.data / "train.jsonl"),
+            small=str(SMALL),
+            target=str(TARGET),
+            keep=KEEPS,
+            seed=self.seed,
+            epochs=EPOCHS,
+            learning_rate=LEARNING_RATE,
+            features=True,
+            out=str(out),
+        )
+        if name == "staff":
+            pipeline.select(base)
+            return out
+        origin = self.select("staff")
+        method = variant.settings.get("method")
+        if method:  # what it needs is among the base run's scores
+            asked = SelectConfig(scores=str(origin), keep=KEEPS, out=str(out), **variant.settings)
+            pipeline.reselect(asked)
+            return out
+        shared = ("config.yaml", ".stages.json", "adapter", "scores")
+        if not variant.scored_anew and not out.exists():  # recognised by their fingerprints
+            out.mkdir(parents=True)
+            for part in shared:
+                copy = shutil.copytree if (origin / part).is_dir() else shutil.copy
+                copy(origin / part, out / part)
+        settings = base.model_dump(exclude={"preset", "allocation", "within", "cut"})
+        if "phi" in variant.settings:
+            settings["adapter"] = str(origin / "adapter")
+        pipeline.select(SelectConfig(**{**settings, **variant.settings}))
+        return out
+
+    def run(self, cell: Cell, *, generate: bool) -> None:
+        """Do one cell unless it is in the store, and put it there."""
+        metrics = ("loss", "rougeL", "bleu", "exact") if generate else ("loss",)
+        done = self.found["cells"].get(cell.name)
+        if done and set(metrics) <= set(done["metrics"]):
+            return
+        config = CompareConfig(
+            data=str(self.data / "train.jsonl"),
+            test=str(self.data / "test.jsonl"),
+            target=str(TARGET),
+            methods=("random",),
+            keep=KEEPS,
+            epochs=EPOCHS,
+            learning_rate=LEARNING_RATE,
+            metrics=metrics,
+            max_new_tokens=128,
+            out=str(self.work),
+        )
+        file = self._file(cell)
+        inputs = Inputs(
+            target={"hash": self.made_from},
+            test=hash_file(self.data / "test.jsonl"),
+            file=file,
+            sha256=file and hash_file(file),
+        )
+        place = self.work / "cells" / cell.name
+        found = run_cell(cell, config, inputs, folder=place)
+        kept = ("method", "keep", "seed", "metrics", "tuning", "test", "values")
+        self.found["cells"][cell.name] = {name: found[name] for name in kept}
+        if cell.keep:
+            stages = read_manifest(self.work / cell.method)["stages"]
+            self.found.setdefault("selection", {})[cell.method] = {
+                stage["name"]: stage["seconds"] for stage in stages
+            }
+        self.found["made_with"] = {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **{name: version(name) for name in ("torch", "transformers", "peft", "trl")},
+        }
+        self._keep(cell, pq.read_table(place / "items.parquet"))
+
+    def _file(self, cell: Cell) -> Path | None:
+        if cell.method == UNTUNED:
+            return None
+        if cell.keep is None:
+            return self.data / "train.jsonl"
+        return self.select(cell.method) / f"coreset-{cell.keep}.jsonl"
+
+    def _keep(self, cell: Cell, table: pa.Table) -> None:
+        """Add a cell to the store: its items first, so that a cell that is named has them."""
+        columns = {"cell": pa.array([cell.name] * len(table)), "id": table["id"]}
+        for name in ITEM_METRICS:
+            values = table[name] if name in table.column_names else pa.nulls(len(table))
+            columns[name] = values.cast(pa.float32())
+        new = pa.table(columns)
+        if self.items.is_file():
+            old = pq.read_table(self.items)
+            keep = [c != cell.name and c in self.found["cells"] for c in old["cell"].to_pylist()]
+            new = pa.concat_tables([old.filter(pa.array(keep, pa.bool_())), new])
+        self.items.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.items, lambda file: pq.write_table(new, file, compression="zstd"))
+        write_atomic(self.facts, json.dumps(self.found, indent=1, sort_keys=True) + "\n")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do the cells that are asked for and not in the store."""
+    blocks = []
+    for task in args.tasks:
+        data = write_task(task, args.data, args.work / task / "data", rows=args.rows)
+        places = {"data": data, "work": args.work, "store": args.store}
+        blocks += [Block(task, seed, **places) for seed in args.seeds]
+    blocks.sort(key=lambda block: block.seed)  # one seed everywhere before the next
+    for block in blocks:
+        cells = [Cell(name, keep, block.seed) for keep in args.keep for name in args.variants]
+        if args.full:
+            cells = [Cell(UNTUNED), *cells, Cell(FULL, seed=block.seed)]
+        for cell in cells:
+            print(f"{block.task}: {cell.name}", file=sys.stderr, flush=True)
+            block.run(cell, generate=args.generate and cell.keep in (None, GENERATED_AT))
+
+
+def report(store: Path) -> Iterator[str]:
+    """Every task's tables as Markdown, and wins, ties and losses over tasks."""
+    cells, losses = _load(store)
+    overall: dict[tuple[str, str], list[str]] = {}
+    for task in [name for name in TASKS if name in cells]:
+        values = losses[task]
+        random = {keep: _of(values, "random", keep) for keep in _keeps(values)}
+        rows_of = {(c["method"], c["keep"]): c for c in cells[task].values()}
+        items = next(iter(rows_of.values()))["test"]["rows"]
+        yield f"## {task}\n\nTest loss over {items} test rows, in nats a token; 95 % intervals.\n"
+        yield "| tuned on | keep | rows | seeds | loss | minus random | | ROUGE-L | exact |"
+        yield "| --- " * 9 + "|"
+        for method, keep in sorted(rows_of, key=_place):
+            mine = _of(values, method, keep)
+            tuning, said = rows_of[method, keep]["tuning"], ["", ""]
+            if keep and method != "random" and random.get(keep):
+                both = sorted(mine.keys() & random[keep].keys())
+                if both:
+                    gap = (_over(mine, both) - _over(random[keep], both)).interval()
+                    word = verdict(gap, smaller_is_better=True)
+                    said = [f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})", word]
+                    overall.setdefault((method, keep), []).append(word)
+            found = _over(mine, sorted(mine)).interval()
+            texts = [_mean(cells[task], method, keep, metric) for metric in ("rougeL", "exact")]
+            yield (
+                f"| {method} | {keep or ''} | {tuning['rows'] if tuning else 0} | {len(mine)} "
+                f"| {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}) "
+                f"| {said[0]} | {said[1]} | {texts[0]} | {texts[1]} |"
+            )
+        yield ""
+    yield "## Against random, over tasks\n\n| method | keep | win | tie | loss |"
+    yield "| --- " * 5 + "|"
+    for (method, keep), words in sorted(overall.items(), key=lambda pair: _place(pair[0])):
+        counts = " | ".join(str(words.count(word)) for word in ("win", "tie", "loss"))
+        yield f"| {method} | {keep} | {counts} |"
+
+
+Values = Mapping[tuple[str, str | None, int | None], Any]
+
+
+def _load(store: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[Any, Any]]]:
+    """Task -> cells by file and name, and task -> (method, keep, seed) -> losses float64 [n]."""
+    cells: dict[str, dict[str, Any]] = {}
+    losses: dict[str, dict[Any, Any]] = {}
+    for path in sorted(store.glob("*.json")):
+        facts, items = json.loads(path.read_text()), pq.read_table(path.with_suffix(".parquet"))
+        names = np.array(items["cell"].to_pylist())
+        loss = items["loss"].to_numpy().astype(np.float64)
+        for name, cell in facts["cells"].items():
+            cells.setdefault(facts["task"], {})[f"{name}-{facts['seed']}"] = cell
+            key = (cell["method"], cell["keep"], cell["seed"])
+            losses.setdefault(facts["task"], {})[key] = loss[names == name]
+    return cells, losses
+
+
+def _of(values: Values, method: str, keep: str | None) -> dict[int | None, Any]:
+    """Seed -> losses [n]."""
+    return {s: v for (m, k, s), v in values.items() if (m, k) == (method, keep)}
+
+
+def _over(by_seed: Mapping[int | None, Any], seeds: Sequence[int | None]) -> Estimate:
+    return estimate([by_seed[seed] for seed in seeds])
+
+
+def _keeps(values: Values) -> set[str]:
+    return {keep for _, keep, _ in values if keep}
+
+
+def _mean(cells: Mapping[str, Any], method: str, keep: str | None, metric: str) -> str:
+    """The mean over seeds of a generated metric, where there is one."""
+    found = [
+        c["values"][metric]
+        for c in cells.values()
+        if (c["method"], c["keep"]) == (method, keep) and metric in c["values"]
+    ]
+    return f"{np.mean(found):.3f}" if found else ""
+
+
+def _place(key: tuple[str, str | None]) -> tuple[float, int]:
+    """Order in a table: untuned, everything, then by fraction and as `VARIANTS` has them."""
+    method, keep = key
+    if keep is None:
+        return (0.0, 0 if method == UNTUNED else 1)
+    return (float(keep), list(VARIANTS).index(method))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path, default=STORE)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    doing = verbs.add_parser("run", help="do cells")
+    doing.add_argument("--data", type=Path, help="folder of the data sets: see tasks.py")
+    doing.add_argument("--work", type=Path, help="scratch folder; default: a temporary one")
+    doing.add_argument("--tasks", nargs="+", choices=TASKS, default=["e2e_demo"])
+    doing.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    doing.add_argument("--keep", nargs="+", choices=[f"{k:g}" for k in KEEPS], default=["0.1"])
+    doing.add_argument("--variants", nargs="+", choices=VARIANTS, default=CORE)
+    doing.add_argument("--rows", type=int, help="training rows a task; default: the task's")
+    doing.add_argument("--full", action=argparse.BooleanOptionalAction, default=True)
+    doing.add_argument("--generate", action=argparse.BooleanOptionalAction, default=True)
+    quick = verbs.add_parser("quick", help="a small version, on what staff ships, and its table")
+    quick.add_argument("--rows", type=int, default=2000)
+    showing = verbs.add_parser("report", help="tables of what is in the store")
+    showing.add_argument("--write", action="store_true", help=f"also write {REPORT.name}")
+    args = parser.parse_args()
+    if args.verb == "report":
+        text = "\n".join(report(args.store)) + "\n"
+        print(text)
+        if args.write:
+            head = "# Methods against random\n\n`python benchmarks/grid.py report --write`\n\n"
+            REPORT.write_text(head + text)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.verb == "quick":
+            args = argparse.Namespace(
+                **{"data": None, "work": Path(scratch), "store": Path(scratch) / "store"},
+                **{"tasks": ["e2e_demo"], "seeds": [0, 1], "keep": ["0.1"], "variants": QUICK},
+                **{"rows": args.rows, "full": True, "generate": False},
+            )
+            run(args)
+            print("\n".join(report(args.store)))
+            return
+        args.work = (args.work or Path(scratch)).resolve()
+        run(args)
+
+
+if __name__ == "__main__":
+    main()
