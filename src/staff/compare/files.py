@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from staff.reports.compared import markdown_compared
+from staff.reports.page import visible
 from staff.runs.store import write_atomic
 
 _TEXTS = ("metric", "method", "best", "random_verdict", "best_verdict")
 _COUNTS = ("rows", "seeds", "items")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes text for that begins so
 
 
 def write_results(folder: Path, result: Mapping[str, Any]) -> list[Path]:
@@ -24,12 +26,25 @@ def write_results(folder: Path, result: Mapping[str, Any]) -> list[Path]:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)  # quotes what has to be; null is empty
+    # Quotes what has to be; null is empty.
+    writer.writerows({name: _defused(value) for name, value in row.items()} for row in rows)
     paths = [folder / f"results.{ending}" for ending in ("parquet", "csv", "md")]
     write_atomic(paths[0], lambda file: pq.write_table(table, file))
     write_atomic(paths[1], text.getvalue())
     write_atomic(paths[2], markdown_compared(result))
     return paths
+
+
+def _defused(value: Any) -> Any:
+    """Text that a spreadsheet would compute begins with an apostrophe; numbers stay numbers.
+
+    >>> _defused("=1+1"), _defused(-0.5), _defused("k-centre")
+    ("'=1+1", -0.5, 'k-centre')
+    """
+    if not isinstance(value, str):
+        return value
+    text = visible(value)  # a bare carriage return would end the line: csv does not quote it
+    return f"'{text}" if value.startswith(_FORMULA) else text
 
 
 def _type(name: str) -> pa.DataType:
