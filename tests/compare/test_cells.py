@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from staff.compare.cells import Cell, Inputs, cells_of, finished, run_cell
+from staff.compare.cells import Inputs, finished, run_cell
+from staff.runs.compare_cells import Cell, cells_of
 
 CELL = Cell("staff", "0.5", 0)
 

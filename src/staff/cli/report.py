@@ -1,6 +1,5 @@
 """`staff report`: the summary of a finished run again."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -26,17 +25,25 @@ def report(
 ) -> None:
     """Print what the command that made the run printed at its end, and write report.html again."""
     from staff.reports.compared import render_compared
+    from staff.reports.compared_html import write_compared
     from staff.reports.comparison import render_comparison
     from staff.reports.text import render
+    from staff.runs.compare_folder import CompareFolder
     from staff.runs.manifest import read_comparison, read_manifest
 
     if run is None:
         raise ConfigError("which run? e.g. staff report runs/x")
     terminal = Terminal(SilentProgress())
     folder = run.rstrip("/") or run
-    if (Path(run) / "compare.json").is_file():
+    comparison = CompareFolder(run)
+    if comparison.is_comparison:
+        comparison.check_finished()
         found = read_manifest(run, name="compare.json")
-        terminal.result(render_compared(found, folder=folder, width=terminal.width))
+        try:
+            write_compared(comparison.report, found)
+            terminal.say(f"Report: {comparison.report}.")
+        finally:
+            terminal.result(render_compared(found, folder=folder, width=terminal.width))
         return
     manifest = read_manifest(run)
     try:  # before the text, whose reader may go away
@@ -44,8 +51,8 @@ def report(
             terminal.say(write_page(folder, manifest))
     finally:  # a folder that cannot be written to can still be told of
         terminal.result(render(manifest, folder=folder, width=terminal.width))
-        if comparison := read_comparison(run):
-            terminal.result("\n" + render_comparison(comparison, width=terminal.width))
+        if demo := read_comparison(run):
+            terminal.result("\n" + render_comparison(demo, width=terminal.width))
 
 
 def write_page(folder: str, manifest: dict[str, Any]) -> str:

@@ -12,45 +12,17 @@ from typing import Any
 
 from staff import single
 from staff.progress import Progress
+from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import hash_file, write_manifest
 from staff.runs.settings import READING
 from staff.stages import fingerprint
 
-FULL, UNTUNED = "full", "untuned"
-DONE, TUNED = "cell.json", "tuning.json"
+TUNED = "tuning.json"
 # Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
 COMMON = (*READING, "max_length", "on_bad_row", "dtype", "device")
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One tuning and evaluation. `full` has no size, `untuned` has no seed either."""
-
-    method: str
-    keep: str | None = None
-    seed: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of its folder.
-
-        >>> Cell("staff", "0.1", 2).name, Cell("full", seed=0).name, Cell("untuned").name
-        ('staff-0.1-seed2', 'full-seed0', 'untuned')
-        """
-        seed = None if self.seed is None else f"seed{self.seed}"
-        return "-".join(part for part in (self.method, self.keep, seed) if part is not None)
-
-
-def cells_of(config: CompareConfig) -> list[Cell]:
-    """Every cell, seed by seed, so that what is done early is a comparison of fewer seeds."""
-    cells = [Cell(UNTUNED)]
-    for seed in range(config.seeds):
-        cells += [Cell(FULL, seed=seed)] * config.full
-        cells += [Cell(m, keep, seed) for keep in config.keep_names for m in config.methods]
-    return cells
 
 
 @dataclass(frozen=True, slots=True)

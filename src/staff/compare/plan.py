@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from staff import planning, stages
-from staff.compare.cells import DONE, cells_of
 from staff.compare.selection import main_method, scored_first, scoring_config
 from staff.data.files import open_source
 from staff.progress import Progress
+from staff.runs.compare_cells import DONE, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import RESULTS, CompareFolder
 from staff.selectors import total_of

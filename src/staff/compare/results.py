@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from staff.compare.cells import FULL
 from staff.compare.statistics import Estimate, estimate, verdict
 from staff.errors import RunError
+from staff.runs.compare_cells import FULL
 from staff.training.metrics import bleu_counts
 from staff.types import Floats
 

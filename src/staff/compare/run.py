@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from staff import stages
-from staff.compare.cells import FULL, UNTUNED, Cell, Inputs, cells_of, finished, run_cell
+from staff.compare.cells import Inputs, finished, run_cell
 from staff.compare.files import write_results
 from staff.compare.leaks import count_leaks
 from staff.compare.results import Group, results
@@ -18,7 +18,9 @@ from staff.compare.selection import Chosen, choose
 from staff.data.files import open_source
 from staff.pipeline import Say, silent
 from staff.progress import Progress
+from staff.reports.compared_html import write_compared
 from staff.runs import manifest as manifests
+from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 
@@ -54,6 +56,7 @@ def compare(
         result["results"] = results(_groups(config, folder, cells, chosen), config.metrics)
         written = write_results(folder.path, result)
         result["files"] = manifests.hash_outputs(folder.path, [folder.config, *written])
+        write_compared(folder.report, manifests.plain(result))  # not hashed: it is of compare.json
         manifests.write_manifest(folder.manifest, result)
     return result
 

@@ -16,6 +16,7 @@ TITLES = {
     "bleu": "BLEU (0 to 100)",
     "exact": "Exact match (share of items)",
 }
+METRICS = {"loss": "Test loss", "rougeL": "ROUGE-L", "bleu": "BLEU", "exact": "Exact match"}
 MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
 
 
@@ -31,7 +32,8 @@ def render_compared(result: Mapping[str, Any], *, folder: str, width: int = 80) 
     blocks.append(["Cost (means over seeds)", *_fitted(cost_columns(rows), width)])
     blocks.append([line for note in notes(result) for line in wrap(note, max(20, width))])
     files = [name for name in (result.get("files") or {}) if name.startswith("results.")]
-    blocks.append([f"Files in {folder}/", *(f"  {name}" for name in [*files, "compare.json"])])
+    files += ["report.html", "compare.json"]  # the page is not hashed, so not listed
+    blocks.append([f"Files in {folder}/", *(f"  {name}" for name in files)])
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
@@ -123,14 +125,28 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         if config["full"]
         else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
     ]
+    return [*said, *filter(None, [leak_warning(result)])]
+
+
+def leak_warning(result: Mapping[str, Any]) -> str:
+    """How many test prompts were trained on; empty if none."""
     leaks = result.get("leaks") or {}
-    if leaks.get("rows"):
-        share = 100 * leaks["rows"] / leaks["of"]
-        said.append(
-            f"Warning: {count(leaks['rows'])} of {count(leaks['of'])} test prompts "
-            f"({share:.3g} %) occur in the training data."
-        )
-    return said
+    if not leaks.get("rows"):
+        return ""
+    share = 100 * leaks["rows"] / leaks["of"]
+    return (
+        f"Warning: {count(leaks['rows'])} of {count(leaks['of'])} test prompts "
+        f"({share:.3g} %) occur in the training data."
+    )
+
+
+def value_text(metric: str, value: float, *, signed: bool = False) -> str:
+    """A value, or with its sign a difference, in as many digits as the metric deserves.
+
+    >>> value_text("loss", 1.23456), value_text("rougeL", 1.23456, signed=True)
+    ('1.235', '+1.23')
+    """
+    return f"{value:{'+' if signed else ''}.{_digits(metric)}f}"
 
 
 def _names(rows: Iterable[Row]) -> list[Column]:
@@ -145,11 +161,14 @@ def _names(rows: Iterable[Row]) -> list[Column]:
 def _interval(
     metric: str, value: float, low: float, high: float, *, signed: bool, short: bool
 ) -> str:
-    digits = 3 if metric in ("loss", "exact") else 2
-    form = f"{{:{'+' if signed else ''}.{digits}f}}"
+    shown, *ends = (value_text(metric, number, signed=signed) for number in (value, low, high))
     if short:
-        return f"{form.format(value)} ±{(high - low) / 2:.{digits}f}"
-    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+        return f"{shown} ±{value_text(metric, (high - low) / 2)}"
+    return f"{shown} [{', '.join(ends)}]"
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric in ("loss", "exact") else 2
 
 
 def _fitted(columns: Sequence[Column], width: int) -> list[str]:

@@ -7,7 +7,7 @@ No text of the data enters a chart.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import vl_convert
@@ -40,15 +40,22 @@ LONG_NUMBER = re.compile(r"\d+\.\d{3,}")
 COORDINATES = re.compile(r'(?<= )(?:d|transform|x2|y2)="[^"]*"')
 
 
-def draw(panels: Sequence[Spec], label: str) -> Markup:
-    """Panels one above the other, in both widths; `label` says in words what they show."""
+def draw(
+    panels: Sequence[Spec] | Callable[[int], Sequence[Spec]], label: str, *, margin: int = MARGIN
+) -> Markup:
+    """Panels one above the other, in both widths; `label` says in words what they show.
+
+    panels: where it matters to them, made for the width in pixels that `margin` leaves them.
+    """
     drawings = []
-    for name, width in WIDTHS.items():
+    for name, outer in WIDTHS.items():
+        width = outer - margin
+        drawn = panels(width) if callable(panels) else panels
         spec = {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
             "config": CONFIG,
             "padding": 2,
-            "vconcat": [{"width": width - MARGIN, **panel} for panel in panels],
+            "vconcat": [{"width": width, **panel} for panel in drawn],
         }
         svg = vl_convert.vegalite_to_svg(spec)
         svg = COORDINATES.sub(lambda match: LONG_NUMBER.sub(_shorter, match[0]), svg)

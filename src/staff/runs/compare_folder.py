@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from staff.errors import RunError
+from staff.runs.compare_cells import DONE, cells_of
 from staff.runs.compare_config import FREE_HERE, CompareConfig
 from staff.runs.config_file import build, dump_yaml, written_by
 from staff.runs.store import (
@@ -15,7 +16,9 @@ from staff.runs.store import (
     write_atomic,
 )
 
-RESULTS = ("compare.json", "results.parquet", "results.csv", "results.md")
+RESULTS = ("compare.json", "results.parquet", "results.csv", "results.md", "report.html")
+
+NAMED = 8  # missing cells that are named
 
 
 class CompareFolder:
@@ -24,6 +27,7 @@ class CompareFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
+        self.report = self.path / "report.html"
         self.manifest = self.path / "compare.json"
 
     def scored(self, seed: int) -> RunFolder:
@@ -37,6 +41,24 @@ class CompareFolder:
     def cell(self, name: str) -> Path:
         """Folder of one cell, e.g. ``cells/staff-0.1-seed0``."""
         return self.path / "cells" / name
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether `staff compare` made this folder, finished or not."""
+        return self.manifest.is_file() or written_by(self.config) == "compare"
+
+    def check_finished(self) -> None:
+        """Raise `RunError` if compare.json is not there; it says which cells are missing."""
+        if self.manifest.is_file():
+            return
+        cells = cells_of(build(CompareConfig, file=self.config))
+        missing = [cell.name for cell in cells if not (self.cell(cell.name) / DONE).is_file()]
+        more = [f"and {len(missing) - NAMED} more"] if len(missing) > NAMED else []
+        raise RunError(
+            f"the comparison in {self.path} is not finished: {len(missing)} of {len(cells)} cells "
+            f"are missing{': ' if missing else ''}{', '.join([*missing[:NAMED], *more])}; go on "
+            f"with staff compare --config {shlex.quote(str(self.config))}"
+        )
 
     def check_same_config(self, config: CompareConfig) -> None:
         """Raise `RunError` if this folder cannot take `config`; changes nothing.

@@ -1,11 +1,12 @@
 "use strict";
-// The page is whole without this: it switches between coresets and filters the rows.
+// Pages are whole without this: it switches between coresets and filters rows, where there are any.
 (() => {
   const all = (selector) => [...document.querySelectorAll(selector)];
   const find = (id) => document.getElementById(id);
   const value = (id) => find(id)?.value ?? "";
 
   function filter() {
+    if (!filters) return;
     const words = value("search").toLowerCase().split(/\s+/).filter(Boolean);
     const region = value("region"), fate = value("fate");
     const rows = all("#rows tbody tr");
@@ -26,9 +27,12 @@
     filter();
   }
 
-  find("filters").hidden = false;
-  find("filters").addEventListener("input", filter);
-  find("filters").addEventListener("submit", (event) => event.preventDefault());
+  const filters = find("filters");
+  if (filters) {
+    filters.hidden = false;
+    filters.addEventListener("input", filter);
+    filters.addEventListener("submit", (event) => event.preventDefault());
+  }
   const choice = find("coresets");
   if (choice) {
     choice.hidden = false;

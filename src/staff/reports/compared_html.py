@@ -1,0 +1,112 @@
+"""report.html of a comparison: who beats random, by how much, how sure, and at what cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any
+
+from markupsafe import Markup
+
+from staff.reports import compared_figures as figures
+from staff.reports.compared import (
+    METRICS,
+    TITLES,
+    cost_columns,
+    leak_warning,
+    metric_columns,
+    metrics_of,
+    notes,
+    value_text,
+)
+from staff.reports.findings import VERDICTS, find, headline, tallies
+from staff.reports.methods import Style, styles
+from staff.reports.numbers import rows_of
+from staff.reports.page import render_page
+from staff.reports.scales import WHOLE
+from staff.reports.tables import settings
+from staff.runs.store import write_atomic
+
+Row = Mapping[str, Any]
+MAX_SIZES = 6  # those asked for first have charts and lines in the tables
+
+
+def write_compared(path: Path, result: Mapping[str, Any]) -> None:
+    """Write report.html of a comparison, atomically, from what compare.json says."""
+    write_atomic(path, render_page_of(result))
+
+
+def render_page_of(result: Mapping[str, Any]) -> str:
+    """The page as text; the same for the same comparison."""
+    sizes = list(dict.fromkeys(r["keep"] for r in result["results"] if r["keep"] is not None))
+    shown = [row for row in result["results"] if row["keep"] in (None, *sizes[:MAX_SIZES])]
+    methods = list(dict.fromkeys(row["method"] for row in shown if row["keep"] is not None))
+    warning = leak_warning(result)
+    return render_page(
+        "comparison.html",
+        result=result,
+        name=PurePath(str(result["data"]["path"])).name,
+        warning=warning,
+        remarks=_remarks(result, len(sizes)),
+        notes=[note for note in notes(result) if note != warning],
+        items=shown[0]["items"],
+        seeds=result["config"]["seeds"],
+        methods=methods,
+        sizes=sizes,
+        headline=headline(result["results"]),
+        tallies=tallies(result["results"]),
+        verdicts=[
+            sum(row["random_verdict"] == verdict for row in result["results"])
+            for verdict in VERDICTS
+        ],
+        metric_names=METRICS,
+        metrics=[
+            _metric([row for row in shown if row["metric"] == metric], styles(methods))
+            for metric in metrics_of(shown)
+        ],
+        costs=cost_columns(shown),
+        settings=settings(result),
+    )
+
+
+def _metric(rows: Sequence[Row], look: Mapping[str, Style]) -> dict[str, Any]:
+    """One metric's section: finding, charts and table."""
+    metric = rows[0]["metric"]
+    own = [row for row in rows if row["keep"] is not None]
+    one_size = len({row["keep"] for row in own}) == 1
+    charts: dict[str, Markup | None] = {
+        "means": (figures.means_figure if one_size else figures.sizes_figure)(rows, look),
+        "differences": None,
+        "costs": None,
+    }
+    if any(row["random_difference"] is not None for row in own):
+        charts["differences"] = figures.differences_figure(rows, look)
+    if any(row["tuning_seconds"] is not None for row in own):
+        charts["costs"] = figures.cost_figure(rows, look)
+    return {
+        "metric": metric,
+        "name": METRICS[metric],
+        "title": TITLES[metric],
+        "lower": metric in figures.LOWER_IS_BETTER,
+        "one_size": one_size,
+        "whole": [
+            (WHOLE[row["method"]], value_text(metric, row["value"]))
+            for row in rows
+            if row["keep"] is None
+        ],
+        "table": metric_columns(rows, metric, short=False),
+        **asdict(find(rows)),
+        **charts,
+    }
+
+
+def _remarks(result: Mapping[str, Any], sizes: int) -> list[str]:
+    """What else to know, where there is something."""
+    test = result["cells"][0]["test"] if result.get("cells") else {}
+    remarks = [
+        f"{rows_of(test[key])} of the test data {words}"
+        for key, words in (("rejected", "set aside"), ("truncated", "cut at the maximal length"))
+        if test.get(key)
+    ]
+    if sizes > MAX_SIZES:
+        remarks.append(f"the first {MAX_SIZES} of {sizes} sizes are shown; results.csv has all")
+    return remarks
