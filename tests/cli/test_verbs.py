@@ -9,6 +9,8 @@ import pytest
 
 import staff
 from staff.cli.main import main
+from staff.runs.compare_config import CompareConfig
+from staff.runs.compare_folder import CompareFolder
 from staff.runs.manifest import begin, write_manifest
 
 
@@ -49,16 +51,23 @@ def test_evaluate_prints_its_figures_even_when_quiet(pipeline, data, capsys):
     assert capsys.readouterr().out == "rows  300\nloss  1.25\n"
 
 
+def comparison():
+    """compare.json of one method that was compared with nothing."""
+    interval = {"value": 1.5, "low": 1.0, "high": 2.0}
+    row = {"metric": "loss", "method": "staff", "keep": 0.1, "rows": 9, "items": 9, **interval}
+    row |= dict.fromkeys(("best", "best_verdict", "random_verdict"))
+    row |= dict.fromkeys(("random_difference", "best_difference"))
+    row |= dict.fromkeys(("selection_seconds", "tuning_seconds", "selection_to_tuning"))
+    facts = {"data": {"path": "train.jsonl"}, "test": {"path": "test.jsonl"}, "results": [row]}
+    return {**begin("compare", {"seeds": 1, "full": False}, seed=0), **facts}
+
+
 def test_compare(data, tmp_path, capsys, monkeypatch):
     calls = []
-    interval = {"value": 1.5, "low": 1.0, "high": 2.0}
-    row = {"metric": "loss", "method": "untuned", "keep": None, "rows": 0, "items": 9, **interval}
-    row |= dict.fromkeys(("best", "random_difference", "best_difference"))
-    row |= dict.fromkeys(("selection_seconds", "tuning_seconds", "selection_to_tuning"))
 
     def compare(config, *, progress, say):
         calls.append(config)
-        return {"config": config.model_dump(), "results": [row]}
+        return {**comparison(), "config": config.model_dump()}
 
     stand_in = types.SimpleNamespace(compare=compare, plan=lambda config, progress: {"cells": 7})
     monkeypatch.setitem(sys.modules, "staff.compare.run", stand_in)
@@ -99,6 +108,34 @@ def test_report_does_not_replace_a_page_by_a_poorer_one(finished, capsys):
     assert main(["report", str(finished[0])]) == 0
     assert f"{page} stays as it is: " in capsys.readouterr().err
     assert page.read_text() == "whole"
+
+
+def test_report_of_a_comparison(tmp_path, capsys):
+    folder = tmp_path / "compared"
+    write_manifest(folder / "compare.json", comparison())
+    assert main(["report", f"{folder}/"]) == 0
+    out, said = capsys.readouterr()
+    assert "1.500 [1.000, 2.000]" in out
+    assert "  report.html" in out
+    assert said == f"Report: {folder / 'report.html'}.\n"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<title>Comparison on train.jsonl</title>" in page
+    (folder / "compare.json").write_text("{")
+    assert main(["report", str(folder)]) == 5
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_report_of_an_unfinished_comparison_says_what_is_missing(tmp_path, capsys):
+    given = {"data": "d", "test": "e", "target": "t", "methods": ("random",), "keep": (0.1,)}
+    config = CompareConfig(**given, seeds=1, out=str(tmp_path))
+    CompareFolder(tmp_path).begin_writing(config)
+    write_manifest(tmp_path / "cells" / "untuned" / "cell.json", {})
+    assert main(["report", str(tmp_path)]) == 5
+    said = capsys.readouterr().err
+    assert (
+        "2 of 3 cells are missing: full-seed0, random-0.1-seed0; go on with staff compare" in said
+    )
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_report_of_scores_is_text_only(tmp_path, capsys):

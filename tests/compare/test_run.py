@@ -9,6 +9,8 @@ import pytest
 from staff.compare.plan import plan
 from staff.compare.run import compare
 from staff.errors import RunError
+from staff.reports.compared_html import render_comparison_page
+from staff.runs.compare_folder import CompareFolder
 
 
 @pytest.fixture
@@ -48,6 +50,10 @@ def test_a_comparison(settings, work, tmp_path):
     assert [(row["method"], row["metric"]) for row in table] == [
         (method, metric) for metric in ("loss", "bleu") for method in ("untuned", "full", "random")
     ]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page == render_comparison_page(json.loads((out / "compare.json").read_text()))
+    assert "random is the only method" in page
+    assert "report.html" not in result["files"]  # it is of compare.json, and made again from it
     markdown = (out / "results.md").read_text()
     assert "| untuned |  | 2.500 " in markdown
     assert not list(out.rglob("*.part"))
@@ -68,6 +74,18 @@ def test_only_what_is_missing_is_done(settings, work, tmp_path):
     result = compare(settings(keep=(0.25,)))
     assert len(work.done) == 11
     assert [row["keep"] for row in result["results"]] == [None, None, 0.25]
+
+
+def test_what_a_stop_leaves_has_no_page_of_before(settings, work, tmp_path):
+    compare(settings())
+    out = tmp_path / "out"
+    assert (out / "report.html").is_file()
+    work.fail = "evaluate"
+    with pytest.raises(KeyboardInterrupt):
+        compare(settings(keep=(0.5, 0.25)))
+    assert not (out / "report.html").exists()
+    with pytest.raises(RunError, match=r"1 of 4 cells are missing: random-0\.25-seed0; go on with"):
+        CompareFolder(out).check_finished()
 
 
 @pytest.mark.parametrize("stopped_after", range(5))

@@ -76,3 +76,60 @@ def make_run(tmp_path):
         return folder, plain(manifest)
 
     return make
+
+
+@pytest.fixture
+def make_compared():
+    """compare.json of a comparison that was not made: the first method is best, the last worst."""
+
+    def make(
+        methods=("staff", "random", "ccs"), keep=(0.1, 0.3), metrics=("loss", "rougeL"), seeds=3,
+        full=True, **changes,
+    ):  # fmt: skip
+        rows = []
+        for metric in metrics:
+            sign = -1 if metric == "loss" else 1
+            for method, size in [("untuned", None), *([("full", None)] if full else []),
+                                 *((method, size) for size in keep for method in methods)]:  # fmt: skip
+                rank = methods.index(method) if size else 0
+                value = {"untuned": 2.0, "full": 2.0 + sign}.get(
+                    method, 2 + sign * (0.9 - rank / 20)
+                )
+                row = {
+                    "metric": metric, "method": method, "keep": size, "rows": int(400 * (size or 1)),
+                    "seeds": seeds, "items": 90, "value": value, "low": value - 0.2,
+                    "high": value + 0.2, "best": None,
+                    "selection_seconds": 10.0 * rank if size else None,
+                    "tuning_seconds": None if method == "untuned" else 90.0 * (size or 1),
+                    "selection_to_tuning": rank / 9 if size and full else None,
+                }  # fmt: skip
+                for name in ("random", "best"):
+                    row |= dict.fromkeys(f"{name}_{p}" for p in ("difference", "low", "high", "verdict"))  # fmt: skip
+                if size and method != "random" and "random" in methods:
+                    apart = sign * (methods.index("random") - rank) / 20
+                    verdict = "tie" if abs(apart) > 0.15 else "win" if apart * sign > 0 else "loss"
+                    row |= {"random_difference": apart, "random_low": apart - 0.04,
+                            "random_high": apart + 0.04, "random_verdict": verdict}  # fmt: skip
+                if method == "staff" and "ccs" in methods:
+                    row |= {"best": "ccs", "best_difference": sign * 0.1, "best_low": -0.1,
+                            "best_high": 0.2, "best_verdict": "tie"}  # fmt: skip
+                rows.append(row)
+        config = {"methods": list(methods), "keep": list(keep), "seeds": seeds, "full": full,
+                  "metrics": list(metrics), "data": "train.jsonl", "test": "test.jsonl"}  # fmt: skip
+        result = {
+            **begin("compare", config, seed=0),
+            "results": rows,
+            "leaks": {"rows": 0, "of": 90},
+        }
+        result |= {
+            "data": {"path": "data/train.jsonl", "sha256": "da7a"},
+            "test": {"path": "data/test.jsonl", "sha256": "7e57"},
+            "models": {
+                "target": {"path": "models/target", "parameters": 4_000_000, "hash": "7a46"}
+            },
+            "cells": [{"test": {"rows": 90, "rejected": 0, "truncated": 2}}],
+            "device": {"type": "cpu", "name": "processor", "threads": 1, "dtype": "float32"},
+        }
+        return plain(result | changes)
+
+    return make

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from staff.reports.compared_html import render_comparison_page, write_compared
 from staff.reports.html import data_of, render_run, write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -105,3 +106,68 @@ def test_in_a_browser_one_chooses_searches_and_scrolls_one_way(
     assert 0 < int(some.split()[0]) < int(more.split()[0]) < rows
     assert (shown, hidden) == ("0", "2")
     assert int(overflow) <= 0
+
+
+def test_in_a_browser_hostile_paths_of_a_comparison_stay_text(make_compared, browser, tmp_path):
+    result = make_compared(leaks={"rows": 2, "of": 90})
+    result["data"]["path"], result["test"]["path"] = HOSTILE[3], HOSTILE[4]
+    result["models"] = {
+        "small": {"path": HOSTILE[1], "hash": HOSTILE[2]},
+        "target": {"path": HOSTILE[5], "parameters": 4_000_000},
+    }
+    result["config"] |= {"data": HOSTILE[0], "prompt_template": HOSTILE[7], "out": "half \ud800"}
+    result["device"]["name"] = HOSTILE[2]
+    write_compared(tmp_path / "report.html", result)
+    dom, complaints = browser(tmp_path / "report.html")
+    assert "<title>Comparison on " in dom
+    assert "broken</title>" not in dom
+    assert 'id="broken"' not in dom
+    assert not complaints
+    assert dom.count("<script") == 1
+    assert dom.count("</main>") == 1
+    assert "nul ␀ escape ␛[31m bell ␇ next line �" in dom
+    assert "עברית \u202e esrever" in dom
+    assert "{{ 7 * 7 }}" in dom
+    assert "half �" in dom
+    assert len(dom) < 1_000_000
+
+
+@pytest.mark.parametrize("keep", [(0.1,), (0.05, 0.1, 0.2)])
+def test_in_a_browser_a_comparison_fits_a_phone_and_prints_its_settings(
+    make_compared, browser, tmp_path, keep
+):
+    """In a copy without the policy, driven by another script."""
+    driver = """
+      const boxes = (part) => [...part.querySelectorAll("text")]
+        .map((text) => text.getBoundingClientRect()).filter((box) => box.width);
+      const wide = [...document.querySelectorAll(".narrow svg")]
+        .filter((chart) => boxes(chart).some((box) => box.right > innerWidth || box.left < 0));
+      dispatchEvent(new Event("beforeprint"));
+      const said = [
+        document.documentElement.scrollWidth - innerWidth, wide.length,
+        document.querySelectorAll(".narrow svg").length,
+        document.querySelectorAll("details:not([open])").length,
+        document.querySelectorAll("main a").length,
+        [...document.querySelectorAll("main a")].filter((a) => !document.querySelector(a.hash)).length,
+      ];
+      parent.postMessage(said.join("|"), "*");
+    """
+    methods = ("staff", "random", "ccs", "perplexity", "moderate")
+    page = render_comparison_page(make_compared(methods=methods, keep=keep))
+    page = re.sub(r"<meta http-equiv[^>]*>", "", page)
+    copy, frame = tmp_path / "copy.html", tmp_path / "frame.html"
+    copy.write_text(page.replace("</body>", f"<script>{driver}</script></body>"), encoding="utf-8")
+    # A window is never as narrow as a phone; a frame is.
+    listen = "onmessage = (said) => { document.title = said.data; };"
+    inside = f"<iframe width=390 height=800 src='{copy.as_uri()}'></iframe>"
+    frame.write_text(f"<script>{listen}</script>{inside}", encoding="utf-8")
+    dom, complaints = browser(frame)
+    assert not complaints
+    overflow, outside, charts, closed, links, dead = map(
+        int, re.search("<title>(.*?)</title>", dom)[1].split("|")
+    )
+    assert overflow <= 0
+    assert outside == 0
+    assert charts == 6
+    assert closed == 0
+    assert (links, dead) == (2, 0)

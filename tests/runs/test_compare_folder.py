@@ -81,3 +81,15 @@ def test_overwriting_forgets_what_was_done_and_leaves_the_rest(folder, settings)
     folder.begin_writing(settings(overwrite=True))
     left = {path.name for path in folder.path.rglob("*") if path.is_file()}
     assert left == {"config.yaml", "items.parquet", "mine.txt", "notes.txt"}
+
+
+def test_what_is_missing_is_named(folder, settings, tmp_path):
+    assert folder.is_comparison
+    with pytest.raises(RunError, match=r"9 of 10 cells are missing: full-seed0, staff-0\.1-seed0,.* "
+                       r"and 1 more; go on with staff compare --config .*config\.yaml"):  # fmt: skip
+        folder.check_finished()
+    folder.manifest.write_text("{}")
+    folder.check_finished()
+    assert not CompareFolder(tmp_path / "other").is_comparison
+    RunFolder(tmp_path / "run").begin_writing(SelectConfig(data="a", target="t", small="s", keep=(0.1,), out=str(tmp_path / "run")))  # fmt: skip
+    assert not CompareFolder(tmp_path / "run").is_comparison

@@ -1,6 +1,7 @@
 """The charts of a comparison, each of one metric, from the rows of its results."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -15,7 +16,9 @@ from staff.reports.scales import WHOLE, Domain, domain_of, scale_of
 Row = Mapping[str, Any]
 LOWER_IS_BETTER = frozenset({"loss"})
 MAX_BANDS = 4  # more bands than this would be one grey surface
-MAX_SAID = 30
+MAX_BESIDE = 7  # more names than this do not fit beside their points
+MAX_SAID = 30  # rows that the words of a chart name
+FEW_TICKS = {"tickCount": 5, "labelSeparation": 10}
 HEIGHT = 300
 NAMES = 80  # room for the names of methods
 
@@ -54,7 +57,7 @@ def means_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
     domain, lines = scale_of(rows)
     metric = rows[0]["metric"]
     own = [row for row in rows if row["keep"] is not None]
-    x = axis("x", METRICS[metric], domain=domain, tickCount=5)
+    x = axis("x", METRICS[metric], domain=domain, **FEW_TICKS)
     label = _values_label(rows, f"{METRICS[metric]} at keep {own[0]['keep']:g}")
     return intervals_figure(own, look, x, domain, label, references=lines)
 
@@ -66,7 +69,7 @@ def differences_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup
            if row["random_difference"] is not None]  # fmt: skip
     values = [row["random_difference"] for row in own]
     domain = domain_of([*values, 0.0], [(row["random_low"], row["random_high"]) for row in own])
-    x = axis("x", "← worse than random · better →", domain=domain, tickCount=5)
+    x = axis("x", "← worse than random · better →", domain=domain, **FEW_TICKS)
     if metric in LOWER_IS_BETTER:
         x["scale"]["reverse"] = True
     said = [
@@ -89,7 +92,7 @@ def cost_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
     unit, per = next(u for u in (("hours", 3600), ("minutes", 60), ("seconds", 1))
                      if longest >= 3 * u[1] or u[1] == 1)  # fmt: skip
     span = Domain(0.0, 1.06 * longest / per)
-    x = axis("x", f"{unit} of selection and tuning", domain=span, tickCount=5)
+    x = axis("x", f"{unit} of selection and tuning", domain=span, **FEW_TICKS)
     y = axis("y", METRICS[metric], domain=domain)
     layers: list[Spec] = []
     ends, others = [], []
@@ -98,25 +101,21 @@ def cost_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
         layers += line(points, look[method], x, y, banded=False)
         layers += dots(points, look[method], x, y)
         ends.append((method, points[-1]))
-        others += points[:-1]
+        others += [*points[:-1], *_between(points)]
     for row in rows:
         if row["method"] == "full" and domain.holds(row["value"]):
             end = _point(row, _seconds(row) / per, domain)
-            layers += dots([end], Style("muted", "square", [1, 0]), x, y)
+            look = {**look, WHOLE["full"]: Style("muted", "square", [1, 0])}
+            layers += dots([end], look[WHOLE["full"]], x, y)
             ends.append((WHOLE["full"], end))
     untuned = {name: value for name, value in lines.items() if name == WHOLE["untuned"]}
+    crowded = len(ends) > MAX_BESIDE
 
     def panels(width: int) -> list[Spec]:
-        def place(point: Mapping[str, float]) -> tuple[float, float]:
-            return width * span.share(point["x"]), HEIGHT * (1 - domain.share(point["y"]))
-
-        names = [name for name, _ in ends]
-        places = beside([place(end) for _, end in ends], names, [place(p) for p in others],
-                        width=width)  # fmt: skip
-        named: list[Spec] = []
-        for name, (left, height) in zip(names, places, strict=True):
-            color = look[name].color if name in look else "muted"
-            named += words([{"x": left, "y": height}], name, color, _pixels("x"), _pixels("y"))
+        if crowded:
+            named = _end_labels(ends, look, domain, x, y)
+        else:
+            named = _labels_beside(ends, others, look, width, span, domain)
         return [panel(HEIGHT, *_levels(untuned, domain, y), *layers, *named)]
 
     said = [
@@ -124,7 +123,8 @@ def cost_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
         for row in rows
         if row["tuning_seconds"] is not None
     ]
-    return draw(panels, _label(f"{METRICS[metric]} against seconds of selection and tuning", said))
+    label = _label(f"{METRICS[metric]} against seconds of selection and tuning", said)
+    return draw(panels, label, margin=MARGIN + NAMES * crowded)
 
 
 def _end_labels(
@@ -147,19 +147,53 @@ def _end_labels(
     return layers
 
 
+def _labels_beside(
+    ends: Sequence[tuple[str, Mapping[str, float]]],
+    others: Sequence[Mapping[str, float]],
+    look: Mapping[str, Style],
+    width: int,
+    across: Domain,
+    up: Domain,
+) -> list[Spec]:
+    """The names of methods beside their last points, where a chart of this width has room."""
+
+    def place(point: Mapping[str, float]) -> tuple[float, float]:
+        return width * across.share(point["x"]), HEIGHT * (1 - up.share(point["y"]))
+
+    names, points = [name for name, _ in ends], [place(end) for _, end in ends]
+    places = beside(points, names, [place(p) for p in others], width=width, height=HEIGHT)
+    layers: list[Spec] = []
+    for name, (left, height) in zip(names, places, strict=True):
+        at = [{"x": left, "y": height}]
+        layers += words(at, name, look[name].color, _pixels("x"), _pixels("y"))
+    return layers
+
+
 def _levels(lines: Mapping[str, float], domain: Domain, y: Spec) -> list[Spec]:
     """Horizontal lines with their names; of lines that lie far off only that, above the chart."""
     layers: list[Spec] = []
-    far = []
-    for name, value in lines.items():
-        if domain.holds(value):
-            layers.append(marks("rule", [{"y": value}], "muted", {}, y, strokeDash=[4, 3]))
-            layers += words([{"y": value}], name, "muted", {"value": 0}, y, dx=6, dy=-8)
-        else:
-            far.append(f"{name} {value:.3g} {'↑' if value > domain.high else '↓'}")
-    if far:
-        layers += words([{}], " · ".join(far), "muted", {"value": 0}, {"value": -9}, dx=6)
+    near = {name: value for name, value in lines.items() if domain.holds(value)}
+    wished = [HEIGHT * (1 - domain.share(value)) - 8 for value in near.values()]
+    heights = spread(wished, top=0, bottom=HEIGHT - 8)
+    for (name, value), height in zip(near.items(), heights, strict=True):
+        layers.append(marks("rule", [{"y": value}], "muted", {}, y, strokeDash=[4, 3]))
+        layers += words([{"y": height}], name, "muted", {"value": 0}, _pixels("y"), dx=6)
+    if far := [
+        f"{name} {value:.3g} {'↑' if value > domain.high else '↓'}"
+        for name, value in lines.items()
+        if name not in near
+    ]:
+        layers += words([{}], " · ".join(far), "muted", {"value": 0}, {"value": -10}, dx=6)
     return layers
+
+
+def _between(points: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Places on the line through the points, close enough to keep words off it."""
+    return [
+        {axis: a[axis] + (b[axis] - a[axis]) * part / 8 for axis in ("x", "y")}
+        for a, b in pairwise(points)
+        for part in range(1, 8)
+    ]
 
 
 def _pixels(field: str) -> Spec:

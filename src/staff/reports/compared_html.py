@@ -32,14 +32,15 @@ MAX_SIZES = 6  # those asked for first have charts and lines in the tables
 
 def write_compared(path: Path, result: Mapping[str, Any]) -> None:
     """Write report.html of a comparison, atomically, from what compare.json says."""
-    write_atomic(path, render_page_of(result))
+    write_atomic(path, render_comparison_page(result))
 
 
-def render_page_of(result: Mapping[str, Any]) -> str:
+def render_comparison_page(result: Mapping[str, Any]) -> str:
     """The page as text; the same for the same comparison."""
     sizes = list(dict.fromkeys(r["keep"] for r in result["results"] if r["keep"] is not None))
     shown = [row for row in result["results"] if row["keep"] in (None, *sizes[:MAX_SIZES])]
     methods = list(dict.fromkeys(row["method"] for row in shown if row["keep"] is not None))
+    tuned = [row for row in shown if row["tuning_seconds"] is not None]
     warning = leak_warning(result)
     return render_page(
         "comparison.html",
@@ -63,7 +64,7 @@ def render_page_of(result: Mapping[str, Any]) -> str:
             _metric([row for row in shown if row["metric"] == metric], styles(methods))
             for metric in metrics_of(shown)
         ],
-        costs=cost_columns(shown),
+        costs=cost_columns(tuned) if tuned else [],
         settings=settings(result),
     )
 

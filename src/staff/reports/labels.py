@@ -38,6 +38,7 @@ def beside(
     others: Sequence[tuple[float, float]],
     *,
     width: float,
+    height: float,
 ) -> list[tuple[float, float]]:
     """Left end and height of each word, beside its point and off the others where there is room.
 
@@ -48,16 +49,16 @@ def beside(
     for (x, y), word in zip(points, words, strict=True):
         size = LETTER * len(word)
         places = [
-            place
+            (left, y + away)
             for away in (0.0, LINE, -LINE, 2 * LINE, -2 * LINE)
-            for place in (
-                (x + 9, y + away),
-                (x - 9 - size, y + away),
-                (x - size / 2, y - 12 + away),
-            )
-            if place[0] >= 0 and place[0] + size <= width + size / 3
-        ] or [(min(x + 9, width - size), y)]
-        best = min(places, key=lambda place: sum(_overlap(_box(place, size), t) for t in taken))
+            for left in (x + 9, x - 9 - size, x - size / 2)
+            if (away or left != x - size / 2)  # else it covers its own point
+            and (0 <= left <= width - size and 0 <= y + away <= height)
+        ]
+        best = min(
+            places or [(max(0.0, width - size), y)],
+            key=lambda place: sum(_overlap(_box(place, size), other) for other in taken),
+        )
         taken.append(_box(best, size))
         found.append(best)
     return found

@@ -17,8 +17,9 @@ from markupsafe import Markup
 from staff.reports.numbers import count, duration, millions, plain, significant
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Control characters but for tab and line feed: HTML has no way to write most of them.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters but for tab and line feed: HTML has no way to write most of them. Halves of
+# surrogate pairs, as a path may hold them, have no bytes in UTF-8.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def render_page(template: str, **context: Any) -> str:

@@ -1,11 +1,13 @@
 """Axes of a comparison's charts: wide enough for every value, not for every interval."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from statistics import median
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
 WHOLE = {"full": "all rows", "untuned": "untuned"}  # what has no size
+POSSIBLE = {"loss": (0.0, inf), "rougeL": (0.0, 100.0), "bleu": (0.0, 100.0), "exact": (0.0, 1.0)}
 ROOM = 2  # a value's interval is cut off so many times the middle interval's width away
 
 
@@ -29,7 +31,11 @@ class Domain(NamedTuple):
 
 
 def scale_of(rows: Sequence[Row]) -> tuple[Domain, dict[str, float]]:
-    """An axis for the methods' values, stretched for all rows and untuned where they are near."""
+    """An axis for one metric's values, and what all rows and untuned have of it.
+
+    The axis is stretched for these two where they are near, and holds no impossible values,
+    though an interval over few seeds may.
+    """
     own = [row for row in rows if row["keep"] is not None]
     domain = domain_of([row["value"] for row in own], [(row["low"], row["high"]) for row in own])
     lines = {WHOLE[row["method"]]: row["value"] for row in rows if row["method"] in WHOLE}
@@ -38,7 +44,8 @@ def scale_of(rows: Sequence[Row]) -> tuple[Domain, dict[str, float]]:
     edge = 0.06 * width
     low = min([domain.low, *(value - edge for value in near)])
     high = max([domain.high, *(value + edge for value in near)])
-    return Domain(low, high), lines
+    least, most = POSSIBLE.get(rows[0]["metric"], (-inf, inf))
+    return Domain(max(low, least), min(high, most)), lines
 
 
 def domain_of(
