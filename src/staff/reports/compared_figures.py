@@ -79,7 +79,7 @@ def differences_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup
     ]
     label = _label(f"{METRICS[metric]}, differences to random", said)
     return intervals_figure(
-        own, look, x, domain, label, difference_to="random", references={"": 0.0}
+        own, look, x, domain, label, difference_to="random", references={"random": 0.0}
     )
 
 
@@ -91,7 +91,7 @@ def cost_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
     longest = max((_seconds(row) for row in rows), default=1.0) or 1.0
     unit, per = next(u for u in (("hours", 3600), ("minutes", 60), ("seconds", 1))
                      if longest >= 3 * u[1] or u[1] == 1)  # fmt: skip
-    span = Domain(0.0, 1.06 * longest / per)
+    span = Domain(0.0, 1.2 * longest / per)  # room for a name
     x = axis("x", f"{unit} of selection and tuning", domain=span, **FEW_TICKS)
     y = axis("y", METRICS[metric], domain=domain)
     layers: list[Spec] = []
