@@ -31,9 +31,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from staff import pipeline
-from staff.compare.cells import FULL, UNTUNED, Cell, Inputs, run_cell
+from staff.compare.cells import Inputs, run_cell
 from staff.compare.statistics import Estimate, estimate, verdict
 from staff.demo import EPOCHS, LEARNING_RATE, SMALL, TARGET
+from staff.runs.compare_cells import FULL, UNTUNED, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import hash_file, read_manifest
