@@ -73,6 +73,7 @@ VARIANTS = {
     "verify-50": Variant({"verify_per_region": 50}),
     "regions-10": Variant({"regions": 10}),
     "regions-100": Variant({"regions": 100}),
+    "by-count": Variant({"stratify_by": "count"}),
     "cut-0": Variant({"cut": 0.0}),
     "cut-0.2": Variant({"cut": 0.2}),
     "allocation-paper": Variant({"allocation": "paper"}),

@@ -138,6 +138,7 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
             keys=keys[among],
             candidates=None if inputs.candidates is None else inputs.candidates[among],
             regions=config.regions,
+            stratify_by=config.stratify_by,
             verify_per_region=config.verify_per_region,
             cut=config.cut,
         )

@@ -135,3 +135,37 @@ def test_unusable_settings(settings, message):
 def test_unusable_keys(keys):
     with pytest.raises(DataError, match="keys must be 2 integers"):
         stratify([1.0, 2.0], keys=keys)
+
+
+def test_equal_count_by_hand():
+    # Pool of 8 in 4 regions: quantiles at ranks 2, 4, 6 and 8 of 1 2 3 4 10 20 30 99.
+    scores = [1.0, 2.0, 3.0, 4.0, 10.0, 20.0, 30.0, 99.0]
+    found = stratify(scores, regions=4, cut=0.0, by="count")
+    assert found.of_row.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert found.edges.tolist() == [[1, 2], [2, 4], [4, 20], [20, 99]]
+
+
+def test_equal_count_cuts_first():
+    found = stratify([5.0, 1.0, 2.0, 3.0, 4.0], regions=2, cut=0.2, by="count")
+    assert found.of_row.tolist() == [-1, 0, 0, 1, 1]
+
+
+def test_equal_count_never_parts_equal_scores():
+    # Ranks 2 and 4 of six: both quantiles are 1, so two regions are left of three.
+    found = stratify([0.0, 1.0, 1.0, 1.0, 2.0, 3.0], regions=3, cut=0.0, by="count")
+    assert found.of_row.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_equal_count_of_constant_scores_is_one_region():
+    found = stratify(np.full(7, 2.5), regions=3, cut=0.0, by="count")
+    assert found.of_row.tolist() == [0] * 7
+    assert found.edges.tolist() == [[2.5, 2.5]]
+
+
+@pytest.mark.parametrize("regions", [1, 7, 50, 2000])
+def test_equal_count_differs_by_one_row_at_most(regions):
+    scores = np.random.default_rng(0).lognormal(size=1000)
+    sizes = stratify(scores, regions=regions, by="count").sizes
+    assert sizes.sum() == 900
+    assert len(sizes) == min(regions, 899)  # the first holds its lower edge, too
+    assert sizes.max() - sizes.min() <= 1

@@ -44,6 +44,7 @@ SETTINGS = st.fixed_dictionaries(
         "verify_per_region": st.sampled_from([1, 3, 10]),
         "cut": st.sampled_from([0.0, 0.1, 0.29, 0.5, 0.99]),
         "allocation": st.sampled_from(["shares", "paper"]),
+        "stratify_by": st.sampled_from(["width", "count"]),
         "within": st.sampled_from(["hardest", "random"]),
         "seed": st.integers(0, 3),
     }
@@ -201,6 +202,7 @@ def test_verify_is_not_called_for_nothing():
         {"total": []},
         {"total": 0.5},
         {"allocation": "fair"},
+        {"stratify_by": "colour"},
         {"within": "easiest"},
         {"regions": 0},
         {"verify_per_region": 0},

@@ -86,7 +86,9 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
         return []
     names = [coreset["name"] for coreset in manifest["coresets"]]
     cut = manifest.get("cut") or {}
-    title = f"Regions   {len(regions)} of equal width in score"
+    by = manifest["config"].get("stratify_by", "width")
+    equal = "width in score" if by == "width" else "count of rows"
+    title = f"Regions   {len(regions)} of equal {equal}"
     if cut.get("rows"):
         title += f"; above {significant(cut['threshold'])} cut: {count(cut['rows'])} rows"
     number = Column("#", [str(i + 1) for i in range(len(regions))])

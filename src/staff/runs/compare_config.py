@@ -76,6 +76,7 @@ class CompareConfig(Settings):
     within: s.Within = "hardest"
     cut: s.Cut = 0.1
     regions: s.Regions = 50
+    stratify_by: s.StratifyBy = "width"
     verify_per_region: s.VerifyPerRegion = 10
     difficulty: s.Difficulty = "effort"
     take: s.Take = "highest"

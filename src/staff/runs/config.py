@@ -77,6 +77,7 @@ class SelectConfig(Settings):
     within: s.Within = "hardest"
     cut: s.Cut = 0.1
     regions: s.Regions = 50
+    stratify_by: s.StratifyBy = "width"
     verify_per_region: s.VerifyPerRegion = 10
     difficulty: s.Difficulty = "effort"
     take: s.Take = "highest"
@@ -223,7 +224,8 @@ class SelectConfig(Settings):
 TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
-    *("cut", "regions", "verify_per_region", "difficulty", "take", "neighbours", "gamma"),
+    *("cut", "regions", "stratify_by", "verify_per_region"),
+    *("difficulty", "take", "neighbours", "gamma"),
     *("quota_column", "include", "exclude", "nested", "stability", "seed", "out", "format"),
     "overwrite",
 }

@@ -122,7 +122,12 @@ Cut = Annotated[
     about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
           ge=0, lt=1),
 ]  # fmt: skip
-Regions = Annotated[Positive, about("Equal-width score regions, K (staff, ccs).", SELECTION)]
+Regions = Annotated[Positive, about("Score regions, K (staff, ccs).", SELECTION)]
+StratifyBy = Annotated[
+    Literal["width", "count"],
+    about("Regions of equal width in score (the paper), or of equally many rows (staff).",
+          SELECTION),
+]  # fmt: skip
 VerifyPerRegion = Annotated[Positive, about("Rows a region scored on the target, b_v.", SELECTION)]
 Difficulty = Annotated[
     Literal["effort", "loss", "entropy", "el2n"],

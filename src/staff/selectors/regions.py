@@ -3,40 +3,62 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from staff.selectors.arguments import as_keys, as_scores, check_at_least_one, check_cut, count_of
+from staff.selectors.arguments import (
+    as_keys,
+    as_scores,
+    check_at_least_one,
+    check_cut,
+    check_known,
+    count_of,
+)
 from staff.selectors.order import hardest
 from staff.types import Bools, Floats, Ints, Regions, read_only
 
+STRATIFY_BY = ("width", "count")
+
 
 def stratify(
-    scores: ArrayLike, *, regions: int = 50, cut: float = 0.1, keys: ArrayLike | None = None
+    scores: ArrayLike,
+    *,
+    regions: int = 50,
+    cut: float = 0.1,
+    by: str = "width",
+    keys: ArrayLike | None = None,
 ) -> Regions:
-    """Divide the pool into regions of equal width in score.
+    """Divide the pool into regions, by default of equal width in score.
 
     The ⌊cut·n⌋ highest scores are cut first as likely noise and label errors (the
     method's released code; β of CCS). The rest, the pool, is divided between its
     lowest and highest score into `regions` intervals of equal width, upper edge
     included (the first has its lower edge too). Empty ones vanish. Every row of the
     pool lands in exactly one region, rounding or not; constant scores make one region.
+    By "count" (not in the paper) the edges are quantiles instead: regions of about equally
+    many rows, fewer regions where many rows share a score.
 
-    scores: [n], finite. cut: in [0, 1). keys: [n] distinct integers that say which of
-    equal scores is cut first (smaller first); the row's position if not given.
+    scores: [n], finite. cut: in [0, 1). by: "width" or "count". keys: [n] distinct integers
+    that say which of equal scores is cut first (smaller first); the row's position if not given.
 
     Raises DataError for unusable scores or keys, ConfigError for unusable settings.
 
     >>> stratify([0.0, 1.0, 2.0, 10.0], regions=5, cut=0.0).of_row
     array([0, 0, 0, 1])
+    >>> stratify([0.0, 1.0, 2.0, 10.0], regions=2, cut=0.0, by="count").of_row
+    array([0, 0, 1, 1])
     """
     scores = as_scores(scores)
     n = len(scores)
     keys = as_keys(keys, n)
     regions = check_at_least_one("regions", regions)
     check_cut(cut)
+    check_known("by", by, STRATIFY_BY)
 
     in_pool = np.ones(n, dtype=np.bool_)
     in_pool[hardest(scores, keys, count_of(cut, n))] = False
     pool = scores[in_pool]
-    edges = equal_width(float(pool.min()), float(pool.max()), regions)  # [regions + 1]
+    if by == "width":
+        edges = equal_width(float(pool.min()), float(pool.max()), regions)  # [regions + 1]
+    else:
+        edges = equal_count(pool, regions)
     # The last upper edge is the pool's maximum itself, so no score lies beyond it.
     interval = np.searchsorted(edges[1:], pool, side="left")
     return regions_of(in_pool, interval, edges)
@@ -70,3 +92,14 @@ def equal_width(lower: float, upper: float, count: int) -> Floats:
     if np.isfinite(upper - lower):
         return np.linspace(lower, upper, count + 1)
     return 2 * np.linspace(lower / 2, upper / 2, count + 1)  # the range exceeds float64
+
+
+def equal_count(pool: Floats, count: int) -> Floats:
+    """Edges [≤ count + 1] between which lie about equally many rows: scores that occur, each once.
+
+    >>> equal_count(np.array([1.0, 2.0, 3.0, 9.0]), 2)
+    array([1., 2., 9.])
+    """
+    ends = -(-np.arange(1, count + 1) * len(pool) // count) - 1  # ⌈i·n/count⌉-th smallest
+    edges = np.unique([pool.min(), *np.partition(pool, np.unique(ends))[ends]])
+    return edges if len(edges) > 1 else np.repeat(edges, 2)  # constant scores

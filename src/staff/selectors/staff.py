@@ -20,7 +20,7 @@ from staff.selectors.arguments import (
 )
 from staff.selectors.budgets import ALLOCATIONS, allocate
 from staff.selectors.draw import WITHIN, draw
-from staff.selectors.regions import stratify
+from staff.selectors.regions import STRATIFY_BY, stratify
 from staff.selectors.released import minmax, over_all_rows, running_sum
 from staff.selectors.verification import choose_rows, weigh
 from staff.types import Ints, Regions, Selection, Verification
@@ -43,6 +43,7 @@ def select_staff(
     keys: ArrayLike | None = ...,
     candidates: ArrayLike | None = ...,
     regions: int = ...,
+    stratify_by: str = ...,
     verify_per_region: int = ...,
     cut: float = ...,
     allocation: str = ...,
@@ -59,6 +60,7 @@ def select_staff(
     keys: ArrayLike | None = ...,
     candidates: ArrayLike | None = ...,
     regions: int = ...,
+    stratify_by: str = ...,
     verify_per_region: int = ...,
     cut: float = ...,
     allocation: str = ...,
@@ -74,6 +76,7 @@ def select_staff(
     keys: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
     regions: int = 50,
+    stratify_by: str = "width",
     verify_per_region: int = 10,
     cut: float = 0.1,
     allocation: str = "shares",
@@ -92,6 +95,7 @@ def select_staff(
     candidates: bool [n], the rows `verify` may be asked for; all if not given. For selecting
         again from target scores that are already there.
     regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped.
+    stratify_by: regions of equal "width" in score (the paper), or of equal "count" of rows.
     allocation, within: "shares" or "paper"; "hardest" or "random" (`PRESETS`).
     normalise: "minmax" is there to compare with the released code and scores *all* rows
         on the target.
@@ -112,6 +116,7 @@ def select_staff(
     totals = _check_totals(total, n)
     check_known("allocation", allocation, ALLOCATIONS)
     check_known("within", within, WITHIN)
+    check_known("stratify by", stratify_by, STRATIFY_BY)
     check_known("normalise", normalise, ("minmax", "none"))
     add: Callable[[Iterable[float]], float] = fsum
     if normalise == "minmax":
@@ -124,6 +129,7 @@ def select_staff(
         keys=keys,
         candidates=candidates,
         regions=regions,
+        stratify_by=stratify_by,
         verify_per_region=verify_per_region,
         cut=cut,
         add=add,
@@ -143,6 +149,7 @@ def measure(
     keys: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
     regions: int = 50,
+    stratify_by: str = "width",
     verify_per_region: int = 10,
     cut: float = 0.1,
     add: Callable[[Iterable[float]], float] = fsum,
@@ -152,7 +159,7 @@ def measure(
     Takes what `select_staff` takes, and raises as it does.
     """
     scores = as_scores(scores)
-    pool = stratify(scores, regions=regions, cut=cut, keys=keys)
+    pool = stratify(scores, regions=regions, cut=cut, by=stratify_by, keys=keys)
     rows = choose_rows(pool, per_region=verify_per_region, seed=seed, keys=keys, among=candidates)
     target = verify(rows) if len(rows) else np.empty(0)
     return pool, weigh(scores[rows], target, rows, pool, add=add)
