@@ -86,7 +86,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
         return []
     names = [coreset["name"] for coreset in manifest["coresets"]]
     cut = manifest.get("cut") or {}
-    by = manifest["config"].get("stratify_by", "width")
+    by = manifest.get("config", {}).get("stratify_by", "width")
     equal = "width in score" if by == "width" else "count of rows"
     title = f"Regions   {len(regions)} of equal {equal}"
     if cut.get("rows"):
