@@ -107,6 +107,15 @@ def test_tables_with_changing_columns(tmp_path):
     assert not (tmp_path / "y.parquet").exists()
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_line_ends_quotes_and_separators_come_back(tmp_path, kind):
+    texts = ["a\rb", "\r", "a\nb", "a\r\nb", 'say "x", then', "a,b", "\u2028", " edge "]
+    records = [{"pro\rmpt": text, "response": "y"} for text in texts]
+    rows = [RawRecord(i, None, record) for i, record in enumerate(records)]
+    write_records(tmp_path / f"x.{kind}", rows, format=kind)
+    assert [r.record for r in open_source(tmp_path / f"x.{kind}").records()] == records
+
+
 def test_no_rows(tmp_path):
     for kind in ("jsonl", "json", "csv", "parquet"):
         assert write_records(tmp_path / f"x.{kind}", [], format=kind) == 0

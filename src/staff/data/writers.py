@@ -121,17 +121,23 @@ def _write_csv(part: Path, records: Iterable[RawRecord]) -> int:
     count, columns = 0, list[str]()
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
+        # Before Python 3.13 a carriage return alone is not quoted, and splits the row when read.
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+        def write(cells: list[str]) -> None:
+            (quoting if any("\r" in cell for cell in cells) else writer).writerow(cells)
+
         for count, row in enumerate(records, start=1):
             record = row.record or {}
             if count == 1:
                 columns = list(record)
-                writer.writerow(columns)
+                write(columns)
             if extra := [name for name in record if name not in columns]:
                 raise DataError(
                     f"{row.place} has a column {extra[0]!r} that the first row has not: "
                     "such rows do not fit a CSV file. Write them as jsonl."
                 )
-            writer.writerow([_cell(record.get(name)) for name in columns])
+            write([_cell(record.get(name)) for name in columns])
     return count
 
 
