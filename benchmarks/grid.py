@@ -79,6 +79,12 @@ VARIANTS = {
     "allocation-paper": Variant({"allocation": "paper"}),
     "within-random": Variant({"within": "random"}),
     "preset-paper": Variant({"preset": "paper"}),
+    # Combinations that search.md names
+    "random-by-count": Variant({"within": "random", "stratify_by": "count"}),
+    "random-cut-0": Variant({"within": "random", "cut": 0.0}),
+    "random-cut-0.2": Variant({"within": "random", "cut": 0.2}),
+    "random-regions-10": Variant({"within": "random", "regions": 10}),
+    # Other scores
     "epochs-0": Variant({"skip_finetune": True}, scored_anew=True),
     "epochs-1": Variant({"epochs": 1}, scored_anew=True),
     "phi-lm-head": Variant({"phi": "lm-head"}, scored_anew=True),
