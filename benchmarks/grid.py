@@ -20,19 +20,16 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grid_report import plot, report
 from staff import pipeline
 from staff.compare.cells import Inputs, run_cell
-from staff.compare.statistics import Estimate, estimate, verdict
 from staff.demo import EPOCHS, LEARNING_RATE, SMALL, TARGET
 from staff.runs.compare_cells import FULL, UNTUNED, Cell
 from staff.runs.compare_config import CompareConfig
@@ -41,61 +38,13 @@ from staff.runs.manifest import hash_file, read_manifest
 from staff.runs.store import write_atomic
 from staff.stages import fingerprint
 from tasks import TASKS, write_task
+from variants import CORE, QUICK, VARIANTS
 
 STORE = Path(__file__).parent / "results" / "grid"
 REPORT = Path(__file__).parent / "results" / "grid.md"
 KEEPS = (0.1, 0.2, 0.5)
 GENERATED_AT = "0.1"  # answers are generated for this fraction, `full` and `untuned`
 ITEM_METRICS = ("loss", "rougeL", "exact")
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A way to select: a method, or STAFF with other settings.
-
-    settings: of `staff select`, beside the base run's. scored_anew: they change the scores.
-    """
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    scored_anew: bool = False
-
-
-VARIANTS = {
-    "staff": Variant(),
-    "random": Variant({"method": "random"}),
-    "grand": Variant({"method": "grand"}),
-    "el2n": Variant({"method": "el2n"}),
-    "ccs": Variant({"method": "ccs"}),
-    "d2": Variant({"method": "d2"}),
-    # STAFF's own parts, one changed at a time
-    "no-verification": Variant({"verify_per_region": 10**9}),
-    "verify-1": Variant({"verify_per_region": 1}),
-    "verify-50": Variant({"verify_per_region": 50}),
-    "regions-10": Variant({"regions": 10}),
-    "regions-100": Variant({"regions": 100}),
-    "by-count": Variant({"stratify_by": "count"}),
-    "cut-0": Variant({"cut": 0.0}),
-    "cut-0.2": Variant({"cut": 0.2}),
-    "allocation-paper": Variant({"allocation": "paper"}),
-    "within-random": Variant({"within": "random"}),
-    "preset-paper": Variant({"preset": "paper"}),
-    # Combinations that search.md names
-    "random-by-count": Variant({"within": "random", "stratify_by": "count"}),
-    "random-cut-0": Variant({"within": "random", "cut": 0.0}),
-    "random-cut-0.2": Variant({"within": "random", "cut": 0.2}),
-    "random-regions-10": Variant({"within": "random", "regions": 10}),
-    # Other scores
-    "epochs-0": Variant({"skip_finetune": True}, scored_anew=True),
-    "epochs-1": Variant({"epochs": 1}, scored_anew=True),
-    "phi-lm-head": Variant({"phi": "lm-head"}, scored_anew=True),
-    "phi-adapter": Variant({"phi": "adapter"}, scored_anew=True),
-    "phi-last-value-lora": Variant({"phi": "last-value-lora"}, scored_anew=True),
-    "target-scores": Variant(
-        {"small": str(TARGET), "skip_finetune": True, "verify_per_region": 10**9}, scored_anew=True
-    ),
-}
-CORE = ("random", "grand", "el2n", "ccs", "d2", "staff")
-QUICK = ("random", "ccs", "staff")
 
 
 class Block:
@@ -241,92 +190,6 @@ def run(args: argparse.Namespace) -> None:
             block.run(cell, generate=args.generate and cell.keep in (None, GENERATED_AT))
 
 
-def report(store: Path) -> Iterator[str]:
-    """Every task's tables as Markdown, and wins, ties and losses over tasks."""
-    cells, losses = _load(store)
-    overall: dict[tuple[str, str], list[str]] = {}
-    for task in [name for name in TASKS if name in cells]:
-        values = losses[task]
-        random = {keep: _of(values, "random", keep) for keep in _keeps(values)}
-        rows_of = {(c["method"], c["keep"]): c for c in cells[task].values()}
-        items = next(iter(rows_of.values()))["test"]["rows"]
-        yield f"## {task}\n\nTest loss over {items} test rows, in nats a token; 95 % intervals.\n"
-        yield "| tuned on | keep | rows | seeds | loss | minus random | | ROUGE-L | exact |"
-        yield "| --- " * 9 + "|"
-        for method, keep in sorted(rows_of, key=_place):
-            mine = _of(values, method, keep)
-            tuning, said = rows_of[method, keep]["tuning"], ["", ""]
-            if keep and method != "random" and random.get(keep):
-                both = sorted(mine.keys() & random[keep].keys())
-                if both:
-                    gap = (_over(mine, both) - _over(random[keep], both)).interval()
-                    word = verdict(gap, smaller_is_better=True)
-                    said = [f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})", word]
-                    overall.setdefault((method, keep), []).append(word)
-            found = _over(mine, sorted(mine)).interval()
-            texts = [_mean(cells[task], method, keep, metric) for metric in ("rougeL", "exact")]
-            yield (
-                f"| {method} | {keep or ''} | {tuning['rows'] if tuning else 0} | {len(mine)} "
-                f"| {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}) "
-                f"| {said[0]} | {said[1]} | {texts[0]} | {texts[1]} |"
-            )
-        yield ""
-    yield "## Against random, over tasks\n\n| method | keep | win | tie | loss |"
-    yield "| --- " * 5 + "|"
-    for (method, keep), words in sorted(overall.items(), key=lambda pair: _place(pair[0])):
-        counts = " | ".join(str(words.count(word)) for word in ("win", "tie", "loss"))
-        yield f"| {method} | {keep} | {counts} |"
-
-
-Values = Mapping[tuple[str, str | None, int | None], Any]
-
-
-def _load(store: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[Any, Any]]]:
-    """Task -> cells by file and name, and task -> (method, keep, seed) -> losses float64 [n]."""
-    cells: dict[str, dict[str, Any]] = {}
-    losses: dict[str, dict[Any, Any]] = {}
-    for path in sorted(store.glob("*.json")):
-        facts, items = json.loads(path.read_text()), pq.read_table(path.with_suffix(".parquet"))
-        names = np.array(items["cell"].to_pylist())
-        loss = items["loss"].to_numpy().astype(np.float64)
-        for name, cell in facts["cells"].items():
-            cells.setdefault(facts["task"], {})[f"{name}-{facts['seed']}"] = cell
-            key = (cell["method"], cell["keep"], cell["seed"])
-            losses.setdefault(facts["task"], {})[key] = loss[names == name]
-    return cells, losses
-
-
-def _of(values: Values, method: str, keep: str | None) -> dict[int | None, Any]:
-    """Seed -> losses [n]."""
-    return {s: v for (m, k, s), v in values.items() if (m, k) == (method, keep)}
-
-
-def _over(by_seed: Mapping[int | None, Any], seeds: Sequence[int | None]) -> Estimate:
-    return estimate([by_seed[seed] for seed in seeds])
-
-
-def _keeps(values: Values) -> set[str]:
-    return {keep for _, keep, _ in values if keep}
-
-
-def _mean(cells: Mapping[str, Any], method: str, keep: str | None, metric: str) -> str:
-    """The mean over seeds of a generated metric, where there is one."""
-    found = [
-        c["values"][metric]
-        for c in cells.values()
-        if (c["method"], c["keep"]) == (method, keep) and metric in c["values"]
-    ]
-    return f"{np.mean(found):.3f}" if found else ""
-
-
-def _place(key: tuple[str, str | None]) -> tuple[float, int]:
-    """Order in a table: untuned, everything, then by fraction and as `VARIANTS` has them."""
-    method, keep = key
-    if keep is None:
-        return (0.0, 0 if method == UNTUNED else 1)
-    return (float(keep), list(VARIANTS).index(method))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=Path, default=STORE)
@@ -352,6 +215,8 @@ def main() -> None:
         if args.write:
             head = "# Methods against random\n\n`python benchmarks/grid.py report --write`\n\n"
             REPORT.write_text(head + text)
+            methods = [name for name in CORE if name != "random"]
+            REPORT.with_suffix(".svg").write_text(plot(args.store, methods))
         return
     with tempfile.TemporaryDirectory() as scratch:
         if args.verb == "quick":

@@ -1,0 +1,56 @@
+"""Ways to select that the grid holds against each other: methods, and STAFF with other settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from staff.demo import TARGET
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A way to select: a method, or STAFF with other settings.
+
+    settings: of `staff select`, beside the base run's. scored_anew: they change the scores.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scored_anew: bool = False
+
+
+VARIANTS = {
+    "staff": Variant(),
+    "random": Variant({"method": "random"}),
+    "grand": Variant({"method": "grand"}),
+    "el2n": Variant({"method": "el2n"}),
+    "ccs": Variant({"method": "ccs"}),
+    "d2": Variant({"method": "d2"}),
+    # STAFF's own parts, one changed at a time
+    "no-verification": Variant({"verify_per_region": 10**9}),
+    "verify-1": Variant({"verify_per_region": 1}),
+    "verify-50": Variant({"verify_per_region": 50}),
+    "regions-10": Variant({"regions": 10}),
+    "regions-100": Variant({"regions": 100}),
+    "by-count": Variant({"stratify_by": "count"}),
+    "cut-0": Variant({"cut": 0.0}),
+    "cut-0.2": Variant({"cut": 0.2}),
+    "allocation-paper": Variant({"allocation": "paper"}),
+    "within-random": Variant({"within": "random"}),
+    "preset-paper": Variant({"preset": "paper"}),
+    # Combinations that search.md names
+    "random-by-count": Variant({"within": "random", "stratify_by": "count"}),
+    "random-cut-0": Variant({"within": "random", "cut": 0.0}),
+    "random-cut-0.2": Variant({"within": "random", "cut": 0.2}),
+    "random-regions-10": Variant({"within": "random", "regions": 10}),
+    # Other scores
+    "epochs-0": Variant({"skip_finetune": True}, scored_anew=True),
+    "epochs-1": Variant({"epochs": 1}, scored_anew=True),
+    "phi-lm-head": Variant({"phi": "lm-head"}, scored_anew=True),
+    "phi-adapter": Variant({"phi": "adapter"}, scored_anew=True),
+    "phi-last-value-lora": Variant({"phi": "last-value-lora"}, scored_anew=True),
+    "target-scores": Variant(
+        {"small": str(TARGET), "skip_finetune": True, "verify_per_region": 10**9}, scored_anew=True
+    ),
+}
+CORE = ("random", "grand", "el2n", "ccs", "d2", "staff")
+QUICK = ("random", "ccs", "staff")
