@@ -156,6 +156,12 @@ def test_equal_count_never_parts_equal_scores():
     assert found.of_row.tolist() == [0, 0, 0, 0, 1, 1]
 
 
+def test_equal_count_parts_the_lowest_scores_from_the_rest():
+    found = stratify([0.0] * 5 + [1.0, 2.0, 3.0, 4.0, 5.0], regions=2, cut=0.0, by="count")
+    assert found.of_row.tolist() == [0] * 5 + [1] * 5
+    assert found.edges.tolist() == [[0, 0], [0, 5]]
+
+
 def test_equal_count_of_constant_scores_is_one_region():
     found = stratify(np.full(7, 2.5), regions=3, cut=0.0, by="count")
     assert found.of_row.tolist() == [0] * 7
@@ -167,5 +173,5 @@ def test_equal_count_differs_by_one_row_at_most(regions):
     scores = np.random.default_rng(0).lognormal(size=1000)
     sizes = stratify(scores, regions=regions, by="count").sizes
     assert sizes.sum() == 900
-    assert len(sizes) == min(regions, 899)  # the first holds its lower edge, too
+    assert len(sizes) == min(regions, 900)
     assert sizes.max() - sizes.min() <= 1

@@ -95,11 +95,15 @@ def equal_width(lower: float, upper: float, count: int) -> Floats:
 
 
 def equal_count(pool: Floats, count: int) -> Floats:
-    """Edges [≤ count + 1] between which lie about equally many rows: scores that occur, each once.
+    """Edges [≤ count + 1] between which lie about equally many rows: scores that occur.
+
+    Upper edges differ; the first is the lowest score itself where a quantile is that score.
 
     >>> equal_count(np.array([1.0, 2.0, 3.0, 9.0]), 2)
     array([1., 2., 9.])
+    >>> equal_count(np.array([1.0, 1.0, 3.0, 9.0]), 2)
+    array([1., 1., 9.])
     """
     ends = -(-np.arange(1, count + 1) * len(pool) // count) - 1  # ⌈i·n/count⌉-th smallest
-    edges = np.unique([pool.min(), *np.partition(pool, np.unique(ends))[ends]])
-    return edges if len(edges) > 1 else np.repeat(edges, 2)  # constant scores
+    upper = np.unique(np.partition(pool, np.unique(ends))[ends])
+    return np.concatenate([[pool.min()], upper])
