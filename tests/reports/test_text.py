@@ -123,3 +123,12 @@ def test_a_scoring_run_shows_cost_and_files_only():
     assert "Cost" in text
     assert "Coreset" not in text
     assert "Next" not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("staff", "3 of equal count of rows;"), ("ccs", "3 of equal width in")]
+)
+def test_regions_are_of_equal_count_only_where_the_method_heeds_it(method, words):
+    run = manifest()
+    run["config"] = {"method": method, "stratify_by": "count"}
+    assert words in render(run, folder="runs/x", width=100)

@@ -86,8 +86,9 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
         return []
     names = [coreset["name"] for coreset in manifest["coresets"]]
     cut = manifest.get("cut") or {}
-    by = manifest.get("config", {}).get("stratify_by", "width")
-    equal = "width in score" if by == "width" else "count of rows"
+    config = manifest.get("config") or {}  # whose `stratify_by` CCS does not heed
+    by_count = config.get("method") == "staff" and config.get("stratify_by") == "count"
+    equal = "count of rows" if by_count else "width in score"
     title = f"Regions   {len(regions)} of equal {equal}"
     if cut.get("rows"):
         title += f"; above {significant(cut['threshold'])} cut: {count(cut['rows'])} rows"
