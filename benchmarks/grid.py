@@ -52,7 +52,6 @@ class Block:
 
     def __init__(self, task: str, seed: int, *, data: Path, work: Path, store: Path) -> None:
         self.task, self.seed, self.data = task, seed, data
-        self.work = work / task / f"seed{seed}"
         self.facts = store / f"{task}-seed{seed}.json"
         self.items = self.facts.with_suffix(".parquet")
         self.made_from = fingerprint(
@@ -63,6 +62,8 @@ class Block:
                 "epochs": EPOCHS,
             }
         )
+        # Not that of other data: a finished selection there is taken as it is.
+        self.work = work / task / f"seed{seed}-{self.made_from[:12]}"
         self.found = self._read()
 
     def _read(self) -> dict[str, Any]:
