@@ -146,3 +146,11 @@ def test_nothing_may_load(make_compared):
     assert set(re.findall(r"https?://[^\"' ]+", page)) <= {
         "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink",
     }  # fmt: skip
+
+
+def test_all_rows_far_off_is_named_in_the_chart_of_costs(make_compared):
+    result = make_compared(metrics=("loss",))
+    [full] = [row for row in result["results"] if row["method"] == "full"]
+    full |= {"value": 9.0, "low": 8.9, "high": 9.1}
+    charts = re.findall(r"<svg (.*?)</svg>", render_comparison_page(result), re.DOTALL)
+    assert ["all rows 9 ↑" in chart for chart in charts[4:]] == [True, True]

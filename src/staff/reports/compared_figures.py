@@ -108,7 +108,11 @@ def cost_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
             look = {**look, WHOLE["full"]: Style("muted", "square", [1, 0])}
             layers += dots([end], look[WHOLE["full"]], x, y)
             ends.append((WHOLE["full"], end))
-    untuned = {name: value for name, value in lines.items() if name == WHOLE["untuned"]}
+    levels = {  # all rows is a point, unless that would lie far off
+        name: value
+        for name, value in lines.items()
+        if name == WHOLE["untuned"] or not domain.holds(value)
+    }
     crowded = len(ends) > MAX_BESIDE
 
     def panels(width: int) -> list[Spec]:
@@ -116,7 +120,7 @@ def cost_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
             named = _end_labels(ends, look, domain, x, y)
         else:
             named = _labels_beside(ends, others, look, width, span, domain)
-        return [panel(HEIGHT, *_levels(untuned, domain, y), *layers, *named)]
+        return [panel(HEIGHT, *_levels(levels, domain, y), *layers, *named)]
 
     said = [
         f"{_named(row)}: {_seconds(row):.3g} seconds, {value_text(metric, row['value'])}"
