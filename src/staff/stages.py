@@ -17,7 +17,7 @@ from staff.data.prepare import Prepared, prepare
 from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
-from staff.errors import ConfigError
+from staff.errors import ConfigError, ModelError
 from staff.ledger import StageRecord
 from staff.progress import Progress, SilentProgress
 from staff.runs.manifest import device_facts
@@ -122,15 +122,21 @@ def check_phi(config: Any, model: str) -> None:
 
 
 def count_parameters(model: str) -> int:
-    """Numbers in a model's weight files; tied weights are stored, and counted, once."""
-    from safetensors import safe_open
+    """Numbers in a model's weight files; tied weights are stored, and counted, once.
+
+    Raises ModelError for a file that is not whole.
+    """
+    from safetensors import SafetensorError, safe_open
 
     from staff.models.folder import local_folder, weight_files
 
     total = 0
     for path in weight_files(local_folder(model)):
-        with safe_open(path, "np") as weights:
-            total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
+        try:
+            with safe_open(path, "np") as weights:
+                total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
+        except SafetensorError as error:  # cut short by a full disk or a broken download
+            raise ModelError(f"{path} cannot be read ({error}); fetch the model again") from error
     return total
 
 
