@@ -35,6 +35,13 @@ def test_none_means_not_given():
     assert SelectConfig(**BASE, cut=None, preset="paper").cut == 0.0
 
 
+@pytest.mark.parametrize("name", ["out", "small", "data"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_place_is_not_one_that_was_not_given(name, empty):
+    with pytest.raises(ValidationError, match="must not be empty"):
+        SelectConfig(**{**BASE, name: empty})
+
+
 @pytest.mark.parametrize(
     ("keep", "name"),
     [(0.1, "0.1"), (1, "1"), (1e-5, "0.00001"), (1 / 3, "0.3333333333333333")],

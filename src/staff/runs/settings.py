@@ -29,12 +29,17 @@ def number(value: Any) -> Any:
     return value
 
 
-def home(value: Any) -> Any:
-    """Write out a leading ~, which no shell sees in a YAML file or in quotes."""
+def place(value: Any) -> Any:
+    """Write out a leading ~, which no shell sees in a YAML file or in quotes.
+
+    Raises ValueError for an empty text: a shell variable without a value, as in `--out "$RUN"`.
+    """
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("must not be empty")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
 
 
-Location = Annotated[str, BeforeValidator(home)]  # a path, or where one may stand
+Location = Annotated[str, BeforeValidator(place)]  # a path, or where one may stand
 # The selectors (staff.selectors.SELECTORS; a test holds the two together): --help needs no NumPy.
 Method = Literal[
     "staff", "random", "ccs", "d2", "el2n", "entropy", "grand", "ifd", "k-centre", "length",
