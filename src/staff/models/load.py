@@ -224,8 +224,10 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line that says something: torch heads its lists with a line ending in a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.endswith(":")] or lines
+    return told[0] if told else type(error).__name__
 
 
 @contextmanager
