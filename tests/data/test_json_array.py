@@ -41,7 +41,7 @@ def test_numbers_and_literals_may_be_cut_anywhere(chunk, monkeypatch):
     [
         ('[{"a": 1}', "ends in the middle"),
         ('[{"a": 1},', "ends in the middle"),
-        ('[{"a": "x', "broken JSON"),
+        ('[{"a": "x', "broken JSON: Unterminated string$"),
         ('[{"a": 1} {"b": 2}]', "expected ',' or ']'"),
         ('[{"a": 1}] x', "after the end"),
         ('[\n{"a": 1},\n{a: 1}]', "x, line 3: broken JSON: Expecting property name"),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from staff.data.files import open_source
+from staff.data.readers import parse_line
 from staff.errors import DataError
 
 
@@ -33,6 +34,8 @@ def test_bad_lines_are_rows_with_a_reason(jsonl):
     assert good.record == {"a": 1}
     assert last.record == {"a": 2}
     assert broken.problem.startswith("broken JSON: Expecting value at column")
+    cut = parse_line(b'{"a": "x', row=0, line=1)
+    assert cut.problem == "broken JSON: Unterminated string starting at column 7"
     assert listed.problem == null.problem == "not a JSON object"
     assert not_utf8.problem == "invalid UTF-8 at byte 8 of the line"
     assert not_utf8.raw == '{"a": "\ufffd"}'

@@ -76,7 +76,7 @@ class _Scanner:
                 if self.ended or not cut:
                     line = self.line + self.buffer.count("\n", self.at, error.pos)
                     self.at = error.pos
-                    raise self.fault(error.msg, line=line) from error
+                    raise self.fault(error.msg.removesuffix(" starting at"), line=line) from error
             except (ValueError, RecursionError) as error:
                 raise self.fault(str(error)) from error
             else:

@@ -40,7 +40,8 @@ def parse_line(body: bytes, *, row: int, line: int) -> RawRecord:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        problem = f"broken JSON: {error.msg} at column {error.colno}"
+        # Some of json's own messages end in "at", as if the place were to follow.
+        problem = f"broken JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     except (ValueError, RecursionError) as error:
         problem = f"broken JSON: {error}"
     else:
