@@ -71,6 +71,10 @@ class Block:
             found = json.loads(self.facts.read_text())
             if found["made_from"] == self.made_from:
                 return found
+            raise SystemExit(
+                f"{self.facts} holds cells of other data or models: give another --store, or "
+                "remove it"
+            )
         return {"task": self.task, "seed": self.seed, "made_from": self.made_from, "cells": {}}
 
     def select(self, name: str) -> Path:
@@ -114,7 +118,8 @@ class Block:
         """Do one cell unless it is in the store, and put it there."""
         metrics = ("loss", "rougeL", "bleu", "exact") if generate else ("loss",)
         done = self.found["cells"].get(cell.name)
-        if done and set(metrics) <= set(done["metrics"]):
+        settings = dict(VARIANTS[cell.method].settings) if cell.keep else {}
+        if done and done["settings"] == settings and set(metrics) <= set(done["metrics"]):
             return
         config = CompareConfig(
             data=str(self.data / "train.jsonl"),
@@ -139,6 +144,7 @@ class Block:
         found = run_cell(cell, config, inputs, folder=place)
         kept = ("method", "keep", "seed", "metrics", "tuning", "test", "values")
         self.found["cells"][cell.name] = {name: found[name] for name in kept}
+        self.found["cells"][cell.name]["settings"] = settings
         if cell.keep:
             stages = read_manifest(self.work / cell.method)["stages"]
             self.found.setdefault("selection", {})[cell.method] = {

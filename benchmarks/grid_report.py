@@ -127,8 +127,11 @@ def _load(store: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[Any, A
     """Task -> cells by file and name, and task -> (method, keep, seed) -> losses float64 [n]."""
     cells: dict[str, dict[str, Any]] = {}
     losses: dict[str, dict[Any, Any]] = {}
+    made_from: dict[str, str] = {}
     for path in sorted(store.glob("*.json")):
         facts, items = json.loads(path.read_text()), pq.read_table(path.with_suffix(".parquet"))
+        if made_from.setdefault(facts["task"], facts["made_from"]) != facts["made_from"]:
+            raise SystemExit(f"{path} was made from other data or models than its task's others")
         names = np.array(items["cell"].to_pylist())
         loss = items["loss"].to_numpy().astype(np.float64)
         for name, cell in facts["cells"].items():

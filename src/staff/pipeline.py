@@ -136,6 +136,11 @@ def _read(run: Run) -> Prepared:
             )
         for role, tokeniser in zip(models, tokenisers, strict=False):
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
+        if len({frozenset(t.tokenizer.get_vocab()) for t in tokenisers}) > 1:
+            run.say(
+                "warning: the models' tokenizers have different vocabularies, so their scores are "
+                "of different tokens: staff is meant for two models of one family"
+            )
         data_hash = run.source.content_hash()
     with run.ledger.stage("read", remember=False) as record:
         prepared = stages.read(
