@@ -369,3 +369,24 @@ def test_a_random_run_has_no_scores_to_select_from(data, tmp_path):
     )
     with pytest.raises(RunError, match="holds no scores: it was made by the method random"):
         select_coreset(scores=out, keep=0.5, method="staff", out=tmp_path / "again")
+
+
+def test_other_vocabularies_are_told(data, family, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    small, target = family
+    other = tmp_path / "other"
+    AutoModelForCausalLM.from_pretrained(target).save_pretrained(other)
+    pieces = ["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>").save_pretrained(other)
+    for model, warnings in ((target, 0), (str(other), 1)):
+        said = []
+        config = SelectConfig(
+            data=str(data), small=small, target=model, skip_finetune=True,
+            out=str(tmp_path / f"run{warnings}"), **SETTINGS,
+        )  # fmt: skip
+        pipeline.select(config, say=said.append)
+        assert sum("different vocabularies" in line for line in said) == warnings

@@ -70,5 +70,5 @@ def _missing(config: SelectConfig, root: str, what: str) -> str:
     return (
         f"{config.scores} holds {what}: it was made by the method {made_by}.\n"
         f"Run the method {config.method} with the models instead of --scores; where {root} was "
-        f"given them, this computes only what is missing there: {again}"
+        f"given them, this computes only what is missing there, and replaces its coresets: {again}"
     )

@@ -30,7 +30,7 @@ def why(
     if run is None:
         raise ConfigError("which run? e.g. staff why runs/x --row 17")
     if (id is None) == (row is None):
-        raise ConfigError("which row? give --id ID or --row N")
+        raise ConfigError("which row? give either --id ID or --row N")
     if row is not None and not row.isdigit():
         raise ConfigError(f"--row must be a whole number from 0 on, not {row!r}")
     terminal = Terminal(SilentProgress())

@@ -322,7 +322,9 @@ class EvaluateConfig(Settings):
 
     command = "evaluate"
 
-    data: s.Data = None
+    data: Annotated[s.Location | None, about("Test data: a file, a folder or a Hub id.", INPUT)] = (
+        None
+    )
     model: s.Model = None
     adapter: s.Adapter = None
     metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
