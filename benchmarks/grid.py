@@ -212,7 +212,7 @@ def main() -> None:
     doing.add_argument("--full", action=argparse.BooleanOptionalAction, default=True)
     doing.add_argument("--generate", action=argparse.BooleanOptionalAction, default=True)
     quick = verbs.add_parser("quick", help="a small version, on what staff ships, and its table")
-    quick.add_argument("--rows", type=int, default=2000)
+    quick.add_argument("--rows", type=int, default=1500)
     showing = verbs.add_parser("report", help="tables of what is in the store")
     showing.add_argument("--write", action="store_true", help=f"also write {REPORT.name}")
     args = parser.parse_args()
