@@ -42,9 +42,19 @@ VARIANTS = {
     "random-cut-0": Variant({"within": "random", "cut": 0.0}),
     "random-cut-0.2": Variant({"within": "random", "cut": 0.2}),
     "random-regions-10": Variant({"within": "random", "regions": 10}),
+    # Named options that the paper has not
+    "shrunk": Variant({"allocation": "shrunk"}),
+    "spread": Variant({"within": "spread"}),
+    "spread-shrunk": Variant({"within": "spread", "allocation": "shrunk"}),
+    "spread-by-count": Variant({"within": "spread", "stratify_by": "count"}),
     # Other scores
     "epochs-0": Variant({"skip_finetune": True}, scored_anew=True),
     "epochs-1": Variant({"epochs": 1}, scored_anew=True),
+    "tune-0.3": Variant({"finetune_on": 0.3}, scored_anew=True),
+    # The same with rows drawn at random, for the curve of cost against quality
+    "random-epochs-0": Variant({"skip_finetune": True, "within": "random"}, scored_anew=True),
+    "random-epochs-1": Variant({"epochs": 1, "within": "random"}, scored_anew=True),
+    "random-tune-0.3": Variant({"finetune_on": 0.3, "within": "random"}, scored_anew=True),
     "phi-lm-head": Variant({"phi": "lm-head"}, scored_anew=True),
     "phi-adapter": Variant({"phi": "adapter"}, scored_anew=True),
     "phi-last-value-lora": Variant({"phi": "last-value-lora"}, scored_anew=True),

@@ -14,7 +14,7 @@ from staff.reports.text import render
 from staff.runs.config import SelectConfig
 from staff.runs.settings import Method
 from staff.scores.shards import read_features, read_scores
-from staff.selectors import SELECTORS, select_d2, select_k_centre, select_ranked
+from staff.selectors import SELECTORS, select_d2, select_k_centre, select_ranked, select_staff
 from staff.types import REASONS
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
@@ -246,6 +246,54 @@ def test_staff_with_quotas_verifies_once(data, family, tmp_path, ids):
     for row in range(0, ROWS, 9):
         told = tell(run.folder, id=None, row=row)
         assert "nan" not in told
+
+
+def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
+    from staff.rng import keys_of_ids
+    from staff.scores.neighbours import clusters
+
+    wanted = {"within": "spread", "clusters": 5, "allocation": "shrunk", "verify_per_region": 4}
+    run = select_coreset(
+        data, small=family[0], target=family[1], keep=0.3, out=tmp_path / "x", **wanted, **SETTINGS
+    )
+    table = run.table()
+    target = table["score_target"]
+    keys, features = keys_of_ids(table["id"], 0), read_features(run.folder / "scores" / "small")
+    coreset = select_staff(
+        scores=table["score_small"], total=24, verify=lambda rows: target[rows], keys=keys,
+        groups=clusters(features, 5, seed=0), within="spread", allocation="shrunk",
+        verify_per_region=4, regions=6,
+    )  # fmt: skip
+    assert np.flatnonzero(table["selected@0.3"]).tolist() == coreset.rows.tolist()
+    told = " ".join(tell(run.folder, id=None, row=int(coreset.rows[0])).split())
+    assert "clusters of alike rows took turns" in told or "cut" in told
+
+    again = select_coreset(scores=run.folder, keep=0.3, out=tmp_path / "again")
+    assert again.coresets["0.3"].read_bytes() == run.coresets["0.3"].read_bytes()
+    plain = select_coreset(scores=run.folder, keep=0.3, within="random", out=tmp_path / "plain")
+    assert plain.coresets["0.3"].read_bytes() != run.coresets["0.3"].read_bytes()
+
+
+def test_spread_needs_features_that_are_there(data, family, tmp_path):
+    plain = select_coreset(
+        data, small=family[0], target=family[1], keep=0.3, out=tmp_path / "x", **SETTINGS
+    )
+    with pytest.raises(RunError, match=r"(?s)no features: .*--method staff --within spread"):
+        select_coreset(scores=plain.folder, keep=0.3, within="spread", out=tmp_path / "no")
+
+
+def test_fine_tuning_on_a_part_of_the_rows(data, family, tmp_path):
+    settings = {**SETTINGS, "skip_finetune": False, "epochs": 1, "finetune_on": 0.25}
+    settings |= {"small": family[0], "method": "grand", "keep": 0.1}
+    config = SelectConfig(data=str(data), out=str(tmp_path / "x"), **settings)
+    planned = planning.plan(config)["stages"][1]
+    run = select_coreset(data, out=tmp_path / "x", **settings)
+    done = next(s for s in run.manifest["stages"] if s["name"] == "fine-tune small")
+    assert done["rows"] == planned["rows"] == ROWS // 4
+    assert 0 < done["tokens"] < 0.4 * run.table()["tokens"].sum()
+    assert len(read_scores(run.folder / "scores" / "small").ids) == ROWS  # all are scored
+    with pytest.raises(RunError, match=r"finetune.on"):
+        select_coreset(data, out=tmp_path / "x", **{**settings, "finetune_on": 0.5})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staff.runs.config import SelectConfig
-from staff.selectors import SCORE, SELECTORS, allocate, draw
+from staff.selectors import SCORE, SELECTORS, allocate, draw, needs
 from staff.selectors.ccs import stratify_ccs
 from staff.selectors.compose import Choose
 from staff.selectors.draw import CUT, OVER_BUDGET
@@ -66,6 +66,11 @@ class Method:
         )
 
 
+def wanted_by(config: SelectConfig) -> frozenset[str]:
+    """What the selection needs that takes a model to compute (`selectors.COSTLY`)."""
+    return needs(config.method, within=config.within)
+
+
 def score_column(config: SelectConfig) -> str | None:
     """The small model's column that the method goes by; None if it goes by no score."""
     return config.difficulty if config.method in ("ccs", "d2") else SCORE.get(config.method)
@@ -119,6 +124,12 @@ def _connect(features: NDArray[np.float32], k: int, rows: Ints) -> tuple[Ints, N
     return nearest(features[rows], k)
 
 
+def _cluster(features: NDArray[np.float32], count: int, seed: int) -> Ints:
+    from staff.scores.neighbours import clusters  # faiss
+
+    return clusters(features, count, seed=seed)
+
+
 def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
     """STAFF and CCS: regions and ratios once, then a budget and a draw from any of the rows."""
     scores, keys = inputs.scores[score_column(config) or ""], inputs.keys
@@ -142,6 +153,10 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
             verify_per_region=config.verify_per_region,
             cut=config.cut,
         )
+    groups = np.zeros(len(free), np.int64)
+    if within == "spread":
+        assert inputs.features is not None
+        groups[among] = _cluster(inputs.features[among], config.clusters, config.seed)
     of_row = np.full(len(free), OUTSIDE, np.int64)
     of_row[among] = pool.of_row
     regions = Regions(of_row=read_only(of_row), edges=pool.edges)
@@ -149,7 +164,15 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
     def choose(rows: Ints, total: int, seed: int) -> Selection:
         part = Regions(of_row=of_row[rows], edges=pool.edges)
         budget = allocate(part, ratios, total=total, allocation=allocation)
-        return draw(scores[rows], part, budget, within=within, seed=seed, keys=keys[rows])
+        return draw(
+            scores[rows],
+            part,
+            budget,
+            within=within,
+            seed=seed,
+            keys=keys[rows],
+            groups=groups[rows],
+        )
 
     verification = Verification(
         rows=read_only(among[ratios.rows]),

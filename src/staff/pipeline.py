@@ -19,7 +19,7 @@ from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.errors import ConfigError, DataError
 from staff.ledger import Ledger
-from staff.methods import Inputs, Method, prepare
+from staff.methods import Inputs, Method, prepare, wanted_by
 from staff.outputs import Run, finish
 from staff.progress import Progress
 from staff.rng import keys_of_ids
@@ -28,7 +28,7 @@ from staff.runs.config import SelectConfig
 from staff.runs.facts import data_facts, stability_facts
 from staff.runs.settings import READING, coreset_name
 from staff.runs.store import RunFolder, write_atomic
-from staff.selectors import needs, total_of
+from staff.selectors import total_of
 from staff.selectors.compose import Size, Wishes, choose_all
 from staff.stored import read_stored
 from staff.types import Floats, Ints, Rows, Selection
@@ -70,7 +70,7 @@ def _select(run: Run) -> dict[str, Any]:
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     stages.set_aside(prepared, folder.rejected)
 
-    wanted = needs(config.method)
+    wanted = wanted_by(config)
     scores, features = _score(run, prepared) if wanted else ({}, None)
     target_scores = np.full(prepared.usable, np.nan)
     rows = Rows(prepared.ids, prepared.rows, prepared.sources, lengths, scores, target_scores)
@@ -86,7 +86,7 @@ def _select(run: Run) -> dict[str, Any]:
 def models_of(config: SelectConfig) -> dict[str, str]:
     """Role -> model, of those that the method scores with or is to be trained."""
     named = {"small": config.small, "target": config.target}
-    return {r: str(m) for r, m in named.items() if m and needs(config.method)}
+    return {r: str(m) for r, m in named.items() if m and wanted_by(config)}
 
 
 def counting_models(config: SelectConfig) -> list[str]:
@@ -123,7 +123,7 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
 def _read(run: Run) -> Prepared:
     """Read and tokenise the usable rows; note them and the models in the manifest."""
     config, result = run.config, run.result
-    models, wanted = models_of(config), needs(config.method)
+    models, wanted = models_of(config), wanted_by(config)
     with run.ledger.stage("check", remember=False):  # sooner here than after hours of fine-tuning
         if wanted:
             result["device"] = stages.device_used(config)
@@ -155,7 +155,7 @@ def _read(run: Run) -> Prepared:
 def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
     """Steps 1 and 2: fine-tune the small model, score every row; its columns and features."""
     config, folder, ledger = run.config, run.folder, run.ledger
-    wanted, tokens = needs(config.method), prepared.stores[0]
+    wanted, tokens = wanted_by(config), prepared.stores[0]
     model, facts = str(config.small), run.result["models"]["small"]
     adapter = config.adapter
     if adapter is None and not config.skip_finetune:

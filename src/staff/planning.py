@@ -7,12 +7,13 @@ from typing import Any
 from staff import stages
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
+from staff.methods import wanted_by
 from staff.pipeline import counting_models, requested_sizes
 from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
-from staff.selectors import needs
+from staff.selectors.arguments import count_of
 
 
 def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -108,13 +109,15 @@ def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dic
     listed: list[dict[str, Any]] = [{"name": "read", "rows": prepared.rows_read}]
     if prepared.tokens:
         listed[0]["tokens"] = prepared.tokens[0]
-    wanted = needs(config.method)
+    wanted = wanted_by(config)
     if wanted:
         tokens = prepared.tokens[0]
         small = {"rows": usable, "tokens": tokens, "reused": kept}
         if config.adapter is None and not config.skip_finetune:
-            tuning = {"name": f"fine-tune small, {config.epochs} epochs"}
-            listed.append(tuning | small | {"tokens": config.epochs * tokens})
+            rows = max(1, count_of(config.finetune_on, usable))
+            tuned = round(config.epochs * tokens * rows / usable)
+            tuning = {"name": f"fine-tune small, {config.epochs} epochs", "rows": rows}
+            listed.append(small | tuning | {"tokens": tuned})
         listed.append({"name": "score small"} | small)
         if "unconditioned" in wanted:
             listed.append({"name": "score responses alone"} | small)
@@ -128,7 +131,7 @@ def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dic
 def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> list[str]:
     """Everything the run would leave."""
     files = [folder.config, *([folder.rejected] if rejected else [])]
-    wanted = frozenset() if config.scores else needs(config.method)
+    wanted = frozenset() if config.scores else wanted_by(config)
     if wanted:
         if config.adapter is None and not config.skip_finetune:
             files.append(folder.adapter)

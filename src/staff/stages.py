@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from staff.data.files import Source
 from staff.data.prepare import Prepared, prepare
 from staff.data.records import RecordOptions
@@ -20,10 +22,14 @@ from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError, ModelError
 from staff.ledger import StageRecord
 from staff.progress import Progress, SilentProgress
+from staff.rng import keys_of_ids, priorities
 from staff.runs.manifest import device_facts
 from staff.runs.store import write_atomic
+from staff.selectors.arguments import count_of
+from staff.selectors.order import smallest
 from staff.training.finetune import finetune
-from staff.types import Ints, ScoreTable
+from staff.training.tokens import Part, Tokens
+from staff.types import Ints, ScoreTable, read_only
 
 TOKENS = "tokens"  # in the run folder while a process works there
 PAD_ID = 0  # fills short rows up; masked, so any token will do
@@ -192,22 +198,27 @@ def finetune_small(
     record: StageRecord,
     progress: Progress | None,
 ) -> str:
-    """Step 1: LoRA fine-tuning of the small model on every row; the finished adapter is kept."""
+    """Step 1: LoRA fine-tuning of the small model; the finished adapter is kept.
+
+    On every row, or on a random ``config.finetune_on`` of them.
+    """
     made_from = fingerprint(
         {
             "tokens": store.content_hash,
             "model": model_hash,
             "dtype": device_used(config)["dtype"],
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
+            **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
         }
     )
     stamp = out / STAMP
     if stamp.is_file() and json.loads(stamp.read_text()).get("made_from") == made_from:
         record.reused = True
         return str(out)
+    rows = sample(store, config.finetune_on, seed=config.seed)
     result = finetune(
         model=config.small,
-        tokens=store,
+        tokens=rows,
         out=out,
         pad_id=PAD_ID,
         epochs=config.epochs,
@@ -220,9 +231,19 @@ def finetune_small(
         overwrite=True,  # what lies there was made from something else
         progress=progress,
     )
-    record.rows, record.tokens = len(store), result.tokens
+    record.rows, record.tokens = result.rows, result.tokens
     write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
     return str(out)
+
+
+def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
+    """A random ⌊share·n⌋ of the stored rows, at least one; the store itself if that is all."""
+    n = len(store)
+    count = max(1, count_of(share, n))
+    if count == n:
+        return store
+    drawn = smallest(priorities(keys_of_ids(store.ids, seed), seed, "fine-tune on"), count)
+    return Part(store, read_only(np.sort(drawn)))
 
 
 def features_of(folder: Path) -> Any:

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from staff.errors import RunError
-from staff.methods import score_column
+from staff.methods import score_column, wanted_by
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.selection_file import SIGNALS, read_selection
 from staff.runs.store import RunFolder
-from staff.selectors import needs
 from staff.types import Rows
 
 
@@ -26,7 +25,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     table = read_selection(RunFolder(str(config.scores)).selection)
     named = {"effort": table["score_small"], **{k: table[k] for k in SIGNALS if k in table}}
     scores = {name: values for name, values in named.items() if not np.isnan(values).any()}
-    root, wanted = _root(str(config.scores)), needs(config.method)
+    root, wanted = _root(str(config.scores)), wanted_by(config)
     column = score_column(config)
     if column is not None and column not in scores:
         raise RunError(_missing(config, root, "no scores"))
@@ -67,6 +66,8 @@ def _root(folder: str) -> str:
 def _missing(config: SelectConfig, root: str, what: str) -> str:
     made_by = read_manifest(root)["config"].get("method", "staff")
     again = f"staff select --config {shlex.quote(f'{root}/config.yaml')} --method {config.method}"
+    if config.method == made_by:  # what is missing is for this
+        again += f" --within {config.within}"
     return (
         f"{config.scores} holds {what}: it was made by the method {made_by}.\n"
         f"Run the method {config.method} with the models instead of --scores; where {root} was "

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from staff.scores.neighbours import nearest, unit
+from staff.scores.neighbours import clusters, nearest, unit
 
 pytest.importorskip("faiss")
 
@@ -61,3 +61,19 @@ def test_fewer_rows_than_neighbours(n):
 def test_faiss_is_imported_late():
     code = "import sys, staff.selectors, staff.scores.neighbours; sys.exit('faiss' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_clusters_that_lie_apart_are_found():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 300)
+    features = (np.eye(3, 8)[truth] + 0.05 * rng.normal(size=(300, 8))).astype(np.float32)
+    found = clusters(features, 3, seed=1)
+    assert len({(a, b) for a, b in zip(found.tolist(), truth.tolist(), strict=True)}) == 3
+    assert sorted(set(found.tolist())) == [0, 1, 2]
+    assert np.array_equal(found, clusters(features, 3, seed=1))
+    assert np.array_equal(found, clusters(1000 * features, 3, seed=1))  # length does not count
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_no_more_clusters_than_rows(n):
+    assert set(clusters(np.eye(n, 5, dtype=np.float32), 50).tolist()) <= set(range(n))

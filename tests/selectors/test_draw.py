@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from staff.errors import ConfigError
+from staff.errors import ConfigError, DataError
 from staff.rng import stream_seed
 from staff.selectors import draw, stratify
 from staff.types import REASONS, Budget
@@ -90,6 +90,41 @@ def test_random_draws_are_uniform():
         counts[draw(scores, regions, budget_of(5, total=5), within="random", seed=seed).rows] += 1
     # Binomial(2000, 1/4): mean 500, standard deviation 19.4; five of them either way.
     assert np.abs(counts - 500).max() < 97
+
+
+def test_spread_takes_turns_by_hand():
+    # One region of 6 rows in groups a a a a b c; in the random order r each group gives its
+    # first row before any gives a second one.
+    scores, groups = np.arange(6.0), [7, 7, 7, 7, 3, 5]
+    regions = stratify(scores, regions=1, cut=0.0)
+    for seed in range(20):
+        order = sorted(range(6), key=lambda row: splitmix64(row, seed, "draw"))
+        firsts = sorted([next(row for row in order if row < 4), 4, 5], key=order.index)
+        turns = firsts + [row for row in order if row not in firsts]  # a's others follow
+        for m in (1, 2, 3, 4, 5):
+            coreset = draw(
+                scores, regions, budget_of(m, total=m), within="spread", seed=seed, groups=groups
+            )
+            assert coreset.rows.tolist() == sorted(turns[:m])
+
+
+def test_spread_over_one_group_is_random():
+    scores = np.arange(30.0)
+    regions = stratify(scores, regions=3, cut=0.0)
+    plain, spread = (
+        draw(scores, regions, budget_of(3, 3, 3, total=9), within=within, groups=np.zeros(30))
+        for within in ("random", "spread")
+    )
+    assert plain.rows.tolist() == spread.rows.tolist()
+
+
+def test_spread_needs_a_group_for_each_row():
+    scores = np.arange(4.0)
+    asked = (scores, stratify(scores, cut=0.0), budget_of(1, 0, 0, 0, total=1))
+    with pytest.raises(ConfigError, match="'spread' needs groups"):
+        draw(*asked, within="spread")
+    with pytest.raises(DataError, match=r"groups must be 4, one a row; got shape \(3,\)"):
+        draw(*asked, within="spread", groups=[1, 2, 3])
 
 
 def test_unknown_within():

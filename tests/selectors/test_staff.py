@@ -43,7 +43,7 @@ SETTINGS = st.fixed_dictionaries(
         "regions": st.sampled_from([1, 2, 5, 50, 300]),
         "verify_per_region": st.sampled_from([1, 3, 10]),
         "cut": st.sampled_from([0.0, 0.1, 0.29, 0.5, 0.99]),
-        "allocation": st.sampled_from(["shares", "paper"]),
+        "allocation": st.sampled_from(["shares", "paper", "shrunk"]),
         "stratify_by": st.sampled_from(["width", "count"]),
         "within": st.sampled_from(["hardest", "random"]),
         "seed": st.integers(0, 3),
@@ -204,6 +204,7 @@ def test_verify_is_not_called_for_nothing():
         {"allocation": "fair"},
         {"stratify_by": "colour"},
         {"within": "easiest"},
+        {"within": "spread"},  # over which groups?
         {"regions": 0},
         {"verify_per_region": 0},
         {"cut": 1.0},

@@ -5,7 +5,8 @@ import pytest
 
 from staff.errors import ConfigError, DataError
 from staff.selectors import choose_rows, stratify, weigh
-from staff.selectors.verification import student_95
+from staff.selectors.verification import shrink, student_95, unverified
+from staff.types import Verification
 
 
 @pytest.fixture
@@ -127,6 +128,52 @@ def test_interval_covers_the_regions_ratio():
 )
 def test_student(freedom, known):
     assert student_95(freedom) == pytest.approx(known, rel=4e-3)
+
+
+def ratios(ratio, error, count=10):
+    """A verification of these ratios, with relative standard errors."""
+    ratio, error = np.array(ratio), np.array(error)
+    reach = ratio * error * student_95(count - 1)
+    return Verification(
+        rows=np.arange(0),
+        ratio=ratio,
+        count=np.full(len(ratio), count),
+        interval=np.stack([ratio - reach, ratio + reach], axis=1),
+        flagged=np.zeros(len(ratio), bool),
+    )
+
+
+def test_shrinking_by_hand():
+    # y = ln V = -1, 0, 1: mean 0, variance 1. s² = 0.09, 0.36, 0.15: mean 0.2, so τ² = 0.8.
+    # Trust τ²/(τ² + s²): 0.8/0.89 of -1, anything of 0, 0.8/0.95 of 1.
+    found = shrink(ratios(np.exp([-1.0, 0.0, 1.0]), np.sqrt([0.09, 0.36, 0.15])))
+    np.testing.assert_allclose(np.log(found), [-0.8 / 0.89, 0.0, 0.8 / 0.95], atol=1e-12)
+
+
+def test_differences_that_chance_makes_leave_no_difference():
+    found = shrink(ratios([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]))  # variance 0.48 of y, mean s² 1
+    np.testing.assert_allclose(found, 2.0)
+
+
+def test_exact_ratios_stay():
+    np.testing.assert_allclose(shrink(ratios([1.0, 3.0], [0.0, 0.0])), [1.0, 3.0])
+
+
+def test_equal_exact_ratios_stay():
+    np.testing.assert_allclose(shrink(ratios([3.0, 3.0], [0.0, 0.0])), 3.0)
+
+
+def test_what_is_not_known_becomes_the_mean():
+    verified = ratios([1.0, 4.0, 7.0, np.nan], [0.0, 0.0, 0.1, np.nan])
+    verified.interval[2] = np.nan  # one row alone, or flagged
+    found = shrink(verified)
+    np.testing.assert_allclose(found[:3], [1.0, 4.0, 2.0])
+    assert np.isnan(found[3])
+
+
+def test_one_region_or_none_is_left_alone():
+    np.testing.assert_allclose(shrink(ratios([5.0], [0.3])), [5.0])
+    assert np.isnan(shrink(unverified(2))).all()
 
 
 def test_mismatched_scores(regions):

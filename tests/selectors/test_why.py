@@ -12,6 +12,7 @@ from staff.selectors import (
     select_ranked,
     select_staff,
 )
+from staff.selectors.verification import shrink
 from staff.types import REASONS
 
 
@@ -94,12 +95,38 @@ def test_random_within_counts_in_its_own_order(scores):
         assert "in its random order" in last
 
 
-@pytest.mark.parametrize("within", ["hardest", "random"])
+def test_spread_says_that_clusters_took_turns(scores):
+    coreset = select(scores, within="spread", groups=np.arange(100) % 4)
+    for row in range(50):
+        last = explain(row, scores=scores, selection=coreset)[5]
+        assert "clusters of alike rows took turns" in last
+        chosen = coreset.reason[row] == REASONS.index("budget")
+        assert ("this was one." in last) == chosen
+        assert ("this was none." in last) != chosen
+
+
+def test_shrunk_ratios_are_told(scores):
+    coreset = select(scores, allocation="shrunk")
+    told = replace(coreset, details={**coreset.details, "allocation": "shrunk"})
+    sentences = explain(0, scores=scores, selection=told)
+    relative = shrink(coreset.verification)
+    relative = relative[coreset.regions.of_row[0]] / relative.mean()
+    assert f"that ratio counts as {relative:.2f} times the usual" in " ".join(sentences)
+    assert len(sentences) == 1 + len(explain(0, scores=scores, selection=coreset))
+
+
+@pytest.mark.parametrize("within", ["hardest", "random", "spread"])
 @pytest.mark.parametrize("cut", [0.0, 0.1])
 def test_every_row_has_an_answer_that_agrees(within, cut):
     scores = np.round(np.random.default_rng(0).lognormal(size=150), 1)
     coreset = select_staff(
-        scores=scores, total=70, verify=lambda r: 2 * scores[r], within=within, cut=cut, regions=9
+        scores=scores,
+        total=70,
+        verify=lambda r: 2 * scores[r],
+        within=within,
+        groups=np.arange(150) % 7,
+        cut=cut,
+        regions=9,
     )
     for row in range(150):
         text = " ".join(explain(row, scores=scores, selection=coreset))

@@ -60,7 +60,7 @@ def choose(
     known: ``data`` (SHA-256) and ``models`` (SHA-256 by role) as they are now: what was chosen
     from others is chosen again.
     """
-    base, main = folder.scored(seed), main_method(config.methods)
+    base, main = folder.scored(seed), main_method(config.methods, within=config.within)
     select = partial(pipeline.select, progress=progress, say=say)
 
     def again(method: Method) -> tuple[SelectConfig, dict[str, Any] | None]:
@@ -73,7 +73,7 @@ def choose(
         return asked, _kept(place, asked.inherit(shared), known)
 
     own: dict[str, dict[str, Any]] = {}
-    for method in scored_first(config.methods, main):
+    for method in scored_first(config.methods, main, within=config.within):
         if "unconditioned" in needs(method):
             asked, kept = again(method)
             if kept is None:
@@ -103,7 +103,7 @@ def choose(
     }
 
 
-def main_method(methods: Sequence[Method]) -> Method:
+def main_method(methods: Sequence[Method], *, within: str = "hardest") -> Method:
     """The method that needs most, so that the others find what they need in its run.
 
     >>> main_method(["random", "d2", "staff", "ifd"]), main_method(["random", "ccs", "d2"])
@@ -111,7 +111,7 @@ def main_method(methods: Sequence[Method]) -> Method:
     """
 
     def rank(method: Method) -> tuple[bool, ...]:
-        wanted = needs(method)
+        wanted = needs(method, within=within)
         return (
             "verify" in wanted,
             "unconditioned" in wanted,
@@ -122,13 +122,16 @@ def main_method(methods: Sequence[Method]) -> Method:
     return max(methods, key=rank)
 
 
-def scored_first(methods: Sequence[Method], main: Method) -> list[Method]:
+def scored_first(
+    methods: Sequence[Method], main: Method, *, within: str = "hardest"
+) -> list[Method]:
     """Methods whose runs leave what that of `main` does not: features, then IFD's second losses.
 
     >>> scored_first(["staff", "ccs", "k-centre", "d2", "ifd"], "staff")
     ['k-centre', 'ifd']
     """
-    found = [] if FEATURES & needs(main) else [m for m in methods if FEATURES & needs(m)][:1]
+    there = FEATURES & needs(main, within=within)
+    found = [] if there else [m for m in methods if FEATURES & needs(m)][:1]
     return found + [m for m in methods if m != main and "unconditioned" in needs(m)]
 
 

@@ -71,9 +71,11 @@ class CompareConfig(Settings):
         s.LearningRate | None, about("Of the small model; default: as the target.", TUNING)
     ] = None
     skip_finetune: s.SkipFinetune = False
+    finetune_on: s.FinetuneOn = 1.0
     preset: s.Preset = "released"
     allocation: s.Allocation = "shares"
     within: s.Within = "hardest"
+    clusters: s.Clusters = 50
     cut: s.Cut = 0.1
     regions: s.Regions = 50
     stratify_by: s.StratifyBy = "width"

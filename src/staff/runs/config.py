@@ -75,6 +75,7 @@ class SelectConfig(Settings):
     preset: s.Preset = "released"
     allocation: s.Allocation = "shares"
     within: s.Within = "hardest"
+    clusters: s.Clusters = 50
     cut: s.Cut = 0.1
     regions: s.Regions = 50
     stratify_by: s.StratifyBy = "width"
@@ -105,6 +106,7 @@ class SelectConfig(Settings):
     ] = None
     seed: s.RandomSeed = 0
     skip_finetune: s.SkipFinetune = False
+    finetune_on: s.FinetuneOn = 1.0
     adapter: Annotated[
         s.Location | None,
         about("Use this LoRA adapter instead of fine-tuning the small model.", TUNING),
@@ -224,7 +226,7 @@ class SelectConfig(Settings):
 TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
-    *("cut", "regions", "stratify_by", "verify_per_region"),
+    *("clusters", "cut", "regions", "stratify_by", "verify_per_region"),
     *("difficulty", "take", "neighbours", "gamma"),
     *("quota_column", "include", "exclude", "nested", "stability", "seed", "out", "format"),
     "overwrite",

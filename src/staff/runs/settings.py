@@ -110,17 +110,26 @@ MaxNewTokens = Annotated[
 ]  # fmt: skip
 Rank = Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)]
 Alpha = Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)]
+FinetuneOn = Annotated[
+    Fraction, about("Fraction of the rows, drawn at random, to fine-tune the small model on.",
+                    TUNING),
+]  # fmt: skip
 SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
 Preset = Annotated[
     Literal["released", "paper"],
     about("Allocation, within and cut as in the released code or the paper.", SELECTION),
 ]
 Allocation = Annotated[
-    Literal["shares", "paper"], about("How budgets follow the ratios.", SELECTION)
-]
+    Literal["shares", "paper", "shrunk"],
+    about("How budgets follow the ratios; shrunk: shares of ratios drawn together by their error.",
+          SELECTION),
+]  # fmt: skip
 Within = Annotated[
-    Literal["hardest", "random"], about("Which rows of a region are drawn.", SELECTION)
-]
+    Literal["hardest", "random", "spread"],
+    about("Which rows of a region are drawn; spread: over clusters of mean hidden states.",
+          SELECTION),
+]  # fmt: skip
+Clusters = Annotated[Positive, about("Clusters that --within spread goes over.", SELECTION)]
 Cut = Annotated[
     float,
     BeforeValidator(number),

@@ -1,4 +1,4 @@
-"""The nearest neighbours of every row in feature space, by faiss (for D2 Pruning).
+"""Neighbours (for D2 Pruning) and clusters of rows in feature space, by faiss.
 
 faiss is imported where it is used: what needs no graph does not need it.
 """
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from staff.rng import stream_seed
 from staff.types import Ints
 
 EXACT_ROWS = 100_000  # above this, exact search costs more than the rest of a selection
 HNSW_LINKS = 32  # per row and layer: faiss's usual choice
 HNSW_DEPTH = 128  # candidates kept while building and searching
+CLUSTER_ROUNDS = 25  # of k-means: faiss's default
 BLOCK = 4096  # rows searched at a time
 
 
@@ -55,6 +57,33 @@ def nearest(
         # Measured again: faiss's |x|² + |y|² - 2xy loses the digits of small distances.
         distances[rows] = np.linalg.norm(apart, axis=2)
     return neighbours, distances
+
+
+def clusters(features: NDArray[np.float32], count: int, *, seed: int = 0) -> Ints:
+    """The k-means cluster of every row, int64 [n], from 0; unit vectors, Euclidean distance.
+
+    features: [n, D]; scaled to length 1 here. count: clusters, at most n. The same on every
+    run with one seed: a single thread adds up.
+    """
+    import faiss
+
+    features = unit(features)
+    means = faiss.Kmeans(
+        features.shape[1],
+        min(count, len(features)),
+        niter=CLUSTER_ROUNDS,
+        seed=stream_seed(seed, "clusters") % 2**31,
+        min_points_per_centroid=1,
+    )
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        means.train(features)
+        _, nearest_mean = means.index.search(features, 1)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    found: Ints = nearest_mean[:, 0].astype(np.int64)
+    return found
 
 
 def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

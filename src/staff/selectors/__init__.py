@@ -57,14 +57,17 @@ SCORE: dict[str, str] = {
 COSTLY = ("scores", "unconditioned", "features", "connect", "verify")
 
 
-def needs(selector: str) -> frozenset[str]:
+def needs(selector: str, *, within: str = "hardest") -> frozenset[str]:
     """Which costly arguments a selector of `SELECTORS` asks for; ConfigError if unknown.
+
+    within: STAFF's; "spread" goes over clusters of features.
 
     >>> sorted(needs("staff")), sorted(needs("random")), sorted(needs("d2"))
     (['scores', 'verify'], [], ['connect', 'scores'])
     """
     check_known("selector", selector, SELECTORS)
-    return frozenset(COSTLY) & inspect.signature(SELECTORS[selector]).parameters.keys()
+    asked = frozenset(COSTLY) & inspect.signature(SELECTORS[selector]).parameters.keys()
+    return asked | {"features"} if selector == "staff" and within == "spread" else asked
 
 
 __all__ = [

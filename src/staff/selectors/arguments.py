@@ -57,7 +57,7 @@ def as_features(features: ArrayLike) -> NDArray[np.float32]:
     return array
 
 
-def as_labels(labels: ArrayLike | None, n: int) -> Ints:
+def as_labels(labels: ArrayLike | None, n: int, *, name: str = "labels") -> Ints:
     """Return the number int64 [n] of each row's label, from 0; without labels all are 0.
 
     Raises DataError for labels that are not one a row.
@@ -66,7 +66,7 @@ def as_labels(labels: ArrayLike | None, n: int) -> Ints:
         return np.zeros(n, dtype=np.int64)
     array = np.asarray(labels)
     if array.shape != (n,):
-        raise DataError(f"labels must be {n}, one a row; got shape {array.shape}")
+        raise DataError(f"{name} must be {n}, one a row; got shape {array.shape}")
     return np.unique(array, return_inverse=True)[1].astype(np.int64, copy=False)
 
 

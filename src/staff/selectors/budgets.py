@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from staff.selectors.arguments import check_known, check_total
+from staff.selectors.verification import shrink
 from staff.types import Budget, Floats, Regions, Verification, read_only
 
 
@@ -18,7 +19,8 @@ def allocate(
     use then rolls on to larger ones. With m' the budget left and R the regions left:
 
     - an unverified region takes an equal share, min(|B_i|, ⌊m'/|R|⌋);
-    - a verified one what `allocation` says of its ratio V_i (`ALLOCATIONS`).
+    - a verified one what `allocation` says of its ratio V_i (`ALLOCATIONS`), by "shrunk" of
+      its ratio drawn towards the others' (`shrink`).
 
     What saturated regions and rounding leave is `top_up` of the result. A total larger
     than the pool takes all of every region.
@@ -34,7 +36,8 @@ def allocate(
     verified = ~np.isnan(verification.ratio)  # [K]
     share_of = ALLOCATIONS[allocation]
     order = np.argsort(sizes, kind="stable")
-    ratio = _within_range(verification.ratio)
+    shrunk = allocation == "shrunk"
+    ratio = _within_range(shrink(verification) if shrunk else verification.ratio)
     ratio_left = np.cumsum(np.where(verified, ratio, 0.0)[order][::-1])[::-1]  # Σ_{j∈R} V_j
     mean = float(ratio[verified].mean()) if verified.any() else 1.0
 
@@ -67,6 +70,7 @@ def _paper(left: int, ratio: float, ratio_left: float, regions_left: int, mean: 
 ALLOCATIONS: dict[str, Callable[[int, float, float, int, float], int]] = {
     "shares": _shares,
     "paper": _paper,
+    "shrunk": _shares,
 }
 
 

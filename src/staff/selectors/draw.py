@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from staff.errors import ConfigError
 from staff.rng import priorities
-from staff.selectors.arguments import as_keys, as_scores, check_known
+from staff.selectors.arguments import as_keys, as_labels, as_scores, check_known
 from staff.selectors.order import hardest, smallest
 from staff.selectors.regions import members
 from staff.types import REASONS, Budget, Floats, Ints, Keys, Regions, Selection, read_only
@@ -24,27 +25,32 @@ def draw(
     within: str = "hardest",
     seed: int = 0,
     keys: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
 ) -> Selection:
     """Take m_i rows of every region, then fill up to the total at random.
 
-    `within` says which of a region (`WITHIN`): its hardest (the released code) or a
-    random draw (the paper's pseudocode). The top-up comes from what is left of the pool;
-    once that is used up, from the lowest-scored of the cut rows.
+    `within` says which of a region (`WITHIN`): its hardest (the released code), a random draw
+    (the paper's pseudocode), or one spread over `groups` (not in the paper): a random row of
+    each group in turn, until the budget is used up. The top-up comes from what is left of
+    the pool; once that is used up, from the lowest-scored of the cut rows.
 
     scores: [n]. keys: [n] distinct integers, for ties and for the random draws; with the
     same keys, the order of the input does not matter, and a larger m_i adds rows to those
-    of a smaller one.
+    of a smaller one. groups: integers [n], for "spread", e.g. clusters of features.
 
-    Returns a Selection of budget.total rows with the reason of each of the n.
+    Returns a Selection of budget.total rows with the reason of each of the n. Raises
+    ConfigError for "spread" without groups.
     """
     scores = as_scores(scores)
     keys = as_keys(keys, len(scores))
     check_known("within", within, WITHIN)
+    group = groups_for(within, groups, len(scores))
 
     reason = np.full(len(scores), OVER_BUDGET, dtype=np.int8)  # [n]
     reason[regions.of_row < 0] = CUT
     for rows, count in zip(members(regions), budget.count.tolist(), strict=True):
-        reason[rows[WITHIN[within](scores[rows], keys[rows], count, seed)]] = BUDGET
+        chosen = WITHIN[within](scores[rows], keys[rows], count, seed, group[rows])
+        reason[rows[chosen]] = BUDGET
 
     left = np.flatnonzero(reason == OVER_BUDGET)
     from_pool = min(budget.top_up, len(left))
@@ -67,15 +73,47 @@ def draw(
     )
 
 
-def _hardest(scores: Floats, keys: Keys, count: int, seed: int) -> Ints:
+def _hardest(scores: Floats, keys: Keys, count: int, seed: int, group: Ints) -> Ints:
     return hardest(scores, keys, count)
 
 
-def _random(scores: Floats, keys: Keys, count: int, seed: int) -> Ints:
+def _random(scores: Floats, keys: Keys, count: int, seed: int, group: Ints) -> Ints:
     return smallest(priorities(keys, seed, "draw"), count)
 
 
-WITHIN: dict[str, Callable[[Floats, Keys, int, int], Ints]] = {
+def _spread(scores: Floats, keys: Keys, count: int, seed: int, group: Ints) -> Ints:
+    priority = priorities(keys, seed, "draw")
+    return np.lexsort((priority, turn_of(priority, group)))[:count]
+
+
+def groups_for(within: str, groups: ArrayLike | None, n: int) -> Ints:
+    """Number int64 [n] of each row's group; one group if `within` does not go by them.
+
+    Raises ConfigError if it does and there are none, DataError if they are not one a row.
+    """
+    if within != "spread":
+        return np.zeros(n, np.int64)
+    if groups is None:
+        raise ConfigError("within 'spread' needs groups to spread over")
+    return as_labels(groups, n, name="groups")
+
+
+def turn_of(priority: Keys, group: Ints) -> Ints:
+    """In which turn each row is taken when every group gives a row a turn, lowest priority first.
+
+    >>> turn_of(np.array([30, 10, 20], np.uint64), np.array([7, 7, 8]))
+    array([1, 0, 0])
+    """
+    order = np.lexsort((priority, group))
+    numbers = group[order]
+    starts = np.searchsorted(numbers, numbers, side="left")
+    turn = np.empty(len(group), np.int64)
+    turn[order] = np.arange(len(group)) - starts
+    return turn
+
+
+WITHIN: dict[str, Callable[[Floats, Keys, int, int, Ints], Ints]] = {
     "hardest": _hardest,
     "random": _random,
+    "spread": _spread,
 }

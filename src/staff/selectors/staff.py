@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from math import fsum
 from numbers import Integral
 from typing import overload
@@ -19,7 +20,7 @@ from staff.selectors.arguments import (
     count_of,
 )
 from staff.selectors.budgets import ALLOCATIONS, allocate
-from staff.selectors.draw import WITHIN, draw
+from staff.selectors.draw import WITHIN, draw, groups_for
 from staff.selectors.regions import STRATIFY_BY, stratify
 from staff.selectors.released import minmax, over_all_rows, running_sum
 from staff.selectors.verification import choose_rows, weigh
@@ -48,6 +49,7 @@ def select_staff(
     cut: float = ...,
     allocation: str = ...,
     within: str = ...,
+    groups: ArrayLike | None = ...,
     normalise: str = ...,
 ) -> Selection: ...
 @overload
@@ -65,6 +67,7 @@ def select_staff(
     cut: float = ...,
     allocation: str = ...,
     within: str = ...,
+    groups: ArrayLike | None = ...,
     normalise: str = ...,
 ) -> tuple[Selection, ...]: ...
 def select_staff(
@@ -81,6 +84,7 @@ def select_staff(
     cut: float = 0.1,
     allocation: str = "shares",
     within: str = "hardest",
+    groups: ArrayLike | None = None,
     normalise: str = "none",
 ) -> Selection | tuple[Selection, ...]:
     """Choose coresets by the small model's scores, checked on the target.
@@ -96,7 +100,10 @@ def select_staff(
         again from target scores that are already there.
     regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped.
     stratify_by: regions of equal "width" in score (the paper), or of equal "count" of rows.
-    allocation, within: "shares" or "paper"; "hardest" or "random" (`PRESETS`).
+    allocation: "shares", "paper", or "shrunk", which are shares of ratios drawn together by
+        their sampling error (`verification.shrink`).
+    within: "hardest", "random", or "spread" over `groups` (integers [n], e.g. clusters of
+        features). Of both, `PRESETS` holds the released code's and the paper's.
     normalise: "minmax" is there to compare with the released code and scores *all* rows
         on the target.
 
@@ -116,6 +123,7 @@ def select_staff(
     totals = _check_totals(total, n)
     check_known("allocation", allocation, ALLOCATIONS)
     check_known("within", within, WITHIN)
+    groups = groups_for(within, groups, n)
     check_known("stratify by", stratify_by, STRATIFY_BY)
     check_known("normalise", normalise, ("minmax", "none"))
     add: Callable[[Iterable[float]], float] = fsum
@@ -135,7 +143,8 @@ def select_staff(
         add=add,
     )
     budgets = [allocate(pool, ratios, total=m, allocation=allocation) for m in totals]
-    drawn = [draw(scores, pool, m_i, within=within, seed=seed, keys=keys) for m_i in budgets]
+    chosen = partial(draw, within=within, seed=seed, keys=keys, groups=groups)
+    drawn = [chosen(scores, pool, m_i) for m_i in budgets]
 
     coresets = tuple(replace(coreset, verification=ratios) for coreset in drawn)
     return coresets[0] if isinstance(total, Integral) else coresets

@@ -99,6 +99,32 @@ def weigh(
     )
 
 
+def shrink(verification: Verification) -> Floats:
+    """Each ratio drawn towards the mean of all, the more the less is known of it; float64 [K].
+
+    Not in the paper. In logarithms, because ratios have no scale: y_i = ln V_i is taken for
+    N(μ, τ² + s_i²), s_i the relative standard error behind the ratio's interval, and becomes
+    μ + τ²/(τ² + s_i²)·(y_i - μ), its empirical-Bayes estimate (Efron and Morris, 1975).
+    μ is the mean of the y_i, τ² = max(0, their variance - the mean of s_i²) (Hedges and
+    Olkin, 1985). With τ² = 0 all are equal: the differences are what sampling alone would
+    make. A ratio without an interval, or flagged, becomes e^μ; NaN stays NaN.
+    """
+    ratio, upper = verification.ratio, verification.interval[:, 1]
+    known = ~np.isnan(upper)  # flagged ratios have no interval either
+    if not known.any():
+        return ratio
+    quantile = np.array([student_95(int(b) - 1) for b in verification.count[known]])
+    error = (upper[known] / ratio[known] - 1) / quantile  # s_i
+    y = np.log(ratio[known])
+    spread = float(np.var(y, ddof=1)) if len(y) > 1 else 0.0
+    between = max(0.0, spread - float(np.mean(error**2)))  # τ²
+    total = between + error**2
+    trust = np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+    shrunk = np.where(np.isnan(ratio), np.nan, np.exp(y.mean()))
+    shrunk[known] = np.exp(y.mean() + trust * (y - y.mean()))
+    return shrunk
+
+
 def unverified(count: int) -> Verification:
     """What is known of `count` regions before the target has scored anything."""
     return Verification(

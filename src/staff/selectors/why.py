@@ -8,6 +8,7 @@ from staff.rng import priorities
 from staff.selectors.arguments import as_keys, as_scores
 from staff.selectors.draw import BUDGET, TOP_UP
 from staff.selectors.order import place
+from staff.selectors.verification import shrink
 from staff.types import REASONS, Budget, Floats, Keys, Regions, Selection, Verification
 
 LISTED = {
@@ -39,8 +40,8 @@ def explain(
     scores: [n], those the method went by, and `score`, what to call them; of no meaning for
     a method without scores. keys: [n], those the selection was made with.
     selection: with its regions, verification and budget, as `select_staff` returns it,
-    and `details` "within", "seed" and "verify_per_region". One rebuilt from a stored run
-    will do.
+    and `details` "within", "seed", "verify_per_region" and "allocation". One rebuilt from a
+    stored run will do.
     name: what to call the row, e.g. its id.
 
     Raises ConfigError for a row outside [0, n).
@@ -67,12 +68,14 @@ def explain(
     i = int(regions.of_row[row])
     if i < 0:
         return (f"{verdict}.", rank, _cut_sentence(regions, budget, chosen))
-    ratio = _ratio_sentence(regions, verification, i, selection.details.get("verify_per_region"))
+    ratio = [_ratio_sentence(regions, verification, i, selection.details.get("verify_per_region"))]
+    if selection.details.get("allocation") == "shrunk":
+        ratio += _shrunk_sentence(verification, i)
     return (
         f"{verdict}.",
         rank,
         _region_sentence(regions, verification, i, row),
-        *([ratio] if selection.method == "staff" else []),
+        *(ratio if selection.method == "staff" else []),
         _budget_sentence(regions, verification, budget, i),
         *_place_sentences(row, scores, keys, selection, regions, budget, i),
     )
@@ -136,6 +139,18 @@ def _ratio_sentence(
     )
 
 
+def _shrunk_sentence(verification: Verification, i: int) -> list[str]:
+    """What drawing the ratios together left of a verified region's."""
+    ratio = shrink(verification)
+    if np.isnan(ratio[i]):
+        return []
+    relative = float(ratio[i]) / float(np.nanmean(ratio))
+    return [
+        "Drawn towards the other regions' as far as it may be chance, that ratio counts as "
+        f"{relative:.2f} times the usual."
+    ]
+
+
 def _compared(relative: float) -> str:
     if abs(relative - 1) < 0.02:
         return "about as hard as the small model says"
@@ -163,16 +178,20 @@ def _place_sentences(
     members = np.flatnonzero(regions.of_row == i)
     position = int(np.searchsorted(members, row))
     size = len(members)
-    if selection.details.get("within", "hardest") == "hardest":
+    drawn_by = selection.details.get("within", "hardest")
+    if drawn_by == "hardest":
         order, number = "from the hardest", place(scores[members], keys[members], position)
     else:
         drawn = priorities(keys[members], int(selection.details.get("seed", 0)), "draw")
         order, number = "in its random order", 1 + int(np.count_nonzero(drawn < drawn[position]))
     within = f"Within the region it is number {number} of {size} {order}"
+    inside, outside = f"{within}, inside the budget.", f"{within}, outside the budget."
+    if drawn_by == "spread":
+        turns = "Within the region the clusters of alike rows took turns to give a random row"
+        inside, outside = f"{turns}, and this was one.", f"{turns}, and this was none."
     reason = selection.reason[row]
     if reason == BUDGET:
-        return (f"{within}, inside the budget.",)
-    outside = f"{within}, outside the budget."
+        return (inside,)
     if budget.top_up == 0:
         return (outside,)
     places = "1 place" if budget.top_up == 1 else f"{budget.top_up} places"

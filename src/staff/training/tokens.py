@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from staff.types import TokenisedExample
+from staff.types import Ints, TokenisedExample
 
 
 class Tokens(Protocol):
@@ -25,3 +26,17 @@ class Tokens(Protocol):
 
     def get(self, positions: Any) -> list[TokenisedExample]:
         """Read the rows at the given positions, in that order."""
+
+
+class Part:
+    """The rows of other tokens at `positions` [m], in that order."""
+
+    def __init__(self, whole: Tokens, positions: Ints) -> None:
+        self.whole, self.positions = whole, positions
+        self.ids = [whole.ids[position] for position in positions.tolist()]
+        self.lengths = whole.lengths[positions]
+        self.response_lengths = whole.response_lengths[positions]
+
+    def get(self, positions: Any) -> list[TokenisedExample]:
+        """Read the rows at the given positions of this part, in that order."""
+        return self.whole.get(self.positions[np.asarray(positions, np.int64)])
