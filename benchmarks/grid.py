@@ -98,7 +98,7 @@ class Block:
             return out
         origin = self.select("staff")
         method = variant.settings.get("method")
-        if method:  # what it needs is among the base run's scores
+        if method and method != "ifd":  # what it needs is among the base run's scores
             asked = SelectConfig(scores=str(origin), keep=KEEPS, out=str(out), **variant.settings)
             pipeline.reselect(asked)
             return out

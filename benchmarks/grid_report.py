@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +14,127 @@ from staff.runs.compare_cells import UNTUNED
 from staff.selectors.verification import student_95
 from staff.training.statistics import Interval
 from tasks import TASKS
-from variants import VARIANTS
+from variants import CORE, OTHERS, VARIANTS
 
 TUNING_TASKS = ("e2e_nlg", "cogs", "snips")  # see search.md
+GENERATED = {"rougeL": "ROUGE-L", "exact": "exact match, %"}
+SCALE = {"exact": 100}
+METHODS = (*CORE, *OTHERS)
+Key = tuple[str, str | None, int | None]  # method, keep, seed
+
+
+@dataclass(slots=True)
+class Found:
+    """One task's finished cells: what is known of each, and its values float64 [n] by metric."""
+
+    cells: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, dict[Key, Any]] = field(default_factory=dict)
+
+    def rows(self, metric: str, methods: Sequence[str]) -> list[tuple[str, str | None]]:
+        """Methods and fractions that have the metric, in a table's order."""
+        found = {(m, k) for m, k, _ in self.values.get(metric, {}) if k is None or m in methods}
+        return sorted(found, key=_place)
+
+    def seeds(self, metric: str, method: str, keep: str | None) -> set[int | None]:
+        """The seeds of which there are cells."""
+        return {s for m, k, s in self.values.get(metric, {}) if (m, k) == (method, keep)}
+
+    def over(self, metric: str, method: str, keep: str | None, seeds: Any = None) -> Estimate:
+        """The metric over seeds and items."""
+        wanted = self.seeds(metric, method, keep) if seeds is None else seeds
+        table = [self.values[metric][method, keep, s] for s in sorted(wanted, key=str)]
+        return estimate(SCALE.get(metric, 1) * np.array(table))
+
+    def gap(
+        self, metric: str, method: str, keep: str | None, *, minus: str = "random"
+    ) -> Interval | None:
+        """A metric minus another method's, seed by seed; None where there is none to compare."""
+        both = self.seeds(metric, method, keep) & self.seeds(metric, minus, keep)
+        if keep is None or not both or method == minus:
+            return None
+        mine, other = (self.over(metric, name, keep, both) for name in (method, minus))
+        return (mine - other).interval()
 
 
 def report(store: Path) -> Iterator[str]:
-    """Every task's tables as Markdown, and wins, ties and losses over tasks."""
-    cells, losses = _load(store)
-    overall: dict[tuple[str, str], list[str]] = {}
-    for task in [name for name in TASKS if name in cells]:
-        values = losses[task]
-        rows_of = {(c["method"], c["keep"]): c for c in cells[task].values()}
-        items = next(iter(rows_of.values()))["test"]["rows"]
-        yield f"## {task}\n\nTest loss over {items} test rows, in nats a token; 95 % intervals.\n"
-        yield "| tuned on | keep | rows | seeds | loss | minus random | | ROUGE-L | exact |"
-        yield "| --- " * 9 + "|"
-        for method, keep in sorted(rows_of, key=_place):
-            mine = _of(values, method, keep)
-            tuning, said = rows_of[method, keep]["tuning"], ["", ""]
-            gap = _gap(values, method, keep)
-            if keep and gap:
-                word = verdict(gap, smaller_is_better=True)
-                said = [f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})", word]
-                overall.setdefault((method, keep), []).append(word)
-            found = _over(mine, sorted(mine)).interval()
-            texts = [_mean(cells[task], method, keep, metric) for metric in ("rougeL", "exact")]
-            yield (
-                f"| {method} | {keep or ''} | {tuning['rows'] if tuning else 0} | {len(mine)} "
-                f"| {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}) "
-                f"| {said[0]} | {said[1]} | {texts[0]} | {texts[1]} |"
-            )
-        yield ""
-    yield "## Against random, over tasks\n\n| method | keep | win | tie | loss |"
-    yield "| --- " * 5 + "|"
-    for (method, keep), words in sorted(overall.items(), key=lambda pair: _place(pair[0])):
-        counts = " | ".join(str(words.count(word)) for word in ("win", "tie", "loss"))
-        yield f"| {method} | {keep} | {counts} |"
-    yield ""
+    """Every task's tables as Markdown; wins, ties and losses over tasks; STAFF's settings."""
+    tasks = load(store)
+    yield from _against_random(tasks)
+    for task, found in tasks.items():
+        yield f"## {task}\n"
+        yield from _losses(found)
+        for metric, title in GENERATED.items():
+            yield from _answers(found, metric, title)
+    yield from _settings(tasks)
+    losses = {task: found.values.get("loss", {}) for task, found in tasks.items()}
     yield from search(losses, TUNING_TASKS, (0, 1, 2))
+
+
+def _losses(found: Found) -> Iterator[str]:
+    items = next(iter(found.cells.values()))["test"]["rows"]
+    yield f"Test loss over {items} test rows, in nats a token; 95 % intervals.\n"
+    yield "| tuned on | keep | rows | seeds | loss | minus random | |\n" + "| --- " * 7 + "|"
+    for method, keep in found.rows("loss", METHODS):
+        seeds = found.seeds("loss", method, keep)
+        tuning = found.cells[method, keep, next(iter(seeds))]["tuning"]
+        mean, gap = found.over("loss", method, keep).interval(), found.gap("loss", method, keep)
+        yield (
+            f"| {method} | {keep or ''} | {tuning['rows'] if tuning else 0} | {len(seeds)} "
+            f"| {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}) "
+            f"| {_signed(gap, 3)} | {verdict(gap, smaller_is_better=True) if gap else ''} |"
+        )
+    yield ""
+
+
+def _answers(found: Found, metric: str, title: str) -> Iterator[str]:
+    rows = found.rows(metric, METHODS)
+    if not any(values.any() for values in found.values.get(metric, {}).values()):
+        return  # not a single exact match says nothing
+    yield f"| tuned on | keep | seeds | {title} | minus random | |\n" + "| --- " * 6 + "|"
+    for method, keep in rows:
+        seeds = found.seeds(metric, method, keep)
+        mean, gap = found.over(metric, method, keep).interval(), found.gap(metric, method, keep)
+        yield (
+            f"| {method} | {keep or ''} | {len(seeds)} | {mean.mean:.1f} "
+            f"({mean.low:.1f} to {mean.high:.1f}) | {_signed(gap, 1)} "
+            f"| {verdict(gap, smaller_is_better=False) if gap else ''} |"
+        )
+    yield ""
+
+
+def _against_random(tasks: Mapping[str, Found]) -> Iterator[str]:
+    yield "## Wins, ties and losses against random, over tasks\n"
+    yield "| method | keep | loss | ROUGE-L | exact match |\n" + "| --- " * 5 + "|"
+    keys = {key for found in tasks.values() for key in found.rows("loss", METHODS)}
+    for method, keep in sorted(keys, key=_place):
+        texts = []
+        for metric in ("loss", *GENERATED):
+            gaps = [found.gap(metric, method, keep) for found in tasks.values()]
+            words = [verdict(g, smaller_is_better=metric == "loss") for g in gaps if g]
+            counts = " – ".join(str(words.count(word)) for word in ("win", "tie", "loss"))
+            texts.append(counts if words else "")
+        if any(texts):
+            yield f"| {method} | {keep} | {' | '.join(texts)} |"
+    yield ""
+
+
+def _settings(tasks: Mapping[str, Found]) -> Iterator[str]:
+    """STAFF with one setting changed, against STAFF as released."""
+    yield "## STAFF's settings\n"
+    yield "Keep 0.1: test loss over that of the released settings, %; 95 % intervals over seeds and"
+    yield "items. Below 0: the change helps. What each is called: [variants.py](../variants.py).\n"
+    yield f"| settings | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 1) + "|"
+    for name in [name for name in VARIANTS if name not in METHODS]:
+        texts = []
+        for found in tasks.values():
+            gap = found.gap("loss", name, "0.1", minus="staff")
+            base = found.over("loss", "staff", "0.1").value if gap else 1.0
+            both = len(found.seeds("loss", name, "0.1"))
+            few = f", {both} seed{'s' * (both > 1)}" if gap and both < 3 else ""
+            texts.append(_signed(gap, 1, scale=100 / base) + few)
+        if any(texts):
+            yield f"| {name} | {' | '.join(texts)} |"
+    yield ""
 
 
 def search(losses: Mapping[str, Any], tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[str]:
@@ -84,14 +167,12 @@ def plot(store: Path, methods: Sequence[str]) -> str:
     """SVG: every task's loss against random's at keep 0.1, in percent, with its interval."""
     import vl_convert
 
-    _, losses = _load(store)
     points = []
-    for task in [name for name in TASKS if name in losses]:
-        random = _of(losses[task], "random", "0.1")
+    for task, found in load(store).items():
         for method in methods:
-            gap = _gap(losses[task], method, "0.1")
-            if gap and random:
-                scale = 100 / _over(random, sorted(random)).value
+            gap = found.gap("loss", method, "0.1")
+            if gap:
+                scale = 100 / found.over("loss", "random", "0.1").value
                 ends = {"low": gap.low * scale, "high": gap.high * scale}
                 points.append({"task": task, "method": method, "x": gap.mean * scale, **ends})
     y = {"field": "method", "type": "nominal", "sort": list(methods), "title": None}
@@ -120,53 +201,32 @@ def plot(store: Path, methods: Sequence[str]) -> str:
     return str(vl_convert.vegalite_to_svg(spec))
 
 
-Values = Mapping[tuple[str, str | None, int | None], Any]
-
-
-def _load(store: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[Any, Any]]]:
-    """Task -> cells by file and name, and task -> (method, keep, seed) -> losses float64 [n]."""
-    cells: dict[str, dict[str, Any]] = {}
-    losses: dict[str, dict[Any, Any]] = {}
+def load(store: Path) -> dict[str, Found]:
+    """Task -> what is in the store of it, in the order of `TASKS`."""
+    tasks: dict[str, Found] = {}
     made_from: dict[str, str] = {}
     for path in sorted(store.glob("*.json")):
         facts, items = json.loads(path.read_text()), pq.read_table(path.with_suffix(".parquet"))
         if made_from.setdefault(facts["task"], facts["made_from"]) != facts["made_from"]:
             raise SystemExit(f"{path} was made from other data or models than its task's others")
+        found = tasks.setdefault(facts["task"], Found())
         names = np.array(items["cell"].to_pylist())
-        loss = items["loss"].to_numpy().astype(np.float64)
         for name, cell in facts["cells"].items():
-            cells.setdefault(facts["task"], {})[f"{name}-{facts['seed']}"] = cell
             key = (cell["method"], cell["keep"], cell["seed"])
-            losses.setdefault(facts["task"], {})[key] = loss[names == name]
-    return cells, losses
+            found.cells[key] = cell
+            for metric in ("loss", *GENERATED):
+                values = items[metric].to_numpy().astype(np.float64)[names == name]
+                if len(values) and not np.isnan(values).any():
+                    found.values.setdefault(metric, {})[key] = values
+    return {name: tasks[name] for name in TASKS if name in tasks}
 
 
-def _of(values: Values, method: str, keep: str | None) -> dict[int | None, Any]:
-    """Seed -> losses [n]."""
-    return {s: v for (m, k, s), v in values.items() if (m, k) == (method, keep)}
-
-
-def _over(by_seed: Mapping[int | None, Any], seeds: Sequence[int | None]) -> Estimate:
-    return estimate([by_seed[seed] for seed in seeds])
-
-
-def _gap(values: Values, method: str, keep: str | None) -> Interval | None:
-    """Loss minus random's of the same size, seed by seed; None where there is none to compare."""
-    mine, random = _of(values, method, keep), _of(values, "random", keep)
-    both = sorted(seed for seed in mine.keys() & random.keys() if seed is not None)
-    if not both or method == "random":
-        return None
-    return (_over(mine, both) - _over(random, both)).interval()
-
-
-def _mean(cells: Mapping[str, Any], method: str, keep: str | None, metric: str) -> str:
-    """The mean over seeds of a generated metric, where there is one."""
-    found = [
-        c["values"][metric]
-        for c in cells.values()
-        if (c["method"], c["keep"]) == (method, keep) and metric in c["values"]
-    ]
-    return f"{np.mean(found):.3f}" if found else ""
+def _signed(gap: Interval | None, digits: int, *, scale: float = 1) -> str:
+    if gap is None:
+        return ""
+    ends = (gap.mean * scale, gap.low * scale, gap.high * scale)
+    mean, low, high = (f"{end:+.{digits}f}" for end in ends)
+    return f"{mean} ({low} to {high})"
 
 
 def _place(key: tuple[str, str | None]) -> tuple[float, int]:

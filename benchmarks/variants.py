@@ -18,6 +18,8 @@ class Variant:
     scored_anew: bool = False
 
 
+UNVERIFIED = {"verify_per_region": 10**9}  # no region has as many rows: all take equal shares
+
 VARIANTS = {
     "staff": Variant(),
     "random": Variant({"method": "random"}),
@@ -25,8 +27,16 @@ VARIANTS = {
     "el2n": Variant({"method": "el2n"}),
     "ccs": Variant({"method": "ccs"}),
     "d2": Variant({"method": "d2"}),
+    "ifd": Variant({"method": "ifd"}),
+    "k-centre": Variant({"method": "k-centre"}),
+    "moderate": Variant({"method": "moderate"}),
+    "entropy": Variant({"method": "entropy"}),
+    "length": Variant({"method": "length"}),
+    "loss": Variant({"method": "loss"}),
+    "loss-middle": Variant({"method": "loss", "take": "middle"}),
+    "loss-lowest": Variant({"method": "loss", "take": "lowest"}),
     # STAFF's own parts, one changed at a time
-    "no-verification": Variant({"verify_per_region": 10**9}),
+    "no-verification": Variant(UNVERIFIED),
     "verify-1": Variant({"verify_per_region": 1}),
     "verify-50": Variant({"verify_per_region": 50}),
     "regions-10": Variant({"regions": 10}),
@@ -55,12 +65,27 @@ VARIANTS = {
     "random-epochs-0": Variant({"skip_finetune": True, "within": "random"}, scored_anew=True),
     "random-epochs-1": Variant({"epochs": 1, "within": "random"}, scored_anew=True),
     "random-tune-0.3": Variant({"finetune_on": 0.3, "within": "random"}, scored_anew=True),
+    # Second round of the search
+    "untuned": Variant({"verify_against": "untuned"}),
+    "untuned-random": Variant({"verify_against": "untuned", "within": "random"}),
+    "untuned-shrunk": Variant({"verify_against": "untuned", "allocation": "shrunk"}),
+    "untuned-by-count": Variant({"verify_against": "untuned", "stratify_by": "count"}),
+    "plain-random": Variant({**UNVERIFIED, "within": "random"}),
+    "plain-spread": Variant({**UNVERIFIED, "within": "spread"}),
+    "plain-by-count": Variant({**UNVERIFIED, "stratify_by": "count"}),
+    "plain-spread-by-count": Variant({**UNVERIFIED, "within": "spread", "stratify_by": "count"}),
+    "plain-cut-0": Variant({**UNVERIFIED, "cut": 0.0}),
+    "plain-cut-0.2": Variant({**UNVERIFIED, "cut": 0.2}),
+    "plain-epochs-0": Variant({**UNVERIFIED, "skip_finetune": True}, scored_anew=True),
+    "plain-epochs-1": Variant({**UNVERIFIED, "epochs": 1}, scored_anew=True),
+    "plain-tune-0.3": Variant({**UNVERIFIED, "finetune_on": 0.3}, scored_anew=True),
     "phi-lm-head": Variant({"phi": "lm-head"}, scored_anew=True),
     "phi-adapter": Variant({"phi": "adapter"}, scored_anew=True),
     "phi-last-value-lora": Variant({"phi": "last-value-lora"}, scored_anew=True),
     "target-scores": Variant(
-        {"small": str(TARGET), "skip_finetune": True, "verify_per_region": 10**9}, scored_anew=True
+        {**UNVERIFIED, "small": str(TARGET), "skip_finetune": True}, scored_anew=True
     ),
 }
+OTHERS = ("ifd", "k-centre", "moderate", "entropy", "length", "loss", "loss-middle", "loss-lowest")
 CORE = ("random", "grand", "el2n", "ccs", "d2", "staff")
 QUICK = ("random", "ccs", "staff")

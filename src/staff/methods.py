@@ -26,13 +26,15 @@ class Inputs:
     """What a method may need; n usable rows. What it does not need may be missing.
 
     keys: uint64 [n]. scores: the small model's columns, float64 [n] each. features: float32
-    [n, D]. verify: rows -> the target's scores. candidates: bool [n], rows it may be asked for.
+    [n, D]. verify: rows -> the target's scores. against: rows -> those they are divided by, if
+    not the column's. candidates: bool [n], rows it may be asked for.
     """
 
     keys: Keys
     scores: Mapping[str, Floats]
     features: NDArray[np.float32] | None = None
     verify: Verify | None = None
+    against: Verify | None = None
     candidates: Bools | None = None
 
 
@@ -140,11 +142,12 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
         ratios = unverified(pool.count)
     else:
         allocation, within = config.allocation, config.within
-        verify = inputs.verify
+        verify, against = inputs.verify, inputs.against
         assert verify is not None
         pool, ratios = measure(
             scores[among],
             lambda rows: verify(among[rows]),
+            against=None if against is None else lambda rows: against(among[rows]),
             seed=config.seed,
             keys=keys[among],
             candidates=None if inputs.candidates is None else inputs.candidates[among],

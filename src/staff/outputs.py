@@ -60,6 +60,7 @@ def finish(
             scores=rows.scores,
             selections=selections,
             score_target=rows.target_scores,
+            score_untuned=rows.untuned_scores,
             tokens=rows.lengths,
             regions=of_row,
             verified=verified,

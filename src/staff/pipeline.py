@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from staff.runs.settings import READING, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
 from staff.selectors.compose import Size, Wishes, choose_all
+from staff.selectors.staff import Verify
 from staff.stored import read_stored
 from staff.types import Floats, Ints, Rows, Selection
 from staff.wishes import read_wishes
@@ -72,8 +74,15 @@ def _select(run: Run) -> dict[str, Any]:
 
     wanted = wanted_by(config)
     scores, features = _score(run, prepared) if wanted else ({}, None)
-    target_scores = np.full(prepared.usable, np.nan)
-    rows = Rows(prepared.ids, prepared.rows, prepared.sources, lengths, scores, target_scores)
+    rows = Rows(
+        ids=prepared.ids,
+        rows=prepared.rows,
+        sources=prepared.sources,
+        lengths=lengths,
+        scores=scores,
+        target_scores=np.full(prepared.usable, np.nan),
+        untuned_scores=np.full(prepared.usable, np.nan) if config.scores_untuned else None,
+    )
     inputs = Inputs(keys_of_ids(rows.ids, config.seed), scores, features)
     if "verify" in wanted:
         method = _verify(run, prepared, rows, inputs, wishes)
@@ -192,29 +201,46 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
 
 
 def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wishes) -> Method:
-    """Steps 3 to 5: cut, stratify, and score a few rows of each region on the target."""
-    with run.ledger.stage("verify on target") as record:
+    """Steps 3 to 5: cut, stratify, and score a few rows of each region on the target.
 
-        def verify(chosen: Ints) -> Floats:
-            """Score these rows, and only these, on the target as it is."""
-            table = stages.score(
-                run.config,
-                prepared.stores[-1],
-                model=str(run.config.target),
-                positions=chosen,
-                facts=run.result["models"]["target"],
-                out=run.folder.scores_target,
-                name="verify on target",
-                record=record,
-                progress=run.progress,
-            )
-            rows.target_scores[chosen] = table.columns["effort"][chosen]
-            return rows.target_scores[chosen]
+    Those rows, and only those, are scored on the target as it is; on the small model before
+    fine-tuning, too, where the target's scores are to be divided by those.
+    """
+    run.result["target_rows_scored"] = 0
 
-        method = prepare(run.config, replace(inputs, verify=verify), free=wishes.free)
-        if not record.rows:  # no region is large enough: nothing of an earlier start counts
-            shutil.rmtree(run.folder.scores_target, ignore_errors=True)
-    run.result["target_rows_scored"] = record.rows
+    def scorer(name: str, role: str, store: int, out: Path, into: Floats) -> Verify:
+        def scored(chosen: Ints) -> Floats:
+            with run.ledger.stage(name) as record:
+                table = stages.score(
+                    run.config,
+                    prepared.stores[store],
+                    model=str(getattr(run.config, role)),
+                    positions=chosen,
+                    facts=run.result["models"][role],
+                    out=out,
+                    name=name,
+                    record=record,
+                    progress=run.progress,
+                )
+            into[chosen] = table.columns["effort"][chosen]
+            run.result["target_rows_scored"] = len(chosen)
+            return into[chosen]
+
+        return scored
+
+    folder, untuned = run.folder, rows.untuned_scores
+    verify = scorer("verify on target", "target", -1, folder.scores_target, rows.target_scores)
+    against = None
+    if untuned is not None:
+        against = scorer("score small untuned", "small", 0, folder.scores_untuned, untuned)
+    else:
+        shutil.rmtree(folder.scores_untuned, ignore_errors=True)
+    asked = replace(inputs, verify=verify, against=against)
+    method = prepare(run.config, asked, free=wishes.free)
+    if not run.result["target_rows_scored"]:  # no region is large enough
+        with run.ledger.stage("verify on target"):  # nothing of an earlier start counts
+            shutil.rmtree(folder.scores_target, ignore_errors=True)
+            shutil.rmtree(folder.scores_untuned, ignore_errors=True)
     return method
 
 
@@ -278,11 +304,13 @@ def reselect(
             record.rows = len(rows.ids)
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
+        untuned = rows.untuned_scores
         inputs = Inputs(
             keys_of_ids(rows.ids, config.seed),
             rows.scores,
             features,
             verify=lambda chosen: rows.target_scores[chosen],
+            against=None if untuned is None else lambda chosen: untuned[chosen],
             candidates=~np.isnan(rows.target_scores),
         )
         method = prepare(config, inputs, free=wishes.free)

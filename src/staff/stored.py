@@ -34,6 +34,8 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     made_by = read_manifest(root)["config"].get("method", "staff")
     if "verify" in wanted and made_by != "staff":
         raise RunError(_missing(config, root, "no scores of the target"))
+    if config.scores_untuned and "score_untuned" not in table:
+        raise RunError(_missing(config, root, "no scores of the small model before fine-tuning"))
     features = None
     if wanted & {"features", "connect"}:
         from staff.scores.shards import has_features, read_features
@@ -53,6 +55,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
         lengths=lengths,
         scores=scores,
         target_scores=table["score_target"],
+        untuned_scores=table["score_untuned"] if config.scores_untuned else None,
     )
     return rows, features
 
@@ -67,7 +70,7 @@ def _missing(config: SelectConfig, root: str, what: str) -> str:
     made_by = read_manifest(root)["config"].get("method", "staff")
     again = f"staff select --config {shlex.quote(f'{root}/config.yaml')} --method {config.method}"
     if config.method == made_by:  # what is missing is for this
-        again += f" --within {config.within}"
+        again += f" --within {config.within} --verify-against {config.verify_against}"
     return (
         f"{config.scores} holds {what}: it was made by the method {made_by}.\n"
         f"Run the method {config.method} with the models instead of --scores; where {root} was "

@@ -80,6 +80,8 @@ class Rows:
     rows: int64 [n], positions in the input. sources: [n], None without a source column.
     lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
     float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
+    untuned_scores: the same of the small model before fine-tuning, if the target's scores are
+    divided by those.
     """
 
     ids: Sequence[str]
@@ -88,6 +90,7 @@ class Rows:
     lengths: Ints | None
     scores: Mapping[str, Floats]
     target_scores: Floats
+    untuned_scores: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)

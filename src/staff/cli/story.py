@@ -104,6 +104,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
             "within": "random" if method == "ccs" else config.get("within", "hardest"),
             "seed": manifest["seed"],
             "verify_per_region": config.get("verify_per_region"),
+            "verify_against": config.get("verify_against"),
             "allocation": config.get("allocation"),
         },
     )

@@ -26,7 +26,8 @@ SHARED = (SelectConfig.model_fields.keys() & CompareConfig.model_fields.keys()) 
 }
 FEATURES = frozenset({"features", "connect"})  # what a selector needs hidden states for
 # Stages of the shared run, and the need of a method that they are there for.
-FOR_WHOM = {"score responses alone": "unconditioned", "verify on target": "verify"}
+FOR_WHOM = {"score responses alone": "unconditioned", "verify on target": "verify",
+            "score small untuned": "verify"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

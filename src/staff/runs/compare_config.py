@@ -80,6 +80,7 @@ class CompareConfig(Settings):
     regions: s.Regions = 50
     stratify_by: s.StratifyBy = "width"
     verify_per_region: s.VerifyPerRegion = 10
+    verify_against: s.VerifyAgainst = "tuned"
     difficulty: s.Difficulty = "effort"
     take: s.Take = "highest"
     neighbours: s.Neighbours = 10

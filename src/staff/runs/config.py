@@ -80,6 +80,7 @@ class SelectConfig(Settings):
     regions: s.Regions = 50
     stratify_by: s.StratifyBy = "width"
     verify_per_region: s.VerifyPerRegion = 10
+    verify_against: s.VerifyAgainst = "tuned"
     difficulty: s.Difficulty = "effort"
     take: s.Take = "highest"
     neighbours: s.Neighbours = 10
@@ -179,6 +180,12 @@ class SelectConfig(Settings):
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
+    def scores_untuned(self) -> bool:
+        """Whether verified rows are scored on the small model before fine-tuning, too."""
+        tuned = self.adapter is not None or not self.skip_finetune
+        return self.method == "staff" and self.verify_against == "untuned" and tuned
+
+    @property
     def coreset_names(self) -> list[str]:
         """Names of the coresets, as asked for: ``0.1``, ``n400`` (rows), ``t9000`` (tokens)."""
         sizes = [f"n{rows}" for rows in self.total] + [f"t{tokens}" for tokens in self.tokens]
@@ -226,7 +233,7 @@ class SelectConfig(Settings):
 TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
-    *("clusters", "cut", "regions", "stratify_by", "verify_per_region"),
+    *("clusters", "cut", "regions", "stratify_by", "verify_per_region", "verify_against"),
     *("difficulty", "take", "neighbours", "gamma"),
     *("quota_column", "include", "exclude", "nested", "stability", "seed", "out", "format"),
     "overwrite",

@@ -143,6 +143,11 @@ StratifyBy = Annotated[
           SELECTION),
 ]  # fmt: skip
 VerifyPerRegion = Annotated[Positive, about("Rows a region scored on the target, b_v.", SELECTION)]
+VerifyAgainst = Annotated[
+    Literal["tuned", "untuned"],
+    about("Divide the target's scores by the small model's after fine-tuning, or before it.",
+          SELECTION),
+]  # fmt: skip
 Difficulty = Annotated[
     Literal["effort", "loss", "entropy", "el2n"],
     about("Score that ccs and d2 take for difficulty.", SELECTION),

@@ -25,7 +25,7 @@ OWN = (
     *("adapter/loss.jsonl", "adapter/staff.json"),
 )
 PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
-FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores")
+FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores/untuned", "scores")
 TEMPORARY = (".*.part", ".*.partial")  # what a killed process leaves of a file or an adapter
 CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
 # Settings that are paths.
@@ -54,6 +54,7 @@ class RunFolder:
         self.scores_small = self.path / "scores" / "small"
         self.scores_alone = self.path / "scores" / "alone"
         self.scores_target = self.path / "scores" / "target"
+        self.scores_untuned = self.path / "scores" / "untuned"
         self.selection = self.path / "selection.parquet"
         self.rejected = self.path / "rejected.jsonl"
         self.report = self.path / "report.html"

@@ -40,6 +40,7 @@ def select_staff(
     scores: ArrayLike,
     total: int,
     verify: Verify,
+    against: Verify | None = ...,
     seed: int = ...,
     keys: ArrayLike | None = ...,
     candidates: ArrayLike | None = ...,
@@ -58,6 +59,7 @@ def select_staff(
     scores: ArrayLike,
     total: Sequence[int],
     verify: Verify,
+    against: Verify | None = ...,
     seed: int = ...,
     keys: ArrayLike | None = ...,
     candidates: ArrayLike | None = ...,
@@ -75,6 +77,7 @@ def select_staff(
     scores: ArrayLike,
     total: int | Sequence[int],
     verify: Verify,
+    against: Verify | None = None,
     seed: int = 0,
     keys: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
@@ -94,6 +97,9 @@ def select_staff(
     verify: takes rows int64 [v], sorted, and returns the target's scores [v] of them. It is
         called once at most, with v ≤ verify_per_region·regions rows (not at all if no
         region has more than `verify_per_region` rows).
+    against: the same of the scores that the target's are divided by, where those are not
+        `scores`: the small model's before fine-tuning, which like the target's know nothing of
+        the task yet. Called after `verify`, with the same rows.
     keys: [n] distinct integers, one a row (`staff.rng.keys_of_ids`), for ties and random
         draws: then the order of the input does not matter. Positions if not given.
     candidates: bool [n], the rows `verify` may be asked for; all if not given. For selecting
@@ -133,6 +139,7 @@ def select_staff(
     pool, ratios = measure(
         scores,
         verify,
+        against=against,
         seed=seed,
         keys=keys,
         candidates=candidates,
@@ -154,6 +161,7 @@ def measure(
     scores: ArrayLike,
     verify: Verify,
     *,
+    against: Verify | None = None,
     seed: int = 0,
     keys: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
@@ -171,7 +179,8 @@ def measure(
     pool = stratify(scores, regions=regions, cut=cut, by=stratify_by, keys=keys)
     rows = choose_rows(pool, per_region=verify_per_region, seed=seed, keys=keys, among=candidates)
     target = verify(rows) if len(rows) else np.empty(0)
-    return pool, weigh(scores[rows], target, rows, pool, add=add)
+    small = scores[rows] if against is None or not len(rows) else against(rows)
+    return pool, weigh(small, target, rows, pool, add=add)
 
 
 def total_of(keep: float | str | Decimal, n: int) -> int:

@@ -1,5 +1,8 @@
 """Why a row was or was not chosen, in plain words."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -40,8 +43,8 @@ def explain(
     scores: [n], those the method went by, and `score`, what to call them; of no meaning for
     a method without scores. keys: [n], those the selection was made with.
     selection: with its regions, verification and budget, as `select_staff` returns it,
-    and `details` "within", "seed", "verify_per_region" and "allocation". One rebuilt from a
-    stored run will do.
+    and `details` "within", "seed", "verify_per_region", "verify_against" and "allocation".
+    One rebuilt from a stored run will do.
     name: what to call the row, e.g. its id.
 
     Raises ConfigError for a row outside [0, n).
@@ -68,7 +71,7 @@ def explain(
     i = int(regions.of_row[row])
     if i < 0:
         return (f"{verdict}.", rank, _cut_sentence(regions, budget, chosen))
-    ratio = [_ratio_sentence(regions, verification, i, selection.details.get("verify_per_region"))]
+    ratio = [_ratio_sentence(regions, verification, i, selection.details)]
     if selection.details.get("allocation") == "shrunk":
         ratio += _shrunk_sentence(verification, i)
     return (
@@ -116,9 +119,10 @@ def _region_sentence(regions: Regions, verification: Verification, i: int, row: 
 
 
 def _ratio_sentence(
-    regions: Regions, verification: Verification, i: int, per_region: int | None
+    regions: Regions, verification: Verification, i: int, details: Mapping[str, Any]
 ) -> str:
-    ratio = verification.ratio
+    ratio, per_region = verification.ratio, details.get("verify_per_region")
+    before = " before fine-tuning" if details.get("verify_against") == "untuned" else ""
     if np.isnan(ratio[i]):
         if per_region is not None and regions.sizes[i] > per_region:
             return "None of its rows has a score of the target, so it is not verified."
@@ -133,7 +137,7 @@ def _ratio_sentence(
     mean = float(np.nanmean(ratio))
     # The ratio's own size says nothing: the two models' norms differ in scale.
     return (
-        f"The target's scores there are {ratio[i]:.3g} times the small model's{spread}; "
+        f"The target's scores there are {ratio[i]:.3g} times the small model's{before}{spread}; "
         f"the mean over the verified regions is {mean:.3g}, so to the target the region is "
         f"{_compared(float(ratio[i]) / mean)}."
     )
