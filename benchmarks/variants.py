@@ -82,6 +82,8 @@ VARIANTS = {
     "phi-lm-head": Variant({"phi": "lm-head"}, scored_anew=True),
     "phi-adapter": Variant({"phi": "adapter"}, scored_anew=True),
     "phi-last-value-lora": Variant({"phi": "last-value-lora"}, scored_anew=True),
+    # The target for a small model of another size, fine-tuned like it
+    "small-4m": Variant({"small": str(TARGET)}, scored_anew=True),
     "target-scores": Variant(
         {**UNVERIFIED, "small": str(TARGET), "skip_finetune": True}, scored_anew=True
     ),

@@ -274,6 +274,51 @@ def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
     assert plain.coresets["0.3"].read_bytes() != run.coresets["0.3"].read_bytes()
 
 
+def test_staff_verified_against_the_untuned_small_model(data, family, tmp_path):
+    settings = {**SETTINGS, "skip_finetune": False, "epochs": 1, "learning_rate": 0.01}
+    settings |= {"small": family[0], "target": family[1], "verify_per_region": 4, "keep": 0.3}
+    run = select_coreset(data, out=tmp_path / "x", verify_against="untuned", **settings)
+    table, manifest = run.table(), run.manifest
+    assert [s["name"] for s in manifest["stages"]][4:6] == [
+        "verify on target",
+        "score small untuned",
+    ]
+    assert np.array_equal(~np.isnan(table["score_untuned"]), table["verified"])
+    bare = select_coreset(
+        data, out=tmp_path / "bare", method="grand", **settings | {"skip_finetune": True}
+    ).table()["score_small"]
+    at = table["verified"]
+    np.testing.assert_allclose(table["score_untuned"][at], bare[at], rtol=1e-5)
+    assert not np.allclose(table["score_small"][at], bare[at], rtol=0.01)
+    for number, region in enumerate(manifest["regions"]):
+        here = at & (np.asarray(table["region"]) == number)
+        if here.any():
+            sums = table["score_target"][here].sum() / table["score_untuned"][here].sum()
+            assert region["ratio"] == pytest.approx(sums)
+    row = int(np.flatnonzero(at)[0])
+    assert "times the small model's before fine-tuning" in " ".join(
+        tell(run.folder, id=None, row=row).split()
+    )
+
+    again = select_coreset(scores=run.folder, keep=0.3, out=tmp_path / "again")
+    assert again.coresets["0.3"].read_bytes() == run.coresets["0.3"].read_bytes()
+    paper = select_coreset(
+        scores=run.folder, keep=0.3, verify_against="tuned", out=tmp_path / "paper"
+    )
+    ratios = [[r["ratio"] for r in m["regions"]] for m in (paper.manifest, manifest)]
+    assert ratios[0] != ratios[1]
+    with pytest.raises(
+        RunError, match=r"(?s)no scores of the small model before .*against untuned"
+    ):
+        select_coreset(scores=paper.folder, keep=0.3, verify_against="untuned", out=tmp_path / "no")
+    # Without fine-tuning there is one small model only.
+    bare = select_coreset(
+        data, out=tmp_path / "one", verify_against="untuned", **settings | {"skip_finetune": True}
+    )
+    assert "score_untuned" not in bare.table()
+    assert "score small untuned" not in [s["name"] for s in bare.manifest["stages"]]
+
+
 def test_spread_needs_features_that_are_there(data, family, tmp_path):
     plain = select_coreset(
         data, small=family[0], target=family[1], keep=0.3, out=tmp_path / "x", **SETTINGS

@@ -1,0 +1,148 @@
+"""What selection costs, stage by stage, and what each saving does to the coreset.
+
+    python benchmarks/cost.py measure   # on an idle machine: seconds, into results/cost.json
+    python benchmarks/cost.py report [--write]
+
+Cost: the demo's data and embedded family; the small model is fine-tuned for T epochs on all rows
+or a part, scores all rows, the target verifies; beside it the target is tuned on everything, all
+in one process. Quality: the grid's finished cells (grid.py), paired with those of T = 3.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grid_report import Found, load
+from staff import pipeline, single
+from staff.demo import COLUMNS, EPOCHS, LEARNING_RATE, SMALL, TARGET, TASK
+from staff.runs.config import FinetuneConfig, SelectConfig
+
+RESULTS = Path(__file__).parent / "results"
+MEASURED, REPORT = RESULTS / "cost.json", RESULTS / "cost.md"
+WAYS: dict[str, dict[str, Any]] = {
+    "T = 3": {"epochs": 3},
+    "T = 1": {"epochs": 1},
+    "T = 3 on 30 %": {"epochs": 3, "finetune_on": 0.3},
+    "T = 0": {"skip_finetune": True},
+}
+# How the grid's cells were chosen from these scores -> the variant of each way (variants.py).
+CURVES = {
+    "verified, random within regions": (
+        *("within-random", "random-epochs-1", "random-tune-0.3", "random-epochs-0"),
+    ),
+    "not verified, hardest within regions": (
+        *("no-verification", "plain-epochs-1", "plain-tune-0.3", "plain-epochs-0"),
+    ),
+}
+
+
+def measure() -> None:
+    """Time every way, and tuning the target on all rows; medians would take hours: one run each."""
+    seconds: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        data = str(TASK / "train.jsonl")
+        for name, settings in WAYS.items():
+            config = SelectConfig(
+                data=data,
+                small=str(SMALL),
+                target=str(TARGET),
+                keep=(0.1,),
+                learning_rate=LEARNING_RATE,
+                out=str(Path(scratch) / name),
+                **settings,
+                **COLUMNS,
+            )
+            stages = pipeline.select(config)["stages"]
+            seconds[name] = {stage["name"]: stage["seconds"] for stage in stages}
+            print(name, seconds[name], flush=True)
+        tuned = single.finetune(
+            FinetuneConfig(
+                data=data,
+                model=str(TARGET),
+                out=str(Path(scratch) / "all"),
+                epochs=EPOCHS,
+                learning_rate=LEARNING_RATE,
+                **COLUMNS,
+            )
+        )
+    found = {
+        "ways": seconds,
+        "tuning": tuned["seconds"],
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+    }
+    MEASURED.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def report() -> Iterator[str]:
+    """The tables as Markdown."""
+    yield "# What selection costs, and what saving does\n"
+    yield "`python benchmarks/cost.py measure`, `report --write`\n"
+    if MEASURED.is_file():
+        yield from _costs(json.loads(MEASURED.read_text()))
+    tasks = {
+        task: found
+        for task, found in load(RESULTS / "grid").items()
+        if any(key[0] in curve[1:] for key in found.cells for curve in CURVES.values())
+    }
+    for title, curve in CURVES.items():
+        yield f"## Test loss over that of T = 3, %: {title}\n"
+        yield "Keep 0.1; 95 % intervals over seeds and items; below 0 is better than T = 3.\n"
+        yield f"| | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 1) + "|"
+        for way, variant in list(zip(WAYS, curve, strict=True))[1:]:
+            cells = (_increase(found, variant, curve[0]) for found in tasks.values())
+            yield f"| {way} | {' | '.join(cells)} |"
+        yield ""
+
+
+def _costs(measured: dict[str, Any]) -> Iterator[str]:
+    tuning = measured["tuning"]
+    yield "## Seconds\n"
+    yield (
+        f"{measured['machine']}, torch {measured['torch']}; E2E NLG, 4,000 rows, 1.1M small, 4M "
+        f"target. Tuning the target on all rows for {EPOCHS} epochs: {tuning:.0f} s.\n"
+    )
+    yield "| small model fine-tuned | fine-tune | score | verify | ratio | ratio, not verified |"
+    yield "| --- " * 6 + "|"
+    for way, stages in measured["ways"].items():
+        parts = [stages.get(n, 0) for n in ("fine-tune small", "score small", "verify on target")]
+        texts = " | ".join(f"{part:.1f}" for part in parts)
+        total, verify = sum(parts), parts[-1]
+        yield f"| {way} | {texts} | {total / tuning:.3f} | {(total - verify) / tuning:.3f} |"
+    yield "\nRatio: selection (these three stages) to tuning the target on everything.\n"
+
+
+def _increase(found: Found, variant: str, base: str) -> str:
+    gap = found.gap("loss", variant, "0.1", minus=base)
+    if gap is None:
+        return ""
+    seeds = found.seeds("loss", variant, "0.1") & found.seeds("loss", base, "0.1")
+    scale = 100 / found.over("loss", base, "0.1", seeds).value
+    mean, low, high = (scale * end for end in (gap.mean, gap.low, gap.high))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f}), {len(seeds)} seeds"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("measure", help="time the stages")
+    showing = verbs.add_parser("report", help="tables")
+    showing.add_argument("--write", action="store_true", help=f"also write {REPORT.name}")
+    args = parser.parse_args()
+    if args.verb == "measure":
+        measure()
+        return
+    text = "\n".join(report())
+    print(text)
+    if args.write:
+        REPORT.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
