@@ -120,12 +120,15 @@ def check_sizes(config: SelectConfig) -> None:
 
 def check_adapter(adapter: str) -> None:
     """Raise `ModelError` if this is no local folder of a LoRA adapter."""
+    from staff.models.folder import adapter_fault
+
     path = Path(adapter)
+    if path.is_file():
+        raise ModelError(f"adapter {adapter} is a file: give the folder that it lies in")
     if not path.is_dir():
         raise ModelError(
             f"adapter {adapter} does not exist here: give the folder of a LoRA adapter "
             "(one from the Hub must be downloaded first)"
         )
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (path / name).is_file():
-            raise ModelError(f"adapter {adapter} has no {name}: give the folder of a LoRA adapter")
+    if fault := adapter_fault(path):
+        raise ModelError(f"adapter {adapter} {fault}")

@@ -8,7 +8,7 @@ import numpy as np
 from staff.errors import RunError
 from staff.methods import score_column, wanted_by
 from staff.runs.config import SelectConfig
-from staff.runs.manifest import read_manifest
+from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import SIGNALS, read_selection
 from staff.runs.store import RunFolder
 from staff.types import Rows
@@ -22,6 +22,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
 
     Raises `RunError` saying what is missing and which command computes it.
     """
+    check_selection(str(config.scores), read_manifest(str(config.scores)))
     table = read_selection(RunFolder(str(config.scores)).selection)
     named = {"effort": table["score_small"], **{k: table[k] for k in SIGNALS if k in table}}
     scores = {name: values for name, values in named.items() if not np.isnan(values).any()}

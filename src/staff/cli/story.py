@@ -10,7 +10,7 @@ import numpy as np
 
 from staff.errors import ConfigError, RunError
 from staff.rng import keys_of_ids
-from staff.runs.manifest import read_manifest
+from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import coreset_columns, read_selection
 from staff.types import REASONS, Budget, Regions, Selection, Verification
 
@@ -27,6 +27,7 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
 
     folder = Path(folder)
     manifest = read_manifest(folder)
+    check_selection(folder, manifest)
     table = read_selection(folder / "selection.parquet")
     ids = table["id"]
     wanted = np.flatnonzero(ids == id if row is None else table["row"] == row)
@@ -127,10 +128,12 @@ def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row:
     if row is not None:
         path = folder / "rejected.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-        for line in filter(None, lines):
-            bad = json.loads(line)
-            if bad["row"] == row:
-                return f"Row {row} of {data['path']} was set aside: {bad['reason']}\n"
+        try:
+            bad = {found["row"]: found["reason"] for found in map(json.loads, filter(None, lines))}
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{path} is damaged: run staff select again") from None
+        if row in bad:
+            return f"Row {row} of {data['path']} was set aside: {bad[row]}\n"
         raise ConfigError(
             f"{data['path']} has no row {row}: rows go from 0 to {data['rows_read'] - 1}"
         )

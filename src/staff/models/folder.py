@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
 WEIGHTS = "*.safetensors"
 WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
 # The same weights a second time, as their makers' own code wants them.
+LENGTHS = ("max_position_embeddings", "n_positions", "seq_length")  # as configs name the context
 UNWANTED = ["consolidated*", "original/*", "onnx/*"]
 INDEX = "model.safetensors.index.json"
 
@@ -111,7 +112,7 @@ def weight_files(folder: Path) -> list[Path]:
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             return [folder / name for name in sorted(set(index["weight_map"].values()))]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{folder / INDEX} cannot be read; fetch the model again") from error
     whole = folder / "model.safetensors"
     return [whole] if whole.is_file() else sorted(folder.glob(WEIGHTS))
@@ -129,11 +130,58 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} has no config.json; it is not a Hugging Face model folder")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read as JSON ({error}); fetch it again") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ModelError(f"{file} names no model_type; it is not a Hugging Face model's config")
+    for name, right in _wrong_types(config):
+        raise ModelError(f"{file}: {name} must be {right}; fetch it again")
     return config
+
+
+def _wrong_types(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys that are read here, and are of another type than they should be, with the right one."""
+    named = config.get("architectures")
+    if named is not None and not (
+        isinstance(named, list) and all(isinstance(n, str) for n in named)
+    ):
+        yield "architectures", "a list of names"
+    if not isinstance(config["model_type"], str):
+        yield "model_type", "a name"
+    inner = config.get("text_config")
+    if inner is not None and not isinstance(inner, dict):
+        yield "text_config", "an object"
+    for part in (config, inner if isinstance(inner, dict) else {}):
+        for name in ("vocab_size", *LENGTHS):
+            if part.get(name) is not None and type(part[name]) is not int:
+                yield name, "a whole number"
+
+
+def adapter_fault(folder: Path) -> str | None:
+    """What is wrong with a folder as that of a LoRA adapter, by its two files; None: nothing.
+
+    The tensors' names and sizes are held against the model's when it is put on one.
+    """
+    config, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    for file in (config, weights):
+        if not file.is_file():
+            return f"has no {file.name}: give the folder of a LoRA adapter"
+    try:
+        facts = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        return f"has an adapter_config.json that is not JSON ({error}): fetch it again"
+    if not isinstance(facts, dict) or facts.get("peft_type") != "LORA":
+        kind = facts.get("peft_type") if isinstance(facts, dict) else None
+        return f"is not of the kind LORA but {kind or 'of none'}: give a LoRA adapter"
+    if type(facts.get("r")) is not int or facts["r"] < 1:
+        return "has an adapter_config.json without its rank, r: fetch it again"
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, "np"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return f"has an adapter_model.safetensors that is not whole ({error}): fetch it again"
 
 
 def model_hash(
@@ -162,6 +210,13 @@ def model_hash(
                     done += len(piece)
         digest.update(b"\0end of folder")
     return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """The first line that says something: torch heads its lists with a line ending in a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.endswith(":")] or lines
+    return told[0] if told else type(error).__name__
 
 
 def _without_paths(file: Path) -> dict[str, Any]:

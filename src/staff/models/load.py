@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from staff.errors import ConfigError, ModelError, unknown_name
-from staff.models.folder import local_folder, model_hash, read_config, weight_files
+from staff.models.folder import first_line, local_folder, model_hash, read_config, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def load_tokenizer(path: str, *, weights: bool = True) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         except Exception as error:
             raise ModelError(
-                f"the tokenizer in {path} cannot be loaded: {_first_line(error)}"
+                f"the tokenizer in {path} cannot be loaded: {first_line(error)}; fetch it again"
             ) from error
     config = read_config(folder)
     embedded = config.get("text_config", config).get("vocab_size")
@@ -175,7 +175,11 @@ def _read_model(path: str, folder: Path, *, dtype: "torch.dtype", place: "torch.
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{path} does not fit into the memory of {place}") from error
     except Exception as error:  # whatever is wrong with the files, the user must see which
-        raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        if "ignore_mismatched_sizes" in str(error):
+            raise ModelError(
+                f"{path} has weights of other sizes than its config.json asks for; fetch both again"
+            ) from error
+        raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(
@@ -216,18 +220,27 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
         raise ModelError(f"{adapter} has no adapter_model.safetensors; pickled ones are not opened")
     try:
         model = PeftModel.from_pretrained(model, str(folder))
-        return model.merge_and_unload() if merge else model
+        lacking = _lacking(model, folder)
+        if not lacking:
+            return model.merge_and_unload() if merge else model
     except Exception as error:
         raise ModelError(
-            f"the adapter {adapter} does not fit the model: {_first_line(error)}"
+            f"the adapter {adapter} does not fit the model: {first_line(error)}"
         ) from error
+    raise ModelError(
+        f"the adapter {adapter} lacks {len(lacking)} of the weights that its config names "
+        f"({lacking[0]}); fetch it again"
+    )
 
 
-def _first_line(error: Exception) -> str:
-    """The first line that says something: torch heads its lists with a line ending in a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.endswith(":")] or lines
-    return told[0] if told else type(error).__name__
+def _lacking(model: Any, folder: Path) -> list[str]:
+    """Weights of a PEFT model that its folder does not hold: PEFT would leave them as drawn."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
+        there = set(weights.keys())
+    return sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) - there)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from staff.errors import ModelError
-from staff.models.folder import local_folder
+from staff.models.folder import first_line, local_folder
 from staff.models.value_slice import find_value_columns, layouts
 
 SEPARATE = ("v_proj", "value", "value_proj", "v_lin", "to_v", "wv", "v")
@@ -95,7 +95,7 @@ def check_value_projection(path: str) -> None:
     except ModelError:
         raise
     except Exception as error:  # whatever is wrong with the files, the user must see which
-        raise ModelError(f"{path} cannot be built from its config: {error}") from error
+        raise ModelError(f"{path} cannot be built from its config: {first_line(error)}") from error
     stack_name, blocks, position = find_blocks(model)
     where = f"{stack_name}.{position}"
     name, module = _only(_projections(blocks[position]), where, blocks[position])

@@ -41,7 +41,9 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[BinaryIO], N
         if callable(content):
             content(file)
         else:
-            file.write(content.encode() if isinstance(content, str) else content)
+            # Half of a surrogate pair, from a column's name say, as JSON, YAML and people escape it.
+            text = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+            file.write(text)
 
 
 class RunFolder:
@@ -180,19 +182,40 @@ class RunFolder:
         """Keep a second process out of this folder while the block runs.
 
         The operating system drops the lock when a process dies, however it dies. The file
-        stays: were it removed, a third process could lock a new one beside a second's.
-        Raises `RunError` when another process holds it, or this is no folder of ours.
+        stays: were it removed, a third process could lock a new one beside a second's. Only a
+        first run that was refused takes its folder away again, and then the lock must be of the
+        file that lies there. Raises `RunError` when another process holds it, or this is no
+        folder of ours.
         """
         import fcntl  # Linux and macOS
 
         self.check_usable()
+        new = not (self.config.exists() or self.has_results)
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        lock = self.path / ".lock"
+        with lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                taken_away = not os.path.samestat(os.fstat(file.fileno()), lock.stat())
             except OSError:
-                raise RunError(f"another staff process is at work in {self.path}") from None
-            yield
+                taken_away = True
+            if taken_away:
+                raise RunError(f"another staff process is at work in {self.path}")
+            try:
+                yield
+            except StaffError:
+                if new and not self.has_results:
+                    self._take_away(made)
+                raise
+
+    def _take_away(self, made: list[Path]) -> None:
+        """Remove what a run left that was refused before its first result, and these folders."""
+        for name in ("config.yaml", ".stages.json", "rejected.jsonl", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (*(self.path / name for name in FOLDERS), *made):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     @property
     def _earlier(self) -> Path:
@@ -244,14 +267,14 @@ def _one_spelling(key: str, value: Any) -> Any:
 
 
 def check_place(path: Path) -> None:
-    """Raise `RunError` if a folder cannot be made at `path`, or not be written to."""
+    """Raise `RunError` if a folder cannot be made at `path`; `StaffError` without permission."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file: --out takes a folder")
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise RunError(f"{path} cannot be made: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise RunError(f"{path}: no permission to write to {there}")
+        raise StaffError(f"{path}: no permission to write to {there}")
 
 
 def check_inputs_outside(config: Settings, folder: Path) -> None:
