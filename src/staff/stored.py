@@ -25,7 +25,13 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     check_selection(str(config.scores), read_manifest(str(config.scores)))
     table = read_selection(RunFolder(str(config.scores)).selection)
     named = {"effort": table["score_small"], **{k: table[k] for k in SIGNALS if k in table}}
-    scores = {name: values for name, values in named.items() if not np.isnan(values).any()}
+    # A row without a finite score has none at all, and one with a score has every score there is.
+    scored = ~np.isnan(table["score_small"])
+    for reasons in (table[name] for name in table if name.startswith("reason@")):
+        scored &= reasons != "rejected"
+    scores = {
+        name: x for name, x in named.items() if scored.any() and not np.isnan(x[scored]).any()
+    }
     root, wanted = _root(str(config.scores)), wanted_by(config)
     column = score_column(config)
     if column is not None and column not in scores:
@@ -63,8 +69,15 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
 
 def _root(folder: str) -> str:
     """The run that did the scoring: `folder`, or the one that it selected again from."""
-    origin = read_manifest(folder)["config"].get("scores")
-    return _root(origin) if origin else folder
+    passed = {folder}
+    while origin := read_manifest(folder)["config"].get("scores"):
+        if origin in passed:
+            raise RunError(
+                f"{folder} is damaged: its manifest.json says it was selected from itself"
+            )
+        passed.add(origin)
+        folder = origin
+    return folder
 
 
 def _missing(config: SelectConfig, root: str, what: str) -> str:

@@ -46,7 +46,13 @@ def place(tmp_path, monkeypatch, family):
 
 
 @pytest.fixture
-def refused(place, capfd, request):
+def prepared(place, request):
+    """Makes the files of a case in `place`."""
+    return lambda files: prepare(place, files, request)
+
+
+@pytest.fixture
+def refused(place, prepared, capfd):
     """Makes a bad input, runs the command, and holds what happens against what must.
 
     A case is (how it is made, files, command, exit code, message). Files map a name to its
@@ -55,7 +61,7 @@ def refused(place, capfd, request):
 
     def check(case):
         _, files, command, code, message = case
-        prepare(place, files, request)
+        prepared(files)
         before = contents(place)
         capfd.readouterr()
         returned = main(shlex.split(command)[1:])

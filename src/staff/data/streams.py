@@ -87,7 +87,7 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 
 
 def lines_of(stream: IO[AnyStr], path: Path) -> Iterator[AnyStr]:
-    """The lines of a file with their ends; `DataError` for one that no row of text is as long as."""
+    """The lines of a file with their ends; `DataError` for one longer than any row of text."""
     number = 0
     while line := stream.readline(ROW_LIMIT):
         number += 1

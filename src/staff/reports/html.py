@@ -85,7 +85,9 @@ def render_run(
 def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
     """What else to know of the rows, where there is something."""
     data = manifest["data"]
-    remarks = [
+    scoreless = sum(found["rows"] for found in (manifest.get("not_finite") or {}).values())
+    remarks = [f"{rows_of(scoreless)} without a finite score"] if scoreless else []
+    remarks += [
         f"{rows_of(data[key])} {words}"
         for key, words in (
             ("rejected", "set aside in rejected.jsonl"),

@@ -21,6 +21,7 @@ from staff.runs.settings import Settings, flag, listed
 Config = TypeVar("Config", bound=Settings)
 
 SIZES = ("keep", "total", "tokens")
+LONGEST, BRACKETS = 1 << 20, 1000  # characters; PyYAML takes seconds for ten thousand brackets
 SHOWN = 60  # characters of a wrong value that a message quotes
 
 
@@ -63,11 +64,14 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
     Names may be written with - or _. Raises `ConfigError` naming file and line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig") as file:
+            text = file.read(LONGEST + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file: --config takes YAML") from None
+    if len(text) > LONGEST or text.count("[") + text.count("{") > BRACKETS:
+        raise ConfigError(f"{path}: no settings are so long, or so deeply nested")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -199,7 +203,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
 
 
 def _quoted(value: Any) -> str:
-    """A wrong value as far as a line holds it: lists that name each other write out to gigabytes."""
+    """A wrong value as far as a line holds it: YAML's aliases can write out to gigabytes."""
     if isinstance(value, date):
         return str(value)
     short = reprlib.Repr()

@@ -151,6 +151,8 @@ def read_comparison(folder: str | Path) -> dict[str, Any] | None:
 def _go_on(folder: Path) -> str:
     """How to finish the run in a folder."""
     config = folder / "config.yaml"
+    if not config.is_file():
+        return "run the command that made it again"
     return f"go on with staff {written_by(config) or 'select'} --config {shlex.quote(str(config))}"
 
 

@@ -137,9 +137,7 @@ Cut = Annotated[
     about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
           ge=0, lt=1),
 ]  # fmt: skip
-Regions = Annotated[
-    Positive, about("Score regions, K (staff, ccs).", SELECTION, le=1_000_000)
-]
+Regions = Annotated[Positive, about("Score regions, K (staff, ccs).", SELECTION, le=1_000_000)]
 StratifyBy = Annotated[
     Literal["width", "count"],
     about("Regions of equal width in score (the paper), or of equally many rows (staff).",

@@ -68,6 +68,16 @@ class _Stable(_Shape):
     chance: float
 
 
+class _Named(_Shape):
+    row: Count
+    id: str
+
+
+class _NotFinite(_Shape):
+    rows: Count
+    first: list[_Named]
+
+
 class _Model(_Shape):
     path: str
     hash: str | None = None
@@ -130,6 +140,7 @@ class _Scored(_Shape):
     versions: dict[str, str] = {}
     files: dict[str, str] = {}
     target_rows_scored: Count | None = None
+    not_finite: dict[str, _NotFinite] = {}
 
 
 class _Selected(_Scored):
@@ -209,7 +220,7 @@ class _Compared(_Shape):
     files: dict[str, str] = {}
 
 
-SHAPES = {"select": _Selected, "score": _Scored, "compare": _Compared}
+SHAPES: dict[str, type[_Shape]] = {"select": _Selected, "score": _Scored, "compare": _Compared}
 
 
 def check_shape(manifest: Mapping[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from staff.data.writers import replacing
-from staff.errors import RunError, StaffError
+from staff.errors import ConfigError, RunError, StaffError
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
 from staff.runs.settings import Settings
@@ -41,9 +41,10 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[BinaryIO], N
         if callable(content):
             content(file)
         else:
-            # Half of a surrogate pair, from a column's name say, as JSON, YAML and people escape it.
-            text = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-            file.write(text)
+            # Half of a surrogate pair, from a column's name say, as JSON and YAML escape it.
+            if isinstance(content, str):
+                content = content.encode(errors="backslashreplace")
+            file.write(content)
 
 
 class RunFolder:
@@ -132,7 +133,10 @@ class RunFolder:
             )
         keys = SCORE_KEYS if isinstance(config, SelectConfig) else type(config).model_fields
         defaults = {name: field.default for name, field in type(config).model_fields.items()}
-        before = defaults | load_yaml(self.config, type(config))
+        try:
+            before = defaults | load_yaml(self.config, type(config))
+        except ConfigError as error:
+            raise RunError(f"{error}; choose another --out, or add --overwrite") from None
         now = config.model_dump(mode="json")
         refuse_other_settings(self.path, before, now, [key for key in keys if key not in FREE])
 

@@ -21,6 +21,7 @@ from staff.models.memory import is_out_of_memory
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
 from staff.training.adapter_folder import check_out, place_adapter, write_adapter
+from staff.training.divergence import check_converged
 from staff.training.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def finetune(
     Raises:
         ConfigError: a setting is out of range. DataError: there are no rows.
         RunError: `out` holds files and `overwrite` is off.
-        StaffError: the loss is not finite, memory ran out, or TRL did not train on exactly
-            what it was given.
+        StaffError: the loss is not finite or rose, memory ran out, or TRL did not train on
+            exactly what it was given.
     """
     _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     _check_settings(rank=rank, alpha=alpha, max_steps=1 if max_steps is None else max_steps)
@@ -156,6 +157,7 @@ def finetune(
                 trainer.train()
             seconds = time.monotonic() - start
         check_counts(trainer, epochs=None if max_steps else epochs)
+        check_converged([point.loss for point in curve.points])
         write_adapter(partial, model=trainer.model, base=base, losses=curve.points)
         place_adapter(partial, out)
     finally:
