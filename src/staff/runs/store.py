@@ -212,6 +212,17 @@ class RunFolder:
                 if new and not self.has_results:
                     self._take_away(made)
                 raise
+            except OSError as error:
+                if not lock.exists():
+                    raise self.removed() from error
+                raise
+
+    def removed(self) -> RunError:
+        """The error for a folder that somebody took away from a run."""
+        return RunError(
+            f"{self.path} was removed or emptied while a run was at work in it: run the same "
+            "command again"
+        )
 
     def _take_away(self, made: list[Path]) -> None:
         """Remove what a run left that was refused before its first result, and these folders."""

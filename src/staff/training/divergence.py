@@ -6,7 +6,7 @@ from statistics import median
 from staff.errors import StaffError
 
 ENDS = 10  # steps that are compared at either end, at most a third of all
-FACTOR, NATS = 1.5, 0.5  # above its start: the loss of a model that knows little is high anyway
+FACTOR, NATS = 1.25, 0.5  # above its start: the loss of a model that knows little is high anyway
 
 
 def check_converged(losses: Sequence[float]) -> None:
