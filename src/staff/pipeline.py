@@ -27,6 +27,7 @@ from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import data_facts, stability_facts
+from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.settings import READING, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
@@ -70,6 +71,7 @@ def _select(run: Run) -> dict[str, Any]:
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
+    write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     stages.set_aside(prepared, folder.rejected)
 
     wanted = wanted_by(config)
@@ -151,6 +153,9 @@ def _read(run: Run) -> Prepared:
                 "of different tokens: staff is meant for two models of one family"
             )
         data_hash = run.source.content_hash()
+        if run.folder.has_results and not config.overwrite:
+            found = _inputs(config, data_hash, result.get("models", {}))
+            check_same_inputs(run.folder.path, found)
     with run.ledger.stage("read", remember=False) as record:
         prepared = stages.read(
             config, run.source, tokenisers, folder=run.folder.path, progress=run.progress
@@ -159,6 +164,15 @@ def _read(run: Run) -> Prepared:
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
     result["data"] = data_facts(str(config.data), data_hash, prepared)
     return prepared
+
+
+def _inputs(
+    config: SelectConfig, data_hash: str, models: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """What scores and adapter depend on, by content."""
+    facts = {role: (model["path"], model["hash"]) for role, model in models.items()}
+    facts |= {f"tokenizer_of_{r}": (m["path"], m["tokenizer"]) for r, m in models.items()}
+    return input_facts(data=(config.data, data_hash), **facts)
 
 
 def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:

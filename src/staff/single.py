@@ -17,7 +17,11 @@ from staff.progress import Progress
 from staff.runs import manifest as manifests
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.runs.facts import data_facts
+from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.store import RunFolder, write_atomic
+
+# What a fine-tuning depends on, beside the data and the model.
+TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha", "max_steps", "seed")
 
 
 def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -45,10 +49,15 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         tokenisers = stages.tokenisers((model,), max_length=config.max_length)
         result["models"] = facts = stages.model_facts(model=model, progress=progress)
         data_hash = source.content_hash()
+        inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
+        inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
+        if folder.has_results and not config.overwrite:
+            check_same_inputs(folder.path, inputs)
     with ledger.stage("read", remember=False) as record:
         prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     folder.begin_writing(config)  # until here an earlier run's files were left alone
+    write_inputs(folder.path, inputs)
     stages.set_aside(prepared, folder.rejected)
     with ledger.stage("score") as record:
         stages.score(
@@ -89,6 +98,12 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
         tokenisers = stages.tokenisers((model,), max_length=config.max_length)
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out.with_name(f"{out.name}-{REJECTED}"))
+        made_from = {
+            "tokens": prepared.stores[0].content_hash,
+            "model": stages.model_facts(progress=progress, model=model)["model"]["hash"],
+            "dtype": stages.device_used(config)["dtype"],
+            **{name: getattr(config, name) for name in TUNING},
+        }
         result = train(
             model=model,
             tokens=prepared.stores[0],
@@ -103,6 +118,8 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             seed=config.seed,
             dtype=config.dtype,
             device=config.device,
+            made_from=stages.fingerprint(made_from),
+            checkpoint_seconds=config.checkpoint_seconds,
             overwrite=config.overwrite,
             progress=progress,
         )

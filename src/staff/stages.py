@@ -227,6 +227,8 @@ def finetune_small(
         seed=config.seed,
         dtype=config.dtype,
         device=config.device,
+        made_from=made_from,
+        checkpoint_seconds=config.checkpoint_seconds,
         name="fine-tune small",
         overwrite=True,  # what lies there was made from something else
         progress=progress,

@@ -1,6 +1,7 @@
 """Assembly of the command line, and the one place where an error becomes an exit code."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,7 @@ Start here:
 
 Exit codes: 0 done, 1 other failure (disk or memory full, output closed),
 2 usage or settings, 3 data, 4 model, 5 run folder, 70 internal error,
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 VERBS = {
     "select": "Choose coresets of a training file with a small and a target model.",
@@ -32,7 +33,11 @@ VERBS = {
 }
 # Their results are files, not what they print.
 WRITING = ("select", "score", "finetune", "compare", "demo")
-INTERNAL, STOPPED = 70, 130
+INTERNAL, STOPPED, TERMINATED = 70, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, from a scheduler that wants the machine back; handled as Ctrl-C is."""
 
 
 def build_app() -> App:
@@ -58,6 +63,8 @@ def build_app() -> App:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (`staff --help` lists them)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ± still gets its numbers
@@ -70,14 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _writes(arguments):
             return 0
         return _fail(f"stopped: nobody reads the output any more{_how_to_go_on(arguments)}", 1)
-    except KeyboardInterrupt:
-        return _fail(f"stopped{_how_to_go_on(arguments)}", STOPPED, prefix="")
+    except KeyboardInterrupt as error:
+        code = TERMINATED if isinstance(error, Terminated) else STOPPED
+        return _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
     except Exception as error:
         if "--debug" in arguments:
             import traceback
 
             traceback.print_exc()
         return _fail(*explain(error))
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -117,7 +129,7 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
     if not _writes(arguments) or arguments[0] == "evaluate":
         return ""
     if arguments[0] == "finetune":
-        return ": nothing was kept; the same command starts again"
+        return ": run the same command again; it goes on from the last checkpoint"
     without = " without --overwrite" if "--overwrite" in arguments else ""
     return f": run the same command again{without}; finished stages are kept"
 

@@ -132,6 +132,7 @@ def _tune(
             max_steps=inputs.max_steps,
             seed=cell.seed or 0,
             overwrite=True,
+            checkpoint_seconds=config.checkpoint_seconds,
             **{name: getattr(config, name) for name in (*TUNING, *COMMON)},
         ),
         progress=progress,

@@ -23,6 +23,9 @@ from staff.runs import manifest as manifests
 from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
+from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+
+READ = ("data", "test")
 
 
 def compare(
@@ -45,7 +48,12 @@ def compare(
                 f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) occur in "
                 "the training data"
             )
+        inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
+        inputs |= input_facts(**{r: (m["path"], m["hash"]) for r, m in result["models"].items()})
+        if folder.has_results and not config.overwrite:
+            check_same_inputs(folder.path, inputs)
         folder.begin_writing(config)
+        write_inputs(folder.path, inputs, overwrite=config.overwrite)
         cells, chosen = _cells(config, folder, result, progress, say)
         result["device"] = stages.device_used(config)
         result["selection"] = [

@@ -85,6 +85,7 @@ class CompareConfig(Settings):
     take: s.Take = "highest"
     neighbours: s.Neighbours = 10
     gamma: s.Gamma = 1.0
+    checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
     max_new_tokens: s.MaxNewTokens = None

@@ -43,6 +43,11 @@ class CompareFolder:
         return self.path / "cells" / name
 
     @property
+    def has_results(self) -> bool:
+        """Whether something is here that took work."""
+        return RunFolder(self.path).has_results
+
+    @property
     def is_comparison(self) -> bool:
         """Whether `staff compare` made this folder, finished or not."""
         return self.manifest.is_file() or written_by(self.config) == "compare"

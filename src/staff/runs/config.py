@@ -115,6 +115,7 @@ class SelectConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
@@ -230,7 +231,9 @@ class SelectConfig(Settings):
         return SelectConfig(**{**values, **own, "out": self.folder})
 
 
-TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
+TECHNICAL = frozenset(
+    {"batch_tokens", "device", "checkpoint_seconds"}
+)  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
     *("clusters", "cut", "regions", "stratify_by", "verify_per_region", "verify_against"),
@@ -296,6 +299,7 @@ class FinetuneConfig(Settings):
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
+    checkpoint_seconds: s.CheckpointSeconds = 60.0
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     seed: s.RandomSeed = 0

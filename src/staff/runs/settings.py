@@ -98,6 +98,12 @@ BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
+CheckpointSeconds = Annotated[
+    float,
+    BeforeValidator(number),
+    about("Seconds between checkpoints of a fine-tuning; 0: after every step.", TUNING, ge=0,
+          allow_inf_nan=False),
+]  # fmt: skip
 Metrics = Annotated[
     tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
     BeforeValidator(listed),

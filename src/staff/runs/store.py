@@ -2,13 +2,15 @@
 
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from staff.data.writers import replacing
 from staff.errors import RunError, StaffError
@@ -20,11 +22,12 @@ from staff.runs.settings import Settings
 # is replaced, never removed: it says that the folder is ours.
 OWN = (
     *("selection.parquet", "rejected.jsonl", "report.html"),
-    *(".stages.json", ".manifest.earlier.json"),
+    *(".stages.json", ".inputs.json", ".manifest.earlier.json"),
     *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
     *("adapter/loss.jsonl", "adapter/staff.json"),
 )
 PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
+CHECKPOINTS = ".adapter.partial/checkpoint-*"
 FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores/untuned", "scores")
 TEMPORARY = (".*.part", ".*.partial")  # what a killed process leaves of a file or an adapter
 CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
@@ -83,7 +86,8 @@ class RunFolder:
     def has_results(self) -> bool:
         """Whether something is here that took work: an adapter, scores, cells, a finished run."""
         compared = (self.path / "cells").is_dir()  # by staff compare: see compare_folder.py
-        return self.finished or compared or self.adapter.is_dir() or any(self.path.glob(PARTS))
+        tuned = self.adapter.is_dir() or any(self.path.glob(CHECKPOINTS))
+        return self.finished or compared or tuned or any(self.path.glob(PARTS))
 
     def start(self, config: Settings, *, overwrite: bool = False) -> None:
         """Make sure that a run with `config` may go here; nothing of an earlier one changes.
@@ -180,18 +184,30 @@ class RunFolder:
         """Keep a second process out of this folder while the block runs.
 
         The operating system drops the lock when a process dies, however it dies. The file
-        stays: were it removed, a third process could lock a new one beside a second's.
+        stays: were it removed, a third process could lock a new one beside a second's. It says
+        who holds the lock, for the second process's message.
         Raises `RunError` when another process holds it, or this is no folder of ours.
         """
         import fcntl  # Linux and macOS
 
         self.check_usable()
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"another staff process is at work in {self.path}") from None
+            except BlockingIOError:
+                raise RunError(
+                    f"another staff process is at work in {self.path}{_holder(file)}"
+                ) from None
+            except OSError as error:
+                raise RunError(
+                    f"{self.path} cannot be locked ({error.strerror}): its file system has no "
+                    "locks, choose another one for --out"
+                ) from None
+            file.truncate(0)
+            me = {"host": platform.node(), "pid": os.getpid(), "started": utc_now()}
+            file.write(json.dumps(me) + "\n")
+            file.flush()
             yield
 
     @property
@@ -220,11 +236,26 @@ class RunFolder:
     def _only_leftovers(self) -> bool:
         """Whether it is empty, or all in it is of a run that stopped before its first file."""
         return all(
-            path.name in (".lock", ".stages.json")
+            path.name in (".lock", ".stages.json", ".inputs.json")
             or any(path.match(pattern) for pattern in TEMPORARY)
             or (path.name == "tokens" and _only_tokens(path))
             for path in self.path.iterdir()
         )
+
+
+def _holder(file: TextIO) -> str:
+    """Who wrote the lock file; nothing if it does not say."""
+    try:
+        file.seek(0)
+        holder = json.loads(file.read())
+        return f": process {holder['pid']} on {holder['host']}, since {holder['started']}"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def utc_now() -> str:
+    """The time, to the second, as ISO 8601 writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def refuse_other_settings(

@@ -49,7 +49,7 @@ def score_rows(
     pad_id: int,
     out: Path,
     fingerprint: Mapping[str, Any],
-    shard_rows: int = 8192,
+    shard_rows: int = 2048,
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -57,7 +57,7 @@ def score_rows(
 
     scorer: Batch -> columns float64 [B] (`staff.scores.effort.Scorer`, or a function).
     batch_tokens: padded tokens a batch; halved, for the rest of the call, when memory runs out.
-    out: folder of the Parquet parts, `shard_rows` positions of the store each. Parts with the same
+    out: folder of the Parquet parts, `shard_rows` rows each. Parts with the same
         fingerprint and rows are read instead of scored; all others there are replaced.
     fingerprint: everything the scores depend on (hashes of model and data, phi, dtype, seed, …).
 
@@ -67,7 +67,8 @@ def score_rows(
     start = time.monotonic()
     wanted = np.arange(len(store)) if positions is None else np.unique(np.asarray(positions, int))
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
-    plan = {int(k): wanted[wanted // shard_rows == k] for k in np.unique(wanted // shard_rows)}
+    starts = range(0, len(wanted), shard_rows)
+    plan = {k: wanted[start : start + shard_rows] for k, start in enumerate(starts)}
     _forget_others(out, plan)
     columns: dict[str, Any] = {}
     rows = tokens = 0
@@ -75,7 +76,9 @@ def score_rows(
     with (progress or SilentProgress()).stage(name, total=len(wanted), unit="rows") as stage:
         for number, part in plan.items():
             path = part_path(out, number)
-            stored = read_part(path, fingerprint=made_from, positions=part)
+            stored, fault = read_part(path, fingerprint=made_from, positions=part)
+            if fault:
+                stage.note(f"{path.name} {fault}: its rows are scored again")
             if stored is not None:
                 found = {n: stored[n].to_numpy() for n in score_columns(stored)}
                 stage.advance(len(part))

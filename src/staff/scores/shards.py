@@ -52,20 +52,25 @@ def write_part(
             arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     table = pa.table(arrays).replace_schema_metadata({FINGERPRINT: fingerprint})
     with replacing(path) as part:
-        pq.write_table(table, part)
+        pq.write_table(table, part, write_page_checksum=True)
 
 
-def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> Any:
-    """The part's table if it is whole, made from the same and of these positions; else None."""
+def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> tuple[Any, str]:
+    """The part's table if it is whole, made from the same and of these positions.
+
+    Else None, and what is wrong with it; of one that is not there nothing is.
+    """
     if not path.exists():
-        return None
+        return None, ""
     try:
         if (pq.read_schema(path).metadata or {}).get(FINGERPRINT) != fingerprint:
-            return None
-        table = pq.read_table(path)
+            return None, "was made from other data, models or settings"
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError):
-        return None
-    return table if np.array_equal(table["position"].to_numpy(), positions) else None
+        return None, "is damaged"
+    if not np.array_equal(table["position"].to_numpy(), positions):
+        return None, "is of other rows"
+    return table, ""
 
 
 def read_scores(folder: Path) -> ScoreTable:
@@ -77,7 +82,7 @@ def read_scores(folder: Path) -> ScoreTable:
     if not paths:
         raise RunError(f"no scores in {folder}; score first, or give the run's own folder")
     try:
-        tables = [pq.read_table(path) for path in paths]
+        tables = [pq.read_table(path, page_checksum_verification=True) for path in paths]
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"the scores in {folder} are broken ({error}); delete them") from error
     made_from = [(table.schema.metadata or {}).get(FINGERPRINT) for table in tables]
