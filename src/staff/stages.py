@@ -335,6 +335,7 @@ def score(
         store,
         positions,
         batch_tokens=config.batch_tokens,
+        shard_rows=config.shard_rows,
         pad_id=PAD_ID,
         out=out,
         fingerprint={

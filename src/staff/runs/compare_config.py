@@ -90,6 +90,7 @@ class CompareConfig(Settings):
     metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
     max_new_tokens: s.MaxNewTokens = None
     batch_tokens: s.BatchTokens = 8192
+    shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     max_length: s.MaxLength = None

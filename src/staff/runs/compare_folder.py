@@ -10,6 +10,7 @@ from staff.runs.compare_cells import DONE, cells_of
 from staff.runs.compare_config import FREE_HERE, CompareConfig
 from staff.runs.config_file import build, dump_yaml, written_by
 from staff.runs.store import (
+    PART,
     RunFolder,
     check_inputs_outside,
     refuse_other_settings,
@@ -99,6 +100,8 @@ class CompareFolder:
         """
         for name in RESULTS:
             (self.path / name).unlink(missing_ok=True)
+        for path in [*self.path.glob(PART), *self.path.glob(f"cells/*/{PART}")]:
+            path.unlink(missing_ok=True)  # half-written, of a killed process
         if config.overwrite:
             self._forget()
         again = f"staff compare --config {shlex.quote(str(self.config))}"

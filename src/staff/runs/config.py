@@ -119,6 +119,7 @@ class SelectConfig(Settings):
     phi: s.Phi = "last-value"
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
+    shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     max_length: s.MaxLength = None
@@ -232,7 +233,7 @@ class SelectConfig(Settings):
 
 
 TECHNICAL = frozenset(
-    {"batch_tokens", "device", "checkpoint_seconds"}
+    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows"}
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
@@ -262,6 +263,7 @@ class ScoreConfig(Settings):
     phi: s.Phi = "last-value"
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
+    shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     seed: s.RandomSeed = 0

@@ -67,6 +67,9 @@ Device = Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)]
 BatchTokens = Annotated[
     Positive, about("Padded tokens a batch may hold; halved when memory runs out.", SCORING)
 ]
+ShardRows = Annotated[
+    Positive, about("Rows scored between two writes: what a killed run can lose.", SCORING)
+]
 MaxLength = Annotated[
     Positive | None,
     about("Cut a sample after this many tokens; default: what both models allow.", FORMAT),

@@ -29,7 +29,8 @@ OWN = (
 PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
 CHECKPOINTS = ".adapter.partial/checkpoint-*"
 FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores/untuned", "scores")
-TEMPORARY = (".*.part", ".*.partial")  # what a killed process leaves of a file or an adapter
+PART = ".*.part"
+TEMPORARY = (PART, ".*.partial")  # what a killed process leaves of a file or an adapter
 CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
 # Settings that are paths.
 INPUTS = ("data", "test", "small", "target", "model", "adapter", "scores", "include", "exclude")
@@ -114,6 +115,7 @@ class RunFolder:
             self.manifest.unlink(missing_ok=True)
         if isinstance(config, SelectConfig):
             self.report.unlink(missing_ok=True)  # it tells of the earlier selection
+        self.sweep()
         again = f"staff {config.command} --config {shlex.quote(str(self.config))}"
         write_atomic(self.config, dump_yaml(config, replay=again))
 
@@ -145,6 +147,12 @@ class RunFolder:
             raise RunError(
                 f"{self.path} holds files but no run of staff: choose another folder for --out"
             )
+
+    def sweep(self) -> None:
+        """Remove half-written files of a killed process; whoever holds the lock may."""
+        for folder in (self.path, *(self.path / name for name in FOLDERS)):
+            for path in folder.glob(PART):
+                path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a run leaves, and nothing else. The manifest goes first.
