@@ -23,10 +23,12 @@ from staff.errors import ConfigError, ModelError
 from staff.ledger import StageRecord
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
+from staff.runs.cache import Cache
 from staff.runs.manifest import device_facts
 from staff.runs.store import write_atomic
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
+from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
 from staff.training.finetune import finetune
 from staff.training.tokens import Part, Tokens
 from staff.types import Ints, ScoreTable, read_only
@@ -215,6 +217,13 @@ def finetune_small(
     if stamp.is_file() and json.loads(stamp.read_text()).get("made_from") == made_from:
         record.reused = True
         return str(out)
+    cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
+    if cache and cache.fetch_adapter(made_from, fetched):
+        place_adapter(fetched, out)
+        shutil.rmtree(fetched, ignore_errors=True)
+        write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
+        record.reused = True
+        return str(out)
     rows = sample(store, config.finetune_on, seed=config.seed)
     result = finetune(
         model=config.small,
@@ -235,7 +244,14 @@ def finetune_small(
     )
     record.rows, record.tokens = result.rows, result.tokens
     write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
+    if cache:
+        cache.keep_adapter(made_from, out, ADAPTER_FILES)
     return str(out)
+
+
+def cache_of(config: Any) -> Cache | None:
+    """The cache that is asked for, made if it is not there."""
+    return Cache(config.cache).open() if config.cache else None
 
 
 def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
@@ -336,6 +352,7 @@ def score(
         positions,
         batch_tokens=config.batch_tokens,
         shard_rows=config.shard_rows,
+        cache=cache_of(config),
         pad_id=PAD_ID,
         out=out,
         fingerprint={

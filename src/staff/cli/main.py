@@ -29,6 +29,7 @@ VERBS = {
     "evaluate": "Measure a model on a test file: loss, ROUGE-L, BLEU, exact match.",
     "compare": "Hold methods against each other on your task, with intervals.",
     "report": "Show the summary of a finished run again.",
+    "cache": "Show or prune what --cache keeps across runs.",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.

@@ -104,6 +104,7 @@ class CompareConfig(Settings):
     source_column: s.SourceColumn = None
     on_bad_row: s.OnBadRow = "error"
     out: s.Out = None
+    cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
     @model_validator(mode="before")

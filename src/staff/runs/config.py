@@ -138,6 +138,7 @@ class SelectConfig(Settings):
     format: Annotated[
         Literal["jsonl", "json", "csv", "parquet"], about("Format of the coreset files.", OUTPUT)
     ] = "jsonl"
+    cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
     @model_validator(mode="before")
@@ -233,7 +234,7 @@ class SelectConfig(Settings):
 
 
 TECHNICAL = frozenset(
-    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows"}
+    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache"}
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
@@ -277,6 +278,7 @@ class ScoreConfig(Settings):
     id_column: s.IdColumn = None
     source_column: s.SourceColumn = None
     on_bad_row: s.OnBadRow = "error"
+    cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
     @model_validator(mode="after")

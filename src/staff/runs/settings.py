@@ -30,10 +30,11 @@ def number(value: Any) -> Any:
 
 
 def place(value: Any) -> Any:
-    """Write out a leading ~, which no shell sees in a YAML file or in quotes.
+    """Text of a path; a leading ~, which no shell sees in a YAML file or in quotes, is written out.
 
     Raises ValueError for an empty text: a shell variable without a value, as in `--out "$RUN"`.
     """
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(value, str) and not value.strip():
         raise ValueError("must not be empty")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
@@ -57,6 +58,10 @@ Data = Annotated[Location | None, about("Training data: a file, a folder or a Hu
 Model = Annotated[Location | None, about("Model folder or Hub id.", INPUT)]
 Adapter = Annotated[Location | None, about("LoRA adapter folder to put on the model.", INPUT)]
 Out = Annotated[Location | None, about("Folder to write to.", OUTPUT)]
+CacheFolder = Annotated[
+    Location | None,
+    about("Keep scores and adapters here, too, and take from here what is there.", OUTPUT),
+]
 Overwrite = Annotated[bool, about("Start over in a folder that holds an earlier run.", OUTPUT)]
 RandomSeed = Annotated[Seed, about("Seed of every random choice.", "Running")]
 Dtype = Annotated[

@@ -13,9 +13,11 @@ from staff.data.store import TokenStore
 from staff.errors import ModelError
 from staff.models.memory import Halving
 from staff.progress import Progress, SilentProgress, Stage
+from staff.runs.cache import Cache
 from staff.scores.shards import (
     canonical,
     make_table,
+    part_key,
     part_path,
     read_part,
     score_columns,
@@ -50,6 +52,7 @@ def score_rows(
     out: Path,
     fingerprint: Mapping[str, Any],
     shard_rows: int = 2048,
+    cache: Cache | None = None,
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -60,6 +63,7 @@ def score_rows(
     out: folder of the Parquet parts, `shard_rows` rows each. Parts with the same
         fingerprint and rows are read instead of scored; all others there are replaced.
     fingerprint: everything the scores depend on (hashes of model and data, phi, dtype, seed, …).
+    cache: parts that are not in `out` may be there, and new ones are put there.
 
     Raises StaffError when one sample alone is too large for memory, ModelError when a score is
     not finite.
@@ -71,7 +75,7 @@ def score_rows(
     plan = {k: wanted[start : start + shard_rows] for k, start in enumerate(starts)}
     _forget_others(out, plan)
     columns: dict[str, Any] = {}
-    rows = tokens = 0
+    rows = tokens = cached = 0
     worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id)
     with (progress or SilentProgress()).stage(name, total=len(wanted), unit="rows") as stage:
         for number, part in plan.items():
@@ -79,6 +83,10 @@ def score_rows(
             stored, fault = read_part(path, fingerprint=made_from, positions=part)
             if fault:
                 stage.note(f"{path.name} {fault}: its rows are scored again")
+            key = part_key(made_from, part)
+            if stored is None and cache is not None and cache.fetch_shard(key, path):
+                stored, _ = read_part(path, fingerprint=made_from, positions=part)
+                cached += stored is not None
             if stored is not None:
                 found = {n: stored[n].to_numpy() for n in score_columns(stored)}
                 stage.advance(len(part))
@@ -92,6 +100,8 @@ def score_rows(
                     columns=found,
                     fingerprint=made_from,
                 )
+                if cache is not None:
+                    cache.keep_shard(key, path)
                 rows += len(part)
                 tokens += int(store.lengths[part].sum())
                 store.release()
@@ -99,6 +109,8 @@ def score_rows(
                 if values.ndim == 1:
                     whole = columns.setdefault(column, np.full(len(store), np.nan))
                     whole[part] = values
+        if cached:
+            stage.note(f"{cached} of {len(plan)} shards came from the cache")
     known = np.zeros(len(store), dtype=bool)
     known[wanted] = True
     table = make_table(ids=store.ids, columns=columns, known=known, fingerprint=fingerprint)

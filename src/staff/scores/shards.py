@@ -1,5 +1,6 @@
 """Scores on disk: Parquet parts that are whole or absent and say what they were made from."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,12 @@ def part_path(folder: Path, number: int) -> Path:
 def canonical(fingerprint: Mapping[str, Any]) -> bytes:
     """What the parts are made from, as they keep it."""
     return json.dumps({"layout": LAYOUT, **fingerprint}, sort_keys=True).encode()
+
+
+def part_key(made_from: bytes, positions: Ints) -> str:
+    """SHA-256 (hex) of what a part holds, wherever it lies."""
+    rows = np.ascontiguousarray(positions, np.int64).tobytes()
+    return hashlib.sha256(made_from + b"\0" + rows).hexdigest()
 
 
 def write_part(
