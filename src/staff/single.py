@@ -16,7 +16,7 @@ from staff.ledger import Ledger
 from staff.progress import Progress
 from staff.runs import manifest as manifests
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
-from staff.runs.facts import data_facts
+from staff.runs.facts import data_facts, trust_remarks
 from staff.runs.store import RunFolder, write_atomic
 
 
@@ -42,8 +42,12 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     source = open_source(str(config.data))
     with ledger.stage("check", remember=False):
         result["device"] = stages.device_used(config)
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
-        result["models"] = facts = stages.model_facts(model=model, progress=progress)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
+        result["models"] = facts = stages.model_facts(
+            model=model, trust=stages.trust_of(config), progress=progress
+        )
         data_hash = source.content_hash()
     with ledger.stage("read", remember=False) as record:
         prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
@@ -86,7 +90,9 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
     stages.device_used(config)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         source = open_source(str(config.data))
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out.with_name(f"{out.name}-{REJECTED}"))
         result = train(
@@ -103,11 +109,13 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             seed=config.seed,
             dtype=config.dtype,
             device=config.device,
+            trust=stages.trust_of(config),
             overwrite=config.overwrite,
             progress=progress,
         )
     return {
         "adapter": str(out),
+        **_trust(config),
         "rows": result.rows,
         **rejected,
         "truncated": prepared.truncated,
@@ -137,7 +145,9 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     stages.device_used(config)  # refuses one that is not there
     source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out / REJECTED if out else None)
         generates = set(config.metrics) != {"loss"}
@@ -151,9 +161,11 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             batch_tokens=config.batch_tokens,
             dtype=config.dtype,
             device=config.device,
+            trust=stages.trust_of(config),
             progress=progress,
         )
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
+    facts |= _trust(config)
     for name, values in found.per_item.items():
         if name == "bleu":
             interval = bleu_interval(found.predictions, found.references, seed=config.seed)
@@ -174,6 +186,12 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
         )
     return facts
+
+
+def _trust(config: FinetuneConfig | EvaluateConfig) -> dict[str, Any]:
+    """A remark on what the model was allowed to do, where it was anything."""
+    remarks = trust_remarks(config.model_dump())
+    return {"trust": ", ".join(remarks)} if remarks else {}
 
 
 def _keep_rejected(prepared: Prepared, path: Path | None) -> dict[str, Any]:

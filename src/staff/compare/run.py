@@ -70,7 +70,7 @@ def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     return {
         "data": {"path": config.data, "sha256": train.content_hash()},
         "test": {"path": config.test, "sha256": test.content_hash()},
-        "models": stages.model_facts(progress=progress, **paths),
+        "models": stages.model_facts(trust=stages.trust_of(config), progress=progress, **paths),
         "leaks": {"rows": leaked, "of": of},
     }
 
@@ -87,7 +87,9 @@ def _cells(
         "data": found["data"]["sha256"],
         "models": {role: model["hash"] for role, model in found["models"].items()},
     }
-    [tokeniser] = stages.tokenisers((str(config.target),), max_length=config.max_length)
+    [tokeniser] = stages.tokenisers(
+        (str(config.target),), max_length=config.max_length, trust=stages.trust_of(config)
+    )
     target = {
         "hash": known["models"]["target"],
         "tokenizer": tokeniser.fingerprint,

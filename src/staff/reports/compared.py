@@ -8,6 +8,7 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration
+from staff.runs.facts import trust_remarks
 
 Row = Mapping[str, Any]
 TITLES = {
@@ -125,6 +126,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         if config["full"]
         else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
     ]
+    said += [f"Note: {remark}." for remark in trust_remarks(config)]
     return [*said, *filter(None, [leak_warning(result)])]
 
 

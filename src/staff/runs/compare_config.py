@@ -91,6 +91,8 @@ class CompareConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
     prompt_column: s.PromptColumn = None

@@ -120,6 +120,8 @@ class SelectConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
     prompt_column: s.PromptColumn = None
@@ -261,6 +263,8 @@ class ScoreConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
@@ -298,6 +302,8 @@ class FinetuneConfig(Settings):
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
@@ -341,6 +347,8 @@ class EvaluateConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None

@@ -27,6 +27,19 @@ def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def trust_remarks(config: Mapping[str, Any]) -> list[str]:
+    """What the models were allowed beyond being read, in words; empty if it was nothing.
+
+    >>> trust_remarks({"allow_pickle": True, "trust_remote_code": False})
+    ['pickled weights were allowed (--allow-pickle)']
+    """
+    words = {
+        "allow_pickle": "pickled weights were allowed (--allow-pickle)",
+        "trust_remote_code": "the models' own code was allowed to run (--trust-remote-code)",
+    }
+    return [text for name, text in words.items() if config.get(name)]
+
+
 def cut_facts(selection: Selection, scores: Floats, fraction: float) -> dict[str, Any]:
     """How much was cut, and the highest score that stayed."""
     assert selection.regions is not None
