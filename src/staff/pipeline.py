@@ -162,7 +162,7 @@ def _read(run: Run) -> Prepared:
         )
         record.rows = prepared.rows_read
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
-    result["data"] = data_facts(str(config.data), data_hash, prepared)
+    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
     return prepared
 
 
@@ -297,7 +297,7 @@ def reselect(
         result = manifests.begin("select", settings, seed=config.seed)
         kept = ("data", "models", "device")
         result |= {name: earlier[name] for name in kept if name in earlier}
-        source = open_source(earlier["data"]["path"])
+        source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
         run = Run(config, folder, source, Ledger(folder.path), result, progress, say)
         with run.ledger.stage("read", remember=False) as record:
             if source.content_hash() != earlier["data"]["sha256"]:

@@ -66,7 +66,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             record=record,
             progress=progress,
         )
-    result["data"] = data_facts(str(config.data), data_hash, prepared)
+    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=source.commit())
     result["stages"] = ledger.as_dicts()
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)

@@ -34,7 +34,7 @@ def data_of(manifest: Mapping[str, Any]) -> Source:
     """
     if "reading" not in manifest["data"]:
         raise DataError("the run is of an earlier staff, which did not note the columns")
-    source = open_source(manifest["data"]["path"])
+    source = open_source(manifest["data"]["path"], revision=manifest["data"].get("revision"))
     if source.content_hash() != manifest["data"]["sha256"]:
         raise DataError(f"{source.name} changed since the run")
     return source

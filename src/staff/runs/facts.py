@@ -12,10 +12,13 @@ from staff.selectors.stability import stability
 from staff.types import Floats, Ints, Selection
 
 
-def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
-    """The training data as it was read."""
+def data_facts(
+    path: str, sha256: str, prepared: Prepared, *, revision: str | None = None
+) -> dict[str, Any]:
+    """The training data as it was read. revision: the commit of a Hub data set."""
     return {
         "path": path,
+        **({"revision": revision} if revision else {}),
         "format": prepared.format,
         "reading": {name: value for name, value in asdict(prepared.options).items() if value},
         "sha256": sha256,
