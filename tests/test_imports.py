@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
-SHARED = {"errors", "rng", "types", "progress"}
+SHARED = {"errors", "rng", "types", "progress", "visible"}
 ALLOWED = {
     "errors": set(),
     "rng": set(),
     "types": set(),
     "progress": set(),
+    "visible": set(),
     "data": set(),
     "models": set(),
     "scores": {"models", "data"},

@@ -166,6 +166,8 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
         )
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
     facts |= _trust(config)
+    if commit := source.commit():
+        facts["revision"] = commit
     for name, values in found.per_item.items():
         if name == "bleu":
             interval = bleu_interval(found.predictions, found.references, seed=config.seed)
