@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+from staff.data.places import leads_outside
 from staff.data.raw import RawRecord
 from staff.data.readers import READERS
 from staff.data.streams import BOM, open_bytes
@@ -188,6 +189,7 @@ def _json_kind(path: Path) -> str:
 
 def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
     """The Arrow files of a `datasets` folder, in the order of their rows."""
+    root = folder
     if (folder / "dataset_dict.json").is_file():
         splits = _read_json(folder / "dataset_dict.json").get("splits", [])
         if split not in splits:
@@ -203,6 +205,12 @@ def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
         )
     entries = _read_json(folder / "state.json").get("_data_files", [])
     files = tuple(folder / entry["filename"] for entry in entries)
+    for file in files:
+        if leads_outside(file, root):
+            raise DataError(
+                f"{root} names {file}, which lies outside the folder or is a link that leads out. "
+                "Put the file itself in the folder."
+            )
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
         raise DataError(f"{folder}: {missing[0].name if missing else 'every data file'} is missing")
