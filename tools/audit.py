@@ -73,6 +73,7 @@ def audit(tools: Path, packages: dict[str, str]) -> list[dict[str, Any]]:
 def licences(tools: Path, packages: Sequence[str]) -> list[dict[str, str]]:
     """Name, Version and License of each package."""
     command = [str(tools / "pip-licenses"), "--python", sys.executable, "--format", "json"]
+    command.append("--with-system")  # setuptools, which torch needs
     done = subprocess.run(
         [*command, "--packages", *packages], capture_output=True, text=True, check=True
     )
@@ -107,15 +108,11 @@ def render(looked_up: Sequence[dict[str, Any]], licensed: Sequence[dict[str, str
         names = ", ".join(one["name"] for one in skipped)
         lines += ["", f"Not looked up: {names}."]
     if known:
-        lines += [
-            "",
-            "| package | version | vulnerability | mended in |",
-            "| --- | --- | --- | --- |",
-        ]
-        lines += [
-            f"| {one['name']} | {one['version']} | {flaw['id']} | {', '.join(flaw['fix_versions'])} |"
-            for one, flaw in known
-        ]
+        lines += ["", "| package | version | vulnerability | mended in |"]
+        lines += ["| --- | --- | --- | --- |"]
+        for one, flaw in known:
+            mended = ", ".join(flaw["fix_versions"])
+            lines.append(f"| {one['name']} | {one['version']} | {flaw['id']} | {mended} |")
     lines += ["", "## Licences", "", "| package | version | licence |", "| --- | --- | --- |"]
     lines += [
         f"| {one['Name']} | {one['Version']} | {in_cell(one['License'])} |"
