@@ -131,7 +131,10 @@ def main() -> int:
     given.out.write_text(render(looked_up, licences(given.tools, list(packages))))
     known = sum(len(one.get("vulns", ())) for one in looked_up)
     skipped = sum("skip_reason" in one for one in looked_up)
-    print(f"{given.out}: {known} known vulnerabilities; {skipped} packages were not looked up")
+    if skipped == len(packages):
+        print(f"{given.out}: licences; vulnerabilities could not be looked up here")
+    else:
+        print(f"{given.out}: {known} known vulnerabilities; {skipped} packages not looked up")
     return 1 if known or skipped else 0
 
 
