@@ -53,6 +53,10 @@ def faults_of(node: ast.AST, names: dict[str, str]) -> list[str]:
             found.append(called)
         if "shell" in given and not is_constant(given["shell"], False):
             found.append("shell=True")
+        if not is_constant(given.get("weights_only", ast.Constant(True)), True):
+            found.append("weights_only other than True")
+        if is_constant(given.get("trust_remote_code"), True):
+            found.append("trust_remote_code=True, whatever the user says")
         if called == "torch.load" and not is_constant(given.get("weights_only"), True):
             found.append("torch.load without weights_only=True")
         if (
@@ -131,6 +135,9 @@ def test_no_file_runs_what_it_reads(path):
         "import torch\ntorch.load(file)",
         "import torch\ntorch.load(file, weights_only=False)",
         "from torch import load\nload(file, 'cpu')",
+        "AutoModel.from_pretrained(path, weights_only=False)",
+        "AutoModel.from_pretrained(path, weights_only=not trust.pickle)",
+        "AutoModel.from_pretrained(path, trust_remote_code=True)",
         "import numpy as np\nnp.load(file, allow_pickle=True)",
         "import numpy as np\nnp.load(file, allow_pickle=wanted)",
         "assert keep > 0",
@@ -153,6 +160,7 @@ def test_what_may_not_be_is_found(planted):
         "import torch\ntorch.load(file, map_location='cpu', weights_only=True)",
         "import numpy as np\nnp.load(file)\nnp.load(file, allow_pickle=False)",
         "config.allow_pickle",
+        "AutoModel.from_pretrained(path, weights_only=True, trust_remote_code=trust.code)",
         "assert x is not None",
         "assert isinstance(x, int)",
     ],

@@ -96,7 +96,7 @@ def test_the_payload_of_these_tests_works(hostile, marker, tmp_path):
 def test_a_pickle_never_runs(pickled_model, hostile, marker, trust, by_torch):
     path = str(pickled_model)
     hostile(pickled_model / "pytorch_model.bin", by_torch=by_torch)
-    wanted = "weights alone|cannot be loaded" if trust.pickle else "--allow-pickle"
+    wanted = "as weights alone: it is damaged, or holds code" if trust.pickle else "--allow-pickle"
     for read in (count_parameters, load_model):
         with pytest.raises(ModelError, match=wanted):
             read(path, trust=trust)
@@ -163,7 +163,7 @@ def test_a_pickled_adapter(plain_model, hostile, marker, tmp_path):
     before = model_hash(str(plain_model), str(adapter), trust=PICKLE)
     hostile(adapter / "adapter_model.bin")
     assert model_hash(str(plain_model), str(adapter), trust=PICKLE) != before
-    with pytest.raises(ModelError, match="does not fit the model"):
+    with pytest.raises(ModelError, match=r"adapter_model\.bin cannot be opened as weights alone"):
         load_model(**load, trust=PICKLE)
     assert not marker.exists()
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from staff.errors import ConfigError, ModelError, unknown_name
 from staff.models.folder import check_adapter, local_folder, model_hash, read_config
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
-from staff.models.weights import SAFETENSORS_NAMES, is_pickled, stored_dtypes, weight_files
+from staff.models.weights import (
+    SAFETENSORS_NAMES,
+    is_pickled,
+    is_refused_pickle,
+    not_weights,
+    stored_dtypes,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -188,6 +195,8 @@ def _read_model(
     except Exception as error:  # whatever is wrong with the files, the user must see which
         if needs_code(error, folder, trust):
             raise code_not_run(path, folder) from error
+        if is_refused_pickle(error):
+            raise not_weights(weight_files(folder)[0]) from error
         raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
@@ -222,6 +231,8 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
         model = PeftModel.from_pretrained(model, str(folder))
         return model.merge_and_unload() if merge else model
     except Exception as error:
+        if is_refused_pickle(error):
+            raise not_weights(weight_files(folder)[0]) from error
         raise ModelError(
             f"the adapter {adapter} does not fit the model: {_first_line(error)}"
         ) from error

@@ -72,6 +72,16 @@ def stored_dtypes(file: Path) -> set[str]:
     return {dtype for _, dtype in _tensors(file)}
 
 
+def is_refused_pickle(error: Exception) -> bool:
+    """Whether torch found that a pickle is no weights; its own words advise to open it anyway."""
+    return type(error).__name__ == "UnpicklingError"
+
+
+def not_weights(file: Path) -> ModelError:
+    """The refusal of a pickle that torch would not open."""
+    return ModelError(f"{file} cannot be opened as weights alone: it is damaged, or holds code")
+
+
 def _tensors(file: Path) -> Iterator[tuple[list[int], str]]:
     """Shape and dtype of every tensor of a weight file."""
     from safetensors import SafetensorError, safe_open
@@ -95,9 +105,7 @@ def _pickled_tensors(file: Path) -> Iterator[tuple[list[int], str]]:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
     except Exception as error:  # of zip, of pickle, of torch: all say that it is no such file
-        raise ModelError(
-            f"{file} cannot be opened as weights alone: it is damaged, or holds code"
-        ) from error
+        raise not_weights(file) from error
     seen = set()
     for tensor in tensors:
         place = (tensor.data_ptr(), tuple(tensor.shape))  # tied weights are one tensor, named twice
