@@ -1,10 +1,10 @@
-# make install | demo | test | test-slow | test-crash | check | dist | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
+# make install | demo | test | test-slow | test-crash | check | dist | audit | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash lint check dist family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-crash lint check dist audit family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,13 @@ dist: install
 	rm -rf dist
 	$(BIN)/python -m build --quiet --wheel --sdist
 	$(BIN)/python tools/try_wheel.py dist/*.whl
+
+# Known vulnerabilities (needs pypi.org) and licences of the dependencies, into docs/audit.md. Fails
+# where a vulnerability is known, or a package could not be looked up.
+audit: install
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit pip-licenses
+	$(BIN)/python tools/audit.py --tools build/audit/bin --out docs/audit.md
 
 family: install
 	@test -n "$(DATA)" || { echo "make family DATA=dir: a folder with medquad/, gsm8k/ and clinc150/"; exit 1; }

@@ -429,3 +429,19 @@ def test_other_vocabularies_are_told(data, family, tmp_path):
         )  # fmt: skip
         pipeline.select(config, say=said.append)
         assert sum("different vocabularies" in line for line in said) == warnings
+
+
+def test_the_commit_of_hub_data_is_in_the_manifest_and_read_again(hub_data, family, tmp_path):
+    records = [{"prompt": f"prompt {i}", "response": f"answer {i}"} for i in range(20)]
+    commit, out = hub_data(records), tmp_path / "x"
+    settings = {"method": "random", "keep": 0.5}
+    run = select_coreset("someone/some-data", out=out, **settings)
+    assert run.manifest["data"]["revision"] == commit
+    assert f"<td><bdi>{commit}</bdi></td>" in (out / "report.html").read_text(encoding="utf-8")
+    again = select_coreset(scores=out, out=tmp_path / "y", **settings)
+    assert again.manifest["data"]["revision"] == commit
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["data"]["revision"] = "f" * 40  # the earlier run read another one
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=f"wanted at revision {'f' * 40}, but .*is {commit}"):
+        select_coreset(scores=out, out=tmp_path / "z", **settings)

@@ -28,7 +28,7 @@ from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import data_facts, stability_facts
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
-from staff.runs.settings import READING, coreset_name
+from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
 from staff.selectors.compose import Size, Wishes, choose_all
@@ -140,10 +140,15 @@ def _read(run: Run) -> Prepared:
             result["device"] = stages.device_used(config)
         for model in models.values() if "verify" in wanted else [*models.values()][:1]:
             stages.check_phi(config, model)
-        tokenisers = stages.tokenisers(counting_models(config), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            counting_models(config), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         if models:
             result["models"] = stages.model_facts(
-                adapter=config.adapter, progress=run.progress, **models
+                adapter=config.adapter,
+                trust=stages.trust_of(config),
+                progress=run.progress,
+                **models,
             )
         for role, tokeniser in zip(models, tokenisers, strict=False):
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
@@ -162,7 +167,7 @@ def _read(run: Run) -> Prepared:
         )
         record.rows = prepared.rows_read
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
-    result["data"] = data_facts(str(config.data), data_hash, prepared)
+    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
     return prepared
 
 
@@ -302,11 +307,11 @@ def reselect(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        settings = {**config.model_dump(mode="json"), **_how_read(earlier["config"])}
+        settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"])}
         result = manifests.begin("select", settings, seed=config.seed)
         kept = ("data", "models", "device")
         result |= {name: earlier[name] for name in kept if name in earlier}
-        source = open_source(earlier["data"]["path"])
+        source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
         run = Run(config, folder, source, Ledger(folder.path), result, progress, say)
         with run.ledger.stage("read", remember=False) as record:
             if source.content_hash() != earlier["data"]["sha256"]:
@@ -337,9 +342,9 @@ def reselect(
         return finish(run, method, selections, wishes, rows)
 
 
-def _how_read(earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that say how its records are read."""
-    return {name: earlier[name] for name in READING if earlier.get(name) is not None}
+def _of_the_scores(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that hold for its scores: how records were read, models trusted."""
+    return {name: earlier[name] for name in (*READING, *TRUST) if earlier.get(name) is not None}
 
 
 def _say_unverified(run: Run, method: Method) -> None:

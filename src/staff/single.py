@@ -16,7 +16,7 @@ from staff.ledger import Ledger
 from staff.progress import Progress
 from staff.runs import manifest as manifests
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
-from staff.runs.facts import data_facts
+from staff.runs.facts import data_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.store import RunFolder, write_atomic
 
@@ -46,8 +46,12 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     source = open_source(str(config.data))
     with ledger.stage("check", remember=False):
         result["device"] = stages.device_used(config)
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
-        result["models"] = facts = stages.model_facts(model=model, progress=progress)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
+        result["models"] = facts = stages.model_facts(
+            model=model, trust=stages.trust_of(config), progress=progress
+        )
         data_hash = source.content_hash()
         inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
@@ -71,7 +75,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             record=record,
             progress=progress,
         )
-    result["data"] = data_facts(str(config.data), data_hash, prepared)
+    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=source.commit())
     result["stages"] = ledger.as_dicts()
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
@@ -95,12 +99,16 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
     stages.device_used(config)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         source = open_source(str(config.data))
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out.with_name(f"{out.name}-{REJECTED}"))
         made_from = {
             "tokens": prepared.stores[0].content_hash,
-            "model": stages.model_facts(progress=progress, model=model)["model"]["hash"],
+            "model": stages.model_facts(
+                model=model, trust=stages.trust_of(config), progress=progress
+            )["model"]["hash"],
             "dtype": stages.device_used(config)["dtype"],
             **{name: getattr(config, name) for name in TUNING},
         }
@@ -120,11 +128,13 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             device=config.device,
             made_from=stages.fingerprint(made_from),
             checkpoint_seconds=config.checkpoint_seconds,
+            trust=stages.trust_of(config),
             overwrite=config.overwrite,
             progress=progress,
         )
     return {
         "adapter": str(out),
+        **_trust(config),
         "rows": result.rows,
         **rejected,
         "truncated": prepared.truncated,
@@ -154,7 +164,9 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     stages.device_used(config)  # refuses one that is not there
     source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out / REJECTED if out else None)
         generates = set(config.metrics) != {"loss"}
@@ -168,9 +180,13 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             batch_tokens=config.batch_tokens,
             dtype=config.dtype,
             device=config.device,
+            trust=stages.trust_of(config),
             progress=progress,
         )
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
+    facts |= _trust(config)
+    if commit := source.commit():
+        facts["revision"] = commit
     for name, values in found.per_item.items():
         if name == "bleu":
             interval = bleu_interval(found.predictions, found.references, seed=config.seed)
@@ -191,6 +207,12 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
         )
     return facts
+
+
+def _trust(config: FinetuneConfig | EvaluateConfig) -> dict[str, Any]:
+    """A remark on what the model was allowed to do, where it was anything."""
+    remarks = trust_remarks(config.model_dump())
+    return {"trust": ", ".join(remarks)} if remarks else {}
 
 
 def _keep_rejected(prepared: Prepared, path: Path | None) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from staff.compare.plan import plan
-from staff.compare.run import compare
+from staff.compare.run import _contents, compare
+from staff.data.files import open_source
 from staff.errors import RunError
 from staff.reports.compared_html import render_comparison_page
 from staff.runs.compare_folder import CompareFolder
@@ -183,3 +184,11 @@ def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path
     assert planned["tokens in all"] == 2 * read + 3 * 2 * full["tokens"] + 7 * evaluated
     compare(settings())
     assert plan(asked)["cells that are there"] == 3
+
+
+def test_data_of_the_hub_are_named_with_their_commit(hub_data, tmp_path):
+    commit = hub_data([{"prompt": "a", "response": "b"}])
+    source = open_source("someone/some-data")
+    assert _contents(source) == {"sha256": source.content_hash(), "revision": commit}
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
+    assert _contents(open_source(tmp_path / "a.jsonl")).keys() == {"sha256"}

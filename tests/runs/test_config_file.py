@@ -124,3 +124,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_an_empty_file_sets_nothing(tmp_path):
     assert load_yaml(write(tmp_path, "# nothing\n"), SelectConfig) == {}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\x85", "\u2028", "\x1b"])
+def test_a_path_puts_no_setting_into_the_remark(tmp_path, line_break):
+    out = f"x{line_break}keep: [1.0]"
+    config = SelectConfig(data="d", method="random", keep=0.5, out=out)
+    text = dump_yaml(config, replay=f"staff select --config '{out}/config.yaml'")
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    again = build(SelectConfig, file=tmp_path / "config.yaml")
+    assert again.keep == (0.5,)
+    assert again.out.startswith("x")
+    assert again.out.endswith("keep: [1.0]")

@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError
 
 from staff import __version__
 from staff.errors import DiskFullError, StaffError, is_disk_full
+from staff.visible import visible
 
 SUMMARY = "Choose the part of a fine-tuning set that is worth training on."
 EXIT_CODES = """\
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             import traceback
 
-            traceback.print_exc()
+            sys.stderr.write(visible(traceback.format_exc()))
         return _fail(*explain(error))
 
 
@@ -157,5 +158,5 @@ def _usage(error: CycloptsError) -> str:
 
 def _fail(text: str, code: int, prefix: str = "error: ") -> int:
     write: Callable[[str], object] = sys.stderr.write
-    write(f"{prefix}{text}\n")
+    write(visible(f"{prefix}{text}\n"))
     return code

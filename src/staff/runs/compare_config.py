@@ -93,6 +93,8 @@ class CompareConfig(Settings):
     shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
     prompt_column: s.PromptColumn = None

@@ -122,6 +122,8 @@ class SelectConfig(Settings):
     shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
     prompt_column: s.PromptColumn = None
@@ -267,6 +269,8 @@ class ScoreConfig(Settings):
     shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
@@ -306,6 +310,8 @@ class FinetuneConfig(Settings):
     checkpoint_seconds: s.CheckpointSeconds = 60.0
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
@@ -349,6 +355,8 @@ class EvaluateConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None

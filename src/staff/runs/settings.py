@@ -69,6 +69,10 @@ Dtype = Annotated[
     about("Precision; auto is bfloat16 where the hardware is fast at it.", SCORING),
 ]
 Device = Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)]
+AllowPickle = Annotated[
+    bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
+]
+TrustRemoteCode = Annotated[bool, about("Run the Python code that a model folder brings.", INPUT)]
 BatchTokens = Annotated[
     Positive, about("Padded tokens a batch may hold; halved when memory runs out.", SCORING)
 ]
@@ -184,6 +188,10 @@ READING = (
     *("input_format", "prompt_column", "response_column", "prompt_template"),
     *("messages_column", "text_column", "id_column", "source_column"),
 )
+
+
+# Settings that say what a model may do beyond being read.
+TRUST = ("allow_pickle", "trust_remote_code")
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

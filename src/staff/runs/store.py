@@ -16,6 +16,7 @@ from staff.data.writers import replacing
 from staff.errors import RunError, StaffError
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
+from staff.runs.links import refuse_links_out
 from staff.runs.settings import Settings
 
 # What --overwrite removes, by its exact name, beside the coresets and manifest.json. config.yaml
@@ -141,8 +142,9 @@ class RunFolder:
         refuse_other_settings(self.path, before, now, [key for key in keys if key not in FREE])
 
     def check_usable(self) -> None:
-        """Raise `RunError` if this is a file, or a folder of somebody else's files."""
+        """Raise `RunError` if this is a file, a folder of somebody else's files, or leads out."""
         check_place(self.path)
+        refuse_links_out(self.path)
         if self.path.is_dir() and not self.config.is_file() and not self._only_leftovers():
             raise RunError(
                 f"{self.path} holds files but no run of staff: choose another folder for --out"

@@ -13,8 +13,8 @@ from staff.data.store import TokenStore
 from staff.errors import ModelError
 from staff.models.memory import Halving
 from staff.progress import Progress, SilentProgress, Stage
-from staff.runs.cache import Cache
 from staff.scores.shards import (
+    ShardCache,
     canonical,
     make_table,
     part_key,
@@ -52,7 +52,7 @@ def score_rows(
     out: Path,
     fingerprint: Mapping[str, Any],
     shard_rows: int = 2048,
-    cache: Cache | None = None,
+    cache: ShardCache | None = None,
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:

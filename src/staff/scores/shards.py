@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,16 @@ from staff.types import Ints, ScoreTable, read_only
 FINGERPRINT = b"staff.fingerprint"
 FIXED = ("id", "row", "position")  # the columns that are no scores
 LAYOUT = "staff scores 1"
+
+
+class ShardCache(Protocol):
+    """Parts that serve several folders of scores; `staff.runs.cache.Cache` is one."""
+
+    def fetch_shard(self, key: str, out: Path) -> bool:
+        """Copy a part to `out`; whether there was one."""
+
+    def keep_shard(self, key: str, shard: Path) -> None:
+        """Take a copy of a finished part."""
 
 
 def part_path(folder: Path, number: int) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 
 from staff.errors import ConfigError, DataError, StaffError
 from staff.models.memory import is_out_of_memory
+from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
 from staff.training.adapter_folder import check_out, place_adapter, write_adapter
@@ -62,6 +63,7 @@ def finetune(
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    trust: Trust = NO_TRUST,
     gradient_checkpointing: bool = False,
     max_steps: int | None = None,
     made_from: str | None = None,
@@ -85,7 +87,7 @@ def finetune(
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
         warmup: share of all steps over which the learning rate rises, in [0, 1).
-        dtype, device: as in `models.load.load_model`; not used for a loaded model.
+        dtype, device, trust: as in `models.load.load_model`; not used for a loaded model.
         gradient_checkpointing: less memory for about a quarter more time.
         max_steps: stop after so many steps, whatever `epochs` says.
         made_from: fingerprint of all that the result depends on. With it checkpoints are kept
@@ -124,7 +126,7 @@ def finetune(
 
     if isinstance(model, str | Path):
         base = str(model)
-        model = load_model(base, dtype=dtype, device=device)
+        model = load_model(base, dtype=dtype, device=device, trust=trust)
     else:
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)
