@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from staff.checks import check_inputs
 from staff.errors import ConfigError, ModelError, RunError
@@ -72,10 +74,10 @@ def test_an_adapter_in_the_home_folder_is_found(data, tmp_path, monkeypatch):
     config = EvaluateConfig(data=data, model="m", adapter="~/tuned")
     with pytest.raises(ModelError, match=r"has no adapter_config\.json"):
         check_inputs(config)
-    (tmp_path / "tuned" / "adapter_config.json").touch()
+    (tmp_path / "tuned" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
     with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
         check_inputs(config)
-    (tmp_path / "tuned" / "adapter_model.safetensors").touch()
+    save_file({"a": np.zeros(1)}, tmp_path / "tuned" / "adapter_model.safetensors")
     check_inputs(config)
 
 

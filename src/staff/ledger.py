@@ -39,8 +39,8 @@ class Ledger:
         self.stages: list[StageRecord] = []
         self._path = folder / LEDGER
         self._known: dict[str, dict[str, Any]] = {}
-        if self._path.is_file() and not afresh:
-            self._known = json.loads(self._path.read_text())
+        if not afresh:
+            self._known = _read(self._path)
 
     @contextmanager
     def stage(self, name: str, *, remember: bool = True) -> Iterator[StageRecord]:
@@ -75,6 +75,19 @@ class Ledger:
 
 def remembered(folder: Path) -> dict[str, float]:
     """Seconds of every stage that was ever finished in a run folder and is worth keeping."""
-    path = folder / LEDGER
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = _read(folder / LEDGER)
     return {name: cost["seconds"] for name, cost in known.items() if not cost.get("unfinished")}
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Name of a stage -> its cost; nothing where the file is not there or damaged."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: cost
+            for name, cost in known.items()
+            if type(cost["seconds"]) in (int, float)
+            and cost.keys() <= {"seconds", "tokens", "rows", "unfinished"}
+        }
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return {}

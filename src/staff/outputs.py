@@ -41,6 +41,8 @@ def finish(
 ) -> dict[str, Any]:
     """Write selection.parquet and the coresets, then manifest.json."""
     config, folder, result = run.config, run.folder, run.result
+    if not folder.config.is_file():
+        raise folder.removed()
     total = sum(len(selection.rows) for selection in selections.values())
     with (
         run.ledger.stage("write", remember=False) as record,

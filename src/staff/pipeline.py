@@ -26,7 +26,7 @@ from staff.progress import Progress
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
-from staff.runs.facts import data_facts, stability_facts
+from staff.runs.facts import data_facts, not_finite_facts, stability_facts
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
@@ -86,6 +86,7 @@ def _select(run: Run) -> dict[str, Any]:
         untuned_scores=np.full(prepared.usable, np.nan) if config.scores_untuned else None,
     )
     inputs = Inputs(keys_of_ids(rows.ids, config.seed), scores, features)
+    wishes = _without_scoreless(run, rows, wishes)
     if "verify" in wanted:
         method = _verify(run, prepared, rows, inputs, wishes)
     else:
@@ -219,6 +220,17 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
     return columns, stages.features_of(folder.scores_small) if features else None
 
 
+def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:
+    """The wishes without the rows whose score is not finite; those are told of."""
+    if not (found := not_finite_facts(rows.ids, rows.rows, rows.scores)):
+        return wishes
+    run.result["not_finite"] = {"small": found}
+    run.say(f"warning: {found['rows']} rows have no finite score and cannot be chosen")
+    scoreless = np.any([np.isnan(values) for values in rows.scores.values()], axis=0)
+    listed = np.concatenate([wishes.include, wishes.exclude])
+    return replace(wishes, rejected=np.setdiff1d(np.flatnonzero(scoreless), listed))
+
+
 def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wishes) -> Method:
     """Steps 3 to 5: cut, stratify, and score a few rows of each region on the target.
 
@@ -242,6 +254,9 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
                     progress=run.progress,
                 )
             into[chosen] = table.columns["effort"][chosen]
+            found = not_finite_facts(rows.ids, rows.rows, {"effort": into}, chosen)
+            if found:
+                run.result.setdefault("not_finite", {})[name] = found
             run.result["target_rows_scored"] = len(chosen)
             return into[chosen]
 
@@ -323,6 +338,7 @@ def reselect(
             record.rows = len(rows.ids)
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
+        wishes = _without_scoreless(run, rows, wishes)
         untuned = rows.untuned_scores
         inputs = Inputs(
             keys_of_ids(rows.ids, config.seed),

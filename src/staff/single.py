@@ -16,7 +16,7 @@ from staff.ledger import Ledger
 from staff.progress import Progress
 from staff.runs import manifest as manifests
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
-from staff.runs.facts import data_facts, trust_remarks
+from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.store import RunFolder, write_atomic
 
@@ -64,7 +64,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     write_inputs(folder.path, inputs)
     stages.set_aside(prepared, folder.rejected)
     with ledger.stage("score") as record:
-        stages.score(
+        table = stages.score(
             config,
             prepared.stores[0],
             model=model,
@@ -75,6 +75,8 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             record=record,
             progress=progress,
         )
+    if found := not_finite_facts(prepared.ids, prepared.rows, table.columns):
+        result["not_finite"] = {"model": found}
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=source.commit())
     result["stages"] = ledger.as_dicts()
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())

@@ -20,6 +20,7 @@ from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
 from staff.ledger import StageRecord
+from staff.models.folder import adapter_fault
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
@@ -97,12 +98,12 @@ def tokenisers(
 
 def context_length(model: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> int | None:
     """Longest input of a model in tokens; None where its configuration names none."""
-    from staff.models.folder import read_config
+    from staff.models.folder import LENGTHS, read_config
     from staff.models.load import local_folder
 
     config = read_config(local_folder(model, weights=weights, trust=trust))
     config = config.get("text_config") or config
-    lengths = (config.get(k) for k in ("max_position_embeddings", "n_positions", "seq_length"))
+    lengths = (config.get(k) for k in LENGTHS)
     return next((int(x) for x in lengths if x), None)
 
 
@@ -224,7 +225,7 @@ def finetune_small(
         }
     )
     stamp = out / STAMP
-    if stamp.is_file() and json.loads(stamp.read_text()).get("made_from") == made_from:
+    if _stamped(stamp) == made_from and not adapter_fault(out):
         record.reused = True
         return str(out)
     cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
@@ -263,6 +264,14 @@ def finetune_small(
 def cache_of(config: Any) -> Cache | None:
     """The cache that is asked for, made if it is not there."""
     return Cache(config.cache).open() if config.cache else None
+
+
+def _stamped(stamp: Path) -> str | None:
+    """What an adapter was made from; None where that is not told, or the file is damaged."""
+    try:
+        return json.loads(stamp.read_text(encoding="utf-8"))["made_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:

@@ -8,7 +8,7 @@ import numpy as np
 from staff.errors import RunError
 from staff.methods import score_column, wanted_by
 from staff.runs.config import SelectConfig
-from staff.runs.manifest import read_manifest
+from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import SIGNALS, read_selection
 from staff.runs.store import RunFolder
 from staff.types import Rows
@@ -22,9 +22,16 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
 
     Raises `RunError` saying what is missing and which command computes it.
     """
+    check_selection(str(config.scores), read_manifest(str(config.scores)))
     table = read_selection(RunFolder(str(config.scores)).selection)
     named = {"effort": table["score_small"], **{k: table[k] for k in SIGNALS if k in table}}
-    scores = {name: values for name, values in named.items() if not np.isnan(values).any()}
+    # A row without a finite score has none at all, and one with a score has every score there is.
+    scored = ~np.isnan(table["score_small"])
+    for reasons in (table[name] for name in table if name.startswith("reason@")):
+        scored &= reasons != "rejected"
+    scores = {
+        name: x for name, x in named.items() if scored.any() and not np.isnan(x[scored]).any()
+    }
     root, wanted = _root(str(config.scores)), wanted_by(config)
     column = score_column(config)
     if column is not None and column not in scores:

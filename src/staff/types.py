@@ -147,7 +147,7 @@ class Budget:
         return self.total - int(self.count.sum())
 
 
-REASONS = ("over-budget", "budget", "top-up", "cut", "included", "excluded")
+REASONS = ("over-budget", "budget", "top-up", "cut", "included", "excluded", "rejected")
 
 
 @dataclass(frozen=True, slots=True)

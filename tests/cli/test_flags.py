@@ -91,7 +91,7 @@ def test_flags_override_the_file(capsys, tmp_path):
         (["select", "d", "--kep", "0.1"], "unknown option: --kep; did you mean --keep"),
         (["select", "d", "e"], "see staff select --help"),
         (["select", "d", "--seed", "1", "--seed", "2"], "--seed specified multiple times"),
-        (["select", "d", "--keep"], "--keep requires at least 1"),
+        (["select", "d", "--keep"], "--keep needs a value (see staff select --help)"),
         (["select", "d", "--phi", "last-valu"], 'Did you mean "last-value"'),
         (["select", "d", "--keep", "1.5"], "--keep 1.5 must be above 0"),
         (["select", "--keep", "0.1", "d.jsonl"], "a file goes before the flags"),

@@ -54,9 +54,11 @@ def test_evaluate_prints_its_figures_even_when_quiet(pipeline, data, capsys):
 def comparison():
     """compare.json of one method that was compared with nothing."""
     interval = {"value": 1.5, "low": 1.0, "high": 2.0}
-    row = {"metric": "loss", "method": "staff", "keep": 0.1, "rows": 9, "items": 9, **interval}
+    row = {"metric": "loss", "method": "staff", "keep": 0.1, "rows": 9, "seeds": 1}
+    row |= {"items": 9, **interval}
     row |= dict.fromkeys(("best", "best_verdict", "random_verdict"))
-    row |= dict.fromkeys(("random_difference", "best_difference"))
+    ends = ("difference", "low", "high")
+    row |= {f"{name}_{end}": None for name in ("random", "best") for end in ends}
     row |= dict.fromkeys(("selection_seconds", "tuning_seconds", "selection_to_tuning"))
     facts = {"data": {"path": "train.jsonl"}, "test": {"path": "test.jsonl"}, "results": [row]}
     return {**begin("compare", {"seeds": 1, "full": False}, seed=0), **facts}

@@ -14,17 +14,24 @@ def test_a_manifest_comes_back_as_plain_values(tmp_path):
     manifest["regions"] = [
         {
             "lower": np.float64(0.1) / 3,
+            "upper": np.float32(1),
             "size": np.int64(4),
+            "verified": 0,
             "ratio": np.nan,
             "interval": (np.inf, 1.0),
+            "flagged": np.True_,
+            "budgets": {},
         }
     ]
-    manifest["files"] = {Path("a/b").as_posix(): np.array([1, 2])}
+    manifest["data"] = {"path": Path("a/b"), "format": "text", "rows_read": 4, "rows_usable": 4}
+    manifest["coresets"] = []
+    manifest["of my own"] = np.array([1, 2])
     write_manifest(tmp_path / "manifest.json", manifest)
     read = read_manifest(tmp_path)
-    assert read["regions"] == [
-        {"lower": 0.1 / 3, "size": 4, "ratio": None, "interval": [None, 1.0]}
-    ]
+    [region] = read["regions"]
+    assert (region["lower"], region["size"]) == (0.1 / 3, 4)
+    assert (region["ratio"], region["interval"], region["flagged"]) == (None, [None, 1.0], True)
+    assert (read["data"]["path"], read["of my own"]) == ("a/b", [1, 2])
     assert (read["format"], read["command"], read["seed"]) == (1, "select", 3)
     assert "torch" in read["versions"]
     json.loads((tmp_path / "manifest.json").read_text(), parse_constant=pytest.fail)

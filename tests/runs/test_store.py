@@ -207,7 +207,7 @@ def test_a_place_where_no_folder_can_be_is_refused(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_place_without_permission_is_refused(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(RunError, match="no permission to write"):
+    with pytest.raises(StaffError, match="no permission to write"):
         RunFolder(tmp_path / "closed" / "x").start(config(tmp_path))
 
 

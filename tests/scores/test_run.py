@@ -162,15 +162,37 @@ def test_other_errors_pass_through(store, tmp_path):
         run(Broken(), store, tmp_path / "s")
 
 
-def test_a_score_that_is_no_number_is_an_error(store, tmp_path):
-    class Overflowing(Counting):
-        def __call__(self, batch):
-            scores = super().__call__(batch)
-            scores["effort"][batch.rows.numpy() == 7] = np.nan
-            return scores
+class Overflowing(Counting):
+    """Infinite for some rows."""
 
-    with pytest.raises(ModelError, match=r"effort of row 17 \(id id-7\)"):
-        run(Overflowing(), store, tmp_path / "s")
+    columns = ("effort", "loss")
+
+    def __init__(self, *rows):
+        super().__init__()
+        self.rows = rows
+
+    def __call__(self, batch):
+        scores = super().__call__(batch) | {"loss": np.ones(len(batch.rows))}
+        scores["effort"][np.isin(batch.rows.numpy(), self.rows)] = np.inf
+        return scores
+
+
+def test_one_score_that_is_no_number_is_left_out_whole(store, tmp_path):
+    for _ in range(2):  # the second time from the parts
+        columns = run(Overflowing(7), store, tmp_path / "s").table.columns
+        for values in columns.values():
+            assert np.flatnonzero(np.isnan(values)).tolist() == [7]
+
+
+def test_too_many_scores_that_are_no_numbers_stop_the_run(store, tmp_path):
+    """One of a hundred rows, and one always: of 50, two are too many."""
+    with pytest.raises(ModelError) as caught:
+        run(Overflowing(7, 9), store, tmp_path / "s")
+    told = str(caught.value)
+    assert "the scores of 2 of 50 rows are not finite: row 17 (id id-7, " in told
+    assert "Likely causes: an overflow (try --dtype float32)" in told
+    with pytest.raises(ModelError, match="1 of 1 rows are not finite"):
+        run(Overflowing(7), store, tmp_path / "one", positions=[7])
 
 
 def test_what_is_written_can_be_read(store, tmp_path):

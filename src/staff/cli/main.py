@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, UnknownOptionError
+from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from staff import __version__
 from staff.errors import DiskFullError, StaffError, is_disk_full
@@ -151,6 +152,10 @@ def _usage(error: CycloptsError) -> str:
     text = str(error).strip().rstrip(".")
     text = text[:1].lower() + text[1:]
     chain = " ".join(error.command_chain or ())
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = f"{error.argument.name} needs a value"
+    if isinstance(error, UnusedCliTokensError):
+        text = f"one operand is enough; left over: {' '.join(error.unused_tokens or [])}"
     if isinstance(error, UnknownOptionError) and "Did you mean" in text:
         return text.replace(". Did", "; did")
     return f"{text} (see staff {chain + ' ' if chain else ''}--help)"

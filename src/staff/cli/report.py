@@ -29,7 +29,7 @@ def report(
     from staff.reports.comparison import render_comparison
     from staff.reports.text import render
     from staff.runs.compare_folder import CompareFolder
-    from staff.runs.manifest import read_comparison, read_manifest
+    from staff.runs.manifest import check_selection, read_comparison, read_manifest
 
     if run is None:
         raise ConfigError("which run? e.g. staff report runs/x")
@@ -46,6 +46,7 @@ def report(
             terminal.result(render_compared(found, folder=folder, width=terminal.width))
         return
     manifest = read_manifest(run)
+    check_selection(run, manifest)
     try:  # before the text, whose reader may go away
         if manifest.get("coresets"):  # of what staff score leaves there is no page
             terminal.say(write_page(folder, manifest))

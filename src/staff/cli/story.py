@@ -10,7 +10,7 @@ import numpy as np
 
 from staff.errors import ConfigError, RunError
 from staff.rng import keys_of_ids
-from staff.runs.manifest import read_manifest
+from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import coreset_columns, read_selection
 from staff.types import REASONS, Budget, Regions, Selection, Verification
 from staff.visible import one_line
@@ -28,6 +28,7 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
 
     folder = Path(folder)
     manifest = read_manifest(folder)
+    check_selection(folder, manifest)
     table = read_selection(folder / "selection.parquet")
     ids = table["id"]
     wanted = np.flatnonzero(ids == id if row is None else table["row"] == row)
@@ -134,9 +135,11 @@ def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row:
     if row is not None:
         file = folder / "rejected.jsonl"
         lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
-        for line in filter(None, lines):
-            bad = json.loads(line)
-            if bad["row"] == row:
-                return f"Row {row} of {path} was set aside: {one_line(bad['reason'])}\n"
+        try:
+            bad = {found["row"]: found["reason"] for found in map(json.loads, filter(None, lines))}
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{file} is damaged: run staff select again") from None
+        if row in bad:
+            return f"Row {row} of {path} was set aside: {one_line(str(bad[row]))}\n"
         raise ConfigError(f"{path} has no row {row}: rows go from 0 to {data['rows_read'] - 1}")
     raise ConfigError(f"no row of {folder} has the id {id!r}: ids are in selection.parquet")

@@ -31,7 +31,7 @@ def why(
         raise ConfigError("which run? e.g. staff why runs/x --row 17")
     if (id is None) == (row is None):
         raise ConfigError("which row? give either --id ID or --row N")
-    if row is not None and not row.isdigit():
+    if row is not None and not row.isdecimal():
         raise ConfigError(f"--row must be a whole number from 0 on, not {row!r}")
     terminal = Terminal(SilentProgress())
     terminal.result(tell(run, id=id, row=None if row is None else int(row), width=terminal.width))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from staff.data.places import leads_outside
 from staff.data.raw import RawRecord
@@ -178,7 +179,7 @@ def _json_kind(path: Path) -> str:
         return "json"
     try:
         json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if len(line) < SNIFF_BYTES:
             raise DataError(
                 f"{path} starts with a JSON object that does not end on its line. "
@@ -191,7 +192,7 @@ def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
     """The Arrow files of a `datasets` folder, in the order of their rows."""
     root = folder
     if (folder / "dataset_dict.json").is_file():
-        splits = _read_json(folder / "dataset_dict.json").get("splits", [])
+        splits = [str(name) for name in _listed(folder / "dataset_dict.json", "splits")]
         if split not in splits:
             raise DataError(
                 f"{folder} has no split {split!r}, only {', '.join(splits)}. "
@@ -203,8 +204,9 @@ def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
             f"{folder} is not a folder made by save_to_disk (it has no state.json). "
             "Give a data file in it, or save the data set with datasets' save_to_disk."
         )
-    entries = _read_json(folder / "state.json").get("_data_files", [])
-    files = tuple(folder / entry["filename"] for entry in entries)
+    entries = _listed(folder / "state.json", "_data_files")
+    names = [str(entry["filename"]) for entry in entries if isinstance(entry, dict) and entry]
+    files = tuple(folder / name for name in names)
     for file in files:
         if leads_outside(file, root):
             raise DataError(
@@ -213,12 +215,17 @@ def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
             )
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
-        raise DataError(f"{folder}: {missing[0].name if missing else 'every data file'} is missing")
+        lost = missing[0].name if missing else "every data file"
+        raise DataError(f"{folder}: {lost} is missing. Save the data set again.")
     return files
 
 
-def _read_json(path: Path) -> dict:
+def _listed(path: Path, key: str) -> list[Any]:
+    """The list under a key of a JSON file; empty if the key is not there."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is broken: {error}") from error
+        found = json.loads(path.read_text(encoding="utf-8")).get(key, [])
+        if not isinstance(found, list):
+            raise ValueError(f"{key} is not a list")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is broken ({error}). Save the data set again.") from error
+    return found

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from staff.data.streams import ROW_LIMIT, too_long
 from staff.errors import DataError
 
 CHUNK_CHARACTERS = 1 << 20
@@ -32,6 +33,16 @@ def items(text: TextIO, *, name: str) -> Iterator[tuple[int, Any, str]]:
     scan.at += 1
     if scan.peek():
         raise scan.fault("text after the end of the array")
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object from its pairs; ValueError for a key that is there twice: one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:60]!r} is there more than once")
+    return found
 
 
 class _Scanner:
@@ -65,7 +76,7 @@ class _Scanner:
 
     def value(self) -> tuple[int, Any, str]:
         """Parse the value that starts at `at`."""
-        decode = json.JSONDecoder().raw_decode
+        decode = json.JSONDecoder(object_pairs_hook=once).raw_decode
         while True:
             try:
                 value, end = decode(self.buffer, self.at)
@@ -77,7 +88,9 @@ class _Scanner:
                     line = self.line + self.buffer.count("\n", self.at, error.pos)
                     self.at = error.pos
                     raise self.fault(error.msg.removesuffix(" starting at"), line=line) from error
-            except (ValueError, RecursionError) as error:
+            except RecursionError as error:
+                raise self.fault("lists and objects are nested too deeply") from error
+            except ValueError as error:
                 raise self.fault(str(error)) from error
             else:
                 whole = self.buffer[end : end + CUT_SHORT].strip(IN_NUMBERS)
@@ -90,6 +103,8 @@ class _Scanner:
 
     def _fill(self) -> None:
         unread = self.buffer[self.at :]
+        if len(unread) > ROW_LIMIT:
+            raise too_long(self.name, self.line)
         chunk = self.text.read(max(CHUNK_CHARACTERS, len(unread)))  # doubles: linear in all
         self.ended = not chunk
         self.buffer, self.at = unread + chunk, 0

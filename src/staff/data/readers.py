@@ -6,9 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from staff.data.json_array import items
+from staff.data.json_array import items, once
 from staff.data.raw import RawRecord, refuse_repeated
-from staff.data.streams import BOM, is_utf8, open_bytes, open_text, refuse_utf16, shown
+from staff.data.streams import (
+    BOM,
+    ROW_LIMIT,
+    is_utf8,
+    lines_of,
+    open_bytes,
+    open_text,
+    refuse_utf16,
+    shown,
+)
 from staff.data.tables import read_arrow, read_parquet
 from staff.errors import DataError
 
@@ -20,7 +29,7 @@ def read_jsonl(path: Path) -> Iterator[RawRecord]:
     """
     row = 0
     with open_bytes(path) as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(lines_of(stream, path), start=1):
             if number == 1:
                 refuse_utf16(line, path)
                 line = line.removeprefix(BOM)
@@ -38,11 +47,13 @@ def parse_line(body: bytes, *, row: int, line: int) -> RawRecord:
         problem = f"invalid UTF-8 at byte {error.start + 1} of the line"
         return RawRecord(row, line, None, body.decode("utf-8", "replace"), problem)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         # Some of json's own messages end in "at", as if the place were to follow.
         problem = f"broken JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        problem = "lists and objects are nested too deeply"
+    except ValueError as error:
         problem = f"broken JSON: {error}"
     else:
         if isinstance(value, dict):
@@ -65,9 +76,9 @@ def read_json(path: Path) -> Iterator[RawRecord]:
 
 def read_csv(path: Path, *, delimiter: str = ",") -> Iterator[RawRecord]:
     """Rows of a CSV or TSV file with a header line; every value is a string."""
-    csv.field_size_limit(1 << 30)  # the default of 128 KiB a field refuses long documents
+    csv.field_size_limit(ROW_LIMIT)  # the default of 128 KiB a field refuses long documents
     with open_text(path) as text:
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        reader = csv.reader(lines_of(text, path), delimiter=delimiter, strict=True)
         header = _next_fields(reader, path)
         if isinstance(header, str):
             raise DataError(f"{path}, line 1: {header}. The first line must name the columns.")

@@ -159,6 +159,8 @@ def _filled(text: str, what: str) -> str:
 
 
 def _kind_of(value: object) -> str:
+    if isinstance(value, str):
+        return "text"
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):

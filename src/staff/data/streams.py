@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 import zstandard
 
@@ -15,6 +15,8 @@ from staff.errors import DataError
 BOM = b"\xef\xbb\xbf"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 CHUNK_BYTES = 1 << 20
+ROW_LIMIT = 1 << 25  # bytes or characters of one row: a small file can unpack to terabytes
+PACKED_BYTES = 1 << 10  # fed to zstd at once: it turns four bytes into 128 KiB at most
 
 
 class _ZstdStream(io.RawIOBase):
@@ -32,7 +34,7 @@ class _ZstdStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
             compressed = self._frame.unused_data if self._frame.eof else b""
-            compressed = compressed or self._file.read(CHUNK_BYTES // 8)
+            compressed = compressed or self._file.read(PACKED_BYTES)
             if not compressed:
                 if not (self._frame.eof or self._fresh):
                     raise EOFError("the compressed file ends in the middle")
@@ -82,6 +84,24 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
             stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
         ) as text:
             yield text
+
+
+def lines_of(stream: IO[AnyStr], path: Path) -> Iterator[AnyStr]:
+    """The lines of a file with their ends; `DataError` for one longer than any row of text."""
+    number = 0
+    while line := stream.readline(ROW_LIMIT):
+        number += 1
+        if len(line) == ROW_LIMIT:
+            raise too_long(path, number)
+        yield line
+
+
+def too_long(path: Path | str, line: int) -> DataError:
+    """The error for a row above `ROW_LIMIT`."""
+    return DataError(
+        f"{path}, line {line}: a row is longer than {ROW_LIMIT >> 20} MiB. Split it, or check that "
+        "the file is what its ending says."
+    )
 
 
 def refuse_utf16(start: bytes, path: Path) -> None:

@@ -61,7 +61,7 @@ def _arrow_faults(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"cannot read {path}: {reason}") from error
+        raise DataError(f"cannot read {path}: {reason}. Fetch or write it again.") from error
 
 
 def _rows(batches: Iterable[Any]) -> Iterator[RawRecord]:

@@ -131,6 +131,11 @@ def _write_csv(part: Path, records: Iterable[RawRecord]) -> int:
             record = row.record or {}
             if count == 1:
                 columns = list(record)
+                if strange := [name for name in columns if not is_utf8(name)]:
+                    raise DataError(
+                        f"the column {strange[0]!r} has a name that is no text, which does not fit "
+                        "a CSV file. Write them as jsonl."
+                    )
                 write(columns)
             if extra := [name for name in record if name not in columns]:
                 raise DataError(

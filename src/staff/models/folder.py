@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ PICKLED_WANTED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
 WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
 # The same weights a second time, as their makers' own code wants them.
+LENGTHS = ("max_position_embeddings", "n_positions", "seq_length")  # as configs name the context
 UNWANTED = ["consolidated*", "original/*", "onnx/*"]
 
 
@@ -64,26 +65,21 @@ def _check_folder(path: str, *, weights: bool, trust: Trust) -> None:
 def check_adapter(adapter: str, *, trust: Trust = NO_TRUST) -> None:
     """Raise `ModelError` if this is no local folder of a LoRA adapter that may be opened."""
     folder = Path(adapter)
+    if folder.is_file():
+        raise ModelError(f"adapter {adapter} is a file: give the folder that it lies in")
     if not folder.is_dir():
         raise ModelError(
             f"adapter {adapter} does not exist here: give the folder of a LoRA adapter "
             "(one from the Hub must be downloaded first)"
         )
-    if not (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"adapter {adapter} has no adapter_config.json: give the folder of a LoRA adapter"
-        )
-    if (folder / "adapter_model.safetensors").is_file():
-        return
-    if not (folder / "adapter_model.bin").is_file():
-        raise ModelError(
-            f"adapter {adapter} has no adapter_model.safetensors: give the folder of a LoRA adapter"
-        )
-    if not trust.pickle:
+    safe = (folder / "adapter_model.safetensors").is_file()
+    if not safe and (folder / "adapter_model.bin").is_file() and not trust.pickle:
         raise ModelError(
             f"adapter {adapter} has pickled weights only (adapter_model.bin), which can run code "
             "when opened; convert them to safetensors, or add --allow-pickle"
         )
+    if fault := adapter_fault(folder):
+        raise ModelError(f"adapter {adapter} {fault}")
 
 
 def local_folder(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> Path:
@@ -149,11 +145,61 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} has no config.json; it is not a Hugging Face model folder")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read as JSON ({error}); fetch it again") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ModelError(f"{file} names no model_type; it is not a Hugging Face model's config")
+    for name, right in _wrong_types(config):
+        raise ModelError(f"{file}: {name} must be {right}; fetch it again")
     return config
+
+
+def _wrong_types(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys that are read here, and are of another type than they should be, with the right one."""
+    named = config.get("architectures")
+    if named is not None and not (
+        isinstance(named, list) and all(isinstance(n, str) for n in named)
+    ):
+        yield "architectures", "a list of names"
+    if not isinstance(config["model_type"], str):
+        yield "model_type", "a name"
+    inner = config.get("text_config")
+    if inner is not None and not isinstance(inner, dict):
+        yield "text_config", "an object"
+    for part in (config, inner if isinstance(inner, dict) else {}):
+        for name in ("vocab_size", *LENGTHS):
+            if part.get(name) is not None and type(part[name]) is not int:
+                yield name, "a whole number"
+
+
+def adapter_fault(folder: Path) -> str | None:
+    """What is wrong with a folder as that of a LoRA adapter, by its two files; None: nothing.
+
+    The tensors' names and sizes are held against the model's when it is put on one.
+    """
+    config, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    pickled = not weights.is_file() and (folder / "adapter_model.bin").is_file()
+    for file in (config,) if pickled else (config, weights):
+        if not file.is_file():
+            return f"has no {file.name}: give the folder of a LoRA adapter"
+    try:
+        facts = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        return f"has an adapter_config.json that is not JSON ({error}): fetch it again"
+    if not isinstance(facts, dict) or facts.get("peft_type") != "LORA":
+        kind = facts.get("peft_type") if isinstance(facts, dict) else None
+        return f"is not of the kind LORA but {kind or 'of none'}: give a LoRA adapter"
+    if type(facts.get("r")) is not int or facts["r"] < 1:
+        return "has an adapter_config.json without its rank, r: fetch it again"
+    if pickled:
+        return None  # torch alone can say more
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, "np"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return f"has an adapter_model.safetensors that is not whole ({error}): fetch it again"
 
 
 def model_hash(
@@ -189,6 +235,13 @@ def model_hash(
                     done += len(piece)
         digest.update(b"\0end of folder")
     return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """The first line that says something: torch heads its lists with a line ending in a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.endswith(":")] or lines
+    return told[0] if told else type(error).__name__
 
 
 def _without_paths(file: Path) -> dict[str, Any]:

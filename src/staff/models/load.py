@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from staff.errors import ConfigError, ModelError, unknown_name
-from staff.models.folder import check_adapter, local_folder, model_hash, read_config
+from staff.models.folder import (
+    check_adapter,
+    first_line,
+    local_folder,
+    model_hash,
+    read_config,
+)
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 from staff.models.weights import (
     SAFETENSORS_NAMES,
@@ -90,7 +96,7 @@ def load_tokenizer(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
             if needs_code(error, folder, trust):
                 raise code_not_run(path, folder) from error
             raise ModelError(
-                f"the tokenizer in {path} cannot be loaded: {_first_line(error)}"
+                f"the tokenizer in {path} cannot be loaded: {first_line(error)}; fetch it again"
             ) from error
     config = read_config(folder)
     embedded = config.get("text_config", config).get("vocab_size")
@@ -197,7 +203,11 @@ def _read_model(
             raise code_not_run(path, folder) from error
         if is_refused_pickle(error):
             raise not_weights(weight_files(folder)[0]) from error
-        raise ModelError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        if "ignore_mismatched_sizes" in str(error):
+            raise ModelError(
+                f"{path} has weights of other sizes than its config.json asks for; fetch both again"
+            ) from error
+        raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(
@@ -229,20 +239,31 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     check_adapter(adapter, trust=trust)
     try:
         model = PeftModel.from_pretrained(model, str(folder))
-        return model.merge_and_unload() if merge else model
+        lacking = _lacking(model, folder)
+        if not lacking:
+            return model.merge_and_unload() if merge else model
     except Exception as error:
         if is_refused_pickle(error):
             raise not_weights(weight_files(folder)[0]) from error
         raise ModelError(
-            f"the adapter {adapter} does not fit the model: {_first_line(error)}"
+            f"the adapter {adapter} does not fit the model: {first_line(error)}"
         ) from error
+    raise ModelError(
+        f"the adapter {adapter} lacks {len(lacking)} of the weights that its config names "
+        f"({lacking[0]}); fetch it again"
+    )
 
 
-def _first_line(error: Exception) -> str:
-    """The first line that says something: torch heads its lists with a line ending in a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.endswith(":")] or lines
-    return told[0] if told else type(error).__name__
+def _lacking(model: Any, folder: Path) -> list[str]:
+    """Weights of a PEFT model that its folder does not hold: PEFT would leave them as drawn."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        return []  # pickled
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
+        there = set(weights.keys())
+    return sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) - there)
 
 
 @contextmanager

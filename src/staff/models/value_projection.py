@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from staff.errors import ModelError
-from staff.models.folder import local_folder
+from staff.models.folder import first_line, local_folder
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 from staff.models.value_slice import find_value_columns, layouts
 
@@ -98,7 +98,7 @@ def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
     except Exception as error:  # whatever is wrong with the files, the user must see which
         if needs_code(error, Path(folder), trust):
             raise code_not_run(path, Path(folder)) from error
-        raise ModelError(f"{path} cannot be built from its config: {error}") from error
+        raise ModelError(f"{path} cannot be built from its config: {first_line(error)}") from error
     stack_name, blocks, position = find_blocks(model)
     where = f"{stack_name}.{position}"
     name, module = _only(_projections(blocks[position]), where, blocks[position])

@@ -86,7 +86,9 @@ def render_run(
 def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
     """What else to know of the rows and the models, where there is something."""
     data = manifest["data"]
-    remarks = [
+    scoreless = sum(found["rows"] for found in (manifest.get("not_finite") or {}).values())
+    remarks = [f"{rows_of(scoreless)} without a finite score"] if scoreless else []
+    remarks += [
         f"{rows_of(data[key])} {words}"
         for key, words in (
             ("rejected", "set aside in rejected.jsonl"),
@@ -124,13 +126,15 @@ def _by_region(
     """One coreset's rows in each region, and the chart of the scores that regions are made of."""
     region, config = table["region"], manifest["config"]
     column = config.get("difficulty", "effort") if config.get("method") == "ccs" else "effort"
+    values = table["score_small" if column == "effort" else column]
+    known = ~np.isnan(values)  # a row without a finite score is in no region and not chosen
     scores = bin_scores(
-        table["score_small" if column == "effort" else column],
+        values[known],
         threshold=manifest["cut"]["threshold"],
         regions=config["regions"],
-        pool=region >= 0,
-        cut=region == -1,
-        chosen=rows,
+        pool=(region >= 0)[known],
+        cut=(region == -1)[known],
+        chosen=rows[known],
     )
     by_region = count_by_region(region, rows, len(manifest["regions"]))
     return {

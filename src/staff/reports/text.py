@@ -28,6 +28,7 @@ def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool 
     """
     blocks = [
         data_block(manifest, width),
+        not_finite_block(manifest, width),
         method_block(manifest, width),
         regions_block(manifest, width),
         coresets_block(manifest, folder),
@@ -54,6 +55,17 @@ def data_block(manifest: Manifest, width: int) -> list[str]:
         if data.get(key):
             facts.append(f"{count(data[key])} {words}")
     return [*lines, *(INDENT + line for line in wrap(", ".join(facts), max(20, width - 10)))]
+
+
+def not_finite_block(manifest: Manifest, width: int) -> list[str]:
+    """The rows without a finite score, the first of them by name."""
+    lines = []
+    for role, found in (manifest.get("not_finite") or {}).items():
+        first = ", ".join(f"{one['row']} (id {one['id']})" for one in found["first"][:3])
+        more = ", …" * (found["rows"] > 3)
+        said = f"no finite score ({role}): {rows_of(found['rows'])}, {first}{more}"
+        lines += wrap(said, max(20, width - 10))
+    return [("Rejected  " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
 
 def method_block(manifest: Manifest, width: int) -> list[str]:

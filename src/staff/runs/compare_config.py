@@ -49,7 +49,7 @@ class CompareConfig(Settings):
     seeds: Annotated[
         Positive,
         about("How often everything is done, selection and tuning, with seeds 0, 1, …",
-              "Running"),
+              "Running", le=1000),
     ] = 3  # fmt: skip
     full: Annotated[
         bool, about("Also tune on all rows; the selection-to-tuning ratio needs it.", TUNING)

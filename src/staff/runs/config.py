@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, ValidationError, model_validator
 
-from staff.errors import ConfigError
+from staff.errors import ConfigError, RunError
 from staff.runs import settings as s
 from staff.runs.settings import (
     INPUT,
@@ -102,7 +102,10 @@ class SelectConfig(Settings):
         int | None,
         BeforeValidator(number),
         about(
-            "Choose with this many seeds and report how far the coresets agree.", SELECTION, ge=2
+            "Choose with this many seeds and report how far the coresets agree.",
+            SELECTION,
+            ge=2,
+            le=1000,
         ),
     ] = None
     seed: s.RandomSeed = 0
@@ -232,7 +235,14 @@ class SelectConfig(Settings):
         if "preset" in own:
             left -= {"preset", "allocation", "within", "cut"}
         values = {name: earlier[name] for name in sorted(left & earlier.keys())}
-        return SelectConfig(**{**values, **own, "out": self.folder})
+        try:
+            return SelectConfig(**{**values, **own, "out": self.folder})
+        except ValidationError as error:
+            name = ".".join(map(str, error.errors()[0]["loc"][:1]))
+            raise RunError(
+                f"{self.scores} is damaged: {name} in its manifest.json is not what belongs there. "
+                "Run staff select again with the same settings."
+            ) from None
 
 
 TECHNICAL = frozenset(

@@ -1,7 +1,9 @@
 """Settings from and to YAML, and from flags and YAML together, with errors a user can act on."""
 
 import re
+import reprlib
 from collections.abc import Mapping
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,15 +12,18 @@ import yaml
 from pydantic import ValidationError
 
 from staff import __version__
+from staff.data.streams import is_utf8
 from staff.errors import ConfigError
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import RESELECT, SelectConfig, preset_values
-from staff.runs.settings import Settings, flag
+from staff.runs.settings import Settings, flag, listed
 from staff.visible import one_line
 
 Config = TypeVar("Config", bound=Settings)
 
 SIZES = ("keep", "total", "tokens")
+LONGEST, BRACKETS = 1 << 20, 1000  # characters; PyYAML takes seconds for ten thousand brackets
+SHOWN = 60  # characters of a wrong value that a message quotes
 
 
 def build(
@@ -37,10 +42,21 @@ def build(
     if any(name in flags for name in SIZES):
         written = {name: value for name, value in written.items() if name not in SIZES}
     origin = {name: f"{file}: {name}" for name in written} | {name: flag(name) for name in flags}
+    for name, value in {**written, **flags}.items():
+        _refuse_no_text(origin[name], value)
     try:
         return config(**{**written, **flags})
     except ValidationError as error:
         raise ConfigError(_explain(error, origin, config)) from None
+
+
+def _refuse_no_text(where: str, value: Any) -> None:
+    """Raise `ConfigError` for a text that no file and no manifest could hold."""
+    for text in listed(value):
+        if isinstance(text, str) and not is_utf8(text):
+            raise ConfigError(f"{where} {text!r} is not UTF-8 text: rename the file or folder")
+        if isinstance(text, str) and "\0" in text:
+            raise ConfigError(f"{where} {_quoted(text)} holds a NUL character")
 
 
 def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
@@ -49,11 +65,14 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
     Names may be written with - or _. Raises `ConfigError` naming file and line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig") as file:
+            text = file.read(LONGEST + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file: --config takes YAML") from None
+    if len(text) > LONGEST or text.count("[") + text.count("{") > BRACKETS:
+        raise ConfigError(f"{path}: no settings are so long, or so deeply nested")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -67,6 +86,11 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: lists and mappings are nested too deeply") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # PyYAML's, of a value that is not of its tag (!!int many) or out of range
+        raise ConfigError(f"{path}: not valid YAML ({str(error).partition(';')[0]})") from None
     seen: dict[str, int] = {}
     for key, line in lines:
         name = key.replace("-", "_")
@@ -155,18 +179,18 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
     if kind == "literal_error":
         near = get_close_matches(str(value), re.findall(r"'([^']+)'", context["expected"]), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{where} must be {context['expected']}, not {value!r}{hint}"
+        return f"{where} must be {context['expected']}, not {_quoted(value)}{hint}"
     if kind == "extra_forbidden":
         return _unknown(name, config)
     if name == "keep" and kind in _LIMITS:
         rows = "; for a number of rows use --total" if "total" in config.model_fields else ""
         return (
-            f"{where} {value} must be above 0 and at most 1: it is a fraction "
+            f"{where} {_clipped(str(value))} must be above 0 and at most 1: it is a fraction "
             f"(0.1 keeps 10 %){rows}"
         )
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
-        return f"{where} must be {words} {context[key]}, not {value}"
+        return f"{where} must be {words} {context[key]}, not {_clipped(str(value))}"
     if kind == "value_error":
         return f"{where} {context['error']}"
     for prefix, wanted in _WANTED.items():
@@ -177,5 +201,18 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
                 if file
                 else ""
             )
-            return f"{where} must be {wanted}, not {value!r}{hint}"
+            return f"{where} must be {wanted}, not {_quoted(value)}{hint}"
     return f"{where}: {mistake['msg']}"
+
+
+def _quoted(value: Any) -> str:
+    """A wrong value as far as a line holds it: YAML's aliases can write out to gigabytes."""
+    if isinstance(value, date):
+        return str(value)
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = SHOWN
+    return short.repr(value)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

@@ -11,6 +11,8 @@ from staff.selectors.compose import Wishes
 from staff.selectors.stability import stability
 from staff.types import Floats, Ints, Selection
 
+NAMED = 100  # rows without a finite score that a manifest names; it counts all
+
 
 def data_facts(
     path: str, sha256: str, prepared: Prepared, *, revision: str | None = None
@@ -41,6 +43,23 @@ def trust_remarks(config: Mapping[str, Any]) -> list[str]:
         "trust_remote_code": "the models' own code was allowed to run (--trust-remote-code)",
     }
     return [text for name, text in words.items() if config.get(name)]
+
+
+def not_finite_facts(
+    ids: Sequence[str], rows: Ints, scores: Mapping[str, Floats], positions: Ints | None = None
+) -> dict[str, Any] | None:
+    """The rows whose score is not finite, among those at `positions` (of n; all by default).
+
+    ids: [n]. rows: int64 [n], in the input. scores: float64 [n] each. None if there are none.
+    """
+    asked = np.arange(len(ids)) if positions is None else positions
+    if not scores:
+        return None
+    bad = asked[np.any([np.isnan(values[asked]) for values in scores.values()], axis=0)]
+    if not len(bad):
+        return None
+    named = [{"row": int(rows[i]), "id": ids[i]} for i in bad[:NAMED].tolist()]
+    return {"rows": len(bad), "first": named}
 
 
 def cut_facts(selection: Selection, scores: Floats, fraction: float) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from staff import __version__
+from staff.data.streams import is_utf8
 from staff.errors import RunError
 from staff.runs.config_file import written_by
 from staff.runs.links import refuse_links_out
+from staff.runs.shape import check_shape
 from staff.runs.store import CORESET, write_atomic
 
 FORMAT = 1
@@ -106,6 +108,8 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
     """
     folder = Path(folder)
     path = folder / name
+    if not is_utf8(str(folder)):
+        raise RunError(f"the name of the run folder {folder} is not UTF-8: rename it")
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}")
     refuse_links_out(folder)
@@ -115,12 +119,13 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
         if (folder / "config.yaml").is_file():
             raise RunError(f"the run in {folder} is not finished: {_go_on(folder)}") from None
         raise RunError(f"{folder} is not a run of staff: it has no manifest.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise RunError(f"{path} is damaged: {_go_on(folder)}") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
         raise RunError(f"{path} is not a manifest of staff")
     if manifest["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer staff: this one is {__version__}")
+    check_shape(manifest, path)
     for coreset in manifest.get("coresets") or []:
         named = coreset.get("path") if isinstance(coreset, dict) else coreset
         if not CORESET.fullmatch(str(named)):
@@ -131,6 +136,17 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
     return manifest
 
 
+def check_selection(folder: str | Path, manifest: dict[str, Any]) -> None:
+    """Raise `RunError` if selection.parquet is not the one that the manifest was written with."""
+    path = Path(folder) / "selection.parquet"
+    known = (manifest.get("files") or {}).get(path.name)
+    if known is not None and path.is_file() and hash_file(path) != known:
+        raise RunError(
+            f"{path} is damaged, or of another run: it is not the file that manifest.json names. "
+            "Run staff select again with the same settings."
+        )
+
+
 def read_comparison(folder: str | Path) -> dict[str, Any] | None:
     """What `staff demo` found beside its run; None for any other run."""
     path = Path(folder) / COMPARISON
@@ -138,13 +154,15 @@ def read_comparison(folder: str | Path) -> dict[str, Any] | None:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise RunError(f"{path} is damaged: run staff demo again") from None
 
 
 def _go_on(folder: Path) -> str:
     """How to finish the run in a folder."""
     config = folder / "config.yaml"
+    if not config.is_file():
+        return "run the command that made it again"
     return f"go on with staff {written_by(config) or 'select'} --config {shlex.quote(str(config))}"
 
 

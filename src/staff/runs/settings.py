@@ -47,8 +47,9 @@ Method = Literal[
     "loss", "moderate", "perplexity",
 ]  # fmt: skip
 Fraction = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
-Positive = Annotated[int, BeforeValidator(number), Field(ge=1)]
-Seed = Annotated[int, BeforeValidator(number)]
+# Above their upper limits numbers are mistakes, and some would fill the memory or overflow.
+Positive = Annotated[int, BeforeValidator(number), Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, BeforeValidator(number), Field(ge=-(2**63), le=2**63 - 1)]
 
 INPUT, TUNING, SCORING = "Input and models", "Fine-tuning", "Scoring"
 SELECTION, FORMAT, OUTPUT = "Selection", "Data format", "Output"
@@ -126,7 +127,7 @@ MaxNewTokens = Annotated[
     about("Longest answer to generate; default: half as long again as the longest reference.",
           SCORING),
 ]  # fmt: skip
-Rank = Annotated[Positive, about("Rank of the LoRA adapter.", TUNING)]
+Rank = Annotated[Positive, about("Rank of the LoRA adapter.", TUNING, le=4096)]
 Alpha = Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)]
 FinetuneOn = Annotated[
     Fraction, about("Fraction of the rows, drawn at random, to fine-tune the small model on.",
@@ -154,7 +155,7 @@ Cut = Annotated[
     about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
           ge=0, lt=1),
 ]  # fmt: skip
-Regions = Annotated[Positive, about("Score regions, K (staff, ccs).", SELECTION)]
+Regions = Annotated[Positive, about("Score regions, K (staff, ccs).", SELECTION, le=1_000_000)]
 StratifyBy = Annotated[
     Literal["width", "count"],
     about("Regions of equal width in score (the paper), or of equally many rows (staff).",

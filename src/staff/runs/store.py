@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from staff.data.writers import replacing
-from staff.errors import RunError, StaffError
+from staff.errors import ConfigError, RunError, StaffError
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
 from staff.runs.links import refuse_links_out
@@ -46,7 +46,10 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[BinaryIO], N
         if callable(content):
             content(file)
         else:
-            file.write(content.encode() if isinstance(content, str) else content)
+            # Half of a surrogate pair, from a column's name say, as JSON and YAML escape it.
+            if isinstance(content, str):
+                content = content.encode(errors="backslashreplace")
+            file.write(content)
 
 
 class RunFolder:
@@ -137,7 +140,10 @@ class RunFolder:
             )
         keys = SCORE_KEYS if isinstance(config, SelectConfig) else type(config).model_fields
         defaults = {name: field.default for name, field in type(config).model_fields.items()}
-        before = defaults | load_yaml(self.config, type(config))
+        try:
+            before = defaults | load_yaml(self.config, type(config))
+        except ConfigError as error:
+            raise RunError(f"{error}; choose another --out, or add --overwrite") from None
         now = config.model_dump(mode="json")
         refuse_other_settings(self.path, before, now, [key for key in keys if key not in FREE])
 
@@ -194,31 +200,60 @@ class RunFolder:
         """Keep a second process out of this folder while the block runs.
 
         The operating system drops the lock when a process dies, however it dies. The file
-        stays: were it removed, a third process could lock a new one beside a second's. It says
-        who holds the lock, for the second process's message.
+        stays: were it removed, a third process could lock a new one beside a second's. (Only a
+        first run that was refused takes its folder away again, so the lock must be of the file
+        that lies there.) It says who holds the lock, for the second process's message.
         Raises `RunError` when another process holds it, or this is no folder of ours.
         """
         import fcntl  # Linux and macOS
 
         self.check_usable()
+        new = not (self.config.exists() or self.has_results)
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+        lock = self.path / ".lock"
+        with lock.open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"another staff process is at work in {self.path}{_holder(file)}"
-                ) from None
+                taken_away = not os.path.samestat(os.fstat(file.fileno()), lock.stat())
+            except (BlockingIOError, FileNotFoundError):
+                taken_away = True
             except OSError as error:
                 raise RunError(
                     f"{self.path} cannot be locked ({error.strerror}): its file system has no "
                     "locks, choose another one for --out"
                 ) from None
+            if taken_away:
+                raise RunError(f"another staff process is at work in {self.path}{_holder(file)}")
             file.truncate(0)
             me = {"host": platform.node(), "pid": os.getpid(), "started": utc_now()}
             file.write(json.dumps(me) + "\n")
             file.flush()
-            yield
+            try:
+                yield
+            except StaffError:
+                if new and not self.has_results:
+                    self._take_away(made)
+                raise
+            except OSError as error:
+                if not lock.exists():
+                    raise self.removed() from error
+                raise
+
+    def removed(self) -> RunError:
+        """The error for a folder that somebody took away from a run."""
+        return RunError(
+            f"{self.path} was removed or emptied while a run was at work in it: run the same "
+            "command again"
+        )
+
+    def _take_away(self, made: list[Path]) -> None:
+        """Remove what a run left that was refused before its first result, and these folders."""
+        for name in ("config.yaml", ".stages.json", ".inputs.json", "rejected.jsonl", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (*(self.path / name for name in FOLDERS), *made):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     @property
     def _earlier(self) -> Path:
@@ -285,14 +320,14 @@ def _one_spelling(key: str, value: Any) -> Any:
 
 
 def check_place(path: Path) -> None:
-    """Raise `RunError` if a folder cannot be made at `path`, or not be written to."""
+    """Raise `RunError` if a folder cannot be made at `path`; `StaffError` without permission."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file: --out takes a folder")
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise RunError(f"{path} cannot be made: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise RunError(f"{path}: no permission to write to {there}")
+        raise StaffError(f"{path}: no permission to write to {there}")
 
 
 def check_inputs_outside(config: Settings, folder: Path) -> None:

@@ -26,6 +26,7 @@ from staff.scores.shards import (
 from staff.types import Ints, ScoreTable
 
 Scoring = Callable[[Batch], Mapping[str, Any]]
+NOT_FINITE = 0.01  # share of the rows; more say something of the model, not of the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,10 @@ def score_rows(
     fingerprint: everything the scores depend on (hashes of model and data, phi, dtype, seed, …).
     cache: parts that are not in `out` may be there, and new ones are put there.
 
-    Raises StaffError when one sample alone is too large for memory, ModelError when a score is
-    not finite.
+    A row with a value that is not finite has NaN in every column (and zeros for features).
+
+    Raises StaffError when one sample alone is too large for memory, ModelError when more than
+    `NOT_FINITE` of the rows (one is always allowed), or all, have no finite score.
     """
     start = time.monotonic()
     wanted = np.arange(len(store)) if positions is None else np.unique(np.asarray(positions, int))
@@ -76,7 +79,7 @@ def score_rows(
     _forget_others(out, plan)
     columns: dict[str, Any] = {}
     rows = tokens = cached = 0
-    worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id)
+    worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
     with (progress or SilentProgress()).stage(name, total=len(wanted), unit="rows") as stage:
         for number, part in plan.items():
             path = part_path(out, number)
@@ -89,6 +92,7 @@ def score_rows(
                 cached += stored is not None
             if stored is not None:
                 found = {n: stored[n].to_numpy() for n in score_columns(stored)}
+                worker.note_unknown(part[np.any([np.isnan(v) for v in found.values()], axis=0)])
                 stage.advance(len(part))
             else:
                 found = worker.score(part, stage)
@@ -122,9 +126,11 @@ class _Worker:
     """Scores groups of rows; remembers the batch size that memory has allowed."""
 
     def __init__(
-        self, scorer: Scoring, store: TokenStore, *, batch_tokens: int, pad_id: int
+        self, scorer: Scoring, store: TokenStore, *, batch_tokens: int, pad_id: int, rows: int
     ) -> None:
         self.scorer, self.store, self.pad_id = scorer, store, pad_id
+        self.rows = rows
+        self.unknown: list[int] = []  # positions whose scores are not finite
         self.batches = Halving(batch_tokens, note=lambda text: None)
 
     def score(self, positions: Ints, stage: Stage) -> dict[str, Any]:
@@ -139,9 +145,8 @@ class _Worker:
             describe=lambda place: self._named(int(positions[place])),
         )
         for places, found in done:
-            self._check(found, positions[places])
+            found = self._with_nan(found, positions[places])
             for name, values in found.items():
-                values = np.asarray(values)
                 shape = (len(positions), *values.shape[1:])
                 columns.setdefault(name, np.empty(shape, values.dtype))[places] = values
             stage.advance(len(places))
@@ -156,15 +161,35 @@ class _Worker:
         row, tokens = int(store.rows[position]), int(store.lengths[position])
         return f"row {row} (id {store.ids[position]}, {tokens} tokens)"
 
-    def _check(self, found: Mapping[str, Any], positions: Ints) -> None:
-        for name, values in found.items():
-            bad = ~np.isfinite(np.asarray(values)).reshape(len(positions), -1).all(axis=1)
-            if bad.any():
-                row = int(positions[int(bad.argmax())])
-                raise ModelError(
-                    f"{name} of row {int(self.store.rows[row])} (id {self.store.ids[row]}) is not "
-                    "a finite number; try --dtype float32, and check the model's weights"
-                )
+    def _with_nan(self, found: Mapping[str, Any], positions: Ints) -> dict[str, Any]:
+        """The columns, NaN in all of them where one is not finite."""
+        columns = {name: np.asarray(values) for name, values in found.items()}
+        bad = np.zeros(len(positions), np.bool_)
+        for values in columns.values():
+            bad |= ~np.isfinite(values).reshape(len(positions), -1).all(axis=1)
+        if not bad.any():
+            return columns
+        self.note_unknown(positions[bad])
+        return {
+            name: np.where(bad, np.nan, values)
+            if values.ndim == 1
+            else np.where(bad[:, None], values.dtype.type(0), values)
+            for name, values in columns.items()
+        }
+
+    def note_unknown(self, positions: Ints) -> None:
+        """Count rows without a finite score; ModelError once they are too many."""
+        self.unknown += positions.tolist()
+        many = len(self.unknown)
+        if many <= max(1, int(NOT_FINITE * self.rows)) and many < self.rows:
+            return
+        first = ", ".join(self._named(position) for position in sorted(self.unknown)[:3])
+        first += ", …" * (many > 3)
+        raise ModelError(
+            f"the scores of {many} of {self.rows} rows are not finite: {first}. Likely "
+            "causes: an overflow (try --dtype float32), a model or adapter with damaged weights, "
+            "or a fine-tuning that went wrong (lower --learning-rate)"
+        )
 
 
 def _forget_others(out: Path, plan: Mapping[int, Ints]) -> None:

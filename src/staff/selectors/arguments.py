@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from staff.errors import ConfigError, DataError, unknown_name
 from staff.types import Floats, Ints, Keys
 
+MOST_REGIONS = 1_000_000  # their edges are held in memory, empty regions' too
+
 
 def as_scores(scores: ArrayLike, *, name: str = "scores") -> Floats:
     """Return the scores as float64 [n], all finite.
@@ -105,6 +107,14 @@ def check_at_least_one(name: str, value: int) -> int:
         raise ConfigError(f"{name} must be a whole number; got {value!r}") from None
     if count < 1:
         raise ConfigError(f"{name} must be at least 1; got {count}")
+    return count
+
+
+def check_regions(name: str, value: int) -> int:
+    """Return a number of regions in [1, MOST_REGIONS]; ConfigError otherwise."""
+    count = check_at_least_one(name, value)
+    if count > MOST_REGIONS:
+        raise ConfigError(f"{name} must be at most {MOST_REGIONS}; got {count}")
     return count
 
 

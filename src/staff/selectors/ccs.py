@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from staff.selectors.arguments import (
     as_keys,
     as_scores,
-    check_at_least_one,
     check_cut,
+    check_regions,
     check_total,
     count_of,
 )
@@ -68,7 +68,7 @@ def stratify_ccs(
     """
     scores = as_scores(scores)
     n = len(scores)
-    strata = check_at_least_one("strata", strata)
+    strata = check_regions("strata", strata)
     check_cut(cut)
     in_pool = np.ones(n, dtype=np.bool_)
     in_pool[hardest(scores, as_keys(keys, n), count_of(cut, n))] = False

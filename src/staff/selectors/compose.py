@@ -17,7 +17,9 @@ from staff.selectors.quotas import apportion
 from staff.selectors.tokens import fit_tokens
 from staff.types import REASONS, Bools, Budget, Ints, Selection, read_only
 
-INCLUDED, EXCLUDED = REASONS.index("included"), REASONS.index("excluded")
+INCLUDED, EXCLUDED, REJECTED = (
+    REASONS.index(name) for name in ("included", "excluded", "rejected")
+)
 
 # (rows int64 [p] of the data, sorted; total; seed) -> a Selection of those p rows.
 Choose = Callable[[Ints, int, int], Selection]
@@ -27,20 +29,22 @@ Choose = Callable[[Ints, int, int], Selection]
 class Wishes:
     """What holds for every coreset of n rows.
 
-    include, exclude: rows that are always and never in it. group: int64 [n], the quota group
-    of each row, from 0; None: no quotas.
+    include, exclude: rows that are always and never in it. rejected: rows that cannot be
+    chosen, since their score is not finite. group: int64 [n], the quota group of each row, from
+    0; None: no quotas.
     """
 
     n: int
     include: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     exclude: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    rejected: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     group: Ints | None = None
 
     @property
     def free(self) -> Bools:
         """bool [n], the rows that the selector chooses from."""
         free = np.ones(self.n, np.bool_)
-        free[self.include] = free[self.exclude] = False
+        free[self.include] = free[self.exclude] = free[self.rejected] = False
         return free
 
 
@@ -78,6 +82,7 @@ def choose_one(
     budgets = apportion([len(members) for members in groups], left).tolist()
 
     reason = np.full(wishes.n, OVER_BUDGET, np.int8)  # [n]
+    reason[wishes.rejected] = REJECTED
     reason[wishes.exclude], reason[wishes.include] = EXCLUDED, INCLUDED
     parts = [
         (members, choose(members, budget, seed))

@@ -6,9 +6,9 @@ from numpy.typing import ArrayLike
 from staff.selectors.arguments import (
     as_keys,
     as_scores,
-    check_at_least_one,
     check_cut,
     check_known,
+    check_regions,
     count_of,
 )
 from staff.selectors.order import hardest
@@ -48,7 +48,7 @@ def stratify(
     scores = as_scores(scores)
     n = len(scores)
     keys = as_keys(keys, n)
-    regions = check_at_least_one("regions", regions)
+    regions = check_regions("regions", regions)
     check_cut(cut)
     check_known("by", by, STRATIFY_BY)
 

@@ -12,11 +12,12 @@ from staff.selectors.arguments import as_keys, as_scores
 from staff.selectors.draw import BUDGET, TOP_UP
 from staff.selectors.order import place
 from staff.selectors.verification import shrink
-from staff.types import REASONS, Budget, Floats, Keys, Regions, Selection, Verification
+from staff.types import REASONS, Bools, Budget, Floats, Keys, Regions, Selection, Verification
 
 LISTED = {
     "included": "it is on the list of rows to include",
     "excluded": "it is on the list of rows to exclude",
+    "rejected": "its score is not a finite number",
 }
 NO_SCORE = {
     "random": "drawn by the method",
@@ -49,7 +50,9 @@ def explain(
 
     Raises ConfigError for a row outside [0, n).
     """
-    scores = as_scores(scores)
+    unchosen = np.isin(selection.reason, [REASONS.index(name) for name in LISTED])
+    scored = ~(unchosen & np.isnan(np.asarray(scores, np.float64)))
+    scores = _known(scores, scored)
     keys = as_keys(keys, len(scores))
     if not 0 <= row < len(scores):
         raise ConfigError(f"there is no row {row}: rows go from 0 to {len(scores) - 1}")
@@ -63,7 +66,7 @@ def explain(
         return (f"{verdict}: that was {NO_SCORE[selection.method]} {selection.method!r}.",)
     rank = (
         f"Its {score} is {scores[row]:.4g}, number {place(scores, keys, row)} "
-        f"of {len(scores)} from the {'hardest' if 'score' in score else 'highest'}."
+        f"of {int(scored.sum())} from the {'hardest' if 'score' in score else 'highest'}."
     )
     regions, verification, budget = selection.regions, selection.verification, selection.budget
     if regions is None or verification is None or budget is None:
@@ -82,6 +85,14 @@ def explain(
         _budget_sentence(regions, verification, budget, i),
         *_place_sentences(row, scores, keys, selection, regions, budget, i),
     )
+
+
+def _known(scores: ArrayLike, scored: Bools) -> Floats:
+    """The scores; rows without one stand below all others, where they count for nothing."""
+    scores = np.asarray(scores, np.float64)
+    if scores.shape != scored.shape or scored.all():
+        return as_scores(scores)
+    return as_scores(np.where(scored, scores, np.min(scores[scored], initial=np.inf)))
 
 
 def _method_sentence(selection: Selection, reason: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from staff.errors import ConfigError, DataError, unknown_name
+from staff.errors import ConfigError, DataError, ModelError, unknown_name
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.training.metrics import TEXT_METRICS
@@ -71,7 +71,7 @@ def evaluate(
 
     Raises:
         ConfigError: an unknown metric, or an adapter for a loaded model.
-        DataError: no rows, or another number of references.
+        DataError: no rows, or another number of references. ModelError: a loss is not finite.
         StaffError: one row alone is too large for memory.
     """
     for metric in metrics:
@@ -107,6 +107,7 @@ def evaluate(
         per_item["loss"] = read_only(
             item_losses(model=model, tokens=tokens, batch_tokens=batch_tokens, progress=progress)
         )
+        _check_finite(per_item["loss"], tokens)
         summary["loss"] = float(per_item["loss"].mean())
     if text_metrics:
         prompts, answers = zip(
@@ -135,6 +136,17 @@ def evaluate(
         predictions=tuple(predictions),
         references=tuple(texts),
     )
+
+
+def _check_finite(losses: Floats, tokens: Tokens) -> None:
+    """Raise `ModelError` if a test item has no finite loss."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise ModelError(
+            f"the test loss of {len(bad)} of {len(losses)} items is not finite, the first of "
+            f"{tokens.ids[int(bad[0])]}. Likely causes: an overflow (try --dtype float32), or a "
+            "model or adapter with damaged weights"
+        )
 
 
 def item_losses(

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from staff.errors import ConfigError, DataError, StaffError
+from staff.errors import ConfigError, DataError, DiskFullError, StaffError
 from staff.models.memory import is_out_of_memory
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
 from staff.training.adapter_folder import check_out, place_adapter, write_adapter
+from staff.training.divergence import check_converged
 from staff.training.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def finetune(
     Raises:
         ConfigError: a setting is out of range. DataError: there are no rows.
         RunError: `out` holds files and `overwrite` is off.
-        StaffError: the loss is not finite, memory ran out, or TRL did not train on exactly
-            what it was given.
+        StaffError: the loss is not finite or rose, memory ran out, or TRL did not train on
+            exactly what it was given.
     """
     _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     _check_settings(rank=rank, alpha=alpha, max_steps=1 if max_steps is None else max_steps)
@@ -179,12 +180,15 @@ def finetune(
                 trainer.run(start)
             seconds = trainer.seconds
         check_counts(trainer, epochs=None if max_steps else epochs)
+        check_converged([point.loss for point in curve.points])
         shutil.rmtree(finished, ignore_errors=True)
         finished.mkdir()
         write_adapter(finished, model=trainer.model, base=base, losses=curve.points)
         place_adapter(finished, out)
-    except BaseException:
-        if made_from is None:
+    except BaseException as error:
+        # What it went wrong with is of no use to a training with other settings.
+        hopeless = isinstance(error, StaffError) and not isinstance(error, DiskFullError)
+        if made_from is None or hopeless:
             shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,239 @@
+"""What must be in a manifest, and of which type, before anything is made of it.
+
+Files of the user's own making, or damaged ones, are told here and nowhere else. Keys that are not
+named are not looked at; docs/formats.md says what they are.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from staff.errors import RunError
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Stage(_Shape):
+    name: str
+    seconds: Annotated[float, Field(ge=0, le=1e12)]
+    rows: Count = 0
+    tokens: Count = 0
+
+
+class _Region(_Shape):
+    lower: float
+    upper: float
+    size: Count
+    verified: Count
+    ratio: float | None
+    interval: Annotated[list[float | None], Field(min_length=2, max_length=2)] | None
+    flagged: bool
+    budgets: dict[str, Count]
+
+
+class _Coreset(_Shape):
+    name: str
+    total: Count
+    path: Text
+    tokens: Count | None = None
+    top_up: Count = 0
+    included: Count = 0
+
+
+class _Cut(_Shape):
+    rows: Count
+    threshold: float
+
+
+class _Listed(_Shape):
+    path: str
+    rows: Count
+
+
+class _Quotas(_Shape):
+    column: str
+    rows: dict[str, Count]
+
+
+class _Stable(_Shape):
+    seeds: Count
+    jaccard: float
+    chance: float
+
+
+class _Named(_Shape):
+    row: Count
+    id: str
+
+
+class _NotFinite(_Shape):
+    rows: Count
+    first: list[_Named]
+
+
+class _Model(_Shape):
+    path: str
+    hash: str | None = None
+    parameters: Count | None = None
+
+
+class _Device(_Shape):
+    name: str
+    threads: Count
+    dtype: str
+
+
+class _Reading(_Shape):
+    model_config = ConfigDict(extra="forbid")
+    format: Literal["prompt-response", "alpaca", "messages", "sharegpt", "text"] | None = None
+    prompt_column: str | None = None
+    response_column: str | None = None
+    prompt_template: str | None = None
+    id_column: str | None = None
+    source_column: str | None = None
+    messages_column: str | None = None
+    text_column: str | None = None
+
+
+class _Data(_Shape):
+    path: Text
+    format: str
+    rows_read: Count
+    rows_usable: Count
+    sha256: str | None = None
+    rejected: Count = 0
+    truncated: Count = 0
+    duplicates: Count = 0
+    reading: _Reading | None = None
+
+
+class _Settings(_Shape):
+    """Those that reports and `staff why` ask for."""
+
+    method: str | None = None
+    difficulty: Literal["effort", "loss", "entropy", "el2n"] | None = None
+    regions: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    within: str | None = None
+    allocation: str | None = None
+    stratify_by: str | None = None
+    verify_against: str | None = None
+    verify_per_region: Count | None = None
+    scores: Text | None = None
+
+
+class _Scored(_Shape):
+    """Of `staff score`, and what a selection has as well."""
+
+    config: _Settings
+    seed: int | None = None
+    data: _Data | None = None
+    stages: list[_Stage] = []
+    models: dict[str, _Model | None] = {}
+    device: _Device | None = None
+    versions: dict[str, str] = {}
+    files: dict[str, str] = {}
+    target_rows_scored: Count | None = None
+    not_finite: dict[str, _NotFinite] = {}
+
+
+class _Selected(_Scored):
+    """Of `staff select`."""
+
+    seed: int
+    data: _Data
+    coresets: list[_Coreset]
+    regions: list[_Region] | None = None
+    cut: _Cut | None = None
+    include: _Listed | None = None
+    exclude: _Listed | None = None
+    quotas: _Quotas | None = None
+    stability: dict[str, _Stable] = {}
+
+
+class _Row(_Shape):
+    metric: Literal["loss", "rougeL", "bleu", "exact"]
+    method: str
+    keep: Annotated[float, Field(gt=0, le=1)] | None
+    rows: Count
+    seeds: Count
+    items: Count
+    value: float
+    low: float
+    high: float
+    random_difference: float | None
+    random_low: float | None
+    random_high: float | None
+    random_verdict: Literal["win", "loss", "tie"] | None
+    best: str | None
+    best_difference: float | None
+    best_low: float | None
+    best_high: float | None
+    best_verdict: Literal["win", "loss", "tie"] | None
+    selection_seconds: float | None
+    tuning_seconds: float | None
+    selection_to_tuning: float | None
+
+
+class _Place(_Shape):
+    path: str
+    sha256: str | None = None
+
+
+class _Tested(_Shape):
+    rejected: Count = 0
+    truncated: Count = 0
+
+
+class _Cell(_Shape):
+    test: _Tested
+
+
+class _Leaks(_Shape):
+    rows: Count
+    of: Count
+
+
+class _ComparedSettings(_Shape):
+    seeds: Annotated[int, Field(ge=1)]
+    full: bool
+
+
+class _Compared(_Shape):
+    """Of `staff compare`."""
+
+    config: _ComparedSettings
+    results: Annotated[list[_Row], Field(min_length=1)]
+    data: _Place
+    test: _Place | None = None
+    leaks: _Leaks | None = None
+    cells: list[_Cell] = []
+    models: dict[str, _Model] = {}
+    device: _Device | None = None
+    versions: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
+SHAPES: dict[str, type[_Shape]] = {"select": _Selected, "score": _Scored, "compare": _Compared}
+
+
+def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
+    """Raise `RunError` naming the first key that is missing or holds something else."""
+    shape = SHAPES.get(str(manifest.get("command")))
+    try:
+        if shape is None:
+            raise RunError(f"{path} names no command of this version that leaves a manifest")
+        shape.model_validate(manifest)
+    except ValidationError as error:
+        mistake = error.errors(include_url=False)[0]
+        where = ".".join(map(str, mistake["loc"]))
+        what = "is missing" if mistake["type"] == "missing" else "is not what belongs there"
+        raise RunError(
+            f"{path} is damaged: {where} {what}. Run the command that made it again."
+        ) from None

@@ -1,0 +1,78 @@
+"""Records that cannot be understood: columns, chat messages, templates, ids, empty responses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+GROUP = "Formats"
+RANDOM = "--method random --keep 0.5 --out out"
+
+
+def rows(*records):
+    return {"a.jsonl": "".join(json.dumps(record) + "\n" for record in records)}
+
+
+def chat(*messages):
+    good = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    return rows(good, {"messages": list(messages)})
+
+
+def without_template(path):
+    shutil.copytree(FAMILY / "small", path)
+    (path / "chat_template.jinja").unlink()
+
+
+FAMILY = Path(__file__).parents[2] / "src" / "staff" / "assets" / "family"
+PAIR = {"prompt": "a", "response": "b"}
+USER = {"role": "user", "content": "q"}
+SELECT = f"staff select a.jsonl {RANDOM}"
+TRAIN = f"staff select train.jsonl {RANDOM}"
+MODELS = "staff select a.jsonl --small small --target target --keep 0.5 --out out"
+
+CASES = [
+    ("columns with names that say nothing", rows({"foo": "a", "bar": "b"}), SELECT, 3, 'a.jsonl: cannot tell prompt from response. Columns: foo, bar.\nSay --prompt-column and --response-column (or --text-column for plain text).'),
+    ("two columns that could be the response", rows(PAIR | {"completion": "c"}), SELECT, 3, 'a.jsonl: cannot tell prompt from response: more than one column could be meant. Columns: prompt, response, completion.\nSay --prompt-column (or --prompt-template) and --response-column.'),
+    ("a prompt column that is not there", {}, f"{TRAIN} --prompt-column promt", 3, "train.jsonl: unknown column 'promt'; did you mean 'prompt'? It has: prompt, response"),
+    ("a response column that is not there", {}, f"{TRAIN} --response-column answer", 3, "train.jsonl: unknown column 'answer'. It has: prompt, response"),
+    ("a format that is not known", {}, f"{TRAIN} --input-format alpacca", 2, "unknown format 'alpacca'; did you mean 'alpaca'? Valid: alpaca, messages, prompt-response, sharegpt, text"),
+    ("a format whose columns are not there", {}, f"{TRAIN} --input-format alpaca", 3, "train.jsonl: unknown column 'instruction'. It has: prompt, response"),
+    ("a text column in an Alpaca file", rows({"instruction": "a", "output": "b"}), f"{SELECT} --input-format alpaca --text-column output", 2, "--text-column has no meaning for the format 'alpaca'. Leave one of them out."),
+    ("a prompt column and a template", {}, f"{TRAIN} --prompt-column prompt --prompt-template '{{prompt}}'", 2, '--prompt-column and --prompt-template exclude each other.'),
+    ("a template without a column", {}, f"{TRAIN} --prompt-template hello", 2, "--prompt-template 'hello' names no {column}."),
+    ("a template with an open brace", {}, f"{TRAIN} --prompt-template '{{prompt'", 2, "--prompt-template '{prompt': expected '}' before end of string. A brace as text is doubled: {{ }}."),
+    ("a template with more than names", {}, f"{TRAIN} --prompt-template '{{prompt!r}}'", 2, "--prompt-template '{prompt!r}': write columns as {name} and nothing more."),
+    ("a template that names a column that is not there", {}, f"{TRAIN} --prompt-template '{{question}}'", 3, "train.jsonl: unknown column 'question'. It has: prompt, response"),
+    ("an id twice", rows(PAIR | {"id": 7}, PAIR | {"id": 7}), f"{SELECT} --id-column id", 3, "a.jsonl: line 1 (row 0) and line 2 (row 1) have the same id '7' in column 'id'. Make the ids unique, or leave --id-column out."),
+    ("a row without an id", rows(PAIR | {"id": 7}, PAIR | {"id": None}), f"{SELECT} --id-column id", 3, "a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): column 'id' holds no id\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl)."),
+    ("a source column that is not there", {}, f"{TRAIN} --source-column origin", 3, "train.jsonl: unknown column 'origin'. It has: prompt, response"),
+    ("a quota column that is not there", {}, f"{TRAIN} --quota-column origin", 3, "train.jsonl has no column 'origin' for quotas; it has: prompt, response"),
+    ("a response that is empty", rows(PAIR, {"prompt": "a", "response": ""}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is empty\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a response of white space", rows(PAIR, {"prompt": "a", "response": " \n"}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is empty\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a response that is null", rows(PAIR, {"prompt": "a", "response": None}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is missing\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a response that is missing", rows(PAIR, {"prompt": "a"}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is missing\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a response that is a number", rows(PAIR, {"prompt": "a", "response": 4}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is not text but a number\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a response that is an object of nulls", rows(PAIR, {"prompt": "a", "response": {"text": None}}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is not text but an object\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a prompt that is a list", rows(PAIR, {"prompt": ["a"], "response": "b"}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): prompt is not text but a list\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("half of a surrogate pair in a response", rows(PAIR, {"prompt": "a", "response": "\ud83d"}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): holds half of a surrogate pair, which is no text\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("no row that can be used", rows({"prompt": "a", "response": ""}, {"prompt": "b"}), SELECT, 3, 'a.jsonl: 2 of 2 rows cannot be used:\n  a.jsonl, line 1 (row 0): response is empty\n  a.jsonl, line 2 (row 1): response is missing\nNo row is left. Check the format, the columns and the maximum length.'),
+    ("plain text that is empty", rows({"text": "a"}, {"text": ""}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): text is empty\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("messages that are text", rows({"messages": [USER, {"role": "assistant", "content": "a"}]}, {"messages": "hello"}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): messages is not a list but text\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a message with a role that is not known", chat({"role": "wizard", "content": "q"}), SELECT, 3, "a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): message 1 has an unknown role 'wizard'\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl)."),
+    ("a message that calls a tool", chat(USER, {"role": "assistant", "content": "", "tool_calls": [{}]}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): message 2 is a tool call, which is not supported\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a message with an image", chat({"role": "user", "content": [{"type": "image_url"}]}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): message 1 holds something else than text\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a message without content", chat(USER, {"role": "assistant", "content": None}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): message 2: content is missing\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a message that is text", chat("hello"), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): message 1 is not an object\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a conversation without an answer", chat(USER), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is missing (no assistant turn)\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a conversation with an empty answer", chat(USER, {"role": "assistant", "content": " "}), SELECT, 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is empty\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+    ("a messages column that is not there", {}, f"{TRAIN} --messages-column chat", 3, "train.jsonl: unknown column 'chat'. It has: prompt, response"),
+    ("ShareGPT turns of nobody known", rows({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, {"conversations": [{"from": "alien", "value": "q"}]}), SELECT, 3, "a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): message 1 has an unknown from 'alien'\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl)."),
+    ("messages for a model without a chat template", chat(USER, {"role": "assistant", "content": "a"}) | {"base": without_template}, MODELS.replace("small small", "small base"), 3, 'the tokenizer of base has no chat template, which messages need. Take an instruct model of the family, or give prompt and response columns.'),
+    ("a prompt longer than the maximum length", rows(PAIR, {"prompt": "word " * 50, "response": "b"}), f"{MODELS} --max-length 20", 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): response is wholly cut off by the maximum length 20 (103 tokens come before it)\nMend them, or go on without them: --on-bad-row skip (they go to rejected.jsonl).'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_it_is_refused(case, refused):
+    refused(case)

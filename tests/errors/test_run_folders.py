@@ -1,0 +1,121 @@
+"""Run folders that do not fit what is asked of them: foreign, unfinished, damaged, in use."""
+
+import fcntl
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+GROUP = "Run folders"
+SELECT = "staff select train.jsonl --method random --keep 0.5 --out"
+AGAIN = "staff select --scores run --keep 0.25 --out out"
+RUN = {"run": Path("run")}
+held = []
+
+
+def run(**changes):
+    """The finished run with changes: a file's new contents, or None where it goes."""
+
+    def make(path):
+        for name, content in changes.items():
+            file = path.parent / "run" / name.replace("__", ".")
+            if content is None:
+                file.unlink()
+            elif isinstance(content, str):
+                file.write_text(content, encoding="utf-8")
+            else:
+                content(file)
+
+    return RUN | {"changed": make}
+
+
+def manifest(**values):
+    def change(file):
+        found = json.loads(file.read_text()) | values
+        file.write_text(json.dumps({k: v for k, v in found.items() if v != "gone"}))
+
+    return run(manifest__json=change)
+
+
+def table(change):
+    def rewrite(file):
+        pq.write_table(change(pq.read_table(file)), file)
+
+    return run(selection__parquet=rewrite)
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def lock(path):
+    path.parent.mkdir()
+    held.append(path.open("w"))
+    fcntl.flock(held[-1], fcntl.LOCK_EX)
+
+
+def texts(found):
+    column = pa.array(["high"] * len(found))
+    return found.set_column(found.column_names.index("score_small"), "score_small", column)
+
+
+def infinite(found):
+    column = pa.array(np.full(len(found), np.inf))
+    return found.set_column(found.column_names.index("score_small"), "score_small", column)
+
+
+WRONG_DATA = {"path": "gone.jsonl", "sha256": "0"}
+
+CASES = [
+    ("a file", {"out": "x"}, f"{SELECT} out", 5, 'out is a file: --out takes a folder'),
+    ("a place inside a file", {"out": "x"}, f"{SELECT} out/run", 5, 'out/run cannot be made: PATH/out is a file'),
+    ("a folder of other files", {"out/notes.md": "mine"}, f"{SELECT} out", 5, 'out holds files but no run of staff: choose another folder for --out'),
+    ("the folder that the data are in", {"out/a.jsonl": '{"text": "a"}\n', "out/config.yaml": ""}, "staff select out/a.jsonl --method random --keep 1 --out out", 5, 'data out/a.jsonl lies in the folder this run writes to, out: choose another --out'),
+    ("a run that another process is at work in", {"out/.lock": lock}, f"{SELECT} out", 5, 'another staff process is at work in out'),
+    ("a run of another seed", RUN, "staff select train.jsonl --small small --target target --keep 0.5 --skip-finetune --seed 1 --out run", 5, 'run was made with seed = 0, now it is 1: choose another --out, or add --overwrite'),
+    ("a folder of scores", {"scored": Path("scored")}, f"{SELECT} scored", 5, 'scored was made by staff score: choose another --out, or add --overwrite'),
+    ("a run whose config.yaml is damaged", run(config__yaml="keep: ["), "staff select train.jsonl --small small --target target --keep 0.5 --skip-finetune --out run", 5, "run/config.yaml, line 1: not valid YAML (expected the node content, but found '<stream end>'); choose another --out, or add --overwrite"),
+    ("a run that is not there", {}, "staff why run --row 0", 5, 'there is no run folder run'),
+    ("a folder that is no run", {"run/notes.md": "mine"}, "staff report run", 5, 'run is not a run of staff: it has no manifest.json'),
+    ("a run that is not finished", {"run/config.yaml": "# staff 0.1.0; again: staff select --config run/config.yaml\nkeep: 0.5\n"}, "staff report run", 5, 'the run in run is not finished: go on with staff select --config run/config.yaml'),
+    ("a manifest cut short", run(manifest__json=cut_short), "staff why run --row 0", 5, 'run/manifest.json is damaged: go on with staff select --config run/config.yaml'),
+    ("a manifest that is a list", run(manifest__json="[]"), "staff report run", 5, 'run/manifest.json is not a manifest of staff'),
+    ("a manifest of another program", run(manifest__json='{"name": "x"}'), "staff report run", 5, 'run/manifest.json is not a manifest of staff'),
+    ("a manifest of a newer version", manifest(format=99), "staff report run", 5, 'run/manifest.json was written by a newer staff: this one is 0.1.0'),
+    ("a manifest without settings", manifest(config="gone"), "staff why run --row 0", 5, 'run/manifest.json is damaged: config is missing. Run the command that made it again.'),
+    ("a manifest without data, to report", manifest(data="gone"), "staff report run", 5, 'run/manifest.json is damaged: data is missing. Run the command that made it again.'),
+    ("a manifest without data, to select from", manifest(data="gone"), AGAIN, 5, 'run/manifest.json is damaged: data is missing. Run the command that made it again.'),
+    ("a manifest whose regions are text", manifest(regions="many"), "staff why run --row 0", 5, 'run/manifest.json is damaged: regions is not what belongs there. Run the command that made it again.'),
+    ("a manifest whose regions are numbers", manifest(regions=[1, 2]), "staff report run", 5, 'run/manifest.json is damaged: regions.0 is not what belongs there. Run the command that made it again.'),
+    ("a manifest whose settings are wrong", manifest(config={"regions": "many"}), AGAIN, 5, 'run/manifest.json is damaged: config.regions is not what belongs there. Run the command that made it again.'),
+    ("a run that was selected from itself", manifest(config={"scores": "run", "method": "staff"}), AGAIN, 5, 'run is damaged: its manifest.json says it was selected from itself'),
+    ("a manifest whose coresets are numbers", manifest(coresets=[1]), "staff report run", 5, 'run/manifest.json is damaged: coresets.0 is not what belongs there. Run the command that made it again.'),
+    ("a run without selection.parquet", run(selection__parquet=None), "staff why run --row 0", 5, 'run/selection.parquet does not exist: the run has not got that far, or this is no run folder'),
+    ("a selection.parquet cut short", run(selection__parquet=cut_short), "staff why run --row 0", 5, 'run/selection.parquet is damaged, or of another run: it is not the file that manifest.json names. Run staff select again with the same settings.'),
+    ("a selection.parquet that is text", run(selection__parquet="hello"), AGAIN, 5, 'run/selection.parquet is damaged, or of another run: it is not the file that manifest.json names. Run staff select again with the same settings.'),
+    ("a selection.parquet without scores", table(lambda found: found.drop_columns(["score_small"])), AGAIN, 5, 'run/selection.parquet is damaged, or of another run: it is not the file that manifest.json names. Run staff select again with the same settings.'),
+    ("a selection.parquet without reasons", table(lambda found: found.drop_columns(["reason@0.5"])), "staff why run --row 0", 5, 'run/selection.parquet is damaged, or of another run: it is not the file that manifest.json names. Run staff select again with the same settings.'),
+    ("a selection.parquet whose scores are text", table(texts), AGAIN, 5, 'run/selection.parquet is damaged, or of another run: it is not the file that manifest.json names. Run staff select again with the same settings.'),
+    ("a selection.parquet with infinite scores", table(infinite), AGAIN, 5, 'run/selection.parquet is damaged, or of another run: it is not the file that manifest.json names. Run staff select again with the same settings.'),
+    ("a selection.parquet of other rows", table(lambda found: found.slice(0, 3)), "staff report run", 5, 'run/selection.parquet is damaged, or of another run: it is not the file that manifest.json names. Run staff select again with the same settings.'),
+    ("scores of data that changed since", RUN | {"train.jsonl": '{"text": "a"}\n'}, AGAIN, 3, 'train.jsonl is not what run scored any more: run staff select on it with the models, in a new folder'),
+    ("scores of data that are gone", manifest(data=WRONG_DATA), AGAIN, 5, 'run/manifest.json is damaged: data.format is missing. Run the command that made it again.'),
+    ("scores of one model, to select from", {"run": Path("scored")}, AGAIN, 5, 'run was made by staff score: --scores takes the folder of a finished staff select'),
+    ("a run without scores, to select from", {"run": Path("plain")}, f"{AGAIN} --method staff", 5, 'run holds no scores: it was made by the method random.\nRun the method staff with the models instead of --scores; where run was given them, this computes only what is missing there, and replaces its coresets: staff select --config run/config.yaml --method staff'),
+    ("a run without features, to select from", RUN, f"{AGAIN} --method k-centre", 5, 'run holds no features: it was made by the method staff.\nRun the method k-centre with the models instead of --scores; where run was given them, this computes only what is missing there, and replaces its coresets: staff select --config run/config.yaml --method k-centre'),
+    ("a row that the data have not", RUN, "staff why run --row 99", 2, 'train.jsonl has no row 99: rows go from 0 to 7'),
+    ("an id that no row has", RUN, "staff why run --id nobody", 2, "no row of run has the id 'nobody': ids are in selection.parquet"),
+    ("a list of rejected rows that is damaged", run(rejected__jsonl='{"row":'), "staff why run --row 99", 5, 'run/rejected.jsonl is damaged: run staff select again'),
+    ("a comparison that is not finished", {"out/config.yaml": "# staff 0.1.0; again: staff compare --config out/config.yaml\ndata: train.jsonl\ntest: test.jsonl\ntarget: target\nmethods: [random]\nkeep: [0.5]\nseeds: 1\nout: out\n"}, "staff report out", 5, 'the comparison in out is not finished: 3 of 3 cells are missing: untuned, full-seed0, random-0.5-seed0; go on with staff compare --config out/config.yaml'),
+    ("a comparison whose compare.json is damaged", {"out/compare.json": "{"}, "staff report out", 5, 'out/compare.json is damaged: run the command that made it again'),
+    ("a comparison without results", {"out/compare.json": '{"format": 1}'}, "staff report out", 5, 'out/compare.json names no command of this version that leaves a manifest'),
+    ("results of an evaluation", {"out/metrics.json": "{}"}, "staff evaluate test.jsonl --model small --out out", 5, 'out holds the results of another evaluation (metrics.json): choose another --out, or add --overwrite'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_it_is_refused(case, refused):
+    refused(case)
