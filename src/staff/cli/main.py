@@ -149,7 +149,7 @@ def _let_go_of_pipes() -> None:
 def _usage(error: CycloptsError) -> str:
     """One line on a mistyped command line: what is wrong, and where to look."""
     error.verbose = False
-    text = str(error).strip().rstrip(".")
+    text = str(error).strip().replace(", ...", ", …").rstrip(".")
     text = text[:1].lower() + text[1:]
     chain = " ".join(error.command_chain or ())
     if isinstance(error, MissingArgumentError) and error.argument is not None:
