@@ -1,10 +1,10 @@
-# make install | demo | test | test-slow | test-crash | check | dist | audit | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
+# make install | demo | test | test-slow | test-crash | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash lint check dist audit family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-crash lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -62,9 +62,25 @@ benchmark-selection: install
 benchmark-memory: install
 	$(BIN)/python benchmarks/memory.py --write
 
+# Inputs that nobody thought of, guided by coverage; FUZZ_SECONDS for each target (0: without end).
+# Atheris lives in an environment of its own, which borrows the packages of the other.
+FUZZ := .fuzz-venv
+FUZZ_SECONDS ?= 3600
+fuzz: $(FUZZ)/.installed
+	for target in records configs run_folders reports; do \
+	  $(FUZZ)/bin/python fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; \
+	done
+
+$(FUZZ)/.installed: $(VENV)/.installed
+	$(BIN)/python -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > $$($(FUZZ)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	touch $@
+
 # A small version of the grid in benchmarks/results/grid.md, from what staff ships.
 benchmark-quick: install
 	$(BIN)/python benchmarks/grid.py quick
 
 clean:
-	rm -rf $(VENV) dist build runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FUZZ) dist build runs .pytest_cache .mypy_cache .ruff_cache

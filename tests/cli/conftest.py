@@ -59,7 +59,8 @@ def finished(tmp_path):
     )
     manifest = begin("select", {"method": "staff", "within": "hardest", "regions": 12}, seed=SEED)
     manifest |= {
-        "data": {"path": "train.jsonl", "format": "text", "rows_read": N + 1, "rows_usable": N, "rejected": 1},
+        "data": {"path": "train.jsonl", "format": "text", "rows_read": N + 1, "rows_usable": N, "rejected": 1,
+                 "sha256": "0"},
         "models": {}, "device": None, "stages": [], "target_rows_scored": int(verified.sum()),
         "cut": cut_facts(first, scores, 0.1),
         "regions": [
@@ -94,7 +95,7 @@ def random_run(tmp_path):
     )
     manifest = begin("select", {"method": "random"}, seed=0)
     manifest |= {
-        "data": {"path": "d", "format": "text", "rows_read": 20, "rows_usable": 20},
+        "data": {"path": "d", "format": "text", "rows_read": 20, "rows_usable": 20, "sha256": "0"},
         "coresets": [{"name": "n4", "total": 4, "top_up": 0, "path": "coreset-n4.jsonl"}],
     }
     write_manifest(folder.manifest, manifest)

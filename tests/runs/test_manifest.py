@@ -24,6 +24,8 @@ def test_a_manifest_comes_back_as_plain_values(tmp_path):
         }
     ]
     manifest["data"] = {"path": Path("a/b"), "format": "text", "rows_read": 4, "rows_usable": 4}
+    manifest["data"]["sha256"] = "0"
+    manifest["cut"], manifest["config"]["regions"] = {"rows": 0, "threshold": 1.0}, 4
     manifest["coresets"] = []
     manifest["of my own"] = np.array([1, 2])
     write_manifest(tmp_path / "manifest.json", manifest)

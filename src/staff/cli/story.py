@@ -11,7 +11,7 @@ import numpy as np
 from staff.errors import ConfigError, RunError
 from staff.rng import keys_of_ids
 from staff.runs.manifest import check_selection, read_manifest
-from staff.runs.selection_file import coreset_columns, read_selection
+from staff.runs.selection_file import check_regions, coreset_columns, read_selection
 from staff.types import REASONS, Budget, Regions, Selection, Verification
 from staff.visible import one_line
 
@@ -89,12 +89,14 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
     if coreset is None:
         raise RunError(f"manifest.json and selection.parquet disagree on the coreset {name}")
     nan = float("nan")
+    of_row = _regions(table["region"])
+    check_regions(of_row, len(regions))
     return Selection(
         rows=rows,
         reason=reason,
         method=method,
         regions=Regions(
-            of_row=_regions(table["region"]),
+            of_row=of_row,
             edges=np.array([[r["lower"], r["upper"]] for r in regions], float),
         ),
         verification=Verification(

@@ -27,12 +27,13 @@ class _ZstdStream(io.RawIOBase):
         self._frame = zstandard.ZstdDecompressor().decompressobj()
         self._fresh = True  # nothing of the current frame was read yet
         self._ready = b""
+        self._at = 0  # the next byte of it: cutting the front off each time would be quadratic
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._ready:
+        while self._at >= len(self._ready):
             compressed = self._frame.unused_data if self._frame.eof else b""
             compressed = compressed or self._file.read(PACKED_BYTES)
             if not compressed:
@@ -42,11 +43,11 @@ class _ZstdStream(io.RawIOBase):
             if self._frame.eof:
                 self._frame = zstandard.ZstdDecompressor().decompressobj()
             self._fresh = False
-            self._ready = self._frame.decompress(compressed)
-        size = min(len(buffer), len(self._ready))
-        buffer[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        return size
+            self._ready, self._at = self._frame.decompress(compressed), 0
+        piece = self._ready[self._at : self._at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
 
     def close(self) -> None:
         self._file.close()

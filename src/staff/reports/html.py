@@ -16,7 +16,7 @@ from staff.reports.page import render_page
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
 from staff.runs.facts import trust_remarks
-from staff.runs.selection_file import coreset_columns, read_numbers
+from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
 from staff.types import Bools
 
@@ -62,6 +62,7 @@ def render_run(
         table["region"] = np.zeros(len(table["row"]), np.int64)
     # Null, and so NaN: no part of the selection.
     table["region"] = np.nan_to_num(table["region"], nan=-2).astype(np.int64)
+    check_regions(table["region"], max(len(regions), 1))
     return render_page(
         "run.html",
         manifest=manifest,

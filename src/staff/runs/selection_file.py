@@ -107,6 +107,15 @@ def read_rows(path: str | Path, at: Ints) -> list[dict[str, Any]]:
     return [found[position] for position in at.tolist()]
 
 
+def check_regions(of_row: Ints, count: int) -> None:
+    """Raise `RunError` if a row is in a region that the manifest, which has `count`, has not."""
+    if len(of_row) and int(of_row.max()) >= count:
+        raise RunError(
+            f"manifest.json has {count} regions, but selection.parquet has a row in region "
+            f"{int(of_row.max())}: run staff select again with the same settings"
+        )
+
+
 def coreset_columns(columns: Mapping[str, Any]) -> list[str]:
     """Names of the coresets in a selection file, in the order asked for."""
     return [name.partition("@")[2] for name in columns if name.startswith("selected@")]

@@ -23,8 +23,9 @@ class _Shape(BaseModel):
 class _Stage(_Shape):
     name: str
     seconds: Annotated[float, Field(ge=0, le=1e12)]
-    rows: Count = 0
-    tokens: Count = 0
+    rows: Count
+    tokens: Count
+    reused: bool
 
 
 class _Region(_Shape):
@@ -43,7 +44,7 @@ class _Coreset(_Shape):
     total: Count
     path: Text
     tokens: Count | None = None
-    top_up: Count = 0
+    top_up: Count
     included: Count = 0
 
 
@@ -92,7 +93,7 @@ class _Device(_Shape):
 
 class _Reading(_Shape):
     model_config = ConfigDict(extra="forbid")
-    format: Literal["prompt-response", "alpaca", "messages", "sharegpt", "text"] | None = None
+    format: Literal["prompt-response", "alpaca", "messages", "sharegpt", "text"]
     prompt_column: str | None = None
     response_column: str | None = None
     prompt_template: str | None = None
@@ -107,7 +108,7 @@ class _Data(_Shape):
     format: str
     rows_read: Count
     rows_usable: Count
-    sha256: str | None = None
+    sha256: str
     rejected: Count = 0
     truncated: Count = 0
     duplicates: Count = 0
@@ -131,6 +132,8 @@ class _Settings(_Shape):
 class _Scored(_Shape):
     """Of `staff score`, and what a selection has as well."""
 
+    staff_version: str
+    created: str
     config: _Settings
     seed: int | None = None
     data: _Data | None = None
@@ -208,6 +211,8 @@ class _ComparedSettings(_Shape):
 class _Compared(_Shape):
     """Of `staff compare`."""
 
+    staff_version: str
+    created: str
     config: _ComparedSettings
     results: Annotated[list[_Row], Field(min_length=1)]
     data: _Place
@@ -229,11 +234,17 @@ def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
     try:
         if shape is None:
             raise RunError(f"{path} names no command of this version that leaves a manifest")
-        shape.model_validate(manifest)
+        found = shape.model_validate(manifest)
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
         where = ".".join(map(str, mistake["loc"]))
         what = "is missing" if mistake["type"] == "missing" else "is not what belongs there"
-        raise RunError(
-            f"{path} is damaged: {where} {what}. Run the command that made it again."
-        ) from None
+        raise _damaged(path, f"{where} {what}") from None
+    if isinstance(found, _Selected) and found.regions:
+        for where, value in (("cut", found.cut), ("config.regions", found.config.regions)):
+            if value is None:
+                raise _damaged(path, f"{where} is missing")
+
+
+def _damaged(path: Path, what: str) -> RunError:
+    return RunError(f"{path} is damaged: {what}. Run the command that made it again.")

@@ -1,0 +1,83 @@
+"""Small files that would fill the memory: they are refused before they do."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+import zstandard
+
+from staff.data.files import open_source
+from staff.data.streams import ROW_LIMIT
+from staff.errors import DataError
+
+UNPACKED = 1 << 30
+READ = """
+import json, resource, sys, time
+from staff.data.files import open_source
+from staff.errors import DataError
+said = []
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    start = time.process_time()
+    try:
+        said.append(str(sum(1 for _ in open_source(path).records())))
+    except DataError as error:
+        said.append(str(error))
+    said.append(time.process_time() - start)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([said, (peak - before) >> 10]))
+"""
+
+
+def zst(path, start):
+    """A file of some KB that unpacks to a GiB, all of it in one row."""
+    packer = zstandard.ZstdCompressor().compressobj()
+    piece = b" " * (1 << 22)
+    packed = [packer.compress(start), *(packer.compress(piece) for _ in range(UNPACKED >> 22))]
+    path.write_bytes(b"".join([*packed, packer.flush()]))
+
+
+def test_a_row_that_unpacks_to_a_gigabyte(tmp_path):
+    starts = {"a.jsonl.zst": b'{"a": "', "a.json.zst": b'[{"a": "', "a.csv.zst": b'a,b\n1,"'}
+    for name, start in starts.items():
+        zst(tmp_path / name, start)
+        assert (tmp_path / name).stat().st_size < 200_000
+    paths = [str(tmp_path / name) for name in starts]
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *paths], capture_output=True, text=True, check=True
+    )
+    said, megabytes = json.loads(done.stdout)
+    for message, seconds in zip(said[::2], said[1::2], strict=True):
+        assert "a row is longer than 32 MiB. Split it, or check" in message
+        assert seconds < 2
+    assert megabytes < 400
+
+
+def test_a_gzip_file_is_no_other_matter(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": "' + b" " * (ROW_LIMIT + 1)))
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz, line 1: a row is longer than 32 MiB"):
+        list(open_source(tmp_path / "a.jsonl.gz").records())
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
+def test_a_million_brackets(tmp_path, opening):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' + opening * 1_000_000 + '\n{"a": 2}\n')
+    first, deep, last = open_source(tmp_path / "a.jsonl").records()
+    assert (first.record, last.record) == ({"a": 1}, {"a": 2})
+    assert deep.problem == "lists and objects are nested too deeply"
+    (tmp_path / "a.json").write_text("[" + opening * 1_000_000)
+    with pytest.raises(DataError, match="line 1: broken JSON: lists and objects are nested"):
+        list(open_source(tmp_path / "a.json").records())
+
+
+def test_a_row_of_a_million_characters_is_an_ordinary_row(tmp_path):
+    row = json.dumps({"a": "x" * 1_000_000})
+    (tmp_path / "a.jsonl").write_text(row + "\n")
+    (tmp_path / "a.json").write_text(f"[{row}, {row}]")
+    (tmp_path / "a.csv").write_text("a\n" + "x" * 1_000_000 + "\n")
+    for name, rows in (("a.jsonl", 1), ("a.json", 2), ("a.csv", 1)):
+        assert [len(r.record["a"]) for r in open_source(tmp_path / name).records()] == [
+            1_000_000
+        ] * rows
