@@ -1,10 +1,10 @@
-# make install | demo | test | test-slow | check | dist | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
+# make install | demo | test | test-slow | test-crash | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow lint check dist family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick fuzz clean
+.PHONY: install demo test test-slow test-crash lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
+# Real processes killed at more than a hundred instants, and what they leave held to the byte.
+test-crash: install
+	$(BIN)/python tools/crash.py --write
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +41,13 @@ dist: install
 	rm -rf dist
 	$(BIN)/python -m build --quiet --wheel --sdist
 	$(BIN)/python tools/try_wheel.py dist/*.whl
+
+# Known vulnerabilities (needs pypi.org) and licences of the dependencies, into docs/audit.md. Fails
+# where a vulnerability is known, or a package could not be looked up.
+audit: install
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit pip-licenses
+	$(BIN)/python tools/audit.py --tools build/audit/bin --out docs/audit.md
 
 family: install
 	@test -n "$(DATA)" || { echo "make family DATA=dir: a folder with medquad/, gsm8k/ and clinc150/"; exit 1; }

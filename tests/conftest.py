@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +53,48 @@ def tiny() -> Callable[..., Any]:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).eval()
 
     return build
+
+
+@pytest.fixture
+def hub_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Lay rows out as `datasets` keeps a Hub data set, someone/some-data:main; gives its commit.
+
+    The split `train` has all rows, `test` the first two.
+    """
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    from staff.data import tables
+
+    def add(records: list[dict[str, Any]], commit: str = "1234567890" * 4) -> str:
+        place = tmp_path / "cache" / "someone___some-data" / "main" / "0.0.0" / commit
+        place.mkdir(parents=True)
+        features = datasets.Dataset.from_list(records).features
+        splits = {"train": records, "test": records[:2]}
+        for split, rows in splits.items():
+            writer = ArrowWriter(path=str(place / f"some-data-{split}.arrow"), features=features)
+            for row in rows:
+                writer.write(row)
+            writer.finalize()
+        datasets.DatasetInfo(
+            features=features,
+            builder_name="parquet",
+            dataset_name="some-data",
+            config_name="main",
+            version="0.0.0",
+            splits={
+                split: {
+                    "name": split,
+                    "num_bytes": 1,
+                    "num_examples": len(rows),
+                    "dataset_name": "some-data",
+                }
+                for split, rows in splits.items()
+            },
+        ).write_to_directory(str(place))
+        return commit
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    tables._hub_builder.cache_clear()
+    yield add
+    tables._hub_builder.cache_clear()

@@ -14,7 +14,7 @@ from staff.runs.store import RunFolder
 
 @pytest.fixture(autouse=True)
 def models_pass(monkeypatch):
-    monkeypatch.setattr("staff.models.folder.check_model_folder", lambda path: None)
+    monkeypatch.setattr("staff.models.folder.check_model_folder", lambda path, **_: None)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,44 @@ def test_another_configuration_in_the_same_folder_is_refused(run, data, family):
         select_coreset(
             data, small=small, target=target, out=run.folder, **{**SETTINGS, "epochs": 2}
         )
+
+
+def test_changed_contents_are_refused(data, family, tmp_path):
+    """Of the data, a model and a tokenizer, where name, length and settings are the same."""
+    copies = {"train.jsonl": data, "small": Path(family[0]), "target": Path(family[1])}
+    for name, origin in copies.items():
+        copy = shutil.copytree if origin.is_dir() else shutil.copy
+        copy(origin, tmp_path / name)
+    small, target = tmp_path / "small", tmp_path / "target"
+    asked = {"small": small, "target": target, "skip_finetune": True, **SETTINGS}
+
+    def go(**changes):
+        return select_coreset(tmp_path / "train.jsonl", out=tmp_path / "x", **{**asked, **changes})
+
+    before = go().manifest
+    changes = [
+        (tmp_path / "train.jsonl", b"moderate", b"mod3rate", "data"),
+        (small / "model.safetensors", None, None, "small"),
+        (target / "chat_template.jinja", b"message", b"massage", "tokenizer of target"),
+    ]
+    for path, old, new, what in changes:
+        content = path.read_bytes()
+        changed = content.replace(old, new, 1) if old else content[:-1] + bytes([content[-1] ^ 1])
+        assert changed != content
+        path.write_bytes(changed)
+        with pytest.raises(
+            RunError, match=rf"other contents: the {what}, .*, then had SHA-256"
+        ) as e:
+            go()
+        if what == "data":
+            assert before["data"]["sha256"][:16] in str(e.value)
+            assert hash_file(path)[:16] in str(e.value)
+        path.write_bytes(content)
+    assert go().manifest["coresets"] == before["coresets"]  # nothing was lost
+    changed = (tmp_path / "train.jsonl").read_bytes().replace(b"moderate", b"mod3rate", 1)
+    (tmp_path / "train.jsonl").write_bytes(changed)
+    assert go(overwrite=True).manifest["data"]["sha256"] != before["data"]["sha256"]
+    go()  # which is now what the folder was made from
 
 
 def test_selecting_again_from_stored_scores_gives_the_same_coresets(run, tmp_path, seen):
@@ -390,3 +429,19 @@ def test_other_vocabularies_are_told(data, family, tmp_path):
         )  # fmt: skip
         pipeline.select(config, say=said.append)
         assert sum("different vocabularies" in line for line in said) == warnings
+
+
+def test_the_commit_of_hub_data_is_in_the_manifest_and_read_again(hub_data, family, tmp_path):
+    records = [{"prompt": f"prompt {i}", "response": f"answer {i}"} for i in range(20)]
+    commit, out = hub_data(records), tmp_path / "x"
+    settings = {"method": "random", "keep": 0.5}
+    run = select_coreset("someone/some-data", out=out, **settings)
+    assert run.manifest["data"]["revision"] == commit
+    assert f"<td><bdi>{commit}</bdi></td>" in (out / "report.html").read_text(encoding="utf-8")
+    again = select_coreset(scores=out, out=tmp_path / "y", **settings)
+    assert again.manifest["data"]["revision"] == commit
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["data"]["revision"] = "f" * 40  # the earlier run read another one
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=f"wanted at revision {'f' * 40}, but .*is {commit}"):
+        select_coreset(scores=out, out=tmp_path / "z", **settings)

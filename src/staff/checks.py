@@ -4,7 +4,7 @@ import math
 from itertools import islice
 from pathlib import Path
 
-from staff.errors import ConfigError, ModelError, RunError
+from staff.errors import ConfigError, RunError
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
@@ -21,6 +21,9 @@ def check_inputs(config: AnyConfig) -> None:
     folder missing or not a causal LM with a tokenizer; an adapter that is none; --out taken
     by something else; --scores without a finished run.
     """
+    from staff.models import folder
+    from staff.stages import trust_of
+
     models: tuple[str | None, ...] = ()
     if isinstance(config, SelectConfig):
         if config.scores:
@@ -54,11 +57,9 @@ def check_inputs(config: AnyConfig) -> None:
             check_sizes(config)
     for model in models:
         if model is not None:
-            from staff.models.folder import check_model_folder
-
-            check_model_folder(model)
+            folder.check_model_folder(model, trust=trust_of(config))
     if not isinstance(config, FinetuneConfig | CompareConfig) and config.adapter is not None:
-        check_adapter(config.adapter)
+        folder.check_adapter(config.adapter, trust=trust_of(config))
 
 
 def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
@@ -116,19 +117,3 @@ def check_sizes(config: SelectConfig) -> None:
             raise ConfigError(f"--total {total}: {config.data} has only {rows} rows")
     for keep in keeps:
         total_of(keep, rows)
-
-
-def check_adapter(adapter: str) -> None:
-    """Raise `ModelError` if this is no local folder of a LoRA adapter."""
-    from staff.models.folder import adapter_fault
-
-    path = Path(adapter)
-    if path.is_file():
-        raise ModelError(f"adapter {adapter} is a file: give the folder that it lies in")
-    if not path.is_dir():
-        raise ModelError(
-            f"adapter {adapter} does not exist here: give the folder of a LoRA adapter "
-            "(one from the Hub must be downloaded first)"
-        )
-    if fault := adapter_fault(path):
-        raise ModelError(f"adapter {adapter} {fault}")

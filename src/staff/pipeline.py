@@ -27,7 +27,8 @@ from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import data_facts, not_finite_facts, stability_facts
-from staff.runs.settings import READING, coreset_name
+from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
 from staff.selectors.compose import Size, Wishes, choose_all
@@ -70,6 +71,7 @@ def _select(run: Run) -> dict[str, Any]:
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
+    write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     stages.set_aside(prepared, folder.rejected)
 
     wanted = wanted_by(config)
@@ -139,10 +141,15 @@ def _read(run: Run) -> Prepared:
             result["device"] = stages.device_used(config)
         for model in models.values() if "verify" in wanted else [*models.values()][:1]:
             stages.check_phi(config, model)
-        tokenisers = stages.tokenisers(counting_models(config), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            counting_models(config), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         if models:
             result["models"] = stages.model_facts(
-                adapter=config.adapter, progress=run.progress, **models
+                adapter=config.adapter,
+                trust=stages.trust_of(config),
+                progress=run.progress,
+                **models,
             )
         for role, tokeniser in zip(models, tokenisers, strict=False):
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
@@ -152,14 +159,26 @@ def _read(run: Run) -> Prepared:
                 "of different tokens: staff is meant for two models of one family"
             )
         data_hash = run.source.content_hash()
+        if run.folder.has_results and not config.overwrite:
+            found = _inputs(config, data_hash, result.get("models", {}))
+            check_same_inputs(run.folder.path, found)
     with run.ledger.stage("read", remember=False) as record:
         prepared = stages.read(
             config, run.source, tokenisers, folder=run.folder.path, progress=run.progress
         )
         record.rows = prepared.rows_read
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
-    result["data"] = data_facts(str(config.data), data_hash, prepared)
+    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
     return prepared
+
+
+def _inputs(
+    config: SelectConfig, data_hash: str, models: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """What scores and adapter depend on, by content."""
+    facts = {role: (model["path"], model["hash"]) for role, model in models.items()}
+    facts |= {f"tokenizer_of_{r}": (m["path"], m["tokenizer"]) for r, m in models.items()}
+    return input_facts(data=(config.data, data_hash), **facts)
 
 
 def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
@@ -303,11 +322,11 @@ def reselect(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        settings = {**config.model_dump(mode="json"), **_how_read(earlier["config"])}
+        settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"])}
         result = manifests.begin("select", settings, seed=config.seed)
         kept = ("data", "models", "device")
         result |= {name: earlier[name] for name in kept if name in earlier}
-        source = open_source(earlier["data"]["path"])
+        source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
         run = Run(config, folder, source, Ledger(folder.path), result, progress, say)
         with run.ledger.stage("read", remember=False) as record:
             if source.content_hash() != earlier["data"]["sha256"]:
@@ -339,9 +358,9 @@ def reselect(
         return finish(run, method, selections, wishes, rows)
 
 
-def _how_read(earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that say how its records are read."""
-    return {name: earlier[name] for name in READING if earlier.get(name) is not None}
+def _of_the_scores(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that hold for its scores: how records were read, models trusted."""
+    return {name: earlier[name] for name in (*READING, *TRUST) if earlier.get(name) is not None}
 
 
 def _say_unverified(run: Run, method: Method) -> None:

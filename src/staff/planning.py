@@ -38,7 +38,12 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
         prepared = stages.read(
             config,
             source,
-            stages.tokenisers(counting_models(config), max_length=config.max_length, weights=False),
+            stages.tokenisers(
+                counting_models(config),
+                max_length=config.max_length,
+                weights=False,
+                trust=stages.trust_of(config),
+            ),
             folder=Path(scratch),
             progress=progress,
         )
@@ -59,7 +64,12 @@ def plan_one_stage(
         prepared = stages.read(
             config,
             open_source(str(config.data)),
-            stages.tokenisers((str(config.model),), max_length=config.max_length, weights=False),
+            stages.tokenisers(
+                (str(config.model),),
+                max_length=config.max_length,
+                weights=False,
+                trust=stages.trust_of(config),
+            ),
             folder=Path(scratch),
             progress=progress,
         )

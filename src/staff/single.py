@@ -16,8 +16,12 @@ from staff.ledger import Ledger
 from staff.progress import Progress
 from staff.runs import manifest as manifests
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
-from staff.runs.facts import data_facts, not_finite_facts
+from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
+from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.store import RunFolder, write_atomic
+
+# What a fine-tuning depends on, beside the data and the model.
+TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha", "max_steps", "seed")
 
 
 def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -42,13 +46,22 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     source = open_source(str(config.data))
     with ledger.stage("check", remember=False):
         result["device"] = stages.device_used(config)
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
-        result["models"] = facts = stages.model_facts(model=model, progress=progress)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
+        result["models"] = facts = stages.model_facts(
+            model=model, trust=stages.trust_of(config), progress=progress
+        )
         data_hash = source.content_hash()
+        inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
+        inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
+        if folder.has_results and not config.overwrite:
+            check_same_inputs(folder.path, inputs)
     with ledger.stage("read", remember=False) as record:
         prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     folder.begin_writing(config)  # until here an earlier run's files were left alone
+    write_inputs(folder.path, inputs)
     stages.set_aside(prepared, folder.rejected)
     with ledger.stage("score") as record:
         table = stages.score(
@@ -64,7 +77,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         )
     if found := not_finite_facts(prepared.ids, prepared.rows, table.columns):
         result["not_finite"] = {"model": found}
-    result["data"] = data_facts(str(config.data), data_hash, prepared)
+    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=source.commit())
     result["stages"] = ledger.as_dicts()
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
@@ -88,9 +101,19 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
     stages.device_used(config)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         source = open_source(str(config.data))
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out.with_name(f"{out.name}-{REJECTED}"))
+        made_from = {
+            "tokens": prepared.stores[0].content_hash,
+            "model": stages.model_facts(
+                model=model, trust=stages.trust_of(config), progress=progress
+            )["model"]["hash"],
+            "dtype": stages.device_used(config)["dtype"],
+            **{name: getattr(config, name) for name in TUNING},
+        }
         result = train(
             model=model,
             tokens=prepared.stores[0],
@@ -105,11 +128,15 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             seed=config.seed,
             dtype=config.dtype,
             device=config.device,
+            made_from=stages.fingerprint(made_from),
+            checkpoint_seconds=config.checkpoint_seconds,
+            trust=stages.trust_of(config),
             overwrite=config.overwrite,
             progress=progress,
         )
     return {
         "adapter": str(out),
+        **_trust(config),
         "rows": result.rows,
         **rejected,
         "truncated": prepared.truncated,
@@ -139,7 +166,9 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     stages.device_used(config)  # refuses one that is not there
     source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        tokenisers = stages.tokenisers((model,), max_length=config.max_length)
+        tokenisers = stages.tokenisers(
+            (model,), max_length=config.max_length, trust=stages.trust_of(config)
+        )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out / REJECTED if out else None)
         generates = set(config.metrics) != {"loss"}
@@ -153,9 +182,13 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             batch_tokens=config.batch_tokens,
             dtype=config.dtype,
             device=config.device,
+            trust=stages.trust_of(config),
             progress=progress,
         )
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
+    facts |= _trust(config)
+    if commit := source.commit():
+        facts["revision"] = commit
     for name, values in found.per_item.items():
         if name == "bleu":
             interval = bleu_interval(found.predictions, found.references, seed=config.seed)
@@ -176,6 +209,12 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
         )
     return facts
+
+
+def _trust(config: FinetuneConfig | EvaluateConfig) -> dict[str, Any]:
+    """A remark on what the model was allowed to do, where it was anything."""
+    remarks = trust_remarks(config.model_dump())
+    return {"trust": ", ".join(remarks)} if remarks else {}
 
 
 def _keep_rejected(prepared: Prepared, path: Path | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ A finished stage is recognised by the fingerprint of everything its result depen
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +18,18 @@ from staff.data.prepare import Prepared, prepare
 from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
-from staff.errors import ConfigError, ModelError
+from staff.errors import ConfigError
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
+from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
+from staff.runs.cache import Cache
 from staff.runs.manifest import device_facts
 from staff.runs.store import write_atomic
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
+from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
 from staff.training.finetune import finetune
 from staff.training.tokens import Part, Tokens
 from staff.types import Ints, ScoreTable, read_only
@@ -60,8 +62,17 @@ def record_options(config: Any) -> RecordOptions:
     )
 
 
+def trust_of(config: Any) -> Trust:
+    """What the settings allow the models to do."""
+    return Trust(pickle=config.allow_pickle, code=config.trust_remote_code)
+
+
 def tokenisers(
-    models: Sequence[str], *, max_length: int | None, weights: bool = True
+    models: Sequence[str],
+    *,
+    max_length: int | None,
+    weights: bool = True,
+    trust: Trust = NO_TRUST,
 ) -> list[Tokeniser]:
     """One tokeniser a model; all cut at the same length, by default the shortest context.
 
@@ -72,51 +83,60 @@ def tokenisers(
     """
     from staff.models.load import load_tokenizer
 
-    limits = {model: context_length(model, weights=weights) for model in models}
+    limits = {model: context_length(model, weights=weights, trust=trust) for model in models}
     for model, limit in limits.items():
         if max_length and limit and max_length > limit:
             raise ConfigError(f"--max-length {max_length}: {model} takes at most {limit} tokens")
     length = max_length or min((x for x in limits.values() if x), default=None)
     return [
-        Tokeniser(load_tokenizer(model, weights=weights), max_length=length, source=model)
+        Tokeniser(
+            load_tokenizer(model, weights=weights, trust=trust), max_length=length, source=model
+        )
         for model in models
     ]
 
 
-def context_length(model: str, *, weights: bool = True) -> int | None:
+def context_length(model: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> int | None:
     """Longest input of a model in tokens; None where its configuration names none."""
     from staff.models.folder import LENGTHS, read_config
     from staff.models.load import local_folder
 
-    config = read_config(local_folder(model, weights=weights))
+    config = read_config(local_folder(model, weights=weights, trust=trust))
     config = config.get("text_config") or config
     lengths = (config.get(k) for k in LENGTHS)
     return next((int(x) for x in lengths if x), None)
 
 
 def model_facts(
-    *, adapter: str | None = None, progress: Progress | None = None, **models: str
+    *,
+    adapter: str | None = None,
+    trust: Trust = NO_TRUST,
+    progress: Progress | None = None,
+    **models: str,
 ) -> dict[str, dict[str, Any]]:
     """Path, content hash and number of parameters by role; the revision of a Hub model.
 
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
-    from staff.models.folder import local_folder, model_hash, revision_of, weight_files
+    from staff.models.folder import local_folder, model_hash, revision_of
+    from staff.models.weights import weight_files
 
     facts: dict[str, dict[str, Any]] = {}
-    files = [file for path in models.values() for file in weight_files(local_folder(path))]
+    folders = [local_folder(path, trust=trust) for path in models.values()]
+    files = [file for folder in folders for file in weight_files(folder)]
     size = sum(file.stat().st_size for file in files if file.is_file()) >> 20
     with (progress or SilentProgress()).stage("hash models", total=size, unit="MB") as stage:
         for role, path in models.items():
             facts[role] = {
                 "path": path,
-                "hash": model_hash(path, read=stage.advance),
-                "parameters": count_parameters(path),
+                "hash": model_hash(path, trust=trust, read=stage.advance),
+                "parameters": count_parameters(path, trust=trust),
             }
-            if revision := revision_of(path):
+            if revision := revision_of(path, trust=trust):
                 facts[role]["revision"] = revision
             if adapter is not None and len(facts) == 1:
-                facts[role]["adapter"] = {"path": adapter, "hash": model_hash(path, adapter)}
+                both = model_hash(path, adapter, trust=trust)
+                facts[role]["adapter"] = {"path": adapter, "hash": both}
     return facts
 
 
@@ -125,26 +145,18 @@ def check_phi(config: Any, model: str) -> None:
     if config.phi in ("last-value", "last-value-lora"):
         from staff.models.value_projection import check_value_projection
 
-        check_value_projection(model)
+        check_value_projection(model, trust=trust_of(config))
 
 
-def count_parameters(model: str) -> int:
+def count_parameters(model: str, *, trust: Trust = NO_TRUST) -> int:
     """Numbers in a model's weight files; tied weights are stored, and counted, once.
 
     Raises ModelError for a file that is not whole.
     """
-    from safetensors import SafetensorError, safe_open
+    from staff.models.folder import local_folder
+    from staff.models.weights import count_numbers, weight_files
 
-    from staff.models.folder import local_folder, weight_files
-
-    total = 0
-    for path in weight_files(local_folder(model)):
-        try:
-            with safe_open(path, "np") as weights:
-                total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
-        except SafetensorError as error:  # cut short by a full disk or a broken download
-            raise ModelError(f"{path} cannot be read ({error}); fetch the model again") from error
-    return total
+    return sum(map(count_numbers, weight_files(local_folder(model, trust=trust))))
 
 
 def device_used(config: Any) -> dict[str, Any]:
@@ -216,6 +228,13 @@ def finetune_small(
     if _stamped(stamp) == made_from and not adapter_fault(out):
         record.reused = True
         return str(out)
+    cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
+    if cache and cache.fetch_adapter(made_from, fetched):
+        place_adapter(fetched, out)
+        shutil.rmtree(fetched, ignore_errors=True)
+        write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
+        record.reused = True
+        return str(out)
     rows = sample(store, config.finetune_on, seed=config.seed)
     result = finetune(
         model=config.small,
@@ -228,13 +247,23 @@ def finetune_small(
         seed=config.seed,
         dtype=config.dtype,
         device=config.device,
+        made_from=made_from,
+        checkpoint_seconds=config.checkpoint_seconds,
+        trust=trust_of(config),
         name="fine-tune small",
         overwrite=True,  # what lies there was made from something else
         progress=progress,
     )
     record.rows, record.tokens = result.rows, result.tokens
     write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
+    if cache:
+        cache.keep_adapter(made_from, out, ADAPTER_FILES)
     return str(out)
+
+
+def cache_of(config: Any) -> Cache | None:
+    """The cache that is asked for, made if it is not there."""
+    return Cache(config.cache).open() if config.cache else None
 
 
 def _stamped(stamp: Path) -> str | None:
@@ -303,6 +332,7 @@ class LazyScorer:
             device=config.device,
             adapter=self.adapter,
             merge=config.phi != "adapter",
+            trust=trust_of(config),
         )
         if self.start is not None:
             return ResponseAlone(Scorer(model, phi=None, signals=("loss",)), start=self.start)
@@ -335,18 +365,23 @@ def score(
     from staff.scores.run import score_rows
     from staff.scores.shards import has_features
 
-    start = start_token(load_tokenizer(model), model=model) if alone else None
+    trust = trust_of(config)
+    start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
     features = features or config.features or has_features(out)
     scored = score_rows(
         LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
+        shard_rows=config.shard_rows,
+        cache=cache_of(config),
         pad_id=PAD_ID,
         out=out,
         fingerprint={
             "scorer": config.phi if start is None else f"response after {start}",
-            "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter),
+            "model_hash": facts["hash"]
+            if adapter is None
+            else model_hash(model, adapter, trust=trust),
             "data_hash": store.content_hash,
             "dtype": device_used(config)["dtype"],
             "features": features,

@@ -69,15 +69,15 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
 
 def _root(folder: str) -> str:
     """The run that did the scoring: `folder`, or the one that it selected again from."""
-    passed = {folder}
-    while origin := read_manifest(folder)["config"].get("scores"):
-        if origin in passed:
+    seen = [folder]
+    while origin := read_manifest(seen[-1])["config"].get("scores"):
+        if origin in seen:
             raise RunError(
-                f"{folder} is damaged: its manifest.json says it was selected from itself"
+                f"{folder} says that its scores are from {origin}, and that they are from there in "
+                "turn: its manifest.json was changed since"
             )
-        passed.add(origin)
-        folder = origin
-    return folder
+        seen.append(origin)
+    return seen[-1]
 
 
 def _missing(config: SelectConfig, root: str, what: str) -> str:

@@ -125,7 +125,7 @@ def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, err
             ["select", "--overwrite"],
             "run the same command again without --overwrite; finished stages are kept",
         ),
-        (["finetune"], "nothing was kept; the same command starts again"),
+        (["finetune"], "run the same command again; it goes on from the last checkpoint"),
         (["evaluate"], None),
         (["select", "--dry-run"], None),
         (["report"], None),

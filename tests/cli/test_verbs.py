@@ -16,7 +16,7 @@ from staff.runs.manifest import begin, write_manifest
 
 @pytest.fixture(autouse=True)
 def models_pass(monkeypatch):
-    monkeypatch.setattr("staff.models.folder.check_model_folder", lambda path: None)
+    monkeypatch.setattr("staff.models.folder.check_model_folder", lambda path, **_: None)
 
 
 def test_score(pipeline, data, tmp_path, capsys):

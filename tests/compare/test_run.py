@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from staff.compare.plan import plan
-from staff.compare.run import compare
+from staff.compare.run import _contents, compare
+from staff.data.files import open_source
 from staff.errors import RunError
 from staff.reports.compared_html import render_comparison_page
 from staff.runs.compare_folder import CompareFolder
@@ -115,16 +116,31 @@ def test_a_stop_anywhere_costs_one_step_at_most(
     assert [r["value"] for r in result["results"]] == [r["value"] for r in whole["results"]]
 
 
-def test_changed_data_is_noticed(settings, work, tmp_path):
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_changed_data_is_refused_and_overwritten_when_told(settings, work, tmp_path, name):
     compare(settings())
-    data = tmp_path / "train.jsonl"
-    data.write_text(data.read_text().replace('"r"', '"other"'))
+    data = tmp_path / f"{name}.jsonl"
+    before = data.read_text()
+    data.write_text(before.replace('"r"', '"s"', 1))  # as long as it was
+    what = {"train": "data", "test": "test"}[name]
+    with pytest.raises(
+        RunError, match=rf"other contents: the {what}, .*{name}.jsonl, then had SHA"
+    ):
+        compare(settings())
+    assert len(work.done) == 5
+    compare(settings(overwrite=True))
+    assert len(work.done) > 5
+    data.write_text(before)
+    with pytest.raises(RunError, match="other contents"):
+        compare(settings())
+
+
+def test_a_coreset_changed_by_hand_is_chosen_again(settings, work, tmp_path):
     compare(settings())
-    assert [what for what, _ in work.done[5:]] == ["tune", "evaluate"] * 2
     coreset = tmp_path / "out" / "seed-0" / "select" / "coreset-0.5.jsonl"
     coreset.write_text("by hand")
     compare(settings())
-    assert len(work.done) == 9  # chosen again, and the same
+    assert len(work.done) == 5  # chosen again, and the same
     assert "by hand" not in coreset.read_text()
 
 
@@ -168,3 +184,11 @@ def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path
     assert planned["tokens in all"] == 2 * read + 3 * 2 * full["tokens"] + 7 * evaluated
     compare(settings())
     assert plan(asked)["cells that are there"] == 3
+
+
+def test_data_of_the_hub_are_named_with_their_commit(hub_data, tmp_path):
+    commit = hub_data([{"prompt": "a", "response": "b"}])
+    source = open_source("someone/some-data")
+    assert _contents(source) == {"sha256": source.content_hash(), "revision": commit}
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
+    assert _contents(open_source(tmp_path / "a.jsonl")).keys() == {"sha256"}

@@ -197,24 +197,55 @@ def test_hub_id_offline_is_a_plain_error():
         next(source.records())
 
 
-def test_hub_rows_come_from_datasets(monkeypatch, records):
-    """A real `datasets.Dataset`, of local rows instead of the network's."""
+def test_hub_rows_come_from_datasets(hub_data, records):
+    """What `datasets` downloaded earlier, as it lies in its cache."""
+    commit = hub_data(records)
+    source = open_source("someone/some-data:main")
+    assert [r.record for r in source.records()] == records
+    assert [r.record for r in source.records()] == records
+    assert source.content_hash() == source.content_hash()
+    assert source.commit() == commit
+    assert [r.record for r in open_source("someone/some-data@test").records()] == records[:2]
+    assert open_source("someone/some-data", split="test").content_hash() != source.content_hash()
+
+
+def test_a_hub_data_set_is_pinned_by_its_commit(hub_data, records):
+    commit, other = hub_data(records), "f" * 40
+    for name in (f"someone/some-data:main@{commit}", f"someone/some-data@{commit}@train"):
+        source = open_source(name)
+        assert [r.record for r in source.records()] == records
+        assert source.commit() == commit
+    for source in (
+        open_source(f"someone/some-data@train@{other}"),
+        open_source("someone/some-data", revision=other),
+    ):
+        with pytest.raises(DataError, match=f"wanted at revision {other}, but .*is {commit}"):
+            next(source.records())
+        with pytest.raises(DataError, match="wanted at revision"):
+            source.commit()
+    with pytest.raises(DataError, match="two splits or two commits"):
+        open_source("someone/some-data@train@test")
+
+
+@pytest.mark.parametrize(("name", "revision"), [("a/b", None), (f"a/b@{'0' * 40}", "0" * 40)])
+def test_the_commit_is_what_the_hub_is_asked_for(monkeypatch, name, revision):
+    """Only the download is another's: which revision does `datasets` get to hear?"""
     import datasets
 
     asked = []
 
-    def load(path, name=None, *, split):
-        asked.append((path, name, split))
-        return datasets.Dataset.from_list(records)
+    def download(path, config=None, *, revision=None):
+        asked.append((path, config, revision))
+        raise ConnectionError("no network")
 
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    source = open_source("someone/some-data:main", split="validation")
-    assert [r.record for r in source.records()] == records
-    assert [r.record for r in source.records()] == records
-    assert asked[0] == ("someone/some-data", "main", "validation")
-    assert source.content_hash() == source.content_hash()
-    next(open_source("someone/some-data@test").records())
-    assert asked[-1] == ("someone/some-data", None, "test")
+    monkeypatch.setattr(datasets, "load_dataset_builder", download)
+    with pytest.raises(DataError, match="did not give it"):
+        next(open_source(name).records())
+    assert asked == [("a/b", None, revision)]
+
+
+def test_a_local_file_has_no_commit(records, tmp_path):
+    assert open_source(make("jsonl", records, tmp_path)).commit() is None
 
 
 def test_written_rows_come_back(records, tmp_path):

@@ -141,3 +141,22 @@ def test_values_json_does_not_know(tmp_path):
 def test_unknown_format(tmp_path):
     with pytest.raises(ConfigError, match="unknown format 'jsnl'; did you mean 'jsonl'"):
         write_records(tmp_path / "x", [], format="jsnl")
+
+
+def test_a_coreset_in_csv_gives_the_trainer_the_same_text(tmp_path):
+    """What a spreadsheet would compute is not touched: it is training data, to be read by programs."""
+    texts = [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "'=1",
+        '=HYPERLINK("x")',
+        "a\x1b[31m\n=1",
+    ]
+    records = [{"prompt": text, "response": f"{text}!"} for text in texts]
+    rows = (RawRecord(n, None, record) for n, record in enumerate(records))
+    write_records(tmp_path / "coreset.csv", rows, format="csv")
+    assert [row.record for row in open_source(tmp_path / "coreset.csv").records()] == records

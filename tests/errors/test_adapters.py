@@ -66,7 +66,7 @@ CASES = [
     ("a file", {"adapter": "x"}, SCORE, 4, 'adapter adapter is a file: give the folder that it lies in'),
     ("an empty folder", {"adapter": Path.mkdir}, SCORE, 4, 'adapter adapter has no adapter_config.json: give the folder of a LoRA adapter'),
     ("no weights", adapter(adapter_model__safetensors=None), SCORE, 4, 'adapter adapter has no adapter_model.safetensors: give the folder of a LoRA adapter'),
-    ("pickled weights only", adapter(adapter_model__safetensors=None, adapter_model__bin="x"), SCORE, 4, 'adapter adapter has no adapter_model.safetensors: give the folder of a LoRA adapter'),
+    ("pickled weights only", adapter(adapter_model__safetensors=None, adapter_model__bin="x"), SCORE, 4, 'adapter adapter has pickled weights only (adapter_model.bin), which can run code when opened; convert them to safetensors, or add --allow-pickle'),
     ("a config that is not JSON", adapter(adapter_config__json="{"), SCORE, 4, 'adapter adapter has an adapter_config.json that is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)): fetch it again'),
     ("a config that is a list", adapter(adapter_config__json="[]"), SCORE, 4, 'adapter adapter is not of the kind LORA but of none: give a LoRA adapter'),
     ("a config without a kind", config(peft_type="gone"), SCORE, 4, 'adapter adapter is not of the kind LORA but of none: give a LoRA adapter'),

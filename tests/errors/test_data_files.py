@@ -91,7 +91,7 @@ CASES = [
     ("a data set folder whose state.json is a list", {"a/state.json": "[]"}, select("a"), 3, "a/state.json is broken ('list' object has no attribute 'get'). Save the data set again."),
     ("a data set folder without its rows", {"a": saved_without_rows}, select("a"), 3, 'a: data-00000-of-00001.arrow is missing. Save the data set again.'),
     ("a data set folder without a training split", {"a/dataset_dict.json": '{"splits": ["validation"]}'}, select("a"), 3, "a has no split 'train', only validation. Give the folder of one of them, e.g. a/validation"),
-    ("a data set on the Hub, without a network", {}, select("owner/name"), 3, "owner/name is no file here, and the Hugging Face Hub did not give it: Couldn't reach 'owner/name' on the Hub (OfflineModeIsEnabled)\nCheck the path; or the network and the name: owner/name, owner/name:config, owner/name@split."),
+    ("a data set on the Hub, without a network", {}, select("owner/name"), 3, "owner/name is no file here, and the Hugging Face Hub did not give it: Couldn't reach 'owner/name' on the Hub (OfflineModeIsEnabled)\nCheck the path; or the network and the name: owner/name, owner/name:config, owner/name@split, owner/name@commit (40 digits)."),
 ]  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from staff.models.folder import (
     local_folder,
     model_hash,
     revision_of,
-    weight_files,
 )
+from staff.models.trust import Trust
+from staff.models.weights import weight_files
 
 
 @pytest.fixture
@@ -180,3 +181,26 @@ def test_an_index_names_the_weights(folder):
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be read"):
         weight_files(folder)
+
+
+@pytest.mark.parametrize("trust", [Trust(), Trust(pickle=True), Trust(code=True)])
+def test_of_a_hub_model_only_what_is_trusted_is_fetched(hub, folder, monkeypatch, trust):
+    import huggingface_hub
+
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    snapshot, asked = hub(folder), []
+
+    def download(repository, *, revision, allow_patterns, ignore_patterns):
+        asked.append((revision, allow_patterns))
+        return str(snapshot)
+
+    weights = folder / "pytorch_model.bin"
+    (snapshot / weights.name).unlink()  # comes with the second download, if there is one
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ModelError, match="has no weights"):
+        local_folder("acme/small", trust=trust)
+    patterns = [pattern for _, wanted in asked for pattern in wanted]
+    assert ("*.py" in patterns) == trust.code
+    assert any(pattern.endswith(".bin") for pattern in patterns) == trust.pickle
+    # The second download is of the same commit.
+    assert [revision for revision, _ in asked] == [None, snapshot.name][: 1 + trust.pickle]

@@ -149,7 +149,9 @@ def config_only(tiny, tmp_path, monkeypatch):
     """Save the config of a tiny family, and no weights; gives the folder."""
     from staff.models import value_projection
 
-    monkeypatch.setattr(value_projection, "local_folder", lambda path: path)  # it wants weights
+    monkeypatch.setattr(
+        value_projection, "local_folder", lambda path, **_: path
+    )  # it wants weights
 
     def save(family, **changes):
         tiny(family, **changes).config.save_pretrained(tmp_path)

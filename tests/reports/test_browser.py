@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from staff.compare.files import write_results
 from staff.reports.compared_html import render_comparison_page, write_compared
 from staff.reports.html import data_of, render_run, write_report
 
@@ -170,3 +171,67 @@ def test_in_a_browser_a_comparison_fits_a_phone_and_prints_its_settings(
     assert charts == 6
     assert closed == 0
     assert (links, dead) == (2, 0)
+
+
+PLANTED = (
+    "<script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">"
+)
+
+
+@pytest.mark.parametrize("kind", ["run", "comparison"])
+def test_in_a_browser_the_policy_stops_what_got_in_all_the_same(
+    make_run, make_compared, records, browser, tmp_path, kind
+):
+    if kind == "run":
+        folder, manifest = make_run(records)
+        page = render_run(folder, manifest, data_of(manifest))
+    else:
+        page = render_comparison_page(make_compared())
+    planted = page.replace("</main>", f"{PLANTED}</main>")
+    for name, text in (
+        ("kept", planted),
+        ("without", re.sub(r"<meta http-equiv[^>]*>", "", planted)),
+    ):
+        (tmp_path / f"{name}.html").write_text(text, encoding="utf-8")
+    dom, complaints = browser(tmp_path / "kept.html")
+    assert "<title>broken</title>" not in dom
+    assert any("Content Security Policy" in line for line in complaints)
+    dom, _ = browser(tmp_path / "without.html")
+    assert "<title>broken</title>" in dom  # so this test would have seen it
+
+
+def as_page(text):
+    """What a renderer of Markdown that lets HTML through makes of a text."""
+    from markdown_it import MarkdownIt
+
+    return f"<title>fine</title>{MarkdownIt('commonmark', {'html': True}).enable('table').render(text)}"
+
+
+def test_in_a_browser_hostile_paths_stay_text_in_markdown(make_compared, browser, tmp_path):
+    hostile = [
+        *HOSTILE[:4],
+        "![x](x) [click](javascript:alert) `code` **bold** | cell |",
+        "https://example.com/x www.example.com <https://example.com>",
+        "line\n# heading\n\n| a | b |\n| --- | --- |",
+        "nul \x00 escape \x1b[31m bell \x07",
+    ]
+    for number, text in enumerate(hostile):
+        result = make_compared()
+        result["config"] |= {"data": text, "test": "test.jsonl", "small": None, "target": None}
+        write_results(tmp_path, result)
+        written = (tmp_path / "results.md").read_text(encoding="utf-8")
+        assert not re.search(r"[\x00-\x08\x0b-\x1f]", written)
+        page = tmp_path / f"{number}.html"
+        page.write_text(as_page(written), encoding="utf-8")
+        dom, complaints = browser(page)
+        assert not complaints
+        assert "<title>fine</title>" in dom
+        for mark in ('id="broken"', "<script", "<img", "<svg", "<a ", "<code", "<strong", "<em"):
+            assert mark not in dom, text
+        assert dom.count("<h1") == 1
+        assert dom.count("<table") == page.read_text(encoding="utf-8").count("<table") > 0
+        if "http" in text:  # renderers that make links of bare addresses find none
+            assert "https://" not in written
+            assert "www.example" not in written
+    (tmp_path / "raw.html").write_text(as_page(f"- data: {HOSTILE[0]}\n"), encoding="utf-8")
+    assert "<title>broken</title>" in browser(tmp_path / "raw.html")[0]

@@ -70,7 +70,7 @@ def test_the_order_of_the_file_is_the_order_of_the_declaration():
     ("text", "words"),
     [
         ("keeep: 0.1", "line 1: unknown setting 'keeep'; did you mean 'keep'"),
-        ("a: 1", "unknown setting 'a'; staff select --help lists them"),
+        ("a: 1", "unknown setting 'a'; staff select --help lists them all"),
         ("keep: 0.1\nkeep: 0.2", "keep is set twice, in line 1 and line 2"),
         ("max-length: 1\nmax_length: 2", "max_length is set twice"),
         ("keep: true", "keep must be a number, not true or false"),
@@ -124,3 +124,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_an_empty_file_sets_nothing(tmp_path):
     assert load_yaml(write(tmp_path, "# nothing\n"), SelectConfig) == {}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\x85", "\u2028", "\x1b"])
+def test_a_path_puts_no_setting_into_the_remark(tmp_path, line_break):
+    out = f"x{line_break}keep: [1.0]"
+    config = SelectConfig(data="d", method="random", keep=0.5, out=out)
+    text = dump_yaml(config, replay=f"staff select --config '{out}/config.yaml'")
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    again = build(SelectConfig, file=tmp_path / "config.yaml")
+    assert again.keep == (0.5,)
+    assert again.out.startswith("x")
+    assert again.out.endswith("keep: [1.0]")

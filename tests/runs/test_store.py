@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import platform
+import signal
 import subprocess
 import sys
 
@@ -260,10 +262,24 @@ def test_a_second_process_is_kept_out(tmp_path):
     code = f"from staff.runs.store import RunFolder\nwith RunFolder({str(tmp_path / 'x')!r}).lock(): pass"
     with RunFolder(tmp_path / "x").lock():
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "another staff process is at work" in second.stderr
+        who = f"process {os.getpid()} on {platform.node()}, since 20"
+        assert f"another staff process is at work in {tmp_path / 'x'}: {who}" in second.stderr
+        # It has not wiped out what the first one wrote.
+        assert json.loads((tmp_path / "x" / ".lock").read_text())["pid"] == os.getpid()
     assert files(tmp_path / "x") == [".lock"]  # it stays: removing it would let two in
     with RunFolder(tmp_path / "x").lock():
         RunFolder(tmp_path / "x").start(config(tmp_path))  # its own lock is no foreign file
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    code = (
+        "import os, signal\nfrom staff.runs.store import RunFolder\n"
+        f"with RunFolder({str(tmp_path / 'x')!r}).lock(): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    dead = json.loads((tmp_path / "x" / ".lock").read_text())["pid"]
+    with RunFolder(tmp_path / "x").lock():
+        assert json.loads((tmp_path / "x" / ".lock").read_text())["pid"] == os.getpid() != dead
 
 
 def test_somebody_elses_folder_gets_no_lock(tmp_path):

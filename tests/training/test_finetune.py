@@ -26,7 +26,7 @@ def trainer(tiny, rows, tmp_path):
     """A trainer that has not started, around the tiny model with a fresh adapter."""
     from peft import LoraConfig
 
-    from staff.training.trainer import ResponseTrainer, training_arguments
+    from staff.training.trainer import LossCurve, ResponseTrainer, training_arguments
 
     model = load(tiny)
     args = training_arguments(
@@ -42,7 +42,10 @@ def trainer(tiny, rows, tmp_path):
     )
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     lora.init_lora_weights = False  # B is not zero: every weight has a gradient
-    return ResponseTrainer(model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0)
+    curve = LossCurve(lambda point: None)
+    return ResponseTrainer(
+        model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0, curve=curve
+    )
 
 
 def test_overfits_sixteen_rows(memorised, rows):

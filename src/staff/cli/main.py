@@ -1,6 +1,7 @@
 """Assembly of the command line, and the one place where an error becomes an exit code."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,7 @@ from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from staff import __version__
 from staff.errors import DiskFullError, StaffError, is_disk_full
+from staff.visible import visible
 
 SUMMARY = "Choose the part of a fine-tuning set that is worth training on."
 EXIT_CODES = """\
@@ -19,7 +21,7 @@ Start here:
 
 Exit codes: 0 done, 1 other failure (disk or memory full, output closed),
 2 usage or settings, 3 data, 4 model, 5 run folder, 70 internal error,
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 VERBS = {
     "select": "Choose coresets of a training file with a small and a target model.",
@@ -29,11 +31,16 @@ VERBS = {
     "evaluate": "Measure a model on a test file: loss, ROUGE-L, BLEU, exact match.",
     "compare": "Hold methods against each other on your task, with intervals.",
     "report": "Show the summary of a finished run again.",
+    "cache": "Show or prune what --cache keeps across runs.",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.
 WRITING = ("select", "score", "finetune", "compare", "demo")
-INTERNAL, STOPPED = 70, 130
+INTERNAL, STOPPED, TERMINATED = 70, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, from a scheduler that wants the machine back; handled as Ctrl-C is."""
 
 
 def build_app() -> App:
@@ -59,6 +66,8 @@ def build_app() -> App:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (`staff --help` lists them)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ± still gets its numbers
@@ -71,14 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _writes(arguments):
             return 0
         return _fail(f"stopped: nobody reads the output any more{_how_to_go_on(arguments)}", 1)
-    except KeyboardInterrupt:
-        return _fail(f"stopped{_how_to_go_on(arguments)}", STOPPED, prefix="")
+    except KeyboardInterrupt as error:
+        code = TERMINATED if isinstance(error, Terminated) else STOPPED
+        return _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
     except Exception as error:
         if "--debug" in arguments:
             import traceback
 
-            traceback.print_exc()
+            sys.stderr.write(visible(traceback.format_exc()))
         return _fail(*explain(error))
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -118,7 +132,7 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
     if not _writes(arguments) or arguments[0] == "evaluate":
         return ""
     if arguments[0] == "finetune":
-        return ": nothing was kept; the same command starts again"
+        return ": run the same command again; it goes on from the last checkpoint"
     without = " without --overwrite" if "--overwrite" in arguments else ""
     return f": run the same command again{without}; finished stages are kept"
 
@@ -135,7 +149,7 @@ def _let_go_of_pipes() -> None:
 def _usage(error: CycloptsError) -> str:
     """One line on a mistyped command line: what is wrong, and where to look."""
     error.verbose = False
-    text = str(error).strip().rstrip(".")
+    text = str(error).strip().replace(", ...", ", …").rstrip(".")
     text = text[:1].lower() + text[1:]
     chain = " ".join(error.command_chain or ())
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -149,5 +163,5 @@ def _usage(error: CycloptsError) -> str:
 
 def _fail(text: str, code: int, prefix: str = "error: ") -> int:
     write: Callable[[str], object] = sys.stderr.write
-    write(f"{prefix}{text}\n")
+    write(visible(f"{prefix}{text}\n"))
     return code

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from staff.progress import Stage
 from staff.reports.numbers import count, duration
+from staff.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ class PlainProgress:
 
     def line(self, text: str) -> None:
         """Write one line at once."""
-        print(text, file=self._stream, flush=True)
+        print(visible(text), file=self._stream, flush=True)
 
 
 class _PlainStage:
@@ -118,7 +119,7 @@ class TerminalProgress:
                     bars.update(task, state=_of(done, total, unit, exact))
 
                 def note(self, text: str) -> None:
-                    bars.console.print(f"{name}: {text}", markup=False, highlight=False)
+                    bars.console.print(visible(f"{name}: {text}"), markup=False, highlight=False)
 
             yield Drawn()
             if total is None or not exact:

@@ -13,6 +13,7 @@ from staff.rng import keys_of_ids
 from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import check_regions, coreset_columns, read_selection
 from staff.types import REASONS, Budget, Regions, Selection, Verification
+from staff.visible import one_line
 
 
 def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80) -> str:
@@ -34,16 +35,22 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
     if not len(wanted):
         return _rejected(folder, manifest, id=id, row=row)
     at = int(wanted[0])
-    keys = keys_of_ids(ids, manifest["seed"])
+    keys, name_of_row = keys_of_ids(ids, manifest["seed"]), one_line(ids[at])
     score, scores = _scores(manifest["config"], table)
     paragraphs = []
     for name in coreset_columns(table):
         selection = rebuild(manifest, table, name)
         sentences = explain(
-            at, scores=scores, selection=selection, keys=keys, name=f"Row {ids[at]}", score=score
+            at,
+            scores=scores,
+            selection=selection,
+            keys=keys,
+            name=f"Row {name_of_row}",
+            score=score,
         )
         paragraphs.append(fill(f"{name}: " + " ".join(sentences), max(width, 40)))
-    head = f"Row {table['row'][at]} of {manifest['data']['path']}, id {ids[at]}"
+    path = one_line(manifest["data"]["path"])
+    head = f"Row {table['row'][at]} of {path}, id {name_of_row}"
     return "\n\n".join([head, *paragraphs]) + "\n"
 
 
@@ -126,17 +133,15 @@ def _interval(interval: list[float | None] | None) -> list[float]:
 
 def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row: int | None) -> str:
     """The reason why a row never took part, or an error when there is no such row."""
-    data = manifest["data"]
+    data, path = manifest["data"], one_line(manifest["data"]["path"])
     if row is not None:
-        path = folder / "rejected.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        file = folder / "rejected.jsonl"
+        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
         try:
             bad = {found["row"]: found["reason"] for found in map(json.loads, filter(None, lines))}
         except (ValueError, KeyError, TypeError):
-            raise RunError(f"{path} is damaged: run staff select again") from None
+            raise RunError(f"{file} is damaged: run staff select again") from None
         if row in bad:
-            return f"Row {row} of {data['path']} was set aside: {bad[row]}\n"
-        raise ConfigError(
-            f"{data['path']} has no row {row}: rows go from 0 to {data['rows_read'] - 1}"
-        )
+            return f"Row {row} of {path} was set aside: {one_line(str(bad[row]))}\n"
+        raise ConfigError(f"{path} has no row {row}: rows go from 0 to {data['rows_read'] - 1}")
     raise ConfigError(f"no row of {folder} has the id {id!r}: ids are in selection.parquet")

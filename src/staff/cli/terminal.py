@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from staff.progress import Progress, SilentProgress
+from staff.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,10 @@ PIPED_WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """The user's side of a run. `quiet` leaves errors and what was asked for alone."""
+    """The user's side of a run. `quiet` leaves errors and what was asked for alone.
+
+    Whatever data and paths hold, no control character of theirs reaches the user's terminal.
+    """
 
     progress: Progress
     quiet: bool = False
@@ -31,6 +35,7 @@ class Terminal:
         """Tell something on the way, e.g. that a stage is reused; not when quiet."""
         if self.quiet:
             return
+        text = visible(text)
         if self.console is not None:  # keeps a bar below the line
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -47,7 +52,7 @@ class Terminal:
 
     def result(self, text: str) -> None:
         """Write what the user asked for to standard output."""
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.write(visible(text if text.endswith("\n") else text + "\n"))
 
     def summary(self, text: str) -> None:
         """Write a result that a quiet user does not want."""

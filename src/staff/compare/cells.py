@@ -16,13 +16,13 @@ from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import hash_file, write_manifest
-from staff.runs.settings import READING
+from staff.runs.settings import READING, TRUST
 from staff.stages import fingerprint
 
 TUNED = "tuning.json"
 # Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
-COMMON = (*READING, "max_length", "on_bad_row", "dtype", "device")
+COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,7 @@ def _tune(
             max_steps=inputs.max_steps,
             seed=cell.seed or 0,
             overwrite=True,
+            checkpoint_seconds=config.checkpoint_seconds,
             **{name: getattr(config, name) for name in (*TUNING, *COMMON)},
         ),
         progress=progress,

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from staff.reports.compared import markdown_compared
-from staff.reports.page import visible
 from staff.runs.store import write_atomic
+from staff.visible import visible
 
 _TEXTS = ("metric", "method", "best", "random_verdict", "best_verdict")
 _COUNTS = ("rows", "seeds", "items")

@@ -58,7 +58,10 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
 def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, int]:
     """The target's tokens of all rows, and rows and tokens of the test data."""
     tokenisers = stages.tokenisers(
-        (str(config.target),), max_length=config.max_length, weights=False
+        (str(config.target),),
+        max_length=config.max_length,
+        weights=False,
+        trust=stages.trust_of(config),
     )
     found = []
     for path in (config.data, config.test):

@@ -15,7 +15,7 @@ from staff.compare.files import write_results
 from staff.compare.leaks import count_leaks
 from staff.compare.results import Group, results
 from staff.compare.selection import Chosen, choose
-from staff.data.files import open_source
+from staff.data.files import Source, open_source
 from staff.pipeline import Say, silent
 from staff.progress import Progress
 from staff.reports.compared_html import write_compared
@@ -23,6 +23,9 @@ from staff.runs import manifest as manifests
 from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
+from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+
+READ = ("data", "test")
 
 
 def compare(
@@ -45,7 +48,12 @@ def compare(
                 f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) occur in "
                 "the training data"
             )
+        inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
+        inputs |= input_facts(**{r: (m["path"], m["hash"]) for r, m in result["models"].items()})
+        if folder.has_results and not config.overwrite:
+            check_same_inputs(folder.path, inputs)
         folder.begin_writing(config)
+        write_inputs(folder.path, inputs, overwrite=config.overwrite)
         cells, chosen = _cells(config, folder, result, progress, say)
         result["device"] = stages.device_used(config)
         result["selection"] = [
@@ -68,11 +76,17 @@ def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
     leaked, of = count_leaks(train, test, options)
     return {
-        "data": {"path": config.data, "sha256": train.content_hash()},
-        "test": {"path": config.test, "sha256": test.content_hash()},
-        "models": stages.model_facts(progress=progress, **paths),
+        "data": {"path": config.data, **_contents(train)},
+        "test": {"path": config.test, **_contents(test)},
+        "models": stages.model_facts(trust=stages.trust_of(config), progress=progress, **paths),
         "leaks": {"rows": leaked, "of": of},
     }
+
+
+def _contents(source: Source) -> dict[str, str]:
+    """SHA-256 of data, and the commit of what comes from the Hub."""
+    commit = source.commit()
+    return {"sha256": source.content_hash()} | ({"revision": commit} if commit else {})
 
 
 def _cells(
@@ -87,7 +101,9 @@ def _cells(
         "data": found["data"]["sha256"],
         "models": {role: model["hash"] for role, model in found["models"].items()},
     }
-    [tokeniser] = stages.tokenisers((str(config.target),), max_length=config.max_length)
+    [tokeniser] = stages.tokenisers(
+        (str(config.target),), max_length=config.max_length, trust=stages.trust_of(config)
+    )
     target = {
         "hash": known["models"]["target"],
         "tokenizer": tokeniser.fingerprint,

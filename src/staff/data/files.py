@@ -10,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from staff.data.places import leads_outside
 from staff.data.raw import RawRecord
 from staff.data.readers import READERS
 from staff.data.streams import BOM, open_bytes
-from staff.data.tables import parquet_rows, read_arrow, read_hub
+from staff.data.tables import COMMIT, hub_commit, parquet_rows, read_arrow, read_hub
 from staff.data.writers import json_line, replacing, write_records
 from staff.errors import DataError
 
@@ -32,7 +33,7 @@ KINDS = {
 }
 COMPRESSED = (".gz", ".zst")
 TEXT_KINDS = ("jsonl", "json", "csv", "tsv")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?(@[\w.-]+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?(@[\w.-]+){0,2}")
 HASH_CHUNK = 1 << 20
 SNIFF_BYTES = 1 << 20
 
@@ -42,13 +43,14 @@ class Source:
     """Rows of training data that can be read again and again.
 
     name: the path or Hub id as given; kind: jsonl, json, csv, tsv, parquet, arrow, saved or hub;
-    files: what is read, in order (empty for the Hub).
+    files: what is read, in order (empty for the Hub); commit: gives that of a Hub data set.
     """
 
     name: str
     kind: str
     files: tuple[Path, ...]
     read: Callable[[], Iterator[RawRecord]]
+    commit: Callable[[], str | None] = lambda: None
 
     def records(self) -> Iterator[RawRecord]:
         """Every row in order, from the start, a few in memory at a time."""
@@ -94,13 +96,16 @@ class Source:
         return digest.hexdigest()
 
 
-def open_source(path_or_hub_id: str | Path, *, split: str = "train") -> Source:
+def open_source(
+    path_or_hub_id: str | Path, *, split: str = "train", revision: str | None = None
+) -> Source:
     """Find out what kind of data this is, without reading it through.
 
     A path that exists is taken as a file or a `save_to_disk` folder; anything else that looks
     like ``owner/name`` (or ``owner/name:config``) as a data set on the Hugging Face Hub.
     `split` chooses among the splits of a folder or a Hub data set; so does ``@test`` at the end
-    of a Hub id, or the folder of a split.
+    of a Hub id, or the folder of a split. `revision` is the commit of a Hub data set; so is
+    ``@`` with 40 hexadecimal digits at the end of its id, which goes before.
 
     Raises `DataError`: missing or empty file, unknown kind of file or folder, no such split.
     """
@@ -111,10 +116,7 @@ def open_source(path_or_hub_id: str | Path, *, split: str = "train") -> Source:
         return Source(name, "saved", files, lambda: read_arrow(*files))
     if not path.exists():
         if isinstance(path_or_hub_id, str) and HUB_ID.fullmatch(name) and not _kind(path):
-            whole, _, named = name.partition("@")
-            dataset, _, config = whole.partition(":")
-            split = named or split
-            return Source(name, "hub", (), lambda: read_hub(dataset, config or None, split))
+            return _hub_source(name, split, revision)
         raise DataError(f"no such file: {name}{_nearest(path)}")
     kind = _kind(path)
     if kind is None:
@@ -127,6 +129,25 @@ def open_source(path_or_hub_id: str | Path, *, split: str = "train") -> Source:
     if kind == "json":
         kind = _json_kind(path)
     return Source(name, kind, (path,), lambda: READERS[kind](path))
+
+
+def _hub_source(name: str, split: str, revision: str | None) -> Source:
+    whole, *marked = name.split("@")
+    dataset, _, named = whole.partition(":")
+    config = named or None
+    commits = [mark for mark in marked if COMMIT.fullmatch(mark)]
+    splits = [mark for mark in marked if not COMMIT.fullmatch(mark)]
+    if len(commits) > 1 or len(splits) > 1:
+        raise DataError(f"{name} names two splits or two commits: give at most one of each")
+    split = splits[0] if splits else split
+    commit = commits[0] if commits else revision
+    return Source(
+        name,
+        "hub",
+        (),
+        lambda: read_hub(dataset, config, split, commit),
+        lambda: hub_commit(dataset, config, commit),
+    )
 
 
 def _kind(path: Path) -> str | None:
@@ -169,6 +190,7 @@ def _json_kind(path: Path) -> str:
 
 def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
     """The Arrow files of a `datasets` folder, in the order of their rows."""
+    root = folder
     if (folder / "dataset_dict.json").is_file():
         splits = [str(name) for name in _listed(folder / "dataset_dict.json", "splits")]
         if split not in splits:
@@ -185,6 +207,12 @@ def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
     entries = _listed(folder / "state.json", "_data_files")
     names = [str(entry["filename"]) for entry in entries if isinstance(entry, dict) and entry]
     files = tuple(folder / name for name in names)
+    for file in files:
+        if leads_outside(file, root):
+            raise DataError(
+                f"{root} names {file}, which lies outside the folder or is a link that leads out. "
+                "Put the file itself in the folder."
+            )
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
         lost = missing[0].name if missing else "every data file"

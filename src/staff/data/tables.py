@@ -1,7 +1,9 @@
 """Stream rows from Parquet, Arrow and the Hugging Face Hub."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from staff.data.raw import RawRecord, refuse_repeated
 from staff.errors import DataError
 
 BATCH_ROWS = 1024
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def read_parquet(path: Path) -> Iterator[RawRecord]:
@@ -82,18 +85,42 @@ def _record_or_none(one_row: Any) -> dict[str, Any] | None:
         return None
 
 
-def read_hub(dataset: str, config: str | None, split: str) -> Iterator[RawRecord]:
+def read_hub(
+    dataset: str, config: str | None, split: str, revision: str | None = None
+) -> Iterator[RawRecord]:
     """Rows of a data set on the Hugging Face Hub.
 
     `datasets` downloads it once and keeps it: a run reads its data several times.
+    revision: the commit; the newest by default.
     """
-    from datasets import load_dataset
-
     with hub_faults(dataset):
-        tables = load_dataset(dataset, config, split=split).with_format("arrow")
+        tables = _hub_builder(dataset, config, revision).as_dataset(split=split)
+        tables = tables.with_format("arrow")
         yield from _rows(
             batch for table in tables.iter(batch_size=BATCH_ROWS) for batch in table.to_batches()
         )
+
+
+def hub_commit(dataset: str, config: str | None, revision: str | None = None) -> str | None:
+    """The commit of what `read_hub` reads; None where `datasets` names none."""
+    with hub_faults(dataset):
+        found = str(_hub_builder(dataset, config, revision).hash)
+    return found if COMMIT.fullmatch(found) else None
+
+
+@cache  # one revision a process, whatever is uploaded meanwhile
+def _hub_builder(dataset: str, config: str | None, revision: str | None) -> Any:
+    """The downloaded data set of one revision."""
+    from datasets import load_dataset_builder
+
+    builder = load_dataset_builder(dataset, config, revision=revision)
+    if revision is not None and builder.hash != revision:  # offline, `datasets` takes the newest
+        raise DataError(
+            f"{dataset} is wanted at revision {revision}, but what was downloaded earlier is "
+            f"{builder.hash}: run it once with a connection to the Hub"
+        )
+    builder.download_and_prepare()
+    return builder
 
 
 @contextmanager
@@ -108,5 +135,5 @@ def hub_faults(dataset: str) -> Iterator[None]:
         raise DataError(
             f"{dataset} is no file here, and the Hugging Face Hub did not give it: {reason}\n"
             "Check the path; or the network and the name: owner/name, owner/name:config, "
-            "owner/name@split."
+            "owner/name@split, owner/name@commit (40 digits)."
         ) from error

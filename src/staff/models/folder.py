@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from staff.errors import DiskFullError, ModelError, is_disk_full
+from staff.models.trust import NO_TRUST, Trust, check_own_code, code_files
+from staff.models.weights import WEIGHTS, is_pickled, weight_files
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -20,25 +22,24 @@ TOKENIZER_FILES = (
     "tekken.json",
 )
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PICKLED_WANTED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
-WEIGHTS = "*.safetensors"
 WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
 # The same weights a second time, as their makers' own code wants them.
 LENGTHS = ("max_position_embeddings", "n_positions", "seq_length")  # as configs name the context
 UNWANTED = ["consolidated*", "original/*", "onnx/*"]
-INDEX = "model.safetensors.index.json"
 
 
-def check_model_folder(path: str) -> None:
+def check_model_folder(path: str, *, trust: Trust = NO_TRUST) -> None:
     """Check that `path` is a folder with a causal LM, its tokenizer and safetensors weights.
 
     What looks like a Hub id (``org/name`` or ``org/name@revision``) and is no local path
     passes unchecked. Raises ModelError saying what is missing.
     """
-    _check_folder(path, weights=True)
+    _check_folder(path, weights=True, trust=trust)
 
 
-def _check_folder(path: str, *, weights: bool) -> None:
+def _check_folder(path: str, *, weights: bool, trust: Trust) -> None:
     folder = Path(path)
     if not folder.is_dir():
         if _may_be_hub_id(path):
@@ -50,8 +51,10 @@ def _check_folder(path: str, *, weights: bool) -> None:
         )
     config = read_config(folder)
     _check_causal(folder, config)
+    if trust.code:
+        check_own_code(folder)
     if weights:
-        _check_weights(folder)
+        _check_weights(folder, config, trust)
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise ModelError(
             f"{path} has no tokenizer (tokenizer.json or tokenizer.model); "
@@ -59,28 +62,56 @@ def _check_folder(path: str, *, weights: bool) -> None:
         )
 
 
-def local_folder(path: str, *, weights: bool = True) -> Path:
+def check_adapter(adapter: str, *, trust: Trust = NO_TRUST) -> None:
+    """Raise `ModelError` if this is no local folder of a LoRA adapter that may be opened."""
+    folder = Path(adapter)
+    if folder.is_file():
+        raise ModelError(f"adapter {adapter} is a file: give the folder that it lies in")
+    if not folder.is_dir():
+        raise ModelError(
+            f"adapter {adapter} does not exist here: give the folder of a LoRA adapter "
+            "(one from the Hub must be downloaded first)"
+        )
+    safe = (folder / "adapter_model.safetensors").is_file()
+    if not safe and (folder / "adapter_model.bin").is_file() and not trust.pickle:
+        raise ModelError(
+            f"adapter {adapter} has pickled weights only (adapter_model.bin), which can run code "
+            "when opened; convert them to safetensors, or add --allow-pickle"
+        )
+    if fault := adapter_fault(folder):
+        raise ModelError(f"adapter {adapter} {fault}")
+
+
+def local_folder(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> Path:
     """The checked local folder of a model: `path` itself, or a Hub id's downloaded snapshot.
 
     weights: whether they are needed as well; a Hub model is fetched without them if not.
+    trust: what is fetched and allowed beyond safetensors and configs.
     """
-    check_model_folder(path)
-    return Path(path) if Path(path).is_dir() else _snapshot(path, weights)
+    check_model_folder(path, trust=trust)
+    return Path(path) if Path(path).is_dir() else _snapshot(path, weights, trust)
 
 
 @cache  # one revision a process, whatever is uploaded meanwhile
-def _snapshot(name: str, weights: bool) -> Path:
+def _snapshot(name: str, weights: bool, trust: Trust) -> Path:
+    repository, _, revision = name.partition("@")
+    wanted = [*WANTED, *([WEIGHTS] if weights else []), *(["*.py"] if trust.code else [])]
+    found = _download(name, repository, revision or None, wanted)
+    if weights and trust.pickle and not weight_files(found):
+        # The same commit, whatever was uploaded meanwhile.
+        found = _download(name, repository, found.name, [*wanted, *PICKLED_WANTED])
+    _check_folder(str(found), weights=weights, trust=trust)
+    return found
+
+
+def _download(name: str, repository: str, revision: str | None, wanted: list[str]) -> Path:
+    """The snapshot of a Hub model, with the files of these patterns."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
-    repository, _, revision = name.partition("@")
-    wanted = [*WANTED, WEIGHTS] if weights else WANTED
     try:
         found = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=wanted,
-            ignore_patterns=UNWANTED,
+            repository, revision=revision, allow_patterns=wanted, ignore_patterns=UNWANTED
         )
     except GatedRepoError as error:
         raise ModelError(
@@ -94,28 +125,12 @@ def _snapshot(name: str, weights: bool) -> Path:
             f"{name} is neither a folder here nor a model that could be had from the Hub "
             f"({type(error).__name__}); check the name and the connection"
         ) from error
-    _check_folder(str(found), weights=weights)
     return Path(found)
 
 
-def revision_of(path: str) -> str | None:
+def revision_of(path: str, *, trust: Trust = NO_TRUST) -> str | None:
     """The commit of a Hub model's snapshot; None for a folder of the user's own."""
-    return None if Path(path).is_dir() else local_folder(path).name
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers loads, sorted; others may hold the same weights once more.
-
-    Raises ModelError for an index that cannot be read.
-    """
-    if (folder / INDEX).is_file():
-        try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            return [folder / name for name in sorted(set(index["weight_map"].values()))]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ModelError(f"{folder / INDEX} cannot be read; fetch the model again") from error
-    whole = folder / "model.safetensors"
-    return [whole] if whole.is_file() else sorted(folder.glob(WEIGHTS))
+    return None if Path(path).is_dir() else local_folder(path, trust=trust).name
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -163,7 +178,8 @@ def adapter_fault(folder: Path) -> str | None:
     The tensors' names and sizes are held against the model's when it is put on one.
     """
     config, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    for file in (config, weights):
+    pickled = not weights.is_file() and (folder / "adapter_model.bin").is_file()
+    for file in (config,) if pickled else (config, weights):
         if not file.is_file():
             return f"has no {file.name}: give the folder of a LoRA adapter"
     try:
@@ -175,6 +191,8 @@ def adapter_fault(folder: Path) -> str | None:
         return f"is not of the kind LORA but {kind or 'of none'}: give a LoRA adapter"
     if type(facts.get("r")) is not int or facts["r"] < 1:
         return "has an adapter_config.json without its rank, r: fetch it again"
+    if pickled:
+        return None  # torch alone can say more
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -185,17 +203,24 @@ def adapter_fault(folder: Path) -> str | None:
 
 
 def model_hash(
-    path: str, adapter: str | None = None, *, read: Callable[[int], None] = lambda _: None
+    path: str,
+    adapter: str | None = None,
+    *,
+    trust: Trust = NO_TRUST,
+    read: Callable[[int], None] = lambda _: None,
 ) -> str:
     """SHA-256 (hex) of a model's configuration and weights, and of an adapter's.
 
-    Where the folders are, and what they are called, does not enter. `read` is told of every
-    whole MB of weights that was read.
+    Where the folders are, and what they are called, does not enter; the model's own code does
+    if it may be run. `read` is told of every whole MB of weights that was read.
     """
     done = 0
     digest = hashlib.sha256()
-    folders = [local_folder(path)] + ([Path(adapter)] if adapter else [])
-    for folder in folders:
+    model = local_folder(path, trust=trust)
+    for file in code_files(model) if trust.code else []:
+        digest.update(f"{file.relative_to(model)}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for folder in [model, *([Path(adapter)] if adapter else [])]:
         for name in ("config.json", "adapter_config.json"):
             if (folder / name).exists():
                 text = json.dumps(_without_paths(folder / name), sort_keys=True)
@@ -244,10 +269,26 @@ def _check_causal(folder: Path, config: dict[str, Any]) -> None:
         raise ModelError(f"{folder} holds {what}, not a causal language model; give a decoder LM")
 
 
-def _check_weights(folder: Path) -> None:
-    if any(folder.glob(WEIGHTS)):
+def _check_weights(folder: Path, config: dict[str, Any], trust: Trust) -> None:
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{folder} holds a model and a LoRA adapter in one: give the adapter a folder of its "
+            "own, and name that with --adapter"
+        )
+    if "transformers_weights" in config:
+        raise ModelError(
+            f"{folder / 'config.json'} names a weight file of its own (transformers_weights); "
+            "call the file model.safetensors, and take that line out"
+        )
+    found = weight_files(folder)
+    if found and (trust.pickle or not is_pickled(found[0])):
         return
     pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
+    if found:
+        raise ModelError(
+            f"{folder} has pickled weights only ({found[0].name}), which can run code when opened; "
+            "convert them to safetensors, or add --allow-pickle"
+        )
     if pickled:
         raise ModelError(
             f"{folder} has pickled weights only ({pickled[0]}), which can run code when opened; "

@@ -1,4 +1,7 @@
-"""Load models and tokenizers of the Hugging Face format: safetensors only, no foreign code."""
+"""Load models and tokenizers of the Hugging Face format.
+
+Weights come from safetensors and no code of a model is run, unless the user trusts it (`Trust`).
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from staff.errors import ConfigError, ModelError, unknown_name
-from staff.models.folder import first_line, local_folder, model_hash, read_config, weight_files
+from staff.models.folder import (
+    check_adapter,
+    first_line,
+    local_folder,
+    model_hash,
+    read_config,
+)
+from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
+from staff.models.weights import (
+    SAFETENSORS_NAMES,
+    is_pickled,
+    is_refused_pickle,
+    not_weights,
+    stored_dtypes,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +39,6 @@ __all__ = [
 ]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-SAFETENSORS_NAMES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16"}
 
 
 def load_model(
@@ -31,6 +48,7 @@ def load_model(
     device: str = "auto",
     adapter: str | None = None,
     merge: bool = True,
+    trust: Trust = NO_TRUST,
 ) -> Any:
     """Load a causal LM in eval mode, its parameters frozen.
 
@@ -39,28 +57,29 @@ def load_model(
         the sum rounded to `dtype` once; or with merge=False kept beside them (for phi
         ``adapter``; the result is then a PEFT model). Weights stored in another dtype take the
         host 4 bytes a parameter meanwhile.
+    trust: whether weights may be pickled, and the model's own code run.
 
     Raises ModelError when the folder is not such a model or the adapter does not fit it.
     """
     import torch
 
-    folder = local_folder(path)
+    folder = local_folder(path, trust=trust)
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
     with _quiet():
-        model = _read_model(path, folder, dtype=wanted, place=place)
+        model = _read_model(path, folder, dtype=wanted, place=place, trust=trust)
         rounds = wanted != torch.float32 and adapter is not None and merge
         if rounds and not _stored_as(folder, wanted):
             # Rounding the weights first and the sum again would cost the update twice.
             cpu = torch.device("cpu")
-            exact = _read_model(path, folder, dtype=torch.float32, place=cpu)
-            _copy_parameters(_with_adapter(exact, str(adapter), merge=True), model)
+            exact = _read_model(path, folder, dtype=torch.float32, place=cpu, trust=trust)
+            _copy_parameters(_with_adapter(exact, str(adapter), merge=True, trust=trust), model)
         elif adapter is not None:
-            model = _with_adapter(model, adapter, merge=merge)
+            model = _with_adapter(model, adapter, merge=merge, trust=trust)
     return model.eval().requires_grad_(False)
 
 
-def load_tokenizer(path: str, *, weights: bool = True) -> Any:
+def load_tokenizer(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> Any:
     """Load a model's tokenizer; one without a pad token pads with its end, unknown or first token.
 
     weights: of a Hub model, whether they are to be fetched too (`local_folder`).
@@ -69,11 +88,13 @@ def load_tokenizer(path: str, *, weights: bool = True) -> Any:
     """
     from transformers import AutoTokenizer
 
-    folder = local_folder(path, weights=weights)
+    folder = local_folder(path, weights=weights, trust=trust)
     with _quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust.code)
         except Exception as error:
+            if needs_code(error, folder, trust):
+                raise code_not_run(path, folder) from error
             raise ModelError(
                 f"the tokenizer in {path} cannot be loaded: {first_line(error)}; fetch it again"
             ) from error
@@ -156,7 +177,9 @@ def _producible(tokenizer: Any) -> dict[str, int]:
     }
 
 
-def _read_model(path: str, folder: Path, *, dtype: "torch.dtype", place: "torch.device") -> Any:
+def _read_model(
+    path: str, folder: Path, *, dtype: "torch.dtype", place: "torch.device", trust: Trust
+) -> Any:
     """The model of a folder, complete, on its device."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -167,14 +190,19 @@ def _read_model(path: str, folder: Path, *, dtype: "torch.dtype", place: "torch.
         model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             str(folder),
             dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
+            use_safetensors=not is_pickled(weight_files(folder)[0]),
+            weights_only=True,  # of a pickle, too
+            trust_remote_code=trust.code,
             output_loading_info=True,
             **({} if place.type == "cpu" else {"device_map": {"": place}}),
         )
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{path} does not fit into the memory of {place}") from error
     except Exception as error:  # whatever is wrong with the files, the user must see which
+        if needs_code(error, folder, trust):
+            raise code_not_run(path, folder) from error
+        if is_refused_pickle(error):
+            raise not_weights(weight_files(folder)[0]) from error
         if "ignore_mismatched_sizes" in str(error):
             raise ModelError(
                 f"{path} has weights of other sizes than its config.json asks for; fetch both again"
@@ -190,14 +218,8 @@ def _read_model(path: str, folder: Path, *, dtype: "torch.dtype", place: "torch.
 
 def _stored_as(folder: Path, dtype: "torch.dtype") -> bool:
     """Whether all weights of a folder are stored in this dtype (PEFT then adds in float32)."""
-    from safetensors import safe_open
-
-    for file in weight_files(folder):
-        with safe_open(file, framework="pt") as weights:
-            stored = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
-        if stored != {SAFETENSORS_NAMES[str(dtype)]}:
-            return False
-    return True
+    wanted = {SAFETENSORS_NAMES[str(dtype)]}
+    return all(stored_dtypes(file) == wanted for file in weight_files(folder))
 
 
 def _copy_parameters(source: Any, target: Any) -> None:
@@ -210,20 +232,19 @@ def _copy_parameters(source: Any, target: Any) -> None:
             parameter.copy_(exact[name])
 
 
-def _with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:
+def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any:
     from peft import PeftModel
 
     folder = Path(adapter)
-    if not (folder / "adapter_config.json").exists():
-        raise ModelError(f"{adapter} is not a LoRA adapter: it has no adapter_config.json")
-    if not (folder / "adapter_model.safetensors").exists():
-        raise ModelError(f"{adapter} has no adapter_model.safetensors; pickled ones are not opened")
+    check_adapter(adapter, trust=trust)
     try:
         model = PeftModel.from_pretrained(model, str(folder))
         lacking = _lacking(model, folder)
         if not lacking:
             return model.merge_and_unload() if merge else model
     except Exception as error:
+        if is_refused_pickle(error):
+            raise not_weights(weight_files(folder)[0]) from error
         raise ModelError(
             f"the adapter {adapter} does not fit the model: {first_line(error)}"
         ) from error
@@ -238,6 +259,8 @@ def _lacking(model: Any, folder: Path) -> list[str]:
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
+    if not (folder / "adapter_model.safetensors").is_file():
+        return []  # pickled
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
         there = set(weights.keys())
     return sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) - there)

@@ -6,6 +6,7 @@ and values are fused, `staff.models.value_slice` measures which columns are the 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from staff.errors import ModelError
 from staff.models.folder import first_line, local_folder
+from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 from staff.models.value_slice import find_value_columns, layouts
 
 SEPARATE = ("v_proj", "value", "value_proj", "v_lin", "to_v", "wv", "v")
@@ -76,7 +78,7 @@ def find_value_projection(model: nn.Module) -> ValueProjection:
     )
 
 
-def check_value_projection(path: str) -> None:
+def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
     """Check from a model's config alone, without weights, that `find_value_projection` can work.
 
     The model is built on torch's meta device (a second, no memory). Checked: there is one stack of
@@ -88,13 +90,14 @@ def check_value_projection(path: str) -> None:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    folder = local_folder(path, trust=trust)
     try:
-        config = AutoConfig.from_pretrained(str(local_folder(path)), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config).eval()
-    except ModelError:
-        raise
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust.code).eval()
     except Exception as error:  # whatever is wrong with the files, the user must see which
+        if needs_code(error, Path(folder), trust):
+            raise code_not_run(path, Path(folder)) from error
         raise ModelError(f"{path} cannot be built from its config: {first_line(error)}") from error
     stack_name, blocks, position = find_blocks(model)
     where = f"{stack_name}.{position}"

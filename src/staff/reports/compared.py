@@ -8,6 +8,8 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration
+from staff.runs.facts import trust_remarks
+from staff.visible import visible
 
 Row = Mapping[str, Any]
 TITLES = {
@@ -17,7 +19,8 @@ TITLES = {
     "exact": "Exact match (share of items)",
 }
 METRICS = {"loss": "Test loss", "rougeL": "ROUGE-L", "bleu": "BLEU", "exact": "Exact match"}
-MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
+# The last three would become links: to an address with a scheme, without one, and of a person.
+MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-]|:(?=//)|(?<=www)\.|@)", re.IGNORECASE)
 
 
 def render_compared(result: Mapping[str, Any], *, folder: str, width: int = 80) -> str:
@@ -51,12 +54,12 @@ def markdown_compared(result: Mapping[str, Any]) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text in Markdown: no markup, no line breaks.
+    r"""Text in Markdown: no markup, no links, no line breaks, no control characters.
 
     >>> print(escape("a|b <i>\nc"))
     a\|b \<i\> c
     """
-    return MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return MARKUP.sub(r"\\\1", visible(" ".join(text.split())))
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:
@@ -125,6 +128,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         if config["full"]
         else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
     ]
+    said += [f"Note: {remark}." for remark in trust_remarks(config)]
     return [*said, *filter(None, [leak_warning(result)])]
 
 

@@ -15,6 +15,7 @@ from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
+from staff.runs.facts import trust_remarks
 from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
 from staff.types import Bools
@@ -33,7 +34,7 @@ def data_of(manifest: Mapping[str, Any]) -> Source:
     """
     if "reading" not in manifest["data"]:
         raise DataError("the run is of an earlier staff, which did not note the columns")
-    source = open_source(manifest["data"]["path"])
+    source = open_source(manifest["data"]["path"], revision=manifest["data"].get("revision"))
     if source.content_hash() != manifest["data"]["sha256"]:
         raise DataError(f"{source.name} changed since the run")
     return source
@@ -84,7 +85,7 @@ def render_run(
 
 
 def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
-    """What else to know of the rows, where there is something."""
+    """What else to know of the rows and the models, where there is something."""
     data = manifest["data"]
     scoreless = sum(found["rows"] for found in (manifest.get("not_finite") or {}).values())
     remarks = [f"{rows_of(scoreless)} without a finite score"] if scoreless else []
@@ -97,6 +98,7 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
         )
         if data.get(key)
     ]
+    remarks += trust_remarks(manifest["config"])
     if len(manifest["coresets"]) > coresets:
         remarks.append(f"the first {coresets} of {len(manifest['coresets'])} coresets are shown")
     return remarks

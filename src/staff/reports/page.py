@@ -7,7 +7,6 @@ data says is escaped by Jinja, and `visible` shows what cannot be shown.
 
 import base64
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from staff.reports.numbers import count, duration, millions, plain, significant
+from staff.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Control characters but for tab and line feed: HTML has no way to write most of them. Halves of
-# surrogate pairs, as a path may hold them, have no bytes in UTF-8.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def render_page(template: str, **context: Any) -> str:
@@ -36,26 +33,11 @@ def render_page(template: str, **context: Any) -> str:
     return page.render(style=style, script=script, policy=policy, **context)
 
 
-def visible(text: str) -> str:
-    """Control characters as the symbols Unicode has for them.
-
-    >>> visible("a\\x00b\\x1b[31m")
-    'a␀b␛[31m'
-    """
-    return CONTROL.sub(lambda match: _symbol(ord(match[0])), text)
-
-
 def clipped(text: str, limit: int) -> str:
     """The text, or as much of it as `limit` characters hold and how long it is."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]} […, {count(len(text))} characters]"
-
-
-def _symbol(code: int) -> str:
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else "�"
 
 
 def _source(content: str) -> str:

@@ -11,10 +11,11 @@ from staff.data.files import Source
 from staff.data.records import RecordOptions, to_example
 from staff.errors import BadRow
 from staff.reports.bins import sample
-from staff.reports.page import clipped, visible
+from staff.reports.page import clipped
 from staff.runs.selection_file import read_rows
 from staff.runs.store import RunFolder
 from staff.types import Bools, Example, Ints
+from staff.visible import visible
 
 SHOWN = 240  # rows in all; a person looks at some, and search wants a few of each region
 CUT = -1

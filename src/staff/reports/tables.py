@@ -81,9 +81,12 @@ def settings(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Every setting that was given or has a default, then where data, models and code are from."""
     facts = {name: value for name, value in manifest["config"].items() if value not in (None, [])}
     facts["data sha256"] = manifest["data"].get("sha256")
+    facts["data revision"] = manifest["data"].get("revision")
+    facts["test revision"] = (manifest.get("test") or {}).get("revision")
     facts["test sha256"] = (manifest.get("test") or {}).get("sha256")
     for role, model in (manifest.get("models") or {}).items():
         facts[f"{role} sha256"] = model.get("hash")
+        facts[f"{role} revision"] = model.get("revision")
     facts |= {f"device {k}": v for k, v in (manifest.get("device") or {}).items()}
     facts |= manifest.get("versions") or {}
     return [(name.replace("_", " "), value) for name, value in facts.items() if value is not None]

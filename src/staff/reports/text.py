@@ -7,6 +7,7 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration, millions, rows_of, significant
+from staff.runs.facts import trust_remarks
 from staff.runs.settings import READING
 
 Manifest = Mapping[str, Any]
@@ -182,7 +183,7 @@ def stages_block(manifest: Manifest, width: int) -> list[str]:
 
 
 def models_block(manifest: Manifest) -> list[str]:
-    """Models, device and seed."""
+    """Models, device and seed, and what the models were allowed to do."""
     lines = [
         f"{name.capitalize():<10}{model['path']}"
         + (f" ({millions(model['parameters'])} parameters)" if model.get("parameters") else "")
@@ -193,6 +194,7 @@ def models_block(manifest: Manifest) -> list[str]:
     if device:
         where = f"{device['name']}, {device['threads']} threads, {device['dtype']}"
         lines.append(f"Device    {where}, seed {manifest.get('seed')}")
+    lines += [f"Trust     {remark}" for remark in trust_remarks(manifest.get("config") or {})]
     return lines
 
 

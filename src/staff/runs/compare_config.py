@@ -85,12 +85,16 @@ class CompareConfig(Settings):
     take: s.Take = "highest"
     neighbours: s.Neighbours = 10
     gamma: s.Gamma = 1.0
+    checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
     max_new_tokens: s.MaxNewTokens = None
     batch_tokens: s.BatchTokens = 8192
+    shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
     prompt_column: s.PromptColumn = None
@@ -102,6 +106,7 @@ class CompareConfig(Settings):
     source_column: s.SourceColumn = None
     on_bad_row: s.OnBadRow = "error"
     out: s.Out = None
+    cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
     @model_validator(mode="before")

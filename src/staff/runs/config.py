@@ -118,11 +118,15 @@ class SelectConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
+    shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
     prompt_column: s.PromptColumn = None
@@ -139,6 +143,7 @@ class SelectConfig(Settings):
     format: Annotated[
         Literal["jsonl", "json", "csv", "parquet"], about("Format of the coreset files.", OUTPUT)
     ] = "jsonl"
+    cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
     @model_validator(mode="before")
@@ -240,7 +245,9 @@ class SelectConfig(Settings):
             ) from None
 
 
-TECHNICAL = frozenset({"batch_tokens", "device"})  # change the speed, not the result
+TECHNICAL = frozenset(
+    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache"}
+)  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
     *("clusters", "cut", "regions", "stratify_by", "verify_per_region", "verify_against"),
@@ -269,8 +276,11 @@ class ScoreConfig(Settings):
     phi: s.Phi = "last-value"
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
+    shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
@@ -282,6 +292,7 @@ class ScoreConfig(Settings):
     id_column: s.IdColumn = None
     source_column: s.SourceColumn = None
     on_bad_row: s.OnBadRow = "error"
+    cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
     @model_validator(mode="after")
@@ -306,8 +317,11 @@ class FinetuneConfig(Settings):
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
+    checkpoint_seconds: s.CheckpointSeconds = 60.0
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None
@@ -351,6 +365,8 @@ class EvaluateConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
     max_length: s.MaxLength = None
     input_format: s.InputFormat = None

@@ -17,6 +17,7 @@ from staff.errors import ConfigError
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import RESELECT, SelectConfig, preset_values
 from staff.runs.settings import Settings, flag, listed
+from staff.visible import one_line
 
 Config = TypeVar("Config", bound=Settings)
 
@@ -117,7 +118,9 @@ def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
         values = {k: v for k, v in values.items() if not (k in preset and preset[k] == v)}
         remark = "  # " + ", ".join(f"{name}: {value}" for name, value in preset.items())
     values = {name: value for name, value in values.items() if value != []}
-    head = f"# staff {__version__}" + (f"; again: {replay}\n" if replay else "\n")
+    # A path may hold line breaks, and what comes after one would be settings.
+    again = f"; again: {one_line(replay)}" if replay else ""
+    head = f"# staff {__version__}{again}\n"
     body = yaml.dump(values, Dumper=_OneLineEach, sort_keys=False, allow_unicode=True, width=10_000)
     return head + re.sub(r"^(preset: \w+)$", lambda m: m[1] + remark, body, flags=re.MULTILINE)
 
@@ -148,7 +151,7 @@ def _unknown(name: str, config: type[Settings]) -> str:
     near = get_close_matches(name.replace("-", "_"), config.model_fields, n=1)
     if near:
         return f"unknown setting {name!r}; did you mean {near[0]!r}?"
-    return f"unknown setting {name!r}; staff {config.command} --help lists them, as flags"
+    return f"unknown setting {name!r}; staff {config.command} --help lists them all"
 
 
 _WANTED = {

@@ -14,10 +14,13 @@ from staff.types import Floats, Ints, Selection
 NAMED = 100  # rows without a finite score that a manifest names; it counts all
 
 
-def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
-    """The training data as it was read."""
+def data_facts(
+    path: str, sha256: str, prepared: Prepared, *, revision: str | None = None
+) -> dict[str, Any]:
+    """The training data as it was read. revision: the commit of a Hub data set."""
     return {
         "path": path,
+        **({"revision": revision} if revision else {}),
         "format": prepared.format,
         "reading": {name: value for name, value in asdict(prepared.options).items() if value},
         "sha256": sha256,
@@ -27,6 +30,19 @@ def data_facts(path: str, sha256: str, prepared: Prepared) -> dict[str, Any]:
         "truncated": prepared.truncated,
         "duplicates": prepared.duplicates,
     }
+
+
+def trust_remarks(config: Mapping[str, Any]) -> list[str]:
+    """What the models were allowed beyond being read, in words; empty if it was nothing.
+
+    >>> trust_remarks({"allow_pickle": True, "trust_remote_code": False})
+    ['pickled weights were allowed (--allow-pickle)']
+    """
+    words = {
+        "allow_pickle": "pickled weights were allowed (--allow-pickle)",
+        "trust_remote_code": "the models' own code was allowed to run (--trust-remote-code)",
+    }
+    return [text for name, text in words.items() if config.get(name)]
 
 
 def not_finite_facts(

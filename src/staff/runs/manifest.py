@@ -17,8 +17,9 @@ from staff import __version__
 from staff.data.streams import is_utf8
 from staff.errors import RunError
 from staff.runs.config_file import written_by
+from staff.runs.links import refuse_links_out
 from staff.runs.shape import check_shape
-from staff.runs.store import write_atomic
+from staff.runs.store import CORESET, write_atomic
 
 FORMAT = 1
 COMPARISON = "comparison.json"  # of `staff demo`
@@ -102,7 +103,8 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
     """The manifest of a finished run; of a comparison under the name ``compare.json``.
 
     Raises:
-        RunError: no folder, no manifest (the run is not finished), damaged or too new.
+        RunError: no folder, no manifest (the run is not finished), damaged or too new; or links
+            or names in it lead out of the folder.
     """
     folder = Path(folder)
     path = folder / name
@@ -110,6 +112,7 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
         raise RunError(f"the name of the run folder {folder} is not UTF-8: rename it")
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}")
+    refuse_links_out(folder)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -123,6 +126,13 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
     if manifest["format"] > FORMAT:
         raise RunError(f"{path} was written by a newer staff: this one is {__version__}")
     check_shape(manifest, path)
+    for coreset in manifest.get("coresets") or []:
+        named = coreset.get("path") if isinstance(coreset, dict) else coreset
+        if not CORESET.fullmatch(str(named)):
+            raise RunError(
+                f"{path} names {named!r}, which is no coreset of a run: somebody changed it; "
+                f"{_go_on(folder)}"
+            )
     return manifest
 
 

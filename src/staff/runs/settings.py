@@ -30,10 +30,11 @@ def number(value: Any) -> Any:
 
 
 def place(value: Any) -> Any:
-    """Write out a leading ~, which no shell sees in a YAML file or in quotes.
+    """Text of a path; a leading ~, which no shell sees in a YAML file or in quotes, is written out.
 
     Raises ValueError for an empty text: a shell variable without a value, as in `--out "$RUN"`.
     """
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(value, str) and not value.strip():
         raise ValueError("must not be empty")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
@@ -58,6 +59,10 @@ Data = Annotated[Location | None, about("Training data: a file, a folder or a Hu
 Model = Annotated[Location | None, about("Model folder or Hub id.", INPUT)]
 Adapter = Annotated[Location | None, about("LoRA adapter folder to put on the model.", INPUT)]
 Out = Annotated[Location | None, about("Folder to write to.", OUTPUT)]
+CacheFolder = Annotated[
+    Location | None,
+    about("Keep scores and adapters here, too, and take from here what is there.", OUTPUT),
+]
 Overwrite = Annotated[bool, about("Start over in a folder that holds an earlier run.", OUTPUT)]
 RandomSeed = Annotated[Seed, about("Seed of every random choice.", "Running")]
 Dtype = Annotated[
@@ -65,8 +70,15 @@ Dtype = Annotated[
     about("Precision; auto is bfloat16 where the hardware is fast at it.", SCORING),
 ]
 Device = Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)]
+AllowPickle = Annotated[
+    bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
+]
+TrustRemoteCode = Annotated[bool, about("Run the Python code that a model folder brings.", INPUT)]
 BatchTokens = Annotated[
     Positive, about("Padded tokens a batch may hold; halved when memory runs out.", SCORING)
+]
+ShardRows = Annotated[
+    Positive, about("Rows scored between two writes: what a killed run can lose.", SCORING)
 ]
 MaxLength = Annotated[
     Positive | None,
@@ -99,6 +111,12 @@ BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
+CheckpointSeconds = Annotated[
+    float,
+    BeforeValidator(number),
+    about("Seconds between checkpoints of a fine-tuning; 0: after every step.", TUNING, ge=0,
+          allow_inf_nan=False),
+]  # fmt: skip
 Metrics = Annotated[
     tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
     BeforeValidator(listed),
@@ -171,6 +189,10 @@ READING = (
     *("input_format", "prompt_column", "response_column", "prompt_template"),
     *("messages_column", "text_column", "id_column", "source_column"),
 )
+
+
+# Settings that say what a model may do beyond being read.
+TRUST = ("allow_pickle", "trust_remote_code")
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

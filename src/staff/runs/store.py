@@ -2,31 +2,36 @@
 
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from staff.data.writers import replacing
 from staff.errors import ConfigError, RunError, StaffError
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
+from staff.runs.links import refuse_links_out
 from staff.runs.settings import Settings
 
 # What --overwrite removes, by its exact name, beside the coresets and manifest.json. config.yaml
 # is replaced, never removed: it says that the folder is ours.
 OWN = (
     *("selection.parquet", "rejected.jsonl", "report.html"),
-    *(".stages.json", ".manifest.earlier.json"),
+    *(".stages.json", ".inputs.json", ".manifest.earlier.json"),
     *("adapter/adapter_model.safetensors", "adapter/adapter_config.json"),
     *("adapter/loss.jsonl", "adapter/staff.json"),
 )
 PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
+CHECKPOINTS = ".adapter.partial/checkpoint-*"
 FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores/untuned", "scores")
-TEMPORARY = (".*.part", ".*.partial")  # what a killed process leaves of a file or an adapter
+PART = ".*.part"
+TEMPORARY = (PART, ".*.partial")  # what a killed process leaves of a file or an adapter
 CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
 # Settings that are paths.
 INPUTS = ("data", "test", "small", "target", "model", "adapter", "scores", "include", "exclude")
@@ -86,7 +91,8 @@ class RunFolder:
     def has_results(self) -> bool:
         """Whether something is here that took work: an adapter, scores, cells, a finished run."""
         compared = (self.path / "cells").is_dir()  # by staff compare: see compare_folder.py
-        return self.finished or compared or self.adapter.is_dir() or any(self.path.glob(PARTS))
+        tuned = self.adapter.is_dir() or any(self.path.glob(CHECKPOINTS))
+        return self.finished or compared or tuned or any(self.path.glob(PARTS))
 
     def start(self, config: Settings, *, overwrite: bool = False) -> None:
         """Make sure that a run with `config` may go here; nothing of an earlier one changes.
@@ -113,6 +119,7 @@ class RunFolder:
             self.manifest.unlink(missing_ok=True)
         if isinstance(config, SelectConfig):
             self.report.unlink(missing_ok=True)  # it tells of the earlier selection
+        self.sweep()
         again = f"staff {config.command} --config {shlex.quote(str(self.config))}"
         write_atomic(self.config, dump_yaml(config, replay=again))
 
@@ -141,12 +148,19 @@ class RunFolder:
         refuse_other_settings(self.path, before, now, [key for key in keys if key not in FREE])
 
     def check_usable(self) -> None:
-        """Raise `RunError` if this is a file, or a folder of somebody else's files."""
+        """Raise `RunError` if this is a file, a folder of somebody else's files, or leads out."""
         check_place(self.path)
+        refuse_links_out(self.path)
         if self.path.is_dir() and not self.config.is_file() and not self._only_leftovers():
             raise RunError(
                 f"{self.path} holds files but no run of staff: choose another folder for --out"
             )
+
+    def sweep(self) -> None:
+        """Remove half-written files of a killed process; whoever holds the lock may."""
+        for folder in (self.path, *(self.path / name for name in FOLDERS)):
+            for path in folder.glob(PART):
+                path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a run leaves, and nothing else. The manifest goes first.
@@ -186,10 +200,10 @@ class RunFolder:
         """Keep a second process out of this folder while the block runs.
 
         The operating system drops the lock when a process dies, however it dies. The file
-        stays: were it removed, a third process could lock a new one beside a second's. Only a
-        first run that was refused takes its folder away again, and then the lock must be of the
-        file that lies there. Raises `RunError` when another process holds it, or this is no
-        folder of ours.
+        stays: were it removed, a third process could lock a new one beside a second's. (Only a
+        first run that was refused takes its folder away again, so the lock must be of the file
+        that lies there.) It says who holds the lock, for the second process's message.
+        Raises `RunError` when another process holds it, or this is no folder of ours.
         """
         import fcntl  # Linux and macOS
 
@@ -198,14 +212,23 @@ class RunFolder:
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
-        with lock.open("w") as file:
+        with lock.open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 taken_away = not os.path.samestat(os.fstat(file.fileno()), lock.stat())
-            except OSError:
+            except (BlockingIOError, FileNotFoundError):
                 taken_away = True
+            except OSError as error:
+                raise RunError(
+                    f"{self.path} cannot be locked ({error.strerror}): its file system has no "
+                    "locks, choose another one for --out"
+                ) from None
             if taken_away:
-                raise RunError(f"another staff process is at work in {self.path}")
+                raise RunError(f"another staff process is at work in {self.path}{_holder(file)}")
+            file.truncate(0)
+            me = {"host": platform.node(), "pid": os.getpid(), "started": utc_now()}
+            file.write(json.dumps(me) + "\n")
+            file.flush()
             try:
                 yield
             except StaffError:
@@ -226,7 +249,7 @@ class RunFolder:
 
     def _take_away(self, made: list[Path]) -> None:
         """Remove what a run left that was refused before its first result, and these folders."""
-        for name in ("config.yaml", ".stages.json", "rejected.jsonl", ".lock"):
+        for name in ("config.yaml", ".stages.json", ".inputs.json", "rejected.jsonl", ".lock"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (*(self.path / name for name in FOLDERS), *made):
             if folder.is_dir() and not any(folder.iterdir()):
@@ -258,11 +281,26 @@ class RunFolder:
     def _only_leftovers(self) -> bool:
         """Whether it is empty, or all in it is of a run that stopped before its first file."""
         return all(
-            path.name in (".lock", ".stages.json")
+            path.name in (".lock", ".stages.json", ".inputs.json")
             or any(path.match(pattern) for pattern in TEMPORARY)
             or (path.name == "tokens" and _only_tokens(path))
             for path in self.path.iterdir()
         )
+
+
+def _holder(file: TextIO) -> str:
+    """Who wrote the lock file; nothing if it does not say."""
+    try:
+        file.seek(0)
+        holder = json.loads(file.read())
+        return f": process {holder['pid']} on {holder['host']}, since {holder['started']}"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def utc_now() -> str:
+    """The time, to the second, as ISO 8601 writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def refuse_other_settings(

@@ -14,8 +14,10 @@ from staff.errors import ModelError
 from staff.models.memory import Halving
 from staff.progress import Progress, SilentProgress, Stage
 from staff.scores.shards import (
+    ShardCache,
     canonical,
     make_table,
+    part_key,
     part_path,
     read_part,
     score_columns,
@@ -50,7 +52,8 @@ def score_rows(
     pad_id: int,
     out: Path,
     fingerprint: Mapping[str, Any],
-    shard_rows: int = 8192,
+    shard_rows: int = 2048,
+    cache: ShardCache | None = None,
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -58,9 +61,10 @@ def score_rows(
 
     scorer: Batch -> columns float64 [B] (`staff.scores.effort.Scorer`, or a function).
     batch_tokens: padded tokens a batch; halved, for the rest of the call, when memory runs out.
-    out: folder of the Parquet parts, `shard_rows` positions of the store each. Parts with the same
+    out: folder of the Parquet parts, `shard_rows` rows each. Parts with the same
         fingerprint and rows are read instead of scored; all others there are replaced.
     fingerprint: everything the scores depend on (hashes of model and data, phi, dtype, seed, …).
+    cache: parts that are not in `out` may be there, and new ones are put there.
 
     A row with a value that is not finite has NaN in every column (and zeros for features).
 
@@ -70,15 +74,22 @@ def score_rows(
     start = time.monotonic()
     wanted = np.arange(len(store)) if positions is None else np.unique(np.asarray(positions, int))
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
-    plan = {int(k): wanted[wanted // shard_rows == k] for k in np.unique(wanted // shard_rows)}
+    starts = range(0, len(wanted), shard_rows)
+    plan = {k: wanted[start : start + shard_rows] for k, start in enumerate(starts)}
     _forget_others(out, plan)
     columns: dict[str, Any] = {}
-    rows = tokens = 0
+    rows = tokens = cached = 0
     worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
     with (progress or SilentProgress()).stage(name, total=len(wanted), unit="rows") as stage:
         for number, part in plan.items():
             path = part_path(out, number)
-            stored = read_part(path, fingerprint=made_from, positions=part)
+            stored, fault = read_part(path, fingerprint=made_from, positions=part)
+            if fault:
+                stage.note(f"{path.name} {fault}: its rows are scored again")
+            key = part_key(made_from, part)
+            if stored is None and cache is not None and cache.fetch_shard(key, path):
+                stored, _ = read_part(path, fingerprint=made_from, positions=part)
+                cached += stored is not None
             if stored is not None:
                 found = {n: stored[n].to_numpy() for n in score_columns(stored)}
                 worker.note_unknown(part[np.any([np.isnan(v) for v in found.values()], axis=0)])
@@ -93,6 +104,8 @@ def score_rows(
                     columns=found,
                     fingerprint=made_from,
                 )
+                if cache is not None:
+                    cache.keep_shard(key, path)
                 rows += len(part)
                 tokens += int(store.lengths[part].sum())
                 store.release()
@@ -100,6 +113,8 @@ def score_rows(
                 if values.ndim == 1:
                     whole = columns.setdefault(column, np.full(len(store), np.nan))
                     whole[part] = values
+        if cached:
+            stage.note(f"{cached} of {len(plan)} shards came from the cache")
     known = np.zeros(len(store), dtype=bool)
     known[wanted] = True
     table = make_table(ids=store.ids, columns=columns, known=known, fingerprint=fingerprint)

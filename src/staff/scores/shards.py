@@ -1,10 +1,11 @@
 """Scores on disk: Parquet parts that are whole or absent and say what they were made from."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,16 @@ FIXED = ("id", "row", "position")  # the columns that are no scores
 LAYOUT = "staff scores 1"
 
 
+class ShardCache(Protocol):
+    """Parts that serve several folders of scores; `staff.runs.cache.Cache` is one."""
+
+    def fetch_shard(self, key: str, out: Path) -> bool:
+        """Copy a part to `out`; whether there was one."""
+
+    def keep_shard(self, key: str, shard: Path) -> None:
+        """Take a copy of a finished part."""
+
+
 def part_path(folder: Path, number: int) -> Path:
     """Where part `number` lies."""
     return folder / f"part-{number:05d}.parquet"
@@ -27,6 +38,12 @@ def part_path(folder: Path, number: int) -> Path:
 def canonical(fingerprint: Mapping[str, Any]) -> bytes:
     """What the parts are made from, as they keep it."""
     return json.dumps({"layout": LAYOUT, **fingerprint}, sort_keys=True).encode()
+
+
+def part_key(made_from: bytes, positions: Ints) -> str:
+    """SHA-256 (hex) of what a part holds, wherever it lies."""
+    rows = np.ascontiguousarray(positions, np.int64).tobytes()
+    return hashlib.sha256(made_from + b"\0" + rows).hexdigest()
 
 
 def write_part(
@@ -52,20 +69,25 @@ def write_part(
             arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     table = pa.table(arrays).replace_schema_metadata({FINGERPRINT: fingerprint})
     with replacing(path) as part:
-        pq.write_table(table, part)
+        pq.write_table(table, part, write_page_checksum=True)
 
 
-def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> Any:
-    """The part's table if it is whole, made from the same and of these positions; else None."""
+def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> tuple[Any, str]:
+    """The part's table if it is whole, made from the same and of these positions.
+
+    Else None, and what is wrong with it; of one that is not there nothing is.
+    """
     if not path.exists():
-        return None
+        return None, ""
     try:
         if (pq.read_schema(path).metadata or {}).get(FINGERPRINT) != fingerprint:
-            return None
-        table = pq.read_table(path)
+            return None, "was made from other data, models or settings"
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError):
-        return None
-    return table if np.array_equal(table["position"].to_numpy(), positions) else None
+        return None, "is damaged"
+    if not np.array_equal(table["position"].to_numpy(), positions):
+        return None, "is of other rows"
+    return table, ""
 
 
 def read_scores(folder: Path) -> ScoreTable:
@@ -77,7 +99,7 @@ def read_scores(folder: Path) -> ScoreTable:
     if not paths:
         raise RunError(f"no scores in {folder}; score first, or give the run's own folder")
     try:
-        tables = [pq.read_table(path) for path in paths]
+        tables = [pq.read_table(path, page_checksum_verification=True) for path in paths]
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"the scores in {folder} are broken ({error}); delete them") from error
     made_from = [(table.schema.metadata or {}).get(FINGERPRINT) for table in tables]

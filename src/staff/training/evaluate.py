@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
+from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.training.metrics import TEXT_METRICS
 from staff.training.tokens import Tokens
@@ -46,6 +47,7 @@ def evaluate(
     batch_tokens: int = 8192,
     dtype: str = "auto",
     device: str = "auto",
+    trust: Trust = NO_TRUST,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on tokenised test rows.
@@ -65,7 +67,7 @@ def evaluate(
         max_new_tokens: of a prediction; 1.5 times the longest reference plus 8, at
             most 512, when not given.
         batch_tokens: padded tokens in a batch; halved when memory runs out.
-        dtype, device: as in `models.load.load_model`; not used for a loaded model.
+        dtype, device, trust: as in `models.load.load_model`; not used for a loaded model.
 
     Raises:
         ConfigError: an unknown metric, or an adapter for a loaded model.
@@ -84,12 +86,13 @@ def evaluate(
     if isinstance(model, str | Path):
         from staff.models.load import load_model, load_tokenizer
 
-        tokenizer = tokenizer or load_tokenizer(str(model))
+        tokenizer = tokenizer or load_tokenizer(str(model), trust=trust)
         model = load_model(
             str(model),
             dtype=dtype,
             device=device,
             adapter=None if adapter is None else str(adapter),
+            trust=trust,
         )
     elif adapter is not None:
         raise ConfigError("give the base model by its path to evaluate it with an adapter")

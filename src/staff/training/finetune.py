@@ -6,7 +6,6 @@ code's: 3 epochs, batch 8, learning rate 1e-4, cosine, 10 % warm-up, rank 8, alp
 
 import logging
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from staff.errors import ConfigError, DataError, StaffError
+from staff.errors import ConfigError, DataError, DiskFullError, StaffError
 from staff.models.memory import is_out_of_memory
+from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
 from staff.training.adapter_folder import check_out, place_adapter, write_adapter
@@ -64,8 +64,11 @@ def finetune(
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    trust: Trust = NO_TRUST,
     gradient_checkpointing: bool = False,
     max_steps: int | None = None,
+    made_from: str | None = None,
+    checkpoint_seconds: float = 60.0,
     overwrite: bool = False,
     name: str = "fine-tune",
     progress: Progress | None = None,
@@ -74,7 +77,8 @@ def finetune(
     """Fine-tune on every row and write a LoRA adapter folder.
 
     A new folder appears complete or not at all. With one seed, one machine and one
-    number of threads its bytes are the same every time. (TRL seeds the global
+    number of threads its bytes are the same every time, however often the training was
+    stopped and gone on with from a checkpoint (`made_from`). (TRL seeds the global
     generators of Python, NumPy and torch for that.)
 
     Args:
@@ -84,9 +88,12 @@ def finetune(
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
         warmup: share of all steps over which the learning rate rises, in [0, 1).
-        dtype, device: as in `models.load.load_model`; not used for a loaded model.
+        dtype, device, trust: as in `models.load.load_model`; not used for a loaded model.
         gradient_checkpointing: less memory for about a quarter more time.
         max_steps: stop after so many steps, whatever `epochs` says.
+        made_from: fingerprint of all that the result depends on. With it checkpoints are kept
+            beside `out` while training lasts, and a call with the same goes on from the last.
+        checkpoint_seconds: between checkpoints; 0 makes one after every step.
         overwrite: replace the adapter in `out` once the new one is complete; any other
             file there stays.
         name: of the progress stage.
@@ -109,17 +116,27 @@ def finetune(
 
     from staff.models.adapters import lora_config
     from staff.models.load import load_model
-    from staff.training.trainer import LossCurve, ResponseTrainer, repeatable, training_arguments
+    from staff.training import checkpoints
+    from staff.training.trainer import (
+        LossCurve,
+        ResponseTrainer,
+        SaveEvery,
+        repeatable,
+        training_arguments,
+    )
 
     if isinstance(model, str | Path):
         base = str(model)
-        model = load_model(base, dtype=dtype, device=device)
+        model = load_model(base, dtype=dtype, device=device, trust=trust)
     else:
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    start, said = checkpoints.find(partial, made_from=made_from)
+    if start is None:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    finished = partial / "adapter"
     try:
         with (
             quiet(),
@@ -131,6 +148,8 @@ def finetune(
                 if on_log is not None:
                     on_log(point)
 
+            for text in said:
+                stage.note(text)
             curve = LossCurve(note)
             trainer = ResponseTrainer(
                 model=model,
@@ -146,22 +165,33 @@ def finetune(
                     gradient_checkpointing=gradient_checkpointing,
                 ),
                 peft_config=lora_config(rank=rank, alpha=alpha),
-                callbacks=[curve],
+                callbacks=[SaveEvery(checkpoint_seconds)],
+                curve=curve,
+                made_from=made_from,
                 tokens=tokens,
                 pad_id=pad_id,
                 seed=stream_seed(seed, "fine-tune order") % 2**63,
             )
-            start = time.monotonic()
+            if start is not None:
+                stage.note(f"goes on after step {start.step} of {total}")
+                stage.advance(start.step)
             longest = int(tokens.lengths.max())
             with explain_out_of_memory(batch_size, longest), repeatable(model.device):
-                trainer.train()
-            seconds = time.monotonic() - start
+                trainer.run(start)
+            seconds = trainer.seconds
         check_counts(trainer, epochs=None if max_steps else epochs)
         check_converged([point.loss for point in curve.points])
-        write_adapter(partial, model=trainer.model, base=base, losses=curve.points)
-        place_adapter(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(finished, ignore_errors=True)
+        finished.mkdir()
+        write_adapter(finished, model=trainer.model, base=base, losses=curve.points)
+        place_adapter(finished, out)
+    except BaseException as error:
+        # What it went wrong with is of no use to a training with other settings.
+        hopeless = isinstance(error, StaffError) and not isinstance(error, DiskFullError)
+        if made_from is None or hopeless:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(partial, ignore_errors=True)
     return FinetuneResult(
         adapter=out,
         losses=tuple((point.step, point.loss) for point in curve.points),

@@ -5,9 +5,11 @@ Imports torch and TRL: import it inside the function that needs it.
 
 import math
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, TrainerCallback
+from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
@@ -24,6 +26,7 @@ from trl import SFTConfig, SFTTrainer
 from staff.data.batches import collate
 from staff.errors import StaffError
 from staff.rng import keys_of_ids
+from staff.training import checkpoints
 from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
 
@@ -47,9 +50,23 @@ class ResponseTrainer(SFTTrainer):
 
     `seen` [n] counts how often each row entered the loss, `response_tokens` the
     tokens that did: the caller compares them with what it handed over.
+
+    curve: where the losses go. made_from: fingerprint of the training; without it no
+    checkpoint is written.
     """
 
-    def __init__(self, *, tokens: Tokens, pad_id: int, seed: int, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        tokens: Tokens,
+        pad_id: int,
+        seed: int,
+        curve: "LossCurve",
+        made_from: str | None = None,
+        **kwargs: Any,
+    ):
+        self.curve, self.made_from = curve, made_from
+        self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.pad_id = pad_id
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
@@ -62,6 +79,55 @@ class ResponseTrainer(SFTTrainer):
             train_dataset=rows, data_collator=self._collate, processing_class=_no_text(), **kwargs
         )
         self.remove_callback(PrinterCallback)  # prints to stdout when the HF bars are off
+        self.add_callback(curve)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on training, with what it took up to the checkpoint it went on from."""
+        return self.earlier_seconds + time.monotonic() - self.started
+
+    def run(self, start: checkpoints.Checkpoint | None = None) -> None:
+        """Train, from the beginning or from a checkpoint."""
+        if start is not None:
+            self._resume(start)
+        self.started = time.monotonic()
+        self.train(resume_from_checkpoint=None if start is None else str(start.folder))
+
+    def _resume(self, start: checkpoints.Checkpoint) -> None:
+        """Take up our own counts; the trainer does the same with its weights and states."""
+        self.seen[:] = start.facts["seen"]
+        self.response_tokens = int(start.facts["response_tokens"])
+        self.earlier_seconds = float(start.facts["seconds"])
+        self.curve.points[:] = [LossPoint(**point) for point in start.facts["losses"]]
+        # One permutation an epoch was drawn; the trainer draws the current one's anew.
+        for _ in range(start.step // -(-len(self.seen) // self.args.train_batch_size)):
+            list(self._get_train_sampler())
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The Trainer's own (TRL's adds a model card), whole or absent."""
+        if self.made_from is None:
+            return
+        place, step = Path(str(self.args.output_dir)), self.state.global_step
+        saving = place / ".checkpoint.partial"
+        shutil.rmtree(saving, ignore_errors=True)
+        self.args.output_dir = str(saving)
+        try:
+            Trainer._save_checkpoint(self, model, trial)
+        finally:
+            self.args.output_dir = str(place)
+        checkpoints.seal(
+            saving / f"checkpoint-{step}",
+            place,
+            step=step,
+            made_from=self.made_from,
+            facts={
+                "seen": self.seen.tolist(),
+                "response_tokens": self.response_tokens,
+                "seconds": self.seconds,
+                "losses": [asdict(point) for point in self.curve.points],
+            },
+        )
+        saving.rmdir()
 
     def _collate(self, features: list[dict[str, int]]) -> dict[str, Any]:
         """Read the rows' tokens; input_ids, labels, attention_mask int64 [B, T], rows [B]."""
@@ -134,6 +200,22 @@ class LossCurve(TrainerCallback):
         )
         self.points.append(point)
         self.on_point(point)
+
+
+class SaveEvery(TrainerCallback):
+    """Asks for a checkpoint once so many seconds have passed since the last, or the start."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Decide after a step; the last one needs none."""
+        if time.monotonic() - self.last >= self.seconds and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to count anew."""
+        self.last = time.monotonic()
 
 
 class OneDevice(SFTConfig):

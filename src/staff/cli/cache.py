@@ -1,0 +1,71 @@
+"""`staff cache`: what is kept across runs, and making room."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from staff.cli.terminal import Terminal
+from staff.errors import ConfigError
+from staff.progress import SilentProgress
+
+EXAMPLES = """
+  staff select … --cache ~/.cache/staff
+  staff cache ls ~/.cache/staff
+  staff cache prune ~/.cache/staff --days 30
+  staff cache prune ~/.cache/staff --gigabytes 10
+"""
+Folder = Annotated[str, Parameter(help="Folder of --cache.", show_default=False)]
+
+app = App(
+    name="cache",
+    help="Show or prune what --cache keeps across runs.",
+    help_epilogue=f"Examples:\n\n{EXAMPLES.strip(chr(10))}\n",
+)
+
+
+@app.command
+def ls(folder: Folder) -> None:
+    """List the cached scores and adapters, those used longest ago first."""
+    from staff.reports.columns import Column, layout
+    from staff.runs.cache import Cache, facts_of
+
+    entries = Cache(folder).check().entries()
+    facts = [facts_of(entry) for entry in entries]
+    terminal = Terminal(SilentProgress())
+    columns = [
+        Column("last used", [_day(entry.used) for entry in entries]),
+        Column("kind", [entry.kind for entry in entries]),
+        Column("MB", [f"{entry.size / 1e6:.1f}" for entry in entries]),
+        Column("model", [str(found.get("model_hash", ""))[:12] for found in facts]),
+        Column("data", [str(found.get("data_hash", ""))[:12] for found in facts]),
+    ]
+    total = f"{len(entries)} entries, {sum(entry.size for entry in entries) / 1e6:.1f} MB"
+    table = layout(columns, terminal.width, force=True) if entries else []
+    terminal.result("\n".join([*table, total]) + "\n")
+
+
+@app.command
+def prune(
+    folder: Folder,
+    *,
+    days: Annotated[
+        float | None, Parameter(help="Remove what was not used for so many days.")
+    ] = None,
+    gigabytes: Annotated[
+        float | None, Parameter(help="Remove the longest unused until so much is left.")
+    ] = None,
+) -> None:
+    """Make room: give --days, --gigabytes or both."""
+    from staff.runs.cache import Cache
+
+    given = [limit for limit in (days, gigabytes) if limit is not None]
+    if not given or not all(limit >= 0 for limit in given):
+        raise ConfigError("what is to be removed? give --days N or --gigabytes N, 0 or more")
+    removed = Cache(folder).check().prune(days=days, gigabytes=gigabytes)
+    freed = sum(entry.size for entry in removed) / 1e6
+    Terminal(SilentProgress()).result(f"{len(removed)} entries removed, {freed:.1f} MB freed\n")
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

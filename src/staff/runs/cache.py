@@ -1,0 +1,177 @@
+"""Scores and adapters kept across run folders, by the content of all that they were made from.
+
+An entry is whole or absent: it is written under another name and renamed. Two processes that make
+the same one make the same bytes, so it does not matter whose stays. An entry that goes away while
+it is read (pruned by another process) is one that was not there.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from staff.data.writers import replacing
+from staff.errors import RunError
+from staff.runs.manifest import hash_file
+from staff.runs.store import PART
+
+TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backups leave such a folder out
+SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
+ABOUT = "# Scores and adapters of staff; `staff cache prune` makes room.\n"
+SCORES, ADAPTERS = "scores", "adapters"
+FACTS = "entry.json"  # of an adapter: its files by SHA-256
+STALE = 24 * 3600  # seconds after which a half-written entry is a dead process's
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One cached shard of scores or adapter. used: when last, in seconds since 1970."""
+
+    kind: str
+    key: str
+    path: Path
+    size: int
+    used: float
+
+
+class Cache:
+    """The folder of ``--cache``. Making one touches nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def open(self) -> "Cache":
+        """Make the folder, if need be. Raises RunError if it holds something else."""
+        if not self._is_ours() and self.path.exists() and not self._is_empty():
+            raise RunError(f"--cache {self.path} holds other files: give a folder of its own")
+        if not self._is_ours():
+            with replacing(self.path / TAG) as part:
+                part.write_text(f"{SIGNATURE}\n{ABOUT}", encoding="utf-8")
+        return self
+
+    def check(self) -> "Cache":
+        """Raise RunError unless this is a cache of ours."""
+        if not self._is_ours():
+            raise RunError(f"{self.path} is no cache of staff: give the folder of --cache")
+        return self
+
+    def fetch_shard(self, key: str, out: Path) -> bool:
+        """Copy a shard to `out`; whether there was one."""
+        try:
+            shard = self._shard(key).open("rb")
+        except FileNotFoundError:
+            return False
+        with shard, replacing(out) as part, part.open("wb") as copy:
+            shutil.copyfileobj(shard, copy)
+        with suppress(FileNotFoundError):  # pruned meanwhile; ours is whole
+            os.utime(self._shard(key))
+        return True
+
+    def keep_shard(self, key: str, shard: Path) -> None:
+        """Put a finished shard into the cache."""
+        with replacing(self._shard(key)) as part:
+            shutil.copyfile(shard, part)
+
+    def fetch_adapter(self, key: str, out: Path) -> bool:
+        """Copy an adapter to the new folder `out`; whether there was a whole one."""
+        folder = self.path / ADAPTERS / key
+        shutil.rmtree(out, ignore_errors=True)
+        try:
+            files = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            out.mkdir(parents=True)
+            for name, sha256 in files.items():
+                shutil.copyfile(folder / Path(name).name, out / Path(name).name)
+                if hash_file(out / Path(name).name) != sha256:
+                    raise ValueError(name)
+            os.utime(folder / FACTS)
+        except (FileNotFoundError, ValueError, AttributeError):  # not there, pruned, or damaged
+            shutil.rmtree(out, ignore_errors=True)
+            return False
+        return True
+
+    def keep_adapter(self, key: str, adapter: Path, names: tuple[str, ...]) -> None:
+        """Put these files of an adapter folder into the cache, unless it is there."""
+        folder = self.path / ADAPTERS / key
+        if (folder / FACTS).is_file():
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}.", suffix=".part"))
+        try:
+            for name in names:
+                shutil.copyfile(adapter / name, part / name)
+            files = {name: hash_file(part / name) for name in names}
+            (part / FACTS).write_text(json.dumps(files) + "\n", encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)  # one without its facts is not whole
+            part.rename(folder)
+        except OSError:
+            if not (folder / FACTS).is_file():  # else another process was as quick
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """All entries, those used longest ago first."""
+        found = [*self._entries(SCORES, "*.parquet"), *self._entries(ADAPTERS, f"*/{FACTS}")]
+        return sorted(found, key=lambda entry: (entry.used, entry.key))
+
+    def prune(self, *, days: float | None = None, gigabytes: float | None = None) -> list[Entry]:
+        """Remove what was not used for so long, and then the oldest until so much is left."""
+        entries, now = self.entries(), time.time()
+        left, removed = sum(entry.size for entry in entries), []
+        for entry in entries:
+            old = days is not None and now - entry.used > days * 86400
+            if old or (gigabytes is not None and left > gigabytes * 1e9):
+                if entry.path.is_dir():
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    entry.path.unlink(missing_ok=True)
+                left -= entry.size
+                removed.append(entry)
+        for part in self.path.glob(f"*/{PART}"):
+            if now - part.lstat().st_mtime > STALE:
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+        return removed
+
+    def _entries(self, kind: str, pattern: str) -> Iterator[Entry]:
+        for path in self.path.joinpath(kind).glob(pattern):
+            if path.name.startswith("."):
+                continue
+            entry = path.parent if path.name == FACTS else path
+            files = entry.iterdir() if entry.is_dir() else [entry]
+            try:
+                size = sum(file.stat().st_size for file in files)
+                yield Entry(kind, entry.stem, entry, size, path.stat().st_mtime)
+            except FileNotFoundError:  # pruned meanwhile
+                continue
+
+    def _shard(self, key: str) -> Path:
+        return self.path / SCORES / f"{key}.parquet"
+
+    def _is_ours(self) -> bool:
+        try:
+            return (self.path / TAG).read_text(encoding="utf-8").startswith(SIGNATURE)
+        except (OSError, ValueError):
+            return False
+
+    def _is_empty(self) -> bool:
+        return self.path.is_dir() and not any(self.path.iterdir())
+
+
+def facts_of(entry: Entry) -> Mapping[str, Any]:
+    """What a shard says it was made from; empty for an adapter, or one that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if entry.kind != SCORES:
+        return {}
+    try:
+        schema = pq.read_schema(entry.path)
+        return dict(json.loads((schema.metadata or {})[b"staff.fingerprint"]))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return {}

@@ -1,0 +1,38 @@
+"""Links in the folder of a run or a comparison that lead out of it: neither read nor written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from staff.data.places import leads_outside
+from staff.errors import RunError
+
+# What is ours there. Folders are looked through; what else lies beside them is the user's.
+OURS = (
+    *("config.yaml", "manifest.json", "compare.json", "comparison.json", "selection.parquet"),
+    *("rejected.jsonl", "report.html", "results.*", "coreset-*"),
+    *(".lock", ".stages.json", ".manifest.earlier.json"),
+    *("adapter", "scores", "tokens", "cells", "seed-*"),
+)
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Raise `RunError` for the first link that leads out of a folder of results.
+
+    The folder itself may be a link: that is where the user wants it.
+    """
+    for pattern in OURS:
+        for found in sorted(folder.glob(pattern)):
+            for path in _below(found):
+                if path.is_symlink() and leads_outside(path, folder):
+                    raise RunError(
+                        f"{path} is a link that leads out of {folder}, and is not followed: put "
+                        "what it points to in its place, or remove it"
+                    )
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """A path and all that lies below it; of links only themselves."""
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        for child in sorted(path.iterdir()):
+            yield from _below(child)

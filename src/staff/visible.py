@@ -1,0 +1,32 @@
+"""Text that somebody else wrote, made fit to be shown: it does nothing to a terminal or a page."""
+
+import re
+
+# Control characters but for tab and line feed: a terminal obeys them, HTML has no way to write most
+# of them. Halves of surrogate pairs, as a path may hold them, have no bytes in UTF-8.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Control characters as the symbols Unicode has for them.
+
+    >>> visible("a\\x00b\\x1b[31m")
+    'a␀b␛[31m'
+    """
+    return CONTROL.sub(lambda match: _symbol(ord(match[0])), text)
+
+
+def one_line(text: str) -> str:
+    """The same with tabs and line breaks as symbols, too: it cannot pass for lines of ours.
+
+    >>> one_line("a\\nerror: b")
+    'a␊error: b'
+    """
+    plain = visible(text).replace("\t", "␉").replace("\n", "␊")
+    return plain.replace("\u2028", "␊").replace("\u2029", "␊")
+
+
+def _symbol(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else "�"

@@ -1,0 +1,192 @@
+"""Scores and adapters across runs: taken by content, whole or not at all."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from staff import select_coreset
+from staff.cli.main import main
+from staff.errors import RunError
+from staff.runs.cache import FACTS, TAG, Cache
+
+SETTINGS = {
+    "prompt_column": "mr", "response_column": "ref", "epochs": 1, "regions": 4,
+    "verify_per_region": 4, "keep": 0.2, "shard_rows": 16, "dtype": "float32",
+}  # fmt: skip
+NAMES = ("adapter_model.safetensors", "adapter_config.json", "loss.jsonl")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, e2e_rows):
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    path.write_text("".join(f"{line}\n" for line in e2e_rows[:40]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache").open()
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).write_bytes(name.encode() * 100)
+    return folder
+
+
+def test_a_second_run_elsewhere_computes_nothing(data, family, tmp_path):
+    asked = {"small": family[0], "target": family[1], "cache": tmp_path / "cache", **SETTINGS}
+    first = select_coreset(data, out=tmp_path / "a", **asked)
+    moved = tmp_path / "renamed.jsonl"
+    moved.write_bytes(data.read_bytes())
+    second = select_coreset(moved, out=tmp_path / "b", **asked)
+    made = {s["name"]: s["reused"] for s in second.manifest["stages"]}
+    assert {name for name, reused in made.items() if reused} == {
+        "fine-tune small", "score small", "verify on target",
+    }  # fmt: skip
+    for name in ("selection.parquet", "coreset-0.2.jsonl", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    # Three shards of the small model, one of the target, and the adapter.
+    assert len(Cache(tmp_path / "cache").entries()) == 5
+    third = select_coreset(data, out=tmp_path / "c", seed=1, **asked)
+    assert not any(s["reused"] for s in third.manifest["stages"] if s["name"] == "score small")
+    assert (
+        first.manifest["files"]["selection.parquet"] != third.manifest["files"]["selection.parquet"]
+    )
+
+
+def test_two_runs_at_once(data, family, tmp_path):
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "staff",
+                "select",
+                str(data),
+                "--small",
+                family[0],
+                "--target",
+                family[1],
+                "--out",
+                str(tmp_path / name),
+                "--cache",
+                str(tmp_path / "cache"),
+                *flags,
+            ],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    a, b = ((tmp_path / name / "selection.parquet").read_bytes() for name in "ab")
+    assert a == b
+    assert len(Cache(tmp_path / "cache").entries()) == 5
+    assert not list((tmp_path / "cache").rglob(".*.part"))
+
+
+def test_shards_go_in_and_come_out(cache, tmp_path):
+    (tmp_path / "shard").write_bytes(b"scores")
+    assert not cache.fetch_shard("ab12", tmp_path / "out" / "part")
+    assert not (tmp_path / "out" / "part").exists()
+    cache.keep_shard("ab12", tmp_path / "shard")
+    assert cache.fetch_shard("ab12", tmp_path / "out" / "part")
+    assert (tmp_path / "out" / "part").read_bytes() == b"scores"
+
+
+def test_an_adapter_is_whole_or_absent(cache, adapter, tmp_path):
+    out = tmp_path / "out"
+    assert not cache.fetch_adapter("k", out)
+    cache.keep_adapter("k", adapter, NAMES)
+    cache.keep_adapter("k", adapter, NAMES)  # is there already
+    assert cache.fetch_adapter("k", out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in adapter.iterdir()
+    }
+    (cache.path / "adapters" / "k" / NAMES[0]).write_bytes(b"damaged")
+    assert not cache.fetch_adapter("k", out)
+    assert not out.exists()
+
+
+def test_an_adapter_without_its_facts_is_replaced(cache, adapter, tmp_path):
+    cache.keep_adapter("k", adapter, NAMES)
+    (cache.path / "adapters" / "k" / FACTS).unlink()
+    assert not cache.fetch_adapter("k", tmp_path / "out")
+    cache.keep_adapter("k", adapter, NAMES)
+    assert cache.fetch_adapter("k", tmp_path / "out")
+
+
+def test_file_names_in_the_facts_do_not_lead_outside(cache, adapter, tmp_path):
+    cache.keep_adapter("k", adapter, NAMES)
+    facts = cache.path / "adapters" / "k" / FACTS
+    facts.write_text('{"../../../../etc/passwd": "0"}')
+    assert not cache.fetch_adapter("k", tmp_path / "out")
+
+
+@pytest.fixture
+def filled(cache, adapter, tmp_path):
+    """Three entries, used 40, 20 and 0 days ago; 1 kB, 2 kB and an adapter."""
+    (tmp_path / "shard").write_bytes(bytes(1000))
+    cache.keep_shard("aa", tmp_path / "shard")
+    (tmp_path / "shard").write_bytes(bytes(2000))
+    cache.keep_shard("bb", tmp_path / "shard")
+    cache.keep_adapter("cc", adapter, NAMES)
+    for key, days in (("aa", 40), ("bb", 20)):
+        then = time.time() - days * 86400
+        os.utime(cache.path / "scores" / f"{key}.parquet", (then, then))
+    return cache
+
+
+def test_pruning_by_age_and_size(filled):
+    assert [entry.key for entry in filled.entries()] == ["aa", "bb", "cc"]
+    assert [entry.key for entry in filled.prune(days=30)] == ["aa"]
+    assert [entry.key for entry in filled.prune(gigabytes=1)] == []
+    assert [entry.key for entry in filled.prune(gigabytes=7e-6)] == ["bb"]
+    assert [entry.key for entry in filled.prune(days=0, gigabytes=0)] == ["cc"]
+    assert (filled.path / TAG).is_file()
+
+
+def test_what_is_used_again_is_kept(filled, tmp_path):
+    assert filled.fetch_shard("aa", tmp_path / "out")
+    assert [entry.key for entry in filled.prune(days=10)] == ["bb"]
+
+
+def test_pruning_takes_what_a_killed_process_left_but_nothing_new(filled):
+    old, new = (filled.path / "scores" / f".{name}.part" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert len(filled.entries()) == 3
+    filled.prune(days=1000)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_commands(filled, capsys):
+    assert main(["cache", "ls", str(filled.path)]) == 0
+    said = capsys.readouterr().out
+    assert "3 entries" in said
+    assert said.index("scores") < said.index("adapters")
+    assert main(["cache", "prune", str(filled.path), "--days", "30"]) == 0
+    assert capsys.readouterr().out == "1 entries removed, 0.0 MB freed\n"
+    assert main(["cache", "prune", str(filled.path)]) == 2
+    assert "give --days N or --gigabytes N" in capsys.readouterr().err
+
+
+def test_another_folder_is_no_cache(tmp_path, capsys):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match="holds other files: give a folder of its own"):
+        Cache(tmp_path).open()
+    assert main(["cache", "prune", str(tmp_path), "--days", "0"]) == 5
+    assert "is no cache of staff" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

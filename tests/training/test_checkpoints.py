@@ -1,0 +1,200 @@
+"""A fine-tuning that was stopped goes on from its last checkpoint, to the same bytes."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from transformers.trainer_pt_utils import safe_globals
+
+from staff.training import checkpoints
+from staff.training.finetune import finetune
+
+STEPS = 12  # 3 epochs of 16 rows in batches of 4
+
+
+class Stopped(BaseException):
+    """What a test stops a fine-tuning with."""
+
+
+class Notes:
+    """A progress that keeps what is noted and how far it got."""
+
+    def __init__(self):
+        self.said, self.done = [], 0
+
+    def stage(self, name, **_):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def note(self, text):
+        self.said.append(text)
+
+    def advance(self, amount=1):
+        self.done += amount
+
+
+@pytest.fixture(scope="module")
+def restless(tmp_path_factory, tokenizer):
+    """A GPT-2 with dropout: its training draws from the generators at every step."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=96,
+        bos_token_id=1, eos_token_id=2, resid_pdrop=0.2, embd_pdrop=0.2, attn_pdrop=0.2,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "gpt2"
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def train(rows, tmp_path):
+    """Train into `out`, and stop after a step if asked to; (result, notes)."""
+
+    def train(model, *, stop=None, made_from="a", seconds=0.0, out=None, **settings):
+        progress = Notes()
+
+        def stop_after(point):
+            if point.step == stop:
+                raise Stopped
+
+        result = finetune(
+            model=str(model), tokens=rows, out=out or tmp_path / "adapter", pad_id=0, epochs=3,
+            batch_size=4, learning_rate=1e-2, seed=3, made_from=made_from,
+            checkpoint_seconds=seconds, on_log=stop_after, progress=progress, **settings,
+        )  # fmt: skip
+        return result, progress
+
+    return train
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / ".adapter.partial"
+
+
+def digests(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, restless, rows):
+    """What a training leaves that nothing disturbed and that wrote no checkpoint."""
+    out = tmp_path_factory.mktemp("whole") / "adapter"
+    return finetune(
+        model=str(restless), tokens=rows, out=out, pad_id=0, epochs=3, batch_size=4,
+        learning_rate=1e-2, seed=3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "stops", [[2], [4, 5], [5], [8], [9, 12], [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
+)
+def test_the_bytes_are_those_of_a_training_that_was_not_stopped(
+    train, restless, whole, place, tmp_path, stops
+):
+    for stop in stops:
+        with pytest.raises(Stopped):
+            train(restless, stop=stop)
+        # The step is logged before its checkpoint is written.
+        assert [p.name for p in place.glob("checkpoint-*")] == [f"checkpoint-{stop - 1}"]
+    result, progress = train(restless)
+    assert f"goes on after step {stops[-1] - 1} of {STEPS}" in progress.said
+    assert progress.done == STEPS
+    assert digests(result.adapter) == digests(whole.adapter)
+    assert result.losses == whole.losses
+    assert (result.tokens, result.response_tokens) == (whole.tokens, whole.response_tokens)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_checkpoints_keep_their_distance_in_time(train, restless, place):
+    with pytest.raises(Stopped):
+        train(restless, stop=6, seconds=3600)
+    assert not list(place.glob("checkpoint-*"))
+
+
+def test_without_a_fingerprint_nothing_stays(train, restless, place):
+    with pytest.raises(Stopped):
+        train(restless, stop=6, made_from=None)
+    assert not place.exists()
+
+
+@pytest.fixture
+def stopped(train, restless, place):
+    with pytest.raises(Stopped):
+        train(restless, stop=6)
+    return place / "checkpoint-5"
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle_of_objects(stopped):
+    names = {path.name for path in stopped.iterdir()}
+    assert names == {*checkpoints.FILES, checkpoints.STATE} - {"scaler.pt"}
+    for path in stopped.glob("*.pt*"):
+        with safe_globals():  # NumPy's arrays, for the state of its generator
+            torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "adapter_model.safetensors", "rng_state.pth"])
+def test_a_changed_byte_is_found_before_the_file_is_opened(train, restless, stopped, whole, name):
+    content = bytearray((stopped / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (stopped / name).write_bytes(content)
+    result, progress = train(restless)
+    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not go on from it"]
+    assert digests(result.adapter) == digests(whole.adapter)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"made_from": "a"}'])
+def test_a_state_that_cannot_be_read_is_damaged(train, restless, stopped, whole, text):
+    (stopped / checkpoints.STATE).write_text(text)
+    _, progress = train(restless)
+    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not go on from it"]
+
+
+def test_a_missing_file_is_damage(train, restless, stopped):
+    (stopped / "scheduler.pt").unlink()
+    _, progress = train(restless)
+    assert "damaged" in progress.said[0]
+
+
+def test_another_training_starts_over(train, restless, stopped, place):
+    result, progress = train(restless, made_from="b")
+    assert "checkpoint-5 was made from other data, models or settings" in progress.said[0]
+    assert result.steps == STEPS
+    assert not place.exists()
+
+
+def test_other_versions_start_over(train, restless, stopped):
+    state = json.loads((stopped / checkpoints.STATE).read_text())
+    state["versions"]["torch"] = "0.0"
+    (stopped / checkpoints.STATE).write_text(json.dumps(state))
+    _, progress = train(restless)
+    assert "checkpoint-5 was made with other versions of torch" in progress.said[0]
+
+
+def test_of_two_the_later_whole_one_counts(train, restless, stopped, whole):
+    later = stopped.with_name("checkpoint-7")
+    shutil.copytree(stopped, later)
+    (later / "optimizer.pt").unlink()
+    result, progress = train(restless)
+    assert "checkpoint-7 is damaged" in progress.said[0]
+    assert progress.said[1] == f"goes on after step 5 of {STEPS}"
+    assert digests(result.adapter) == digests(whole.adapter)
+
+
+def test_what_a_kill_leaves_of_a_checkpoint_does_no_harm(train, restless, stopped, place, whole):
+    half = place / ".checkpoint.partial" / "checkpoint-6"
+    half.mkdir(parents=True)
+    (half / "optimizer.pt").write_bytes(b"half")
+    result, _ = train(restless)
+    assert digests(result.adapter) == digests(whole.adapter)
+    assert not place.exists()

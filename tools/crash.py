@@ -1,0 +1,283 @@
+"""Kill real runs at seeded instants, start them again, and hold what they leave to the bytes.
+
+    python tools/crash.py [--kills 120] [--seed 0] [--write]
+
+The command is `staff select` on 240 rows of the demo's data with the embedded family, each in a
+process group of its own. A run is killed up to eight times and then left to finish; coresets,
+selection.parquet, scores and adapter must then be those of a run that nothing disturbed, byte
+for byte. Where a kill struck is told from the killed run's own log and the files it left.
+Of work that was safe on disk nothing may be done twice: complete shards keep their inode, and
+fine-tuning goes on from the checkpoint that lay there.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from staff.demo import COLUMNS, SMALL, TARGET, TASK
+
+REPORT = Path(__file__).parent.parent / "benchmarks" / "results" / "crash.md"
+ROWS, A_RUN = 240, 8
+SETTINGS = (
+    *("--keep", "0.1", "--keep", "0.3", "--regions", "6", "--verify-per-region", "12"),
+    *("--epochs", "1", "--checkpoint-seconds", "0", "--shard-rows", "32", "--batch-tokens", "512"),
+    *("--dtype", "float32"),
+)
+# Stage in the log -> where a kill struck; what is not here is start-up.
+STAGES = {
+    "fine-tune small": "optimiser step",
+    "score small": "scoring",
+    "verify on target": "verification",
+    "write": "final writes",
+}
+# In this order within a run: each restart goes on to the next.
+WANTED = ("optimiser step", "checkpoint write", "shard write", "verification", "final writes")
+TEMPORARY = {  # a file or folder that is there while the step lasts
+    "checkpoint write": ".adapter.partial/.checkpoint.partial",
+    "shard write": "scores/small/.part-*.part",
+    "final writes": ".[cms][oea]*.part",  # coresets, manifest, selection
+}
+
+
+@dataclass
+class Outcome:
+    """One kill: how, where it struck, and what the next start did."""
+
+    signal: str
+    where: str
+    code: int = 0
+
+
+@dataclass
+class Campaign:
+    """What is known so far."""
+
+    data: Path
+    whole: dict[str, str]
+    outcomes: list[Outcome] = field(default_factory=list)
+    runs: int = 0
+
+
+class Process:
+    """The command in a process group, with its log as it comes."""
+
+    def __init__(self, data: Path, out: Path) -> None:
+        columns = [f"--{k.replace('_', '-')}={v}" for k, v in COLUMNS.items()]
+        self.out, self.lines = out, []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "staff", "select", str(data), "--small", str(SMALL),
+             "--target", str(TARGET), "--out", str(out), *columns, *SETTINGS],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    def stage(self) -> str:
+        """The last stage that the log says has begun."""
+        begun = [line.partition(":")[0] for line in self.lines if line.endswith("…")]
+        return begun[-1] if begun else ""
+
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def there(self, pattern: str) -> bool:
+        """Whether the run folder holds such a file."""
+        return any(self.out.glob(pattern))
+
+    def kill(self, how: signal.Signals) -> Outcome:
+        """Send the signal to the whole group; where it struck is what the files then say."""
+        os.killpg(self.process.pid, how)
+        code = self.process.wait(timeout=300)
+        self.reader.join(timeout=60)
+        where = STAGES.get(self.stage(), "start-up")
+        for name, pattern in TEMPORARY.items():
+            if how == signal.SIGKILL and self.there(pattern):
+                where = name
+        return Outcome(how.name, where, code)
+
+
+def strike(
+    process: Process, aim: str, how: signal.Signals, chance: random.Random
+) -> Outcome | None:
+    """Wait for the instant that is aimed at and kill; None if the run was done before."""
+    pattern = TEMPORARY.get(aim)
+    if aim == "any instant":
+        deadline = time.monotonic() + chance.uniform(0, 14)
+        while process.running() and time.monotonic() < deadline:
+            time.sleep(0.002)
+    elif pattern:
+        skip = chance.randrange(4)  # not always the first of its kind
+        while process.running():
+            if process.there(pattern):
+                if skip == 0:
+                    break
+                skip -= 1
+                while process.running() and process.there(pattern):
+                    time.sleep(0.0002)
+            time.sleep(0.0002)
+        time.sleep(chance.uniform(0, 0.002))
+    else:
+        name = next(stage for stage, where in STAGES.items() if where == aim)
+        while process.running() and process.stage() != name:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.6 if aim == "optimiser step" else 0.15))
+    return process.kill(how) if process.running() else None
+
+
+def digests(out: Path) -> dict[str, str]:
+    """SHA-256 of everything that must be the same."""
+    patterns = ("coreset-*.jsonl", "selection.parquet", "scores/*/part-*.parquet", "adapter/*")
+    files = [path for pattern in patterns for path in sorted(out.glob(pattern))]
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def safe(out: Path) -> tuple[dict[Path, int], int]:
+    """What a restart must not do again: shards by inode, and the step of the checkpoint."""
+    shards = {path: path.stat().st_ino for path in out.glob("scores/*/part-*.parquet")}
+    steps = [int(p.parent.name[11:]) for p in out.glob(".adapter.partial/checkpoint-*/staff.json")]
+    return shards, max(steps, default=0)
+
+
+def one_run(
+    campaign: Campaign, out: Path, aims: list[tuple[str, signal.Signals]], seed: int
+) -> None:
+    """Kill a run at each of these, then let it finish; raises SystemExit for any difference."""
+    chance = random.Random(seed)
+    shards: dict[Path, int] = {}
+    step = 0
+    for aim, how in [*aims, (None, None)]:
+        process = Process(campaign.data, out)
+        outcome = strike(process, aim, how, chance) if aim else None
+        if outcome is None:
+            process.process.wait(timeout=600)
+            process.reader.join(timeout=60)
+        log = "\n".join(process.lines)
+        if "Traceback" in log or (outcome is None and process.process.returncode):
+            raise SystemExit(f"{out}, seed {seed}, {aim}: {log}")
+        if step and "fine-tune small:" in log and f"goes on after step {step} of" not in log:
+            began = [line for line in process.lines if line.startswith("fine-tune small")]
+            if len(began) > 1 or outcome is None:
+                raise SystemExit(f"{out}, seed {seed}: checkpoint {step} was not used: {log}")
+        for path, inode in shards.items():
+            if path.exists() and path.stat().st_ino != inode:
+                raise SystemExit(f"{out}, seed {seed}: {path} was written twice: {log}")
+        if outcome is not None:
+            expected = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[outcome.signal]
+            if outcome.code not in (expected, 0):  # 0: it was just done
+                raise SystemExit(f"{out}, seed {seed}: {outcome.signal} gave {outcome.code}: {log}")
+            campaign.outcomes.append(outcome)
+        shards, step = safe(out)
+        if outcome is None:
+            break
+    found = digests(out)
+    if found != campaign.whole:
+        wrong = sorted({*found.items()} ^ {*campaign.whole.items()})
+        raise SystemExit(f"{out}, seed {seed}: other bytes than undisturbed: {wrong}")
+    left = [p for p in out.rglob(".*") if p.name.endswith((".part", ".partial"))]
+    if left:
+        raise SystemExit(f"{out}, seed {seed}: left behind: {left}")
+    campaign.runs += 1
+
+
+def schedule(kills: int, chance: random.Random) -> list[list[tuple[str, signal.Signals]]]:
+    """Runs of up to `A_RUN` kills: every place a tenth of all at least, then any instant."""
+    runs = []
+    each = max(1, -(-kills // 8))
+    aimed = dict.fromkeys(WANTED, each)
+    left = kills - sum(aimed.values())
+    while sum(aimed.values()) or left > 0:
+        run = []
+        for name in WANTED:
+            for _ in range(min(aimed[name], chance.choice((1, 1, 2)))):
+                run.append((name, signal.SIGKILL))
+                aimed[name] -= 1
+        for _ in range(min(left, max(1, A_RUN - len(run)))):
+            run.insert(chance.randrange(len(run) + 1), ("any instant", signal.SIGKILL))
+            left -= 1
+        for how in (signal.SIGTERM, signal.SIGINT):  # beside the kills
+            if chance.random() < 0.5:
+                run.insert(chance.randrange(len(run) + 1), ("any instant", how))
+        runs.append(run)
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help=f"write {REPORT.name}")
+    args = parser.parse_args()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="staff-crash-") as scratch:
+        data = Path(scratch) / "train.jsonl"
+        lines = (TASK / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        data.write_text("".join(lines[:ROWS]), encoding="utf-8")
+        campaign = Campaign(data, {})
+        for name in ("whole", "again"):
+            one = Process(data, Path(scratch) / name)
+            if one.process.wait(timeout=600):
+                raise SystemExit("\n".join(one.lines))
+        campaign.whole = digests(Path(scratch) / "whole")
+        if digests(Path(scratch) / "again") != campaign.whole:
+            raise SystemExit("two undisturbed runs differ")
+        plan = schedule(args.kills, random.Random(args.seed))
+        for number, aims in enumerate(plan):
+            out = Path(scratch) / f"run-{number}"
+            one_run(campaign, out, aims, seed=args.seed * 1000 + number)
+            shutil.rmtree(out)
+            print(f"run {number + 1} of {len(plan)}: {tally(campaign)}", flush=True)
+    text = report(args, campaign, time.monotonic() - start)
+    print(text)
+    if args.write:
+        REPORT.write_text(text, encoding="utf-8")
+
+
+def tally(campaign: Campaign) -> dict[str, int]:
+    return dict(Counter(f"{o.where}, {o.signal}" for o in campaign.outcomes))
+
+
+def report(args: argparse.Namespace, campaign: Campaign, seconds: float) -> str:
+    killed = [o for o in campaign.outcomes if o.signal == "SIGKILL"]
+    where = Counter(o.where for o in killed)
+    others = Counter(o.signal for o in campaign.outcomes if o.signal != "SIGKILL")
+    lines = [
+        "# Killed and started again",
+        "",
+        f"`python tools/crash.py --kills {args.kills} --seed {args.seed} --write` "
+        f"(`make test-crash`), {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} minutes, "
+        f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "",
+        f"{campaign.runs} runs of `staff select` on {ROWS} rows, killed {len(killed)} times with "
+        f"SIGKILL and stopped {sum(others.values())} times "
+        f"({', '.join(f'{n} {s}' for s, n in sorted(others.items()))}), then left to finish. Every "
+        "one ended with the bytes of an undisturbed run: coresets, selection.parquet, scores, "
+        "adapter. No complete shard was written twice, and fine-tuning went on from the checkpoint "
+        "that lay on disk, one step back at most; no temporary file was left.",
+        "",
+        "| where SIGKILL struck | times |",
+        "| --- | --- |",
+        *(f"| {name} | {count} |" for name, count in where.most_common()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
