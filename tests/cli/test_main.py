@@ -209,6 +209,17 @@ def test_what_needs_no_model_is_refused_before_torch_is_imported(tmp_path, data)
     assert not (tmp_path / "x").exists()
 
 
+def test_the_hub_is_quiet():
+    """It would log a line for every request that failed, before the one that says what to do."""
+    code = (
+        "import logging; from staff.cli.terminal import open_terminal; open_terminal()\n"
+        "import huggingface_hub.utils\n"
+        "print(logging.getLogger('huggingface_hub.utils._http').isEnabledFor(logging.WARNING))"
+    )
+    done = subprocess.run([*PYTHON, code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_help_is_quick():
     """Half a second of processor time, so that a busy machine does not matter."""
 

@@ -12,7 +12,7 @@ from staff.compare import selection
 from staff.compare.selection import choose
 from staff.ledger import LEDGER
 from staff.runs.compare_folder import CompareFolder
-from staff.runs.manifest import hash_file, write_manifest
+from staff.runs.manifest import begin, hash_file, write_manifest
 from staff.runs.store import RunFolder
 from staff.selectors import needs
 
@@ -31,17 +31,18 @@ def calls(monkeypatch):
     def leave(config, stages, models, how_read=MappingProxyType({})):
         folder = RunFolder(config.folder)
         folder.path.mkdir(parents=True, exist_ok=True)
-        coresets = [{"name": n, "path": f"coreset-{n}.jsonl"} for n in config.coreset_names]
+        size = {"total": 1, "top_up": 0}
+        coresets = [size | {"name": n, "path": f"coreset-{n}.jsonl"} for n in config.coreset_names]
         for coreset in coresets:
             (folder.path / coreset["path"]).write_text(f"{config.method} {config.seed}")
-        manifest = {
-            "format": 1,
-            "config": config.model_dump(mode="json") | how_read,
-            "data": {"sha256": KNOWN["data"], "rows_usable": 12},
-            "models": {role: {"hash": found} for role, found in models.items()},
+        counts = {"rows": 1, "tokens": 1, "reused": False}
+        rows = {"format": "text", "rows_read": 12, "rows_usable": 12}
+        manifest = begin("select", config.model_dump(mode="json") | how_read, seed=0) | {
+            "data": {"path": "d", "sha256": KNOWN["data"], **rows},
+            "models": {role: {"path": role, "hash": found} for role, found in models.items()},
             "coresets": coresets,
             "files": {c["path"]: hash_file(folder.path / c["path"]) for c in coresets},
-            "stages": [{"name": name, "seconds": COST.get(name, 0.5)} for name in stages],
+            "stages": [{"name": n, "seconds": COST.get(n, 0.5), **counts} for n in stages],
         }
         write_manifest(folder.manifest, manifest)
         return manifest

@@ -56,6 +56,7 @@ CASES = [
     ("a row that is a digit and no number", {}, "staff why run --row ²", 2, "--row must be a whole number from 0 on, not '²'"),
     ("a number that is missing", {}, f"{RANDOM} --keep 0.5 --seed", 2, '--seed needs a value (see staff select --help)'),
     ("a file name that is not UTF-8", {}, "staff select train.jsonl --method random --keep 0.5 --out out\udcff", 2, "--out 'out\\udcff' is not UTF-8 text: rename the file or folder"),
+    ("a comparison in a folder that is not UTF-8", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --out out\udcff", 2, "--out 'out\\udcff' is not UTF-8 text: rename the file or folder"),
     ("a run's name that is not UTF-8", {}, "staff report run\udcff", 5, "the name of the run folder run\ufffd is not UTF-8: rename it"),
     ("a report of nothing", {}, "staff report", 2, 'which run? e.g. staff report runs/x'),
     ("a comparison without test data", {}, f"{COMPARE} --keep 0.5 --out out", 2, 'test is missing: give --test FILE'),

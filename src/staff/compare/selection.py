@@ -177,12 +177,13 @@ def _kept(
     now = wanted.model_dump(mode="json")
     # A selection from stored scores writes down, too, how their run read the data.
     settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL - {"overwrite"}
-    models = {role: model["hash"] for role, model in manifest.get("models", {}).items()}
+    models = {role: (model or {}).get("hash") for role, model in manifest.get("models", {}).items()}
+    files = manifest.get("files") or {}
     same = (
         all(manifest["config"].get(name) == now[name] for name in settings)
         and manifest["data"]["sha256"] == known["data"]
         and all(known["models"].get(role) == found for role, found in models.items())
-        and all(_intact(folder.path / c["path"], manifest["files"]) for c in manifest["coresets"])
+        and all(_intact(folder.path / c["path"], files) for c in manifest["coresets"])
     )
     return manifest if same else None
 
