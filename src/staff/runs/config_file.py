@@ -151,7 +151,7 @@ def _unknown(name: str, config: type[Settings]) -> str:
     near = get_close_matches(name.replace("-", "_"), config.model_fields, n=1)
     if near:
         return f"unknown setting {name!r}; did you mean {near[0]!r}?"
-    return f"unknown setting {name!r}; staff {config.command} --help lists them all"
+    return f"unknown setting {name!r}; staff {config.command} --help lists them, as flags"
 
 
 _WANTED = {
