@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
 .PHONY: install demo test test-slow test-crash lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
@@ -19,8 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/staff demo --out runs/demo
 
+# A file's tests stay in one process; each process computes with one thread.
 test: install
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow

@@ -82,7 +82,9 @@ def test_an_adapter_in_the_home_folder_is_found(data, tmp_path, monkeypatch):
 
 
 def test_scores_alone_cannot_be_selected_from(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"format": 1, "command": "score", "config": {}}')
+    (tmp_path / "manifest.json").write_text(
+        '{"format": 1, "command": "score", "config": {}, "staff_version": "0", "created": "now"}'
+    )
     with pytest.raises(RunError, match="was made by staff score: --scores takes"):
         check_inputs(SelectConfig(scores=str(tmp_path), keep=0.1))
 

@@ -24,7 +24,7 @@ def command(tmp_path_factory, e2e_rows, family):
     return [
         *STAFF, "select", str(path), "--small", small, "--target", target, "--keep", "0.2",
         "--prompt-column", "mr", "--response-column", "ref", "--regions", "4",
-        "--verify-per-region", "3", "--epochs", "2", "--checkpoint-seconds", "0",
+        "--verify-per-region", "3", "--epochs", "1", "--checkpoint-seconds", "0",
     ]  # fmt: skip
 
 
