@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +81,7 @@ class Process:
             [sys.executable, "-m", "staff", "select", str(data), "--small", str(SMALL),
              "--target", str(TARGET), "--out", str(out), *columns, *SETTINGS],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -179,8 +181,9 @@ def one_run(
             if path.exists() and path.stat().st_ino != inode:
                 raise SystemExit(f"{out}, seed {seed}: {path} was written twice: {log}")
         if outcome is not None:
-            expected = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[outcome.signal]
-            if outcome.code not in (expected, 0):  # 0: it was just done
+            # 0: it was just done. -15, -2: Python itself had not begun, or had ended.
+            expected = {"SIGKILL": (-9,), "SIGTERM": (143, -15), "SIGINT": (130, -2)}
+            if outcome.code not in (*expected[outcome.signal], 0):
                 raise SystemExit(f"{out}, seed {seed}: {outcome.signal} gave {outcome.code}: {log}")
             campaign.outcomes.append(outcome)
         shards, step = safe(out)
@@ -222,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.name}")
     args = parser.parse_args()
     start = time.monotonic()
@@ -238,11 +242,16 @@ def main() -> None:
         if digests(Path(scratch) / "again") != campaign.whole:
             raise SystemExit("two undisturbed runs differ")
         plan = schedule(args.kills, random.Random(args.seed))
-        for number, aims in enumerate(plan):
+
+        def do(number: int) -> None:
             out = Path(scratch) / f"run-{number}"
-            one_run(campaign, out, aims, seed=args.seed * 1000 + number)
+            one_run(campaign, out, plan[number], seed=args.seed * 1000 + number)
             shutil.rmtree(out)
-            print(f"run {number + 1} of {len(plan)}: {tally(campaign)}", flush=True)
+            print(f"{campaign.runs} of {len(plan)} runs: {tally(campaign)}", flush=True)
+
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for _ in pool.map(do, range(len(plan))):
+                pass
     text = report(args, campaign, time.monotonic() - start)
     print(text)
     if args.write:
