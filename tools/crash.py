@@ -1,6 +1,6 @@
 """Kill real runs at seeded instants, start them again, and hold what they leave to the bytes.
 
-    python tools/crash.py [--kills 120] [--seed 0] [--write]
+    python tools/crash.py [--kills 180] [--seed 0] [--write]
 
 The command is `staff select` on 240 rows of the demo's data with the embedded family, each in a
 process group of its own. A run is killed up to eight times and then left to finish; coresets,
@@ -223,7 +223,7 @@ def schedule(kills: int, chance: random.Random) -> list[list[tuple[str, signal.S
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--kills", type=int, default=180)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.name}")
