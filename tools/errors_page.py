@@ -1,6 +1,7 @@
 """Write docs/errors.md from the bad inputs that tests/errors makes: python tools/errors_page.py"""
 
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ Case = tuple[str, Any, str, int, str]  # how it is made, files, command, exit co
 def groups() -> dict[str, list[Case]]:
     """Title of a group -> its cases."""
     found = {}
+    sys.path.insert(0, str(ROOT / "tests" / "errors"))  # what the cases share: changes.py
     for name in ORDER:
         module = runpy.run_path(str(ROOT / "tests" / "errors" / f"test_{name}.py"))
         found[module["GROUP"]] = module["CASES"]

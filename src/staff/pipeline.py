@@ -159,9 +159,8 @@ def _read(run: Run) -> Prepared:
                 "of different tokens: staff is meant for two models of one family"
             )
         data_hash = run.source.content_hash()
-        if run.folder.has_results and not config.overwrite:
-            found = _inputs(config, data_hash, result.get("models", {}))
-            check_same_inputs(run.folder.path, found)
+        found = _inputs(config, data_hash, result.get("models", {}))
+        check_same_inputs(run.folder, found, overwrite=config.overwrite)
     with run.ledger.stage("read", remember=False) as record:
         prepared = stages.read(
             config, run.source, tokenisers, folder=run.folder.path, progress=run.progress

@@ -55,8 +55,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         data_hash = source.content_hash()
         inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
-        if folder.has_results and not config.overwrite:
-            check_same_inputs(folder.path, inputs)
+        check_same_inputs(folder, inputs, overwrite=config.overwrite)
     with ledger.stage("read", remember=False) as record:
         prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]

@@ -1,9 +1,9 @@
 """Adapters that are none, or not of the model they are put on."""
 
-import json
 from pathlib import Path
 
 import pytest
+from changes import apply, json_values, tensors
 
 GROUP = "Adapters"
 SCORE = "staff score train.jsonl --model small --adapter adapter --out out"
@@ -14,36 +14,15 @@ WHOLE = {"adapter": Path("adapter")}
 def adapter(**changes):
     """The small model's adapter with changes: a file's new contents, or None where it goes."""
 
-    def make(path):
-        for name, content in changes.items():
-            file = path.parent / "adapter" / name.replace("__", ".")
-            if content is None:
-                file.unlink()
-            elif isinstance(content, str):
-                file.write_text(content, encoding="utf-8")
-            else:
-                content(file)
-
-    return WHOLE | {"changed": make}
+    return WHOLE | {"changed": lambda path: apply(path.parent / "adapter", changes)}
 
 
 def config(**values):
-    def change(file):
-        found = json.loads(file.read_text()) | values
-        file.write_text(json.dumps({k: v for k, v in found.items() if v != "gone"}))
-
-    return adapter(adapter_config__json=change)
+    return adapter(adapter_config__json=json_values(values))
 
 
 def weights(change):
-    def rewrite(file):
-        from safetensors.torch import load_file, save_file
-
-        found = load_file(file)
-        change(found)
-        save_file(found, file, metadata={"format": "pt"})
-
-    return adapter(adapter_model__safetensors=rewrite)
+    return adapter(adapter_model__safetensors=tensors(change))
 
 
 def cut_short(file):

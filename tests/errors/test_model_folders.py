@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from changes import apply, tensors
 
 GROUP = "Model folders"
 FAMILY = Path(__file__).parents[2] / "src" / "staff" / "assets" / "family"
@@ -19,14 +20,7 @@ def copy(**changes):
 
     def make(path):
         shutil.copytree(FAMILY / "small", path)
-        for name, content in changes.items():
-            file = path / name.replace("__", ".")
-            if content is None:
-                file.unlink()
-            elif isinstance(content, str):
-                file.write_text(content, encoding="utf-8")
-            else:
-                content(file)
+        apply(path, changes)
 
     return {"model": make}
 
@@ -42,19 +36,6 @@ def config(**values):
 
 def cut_short(file):
     file.write_bytes(file.read_bytes()[:-1000])
-
-
-def tensors(change):
-    """model.safetensors after a change of its tensors."""
-
-    def rewrite(file):
-        from safetensors.torch import load_file, save_file
-
-        found = load_file(file)
-        change(found)
-        save_file(found, file, metadata={"format": "pt"})
-
-    return rewrite
 
 
 def without_a_layer(found):

@@ -1,13 +1,13 @@
 """Run folders that do not fit what is asked of them: foreign, unfinished, damaged, in use."""
 
 import fcntl
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from changes import apply, json_values
 
 GROUP = "Run folders"
 SELECT = "staff select train.jsonl --method random --keep 0.5 --out"
@@ -19,25 +19,11 @@ held = []
 def run(**changes):
     """The finished run with changes: a file's new contents, or None where it goes."""
 
-    def make(path):
-        for name, content in changes.items():
-            file = path.parent / "run" / name.replace("__", ".")
-            if content is None:
-                file.unlink()
-            elif isinstance(content, str):
-                file.write_text(content, encoding="utf-8")
-            else:
-                content(file)
-
-    return RUN | {"changed": make}
+    return RUN | {"changed": lambda path: apply(path.parent / "run", changes)}
 
 
 def manifest(**values):
-    def change(file):
-        found = json.loads(file.read_text()) | values
-        file.write_text(json.dumps({k: v for k, v in found.items() if v != "gone"}))
-
-    return run(manifest__json=change)
+    return run(manifest__json=json_values(values))
 
 
 def table(change):

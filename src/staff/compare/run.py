@@ -24,6 +24,7 @@ from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+from staff.runs.store import RunFolder
 
 READ = ("data", "test")
 
@@ -50,8 +51,7 @@ def compare(
             )
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
         inputs |= input_facts(**{r: (m["path"], m["hash"]) for r, m in result["models"].items()})
-        if folder.has_results and not config.overwrite:
-            check_same_inputs(folder.path, inputs)
+        check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         folder.begin_writing(config)
         write_inputs(folder.path, inputs, overwrite=config.overwrite)
         cells, chosen = _cells(config, folder, result, progress, say)

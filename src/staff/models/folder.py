@@ -25,8 +25,8 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 PICKLED_WANTED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
 WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
-# The same weights a second time, as their makers' own code wants them.
 LENGTHS = ("max_position_embeddings", "n_positions", "seq_length")  # as configs name the context
+# The same weights a second time, as their makers' own code wants them.
 UNWANTED = ["consolidated*", "original/*", "onnx/*"]
 
 

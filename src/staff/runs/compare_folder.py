@@ -10,7 +10,6 @@ from staff.runs.compare_cells import DONE, cells_of
 from staff.runs.compare_config import FREE_HERE, CompareConfig
 from staff.runs.config_file import build, dump_yaml, written_by
 from staff.runs.store import (
-    PART,
     RunFolder,
     check_inputs_outside,
     refuse_other_settings,
@@ -42,11 +41,6 @@ class CompareFolder:
     def cell(self, name: str) -> Path:
         """Folder of one cell, e.g. ``cells/staff-0.1-seed0``."""
         return self.path / "cells" / name
-
-    @property
-    def has_results(self) -> bool:
-        """Whether something is here that took work."""
-        return RunFolder(self.path).has_results
 
     @property
     def is_comparison(self) -> bool:
@@ -100,8 +94,7 @@ class CompareFolder:
         """
         for name in RESULTS:
             (self.path / name).unlink(missing_ok=True)
-        for path in [*self.path.glob(PART), *self.path.glob(f"cells/*/{PART}")]:
-            path.unlink(missing_ok=True)  # half-written, of a killed process
+        RunFolder(self.path).sweep()
         if config.overwrite:
             self._forget()
         again = f"staff compare --config {shlex.quote(str(self.config))}"

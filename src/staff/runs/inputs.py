@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.errors import RunError
-from staff.runs.store import write_atomic
+from staff.runs.store import RunFolder, write_atomic
 
 FILE = ".inputs.json"
 
@@ -19,19 +19,24 @@ def input_facts(**inputs: tuple[Any, str]) -> dict[str, dict[str, str]]:
     }
 
 
-def check_same_inputs(folder: Path, now: Mapping[str, Mapping[str, str]]) -> None:
+def check_same_inputs(
+    folder: RunFolder, now: Mapping[str, Mapping[str, str]], *, overwrite: bool = False
+) -> None:
     """Raise `RunError` if something that the results in `folder` were made from has changed.
 
-    Where it lies does not matter. What only one of the two runs used is not compared.
+    Where it lies does not matter. What only one of the two runs used is not compared; nothing
+    is if there are no results, or they are to be overwritten.
     """
-    before = _read(folder / FILE)
+    if overwrite or not folder.has_results:
+        return
+    before = _read(folder.path / FILE)
     for name in now.keys() & before.keys():
         was, is_now = before[name], now[name]
         if was["sha256"] != is_now["sha256"]:
             raise RunError(
-                f"{folder} was made from other contents: the {name}, {is_now['from']}, then had "
-                f"SHA-256 {was['sha256'][:16]}…, now it has {is_now['sha256'][:16]}…: choose "
-                "another --out, or add --overwrite"
+                f"{folder.path} was made from other contents: the {name}, "
+                f"{is_now['from']}, then had SHA-256 {was['sha256'][:16]}…, now it has "
+                f"{is_now['sha256'][:16]}…: choose another --out, or add --overwrite"
             )
 
 

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from staff.errors import RunError
 from staff.runs.config_file import written_by
 from staff.runs.links import refuse_links_out
 from staff.runs.shape import check_shape
-from staff.runs.store import CORESET, write_atomic
+from staff.runs.store import CORESET, utc_now, write_atomic
 
 FORMAT = 1
 COMPARISON = "comparison.json"  # of `staff demo`
@@ -39,7 +38,7 @@ def begin(command: str, config: Any, *, seed: int) -> dict[str, Any]:
         "format": FORMAT,
         "staff_version": __version__,
         "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": utc_now(),
         "config": config,
         "versions": versions(),
         "seed": seed,

@@ -158,7 +158,8 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove half-written files of a killed process; whoever holds the lock may."""
-        for folder in (self.path, *(self.path / name for name in FOLDERS)):
+        own = (self.path / name for name in FOLDERS)
+        for folder in (self.path, *own, *self.path.glob("cells/*")):
             for path in folder.glob(PART):
                 path.unlink(missing_ok=True)
 
