@@ -20,6 +20,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,12 @@ from grid_report import plot, report
 from staff import pipeline
 from staff.compare.cells import Inputs, run_cell
 from staff.demo import EPOCHS, LEARNING_RATE, SMALL, TARGET
+from staff.hashing import fingerprint, hash_file
 from staff.runs.compare_cells import FULL, UNTUNED, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
-from staff.runs.manifest import hash_file, read_manifest
+from staff.runs.manifest import read_manifest
 from staff.runs.store import write_atomic
-from staff.stages import fingerprint
 from tasks import TASKS, write_task
 from variants import CORE, QUICK, VARIANTS
 
@@ -47,17 +48,30 @@ GENERATED_AT = "0.1"  # answers are generated for this fraction, `full` and `unt
 ITEM_METRICS = ("loss", "rougeL", "exact")
 
 
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The two models' folders and the precision of everything."""
+
+    small: Path = SMALL
+    target: Path = TARGET
+    dtype: str = "float32"
+
+
 class Block:
     """One task and seed: its data, selections and cells; what is finished, and where it lies."""
 
-    def __init__(self, task: str, seed: int, *, data: Path, work: Path, store: Path) -> None:
-        self.task, self.seed, self.data = task, seed, data
+    def __init__(
+        self, task: str, seed: int, *, data: Path, work: Path, store: Path, models: Models
+    ) -> None:
+        self.task, self.seed, self.data, self.models = task, seed, data, models
         self.facts = store / f"{task}-seed{seed}.json"
         self.items = self.facts.with_suffix(".parquet")
         self.made_from = fingerprint(
             {
                 **{p.name: hash_file(p) for p in sorted(data.glob("*.jsonl"))},
-                **{m.name: hash_file(m / "model.safetensors") for m in (SMALL, TARGET)},
+                "small": hash_file(models.small / "model.safetensors"),
+                "target": hash_file(models.target / "model.safetensors"),
+                **({} if models.dtype == "float32" else {"dtype": models.dtype}),
                 "learning_rate": LEARNING_RATE,
                 "epochs": EPOCHS,
             }
@@ -70,12 +84,13 @@ class Block:
         if self.facts.is_file():
             found = json.loads(self.facts.read_text())
             if found["made_from"] == self.made_from:
-                return found
+                return {"dtype": "float32", **found}  # which older files do not say
             raise SystemExit(
-                f"{self.facts} holds cells of other data or models: give another --store, or "
-                "remove it"
+                f"{self.facts} holds cells of other data, models or precision: give another "
+                "--store, or remove it"
             )
-        return {"task": self.task, "seed": self.seed, "made_from": self.made_from, "cells": {}}
+        facts = {"task": self.task, "seed": self.seed, "made_from": self.made_from, "cells": {}}
+        return facts | {"dtype": self.models.dtype}
 
     def select(self, name: str) -> Path:
         """The folder of a finished selection."""
@@ -84,8 +99,9 @@ class Block:
             return out
         base = SelectConfig(
             data=str(self.data / "train.jsonl"),
-            small=str(SMALL),
-            target=str(TARGET),
+            small=str(self.models.small),
+            target=str(self.models.target),
+            dtype=self.models.dtype,
             keep=KEEPS,
             seed=self.seed,
             epochs=EPOCHS,
@@ -124,7 +140,8 @@ class Block:
         config = CompareConfig(
             data=str(self.data / "train.jsonl"),
             test=str(self.data / "test.jsonl"),
-            target=str(TARGET),
+            target=str(self.models.target),
+            dtype=self.models.dtype,
             methods=("random",),
             keep=KEEPS,
             epochs=EPOCHS,
@@ -182,11 +199,12 @@ class Block:
 
 def run(args: argparse.Namespace) -> None:
     """Do the cells that are asked for and not in the store."""
+    models = Models(args.small, args.target, args.dtype)
     blocks = []
     for task in args.tasks:
         data = write_task(task, args.data, args.work / task / "data", rows=args.rows)
         places = {"data": data, "work": args.work, "store": args.store}
-        blocks += [Block(task, seed, **places) for seed in args.seeds]
+        blocks += [Block(task, seed, models=models, **places) for seed in args.seeds]
     blocks.sort(key=lambda block: block.seed)  # one seed everywhere before the next
     for block in blocks:
         cells = [Cell(name, keep, block.seed) for keep in args.keep for name in args.variants]
@@ -209,6 +227,9 @@ def main() -> None:
     doing.add_argument("--keep", nargs="+", choices=[f"{k:g}" for k in KEEPS], default=["0.1"])
     doing.add_argument("--variants", nargs="+", choices=VARIANTS, default=CORE)
     doing.add_argument("--rows", type=int, help="training rows a task; default: the task's")
+    doing.add_argument("--small", type=Path, default=SMALL, help="of another family: its folder")
+    doing.add_argument("--target", type=Path, default=TARGET)
+    doing.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     doing.add_argument("--full", action=argparse.BooleanOptionalAction, default=True)
     doing.add_argument("--generate", action=argparse.BooleanOptionalAction, default=True)
     quick = verbs.add_parser("quick", help="a small version, on what staff ships, and its table")
@@ -231,6 +252,7 @@ def main() -> None:
                 **{"data": None, "work": Path(scratch), "store": Path(scratch) / "store"},
                 **{"tasks": ["e2e_demo"], "seeds": [0, 1], "keep": ["0.1"], "variants": QUICK},
                 **{"rows": args.rows, "full": True, "generate": False},
+                **{"small": SMALL, "target": TARGET, "dtype": "auto"},
             )
             run(args)
             print("\n".join(report(args.store)))

@@ -1,10 +1,11 @@
-"""Fuzz one target guided by coverage: python fuzz/run.py TARGET [SECONDS] (see `make fuzz`).
+"""Fuzz one target guided by coverage: python fuzz/run.py TARGET (all of them: `make fuzz`).
 
 Ends at the first input that lets anything but StaffError out, takes more than a second of
 processor time, hangs for ten, or makes the process larger than 500 MB; libFuzzer writes that input
 to fuzz/found/. What it learnt stays in fuzz/corpus/ for the next time.
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -36,8 +37,12 @@ SEEDS = {
 
 def main() -> None:
     """Set libFuzzer up and let it run."""
-    name, seconds = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "0"
-    target = targets.TARGETS[name]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", choices=targets.TARGETS)
+    parser.add_argument("--seconds", type=int, default=0, help="0: without end")
+    parser.add_argument("--runs", type=int, default=-1, help="-1: without end")
+    args = parser.parse_args()
+    name, target = args.target, targets.TARGETS[args.target]
     if name == "reports":  # drawing is another program's work, and 50 times slower than the rest
         plots.vl_convert.vegalite_to_svg = lambda _: "<svg></svg>"
     for folder in ("corpus", "found"):
@@ -53,7 +58,9 @@ def main() -> None:
 
     target(b"")  # imports and the finished run are not part of any input
     options = [
-        f"-max_total_time={seconds}",
+        f"-max_total_time={args.seconds}",
+        f"-runs={args.runs}",
+        "-print_final_stats=1",
         f"-rss_limit_mb={MOST_MEGABYTES}",
         "-timeout=10",
         "-max_len=2000",

@@ -23,6 +23,7 @@ from staff.data.files import open_source, write_records
 from staff.data.prepare import prepare
 from staff.data.records import FORMATS, RecordOptions
 from staff.errors import StaffError
+from staff.hashing import hash_file
 from staff.reports.html import data_of, render_run
 from staff.reports.text import render
 from staff.rng import keys_of_ids
@@ -30,7 +31,7 @@ from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.config_file import build, dump_yaml
 from staff.runs.facts import cut_facts, data_facts, region_facts
-from staff.runs.manifest import begin, check_selection, hash_file, read_manifest, write_manifest
+from staff.runs.manifest import begin, check_selection, read_manifest, write_manifest
 from staff.runs.selection_file import write_selection
 from staff.runs.store import RunFolder
 from staff.selectors import select_staff

@@ -15,10 +15,10 @@ from staff.data.files import open_source
 from staff.data.records import RecordOptions, to_example
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError, DataError, ModelError, RunError
+from staff.hashing import hash_file
 from staff.models import load
 from staff.reports.text import render
 from staff.runs.config import SelectConfig
-from staff.runs.manifest import hash_file
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
 SETTINGS = {

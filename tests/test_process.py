@@ -82,12 +82,14 @@ def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
     manifest = json.loads((out / "manifest.json").read_text())
     reused = {s["name"]: s["reused"] for s in manifest["stages"]}
     assert reused["fine-tune small"] is (stage != "fine-tune small")
+    assert "rows and tokens are kept from an earlier start" in done.stderr
+    assert not (out / "tokens").exists()
     assert not list(out.glob(".*partial"))
     for name in ("coreset-0.2.jsonl", "selection.parquet", "adapter/adapter_model.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_scoring_that_was_stopped_leaves_no_tokens(e2e_rows, family, tmp_path):
+def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path):
     data = tmp_path / "train.jsonl"
     data.write_text("".join(f"{line}\n" for line in e2e_rows), encoding="utf-8")
     out = tmp_path / "s"
@@ -96,8 +98,17 @@ def test_scoring_that_was_stopped_leaves_no_tokens(e2e_rows, family, tmp_path):
     returned, said = stop_in("score", [*command, *columns], signal.SIGINT)
     assert returned == 130, said
     assert "run the same command again" in said
-    assert not (out / "tokens").exists()
     assert not (out / "manifest.json").exists()
+    tokens = (out / "tokens" / "tokens.arrow").stat().st_ino
+    done = subprocess.Popen([*command, *columns], stderr=subprocess.PIPE, text=True)
+    lines = []
+    for line in done.stderr:
+        lines.append(line)
+        if line.startswith("score") and "…" in line:
+            assert (out / "tokens" / "tokens.arrow").stat().st_ino == tokens
+    assert done.wait(timeout=120) == 0, lines
+    assert "rows and tokens are kept from an earlier start" in "".join(lines)
+    assert not (out / "tokens").exists()
 
 
 def test_a_run_replays_from_its_own_config(whole):

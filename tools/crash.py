@@ -6,8 +6,8 @@ The command is `staff select` on 240 rows of the demo's data with the embedded f
 process group of its own. A run is killed up to eight times and then left to finish; coresets,
 selection.parquet, scores and adapter must then be those of a run that nothing disturbed, byte
 for byte. Where a kill struck is told from the killed run's own log and the files it left.
-Of work that was safe on disk nothing may be done twice: complete shards keep their inode, and
-fine-tuning goes on from the checkpoint that lay there.
+Of work that was safe on disk nothing may be done twice: tokens and complete shards keep their
+inode, and fine-tuning goes on from the checkpoint that lay there.
 """
 
 import argparse
@@ -151,8 +151,11 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def safe(out: Path) -> tuple[dict[Path, int], int]:
-    """What a restart must not do again: shards by inode, and the step of the checkpoint."""
-    shards = {path: path.stat().st_ino for path in out.glob("scores/*/part-*.parquet")}
+    """What a restart must not do again: tokens and shards by inode, the checkpoint's step."""
+    written = [*out.glob("scores/*/part-*.parquet")]
+    if (out / "tokens" / "prepared.json").is_file():
+        written += out.glob("tokens/*.arrow")
+    shards = {path: path.stat().st_ino for path in written}
     steps = [int(p.parent.name[11:]) for p in out.glob(".adapter.partial/checkpoint-*/staff.json")]
     return shards, max(steps, default=0)
 
@@ -277,8 +280,8 @@ def report(args: argparse.Namespace, campaign: Campaign, seconds: float) -> str:
         f"SIGKILL and stopped {sum(others.values())} times "
         f"({', '.join(f'{n} {s}' for s, n in sorted(others.items()))}), then left to finish. Every "
         "one ended with the bytes of an undisturbed run: coresets, selection.parquet, scores, "
-        "adapter. No complete shard was written twice, and fine-tuning went on from the checkpoint "
-        "that lay on disk, one step back at most; no temporary file was left.",
+        "adapter. No tokens and no complete shard were written twice, and fine-tuning went on from "
+        "the checkpoint that lay on disk, one step back at most; no temporary file was left.",
         "",
         "| where SIGKILL struck | times |",
         "| --- | --- |",

@@ -58,21 +58,19 @@ def select(
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
         source = open_source(str(config.data))
         run = Run(config, folder, source, ledger, result, progress, say)
-        try:
+        with stages.tokens_of(folder.path):
             return _select(run)
-        finally:
-            shutil.rmtree(folder.path / stages.TOKENS, ignore_errors=True)
 
 
 def _select(run: Run) -> dict[str, Any]:
     config, folder, result = run.config, run.folder, run.result
-    prepared = _read(run)
+    prepared, key = _read(run)
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
-    stages.set_aside(prepared, folder.rejected)
+    stages.keep_read(prepared, folder, key)
 
     wanted = wanted_by(config)
     scores, features = _score(run, prepared) if wanted else ({}, None)
@@ -132,8 +130,11 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
     return sizes
 
 
-def _read(run: Run) -> Prepared:
-    """Read and tokenise the usable rows; note them and the models in the manifest."""
+def _read(run: Run) -> tuple[Prepared, str]:
+    """Read and tokenise the usable rows; note them and the models in the manifest.
+
+    Beside them what they are to be kept as, see `stages.keep_read`.
+    """
     config, result = run.config, run.result
     models, wanted = models_of(config), wanted_by(config)
     with run.ledger.stage("check", remember=False):  # sooner here than after hours of fine-tuning
@@ -162,13 +163,19 @@ def _read(run: Run) -> Prepared:
         found = _inputs(config, data_hash, result.get("models", {}))
         check_same_inputs(run.folder, found, overwrite=config.overwrite)
     with run.ledger.stage("read", remember=False) as record:
+        key = stages.reading_key(config, data_hash, tokenisers)
         prepared = stages.read(
-            config, run.source, tokenisers, folder=run.folder.path, progress=run.progress
+            config,
+            run.source,
+            tokenisers,
+            folder=run.folder.path,
+            progress=run.progress,
+            kept_as=None if config.overwrite else key,
         )
         record.rows = prepared.rows_read
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
-    return prepared
+    return prepared, key
 
 
 def _inputs(

@@ -1,6 +1,5 @@
 """One stage on its own: score a file, fine-tune on it, evaluate on it."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ import pyarrow.parquet as pq
 
 from staff import stages
 from staff.data.files import open_source
+from staff.data.kept import put_rejected
 from staff.data.prepare import REJECTED, Prepared
-from staff.data.writers import replacing
+from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.progress import Progress
 from staff.runs import manifest as manifests
@@ -33,10 +33,8 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
     folder = RunFolder(str(config.out))
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        try:
+        with stages.tokens_of(folder.path):
             return _score(config, folder, progress)
-        finally:
-            shutil.rmtree(folder.path / stages.TOKENS, ignore_errors=True)
 
 
 def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) -> dict[str, Any]:
@@ -57,11 +55,19 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
         check_same_inputs(folder, inputs, overwrite=config.overwrite)
     with ledger.stage("read", remember=False) as record:
-        prepared = stages.read(config, source, tokenisers, folder=folder.path, progress=progress)
+        key = stages.reading_key(config, data_hash, tokenisers)
+        prepared = stages.read(
+            config,
+            source,
+            tokenisers,
+            folder=folder.path,
+            progress=progress,
+            kept_as=None if config.overwrite else key,
+        )
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, inputs)
-    stages.set_aside(prepared, folder.rejected)
+    stages.keep_read(prepared, folder, key)
     with ledger.stage("score") as record:
         table = stages.score(
             config,
@@ -127,7 +133,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             seed=config.seed,
             dtype=config.dtype,
             device=config.device,
-            made_from=stages.fingerprint(made_from),
+            made_from=fingerprint(made_from),
             checkpoint_seconds=config.checkpoint_seconds,
             trust=stages.trust_of(config),
             overwrite=config.overwrite,
@@ -222,12 +228,8 @@ def _keep_rejected(prepared: Prepared, path: Path | None) -> dict[str, Any]:
     What an earlier call left at `path` is replaced, or removed where no row was rejected now.
     """
     facts: dict[str, Any] = {"rejected": prepared.rejected}
-    if prepared.rejected_path and path:
-        with replacing(path) as part:
-            shutil.copyfile(prepared.rejected_path, part)  # from another file system, perhaps
-        facts["rejected_rows"] = str(path)
-    elif prepared.rejected:
-        facts["rejected_rows"] = "not kept (give --out to keep them)"
-    elif path:
-        path.unlink(missing_ok=True)
+    if path:
+        put_rejected(prepared, path)
+    if prepared.rejected:
+        facts["rejected_rows"] = str(path or "not kept (give --out to keep them)")
     return facts

@@ -4,21 +4,23 @@ A finished stage is recognised by the fingerprint of everything its result depen
 (contents, never names or lengths) and is not done again.
 """
 
-import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from staff.data import kept
 from staff.data.files import Source
 from staff.data.prepare import Prepared, prepare
 from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
+from staff.hashing import fingerprint
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
 from staff.models.trust import NO_TRUST, Trust
@@ -26,7 +28,7 @@ from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
 from staff.runs.manifest import device_facts
-from staff.runs.store import write_atomic
+from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
 from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
@@ -37,15 +39,6 @@ from staff.types import Ints, ScoreTable, read_only
 TOKENS = "tokens"  # in the run folder while a process works there
 PAD_ID = 0  # fills short rows up; masked, so any token will do
 STAMP = "staff.json"  # in the adapter folder: what it was made from
-
-
-def fingerprint(facts: Any) -> str:
-    """SHA-256 (hex) of facts in canonical JSON.
-
-    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def record_options(config: Any) -> RecordOptions:
@@ -174,13 +167,25 @@ def read(
     *,
     folder: Path,
     progress: Progress | None,
+    kept_as: str | None = None,
 ) -> Prepared:
     """Tokenise the usable rows into ``folder/tokens``; nothing else is touched.
 
-    On any error nothing is left. `set_aside` puts the rejected rows where they belong.
+    On any error nothing is left. kept_as: take what an earlier start kept under that key.
     """
     tokens = folder / TOKENS
+    fault = None
+    if kept_as:
+        prepared, fault = kept.take(tokens, kept_as)
+        if prepared:
+            with (progress or SilentProgress()).stage("read", total=prepared.rows_read) as stage:
+                stage.note("rows and tokens are kept from an earlier start")
+                stage.advance(prepared.rows_read)
+            return prepared
     shutil.rmtree(tokens, ignore_errors=True)
+    if fault:
+        with (progress or SilentProgress()).stage("read") as stage:
+            stage.note(f"the tokens of an earlier start {fault}: the data are read again")
     try:
         return prepare(
             source,
@@ -195,11 +200,28 @@ def read(
         raise
 
 
-def set_aside(prepared: Prepared, rejected: Path) -> None:
-    """Move the rejected rows' file to `rejected`; remove a stale one if there are none."""
-    rejected.unlink(missing_ok=True)
-    if prepared.rejected_path:
-        prepared.rejected_path.replace(rejected)
+def reading_key(config: Any, data_hash: str, tokenisers: Sequence[Tokeniser]) -> str:
+    """What the rows that are read with these settings are kept as."""
+    return kept.made_from(data_hash, record_options(config), config.on_bad_row, tokenisers)
+
+
+def keep_read(prepared: Prepared, folder: RunFolder, key: str) -> None:
+    """Put the rejected rows' file in its place; keep what was read for the next start."""
+    kept.put_rejected(prepared, folder.rejected)
+    kept.keep(prepared, folder.path / TOKENS, key)
+
+
+@contextmanager
+def tokens_of(folder: Path) -> Iterator[None]:
+    """A run at work in `folder`: its tokens go when it is done, and stay if it is to go on."""
+    tokens = folder / TOKENS
+    try:
+        yield
+    except BaseException:
+        if not kept.marked(tokens):
+            shutil.rmtree(tokens, ignore_errors=True)
+        raise
+    shutil.rmtree(tokens, ignore_errors=True)
 
 
 def finetune_small(

@@ -8,8 +8,8 @@ import numpy as np
 from staff.data.files import Source
 from staff.data.lists import group_by_column, read_ids
 from staff.errors import ConfigError
+from staff.hashing import hash_file
 from staff.runs.config import SelectConfig
-from staff.runs.manifest import hash_file
 from staff.selectors.compose import Wishes
 from staff.types import Ints
 

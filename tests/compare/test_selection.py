@@ -10,9 +10,10 @@ import pytest
 
 from staff.compare import selection
 from staff.compare.selection import choose
+from staff.hashing import hash_file
 from staff.ledger import LEDGER
 from staff.runs.compare_folder import CompareFolder
-from staff.runs.manifest import begin, hash_file, write_manifest
+from staff.runs.manifest import begin, write_manifest
 from staff.runs.store import RunFolder
 from staff.selectors import needs
 

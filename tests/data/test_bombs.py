@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -59,6 +62,39 @@ def test_a_gzip_file_is_no_other_matter(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": "' + b" " * (ROW_LIMIT + 1)))
     with pytest.raises(DataError, match=r"a\.jsonl\.gz, line 1: a row is longer than 32 MiB"):
         list(open_source(tmp_path / "a.jsonl.gz").records())
+
+
+def test_a_parquet_page_that_unpacks_to_half_a_gigabyte(tmp_path):
+    rows = ["x" * (1 << 29), *["y"] * 1000]
+    written = {"use_dictionary": False, "compression": "zstd", "write_statistics": False}
+    pq.write_table(pa.table({"a": rows}), tmp_path / "a.parquet", **written)
+    pq.write_table(pa.table({"a": rows[:1]}), tmp_path / "b.parquet", **written)
+    assert (tmp_path / "a.parquet").stat().st_size < 200_000
+    paths = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *paths], capture_output=True, text=True, check=True
+    )
+    said, megabytes = json.loads(done.stdout)
+    assert re.search("column 'a' unpacks from [0-9,]+ bytes to 536,8[0-9,]+", said[0])
+    assert megabytes < 100
+
+
+def test_wide_parquet_rows_are_unpacked_a_few_at_a_time(tmp_path, monkeypatch):
+    rows = [chr(97 + i) * (8 << 20) for i in range(6)]
+    pq.write_table(pa.table({"a": rows}), tmp_path / "a.parquet", use_dictionary=False)
+    sizes = []
+    read = pq.ParquetFile.iter_batches
+
+    def counted(self, batch_size):
+        sizes.append(batch_size)
+        return read(self, batch_size=batch_size)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    assert [r.record["a"][0] for r in open_source(tmp_path / "a.parquet").records()] == [*"abcdef"]
+    assert sizes in ([3], [4])
+    pq.write_table(pa.table({"a": ["x" * (ROW_LIMIT + 1)]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="a row is longer than 32 MiB on average"):
+        list(open_source(tmp_path / "b.parquet").records())
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])

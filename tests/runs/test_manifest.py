@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from staff.errors import RunError
-from staff.runs.manifest import begin, hash_file, hash_outputs, read_manifest, write_manifest
+from staff.hashing import hash_file
+from staff.runs.manifest import begin, hash_outputs, read_manifest, write_manifest
 
 
 def test_a_manifest_comes_back_as_plain_values(tmp_path):

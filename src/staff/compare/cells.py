@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from staff import single
+from staff.hashing import fingerprint, hash_file
 from staff.progress import Progress
 from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
-from staff.runs.manifest import hash_file, write_manifest
+from staff.runs.manifest import write_manifest
 from staff.runs.settings import READING, TRUST
-from staff.stages import fingerprint
 
 TUNED = "tuning.json"
 # Settings that tuning and evaluating take from the comparison as they are.

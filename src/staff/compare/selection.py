@@ -8,13 +8,14 @@ from typing import Any
 
 from staff import pipeline
 from staff.errors import RunError
+from staff.hashing import hash_file
 from staff.ledger import remembered
 from staff.pipeline import Say, silent
 from staff.progress import Progress
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import RESELECT, TECHNICAL, SelectConfig
-from staff.runs.manifest import hash_file, read_manifest
+from staff.runs.manifest import read_manifest
 from staff.runs.settings import Method
 from staff.runs.store import RunFolder
 from staff.scores.shards import has_features

@@ -1,6 +1,5 @@
 """Tokenised samples on disk: an Arrow stream that is read where it is needed, never whole."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from staff.data.writers import replacing
 from staff.errors import RunError
+from staff.hashing import hash_file
 from staff.types import IGNORE, Ints, TokenisedExample, read_only
 
 LAYOUT = "staff tokens 1"
@@ -118,8 +118,7 @@ class TokenStore:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 (hex) of the file: data, template, tokenizer and maximal length in one."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(self.path)
 
     def get(self, positions: Iterable[int]) -> list[TokenisedExample]:
         """The samples at these positions of the store (0 … n-1), in the order given."""

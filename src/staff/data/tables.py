@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from staff.data.raw import RawRecord, refuse_repeated
+from staff.data.streams import ROW_LIMIT
 from staff.errors import DataError
 
 BATCH_ROWS = 1024
+# A column of a row group may be larger than that only if its packed size is not out of proportion.
+CHUNK_BYTES, MOST_PACKED = 256 << 20, 100
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -20,7 +23,27 @@ def read_parquet(path: Path) -> Iterator[RawRecord]:
 
     with _arrow_faults(path), pq.ParquetFile(path, pre_buffer=False) as file:
         refuse_repeated(file.schema_arrow.names, path)
-        yield from _rows(file.iter_batches(batch_size=BATCH_ROWS))
+        yield from _rows(file.iter_batches(batch_size=_batch_rows(file.metadata, path)))
+
+
+def _batch_rows(metadata: Any, path: Path) -> int:
+    """How many rows of a Parquet file to unpack at a time; refuses what would fill the memory.
+
+    By what the file says of itself: PyArrow believes it, too.
+    """
+    widest = 1.0  # bytes a row, on average
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        widest = max(widest, group.total_byte_size / max(1, group.num_rows))
+        for column in map(group.column, range(group.num_columns)):
+            size, packed = column.total_uncompressed_size, column.total_compressed_size
+            if size > CHUNK_BYTES and size > MOST_PACKED * packed:
+                raise DataError(
+                    f"{path}: column {column.path_in_schema!r} unpacks from {packed:,} bytes to "
+                    f"{size:,}. If that is meant, write it again in smaller row groups."
+                )
+    if widest > ROW_LIMIT:
+        raise DataError(f"{path}: a row is longer than {ROW_LIMIT >> 20} MiB on average. Split it.")
+    return max(1, min(BATCH_ROWS, int(ROW_LIMIT / widest)))
 
 
 def parquet_rows(path: Path) -> int:

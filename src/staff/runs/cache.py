@@ -18,7 +18,7 @@ from typing import Any
 
 from staff.data.writers import replacing
 from staff.errors import RunError
-from staff.runs.manifest import hash_file
+from staff.hashing import hash_file
 from staff.runs.store import PART
 
 TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backups leave such a folder out

@@ -1,6 +1,5 @@
 """manifest.json: what a run was told, did, cost and left. Written last: if it exists, all is."""
 
-import hashlib
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from typing import Any
 from staff import __version__
 from staff.data.streams import is_utf8
 from staff.errors import RunError
+from staff.hashing import hash_file
 from staff.runs.config_file import written_by
 from staff.runs.links import refuse_links_out
 from staff.runs.shape import check_shape
@@ -63,15 +63,6 @@ def device_facts(device: str, dtype: str) -> dict[str, Any]:
     kind = device.partition(":")[0]
     name = torch.cuda.get_device_name(device) if kind == "cuda" else _processor()
     return {"type": kind, "name": name, "threads": torch.get_num_threads(), "dtype": dtype}
-
-
-def hash_file(path: str | Path) -> str:
-    """SHA-256 (hex) of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def hash_outputs(folder: str | Path, paths: Iterable[str | Path]) -> dict[str, str]:

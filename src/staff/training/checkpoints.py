@@ -5,7 +5,6 @@ training is made from, the SHA-256 of every file, and our own counts. Nothing in
 opened before all of that has been found to agree; then without unpickling (weights_only).
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from staff.hashing import hash_file
 
 STATE = "staff.json"
 # What the trainer reads again; of the rest (a pickle of its settings among it) nothing is kept.
@@ -41,7 +42,7 @@ def seal(written: Path, place: Path, *, step: int, made_from: str, facts: Any) -
     for path in written.iterdir():
         if path.name not in FILES:
             path.unlink()
-    files = {path.name: _sha256(path) for path in sorted(written.iterdir())}
+    files = {path.name: hash_file(path) for path in sorted(written.iterdir())}
     state = {
         "made_from": made_from,
         "versions": versions(),
@@ -98,14 +99,9 @@ def _fault(folder: Path, state: Mapping[str, Any], made_from: str) -> str | None
         return "was made from other data, models or settings"
     if state["versions"] != versions():
         return "was made with other versions of torch or its libraries"
-    if any(_sha256(folder / name) != known for name, known in state["files"].items()):
+    if any(hash_file(folder / name) != known for name, known in state["files"].items()):
         return "is damaged"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _step(folder: Path) -> int:

@@ -1,0 +1,116 @@
+"""What was read and tokenised, kept in the run folder until the run is finished.
+
+A run that was stopped does not read its data again: the next start takes what lies there if it
+was made from the same contents (data, way of reading, tokenizers, versions) and is whole.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from staff.data.prepare import REJECTED, Prepared
+from staff.data.records import RecordOptions
+from staff.data.store import TokenStore
+from staff.data.tokenise import Tokeniser
+from staff.data.writers import json_text, replacing
+from staff.errors import StaffError
+from staff.hashing import fingerprint, hash_file
+
+MARK = "prepared.json"  # written last: without it nothing is taken
+SOURCES = "sources.json"
+COUNTS = ("rows_read", "usable", "rejected", "truncated", "duplicates", "tokens")
+
+
+def made_from(
+    data_hash: str, options: RecordOptions, on_bad_row: str, tokenisers: Sequence[Tokeniser]
+) -> str:
+    """SHA-256 (hex) of all that decides what is read."""
+    return fingerprint(
+        {
+            "data": data_hash,
+            "options": asdict(options),
+            "on_bad_row": on_bad_row,
+            "tokenisers": [tokeniser.fingerprint for tokeniser in tokenisers],
+            "versions": {n: version(n) for n in ("staff-coreset", "transformers", "tokenizers")},
+        }
+    )
+
+
+def keep(prepared: Prepared, folder: Path, key: str) -> None:
+    """Mark what lies in `folder` as whole, for `take` with the same key (see `made_from`).
+
+    Nothing is kept of data that were read without a tokenizer.
+    """
+    if not prepared.stores:
+        return
+    names = {store.path.name: store.content_hash for store in prepared.stores}
+    if prepared.sources is not None:
+        _write(folder / SOURCES, prepared.sources)
+        names[SOURCES] = hash_file(folder / SOURCES)
+    if prepared.rejected_path:
+        names[REJECTED] = hash_file(prepared.rejected_path)
+    facts = {
+        "made_from": key,
+        "files": names,
+        "stores": [store.path.name for store in prepared.stores],
+        "options": asdict(prepared.options),
+        **{name: getattr(prepared, name) for name in COUNTS},
+    }
+    _write(folder / MARK, facts)
+
+
+def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
+    """What an earlier start left, or None and, if something is there, why it cannot serve."""
+    if not (folder / MARK).is_file():
+        return None, None
+    try:
+        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        if facts["made_from"] != key:
+            return None, "are of other data, tokenizers or settings"
+        opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
+        for name, known in facts["files"].items():
+            found = opened[name].content_hash if name in opened else hash_file(folder / name)
+            if found != known:
+                return None, "are damaged"
+        sources = None
+        if SOURCES in facts["files"]:
+            sources = tuple(json.loads((folder / SOURCES).read_text(encoding="utf-8")))
+        stores = tuple(opened[name] for name in facts["stores"])
+        rejected = folder / REJECTED if REJECTED in facts["files"] else None
+        prepared = Prepared(
+            stores=stores,
+            ids=stores[0].ids,
+            rows=stores[0].rows.astype(np.int64),
+            options=RecordOptions(**facts["options"]),
+            rejected_path=rejected,
+            sources=sources,
+            **{name: facts[name] for name in COUNTS},
+        )
+    except (StaffError, OSError, ValueError, KeyError, TypeError, IndexError):
+        return None, "are damaged"
+    return replace(prepared, tokens=tuple(prepared.tokens)), None
+
+
+def marked(folder: Path) -> bool:
+    """Whether something is marked as whole there."""
+    return (folder / MARK).is_file()
+
+
+def put_rejected(prepared: Prepared, path: Path) -> None:
+    """Copy the rejected rows' file to `path`; remove a stale one if there are none."""
+    if prepared.rejected_path is None:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as part:
+        shutil.copyfile(prepared.rejected_path, part)  # from another file system, perhaps
+
+
+def _write(path: Path, content: Any) -> None:
+    with replacing(path) as part:
+        part.write_text(json_text(content), encoding="utf-8")
