@@ -67,6 +67,7 @@ class Campaign:
 
     data: Path
     whole: dict[str, str]
+    seconds: float = 0.0  # of an undisturbed run
     outcomes: list[Outcome] = field(default_factory=list)
     runs: int = 0
 
@@ -116,12 +117,15 @@ class Process:
 
 
 def strike(
-    process: Process, aim: str, how: signal.Signals, chance: random.Random
+    process: Process, aim: str, how: signal.Signals, chance: random.Random, seconds: float
 ) -> Outcome | None:
-    """Wait for the instant that is aimed at and kill; None if the run was done before."""
+    """Wait for the instant that is aimed at and kill; None if the run was done before.
+
+    seconds: within which any instant lies.
+    """
     pattern = TEMPORARY.get(aim)
     if aim == "any instant":
-        deadline = time.monotonic() + chance.uniform(0, 14)
+        deadline = time.monotonic() + chance.uniform(0, seconds)
         while process.running() and time.monotonic() < deadline:
             time.sleep(0.002)
     elif pattern:
@@ -169,7 +173,7 @@ def one_run(
     step = 0
     for aim, how in [*aims, (None, None)]:
         process = Process(campaign.data, out)
-        outcome = strike(process, aim, how, chance) if aim else None
+        outcome = strike(process, aim, how, chance, campaign.seconds) if aim else None
         if outcome is None:
             process.process.wait(timeout=600)
             process.reader.join(timeout=60)
@@ -238,9 +242,11 @@ def main() -> None:
         data.write_text("".join(lines[:ROWS]), encoding="utf-8")
         campaign = Campaign(data, {})
         for name in ("whole", "again"):
+            begun = time.monotonic()
             one = Process(data, Path(scratch) / name)
             if one.process.wait(timeout=600):
                 raise SystemExit("\n".join(one.lines))
+            campaign.seconds = time.monotonic() - begun
         campaign.whole = digests(Path(scratch) / "whole")
         if digests(Path(scratch) / "again") != campaign.whole:
             raise SystemExit("two undisturbed runs differ")
