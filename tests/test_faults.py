@@ -287,6 +287,16 @@ def test_a_fine_tuning_that_diverges_leaves_nothing(data, family, tmp_path, caps
     assert not (tmp_path / "tuned").exists()
 
 
+def test_a_first_run_that_diverges_leaves_no_folder(data, family, tmp_path, capsys):
+    out = tmp_path / "runs" / "x"
+    command = ["select", str(data), "--small", family[0], "--target", family[1], "--out", str(out)]
+    command += ["--prompt-column", "mr", "--response-column", "ref", "--learning-rate", "3"]
+    command += ["--keep", "0.2", "--epochs", "1", "--quiet"]
+    assert main(command) == 1
+    assert "fine-tuning diverged" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def rows_file(path, *records):
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path

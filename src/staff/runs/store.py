@@ -252,6 +252,7 @@ class RunFolder:
         """Remove what a run left that was refused before its first result, and these folders."""
         for name in ("config.yaml", ".stages.json", ".inputs.json", "rejected.jsonl", ".lock"):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tokens", ignore_errors=True)
         for folder in (*(self.path / name for name in FOLDERS), *made):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -344,7 +345,7 @@ def check_inputs_outside(config: Settings, folder: Path) -> None:
 
 def _only_tokens(path: Path) -> bool:
     """Whether a folder holds nothing but tokenised rows of a process that was killed."""
-    kinds = ("tokens*.arrow", "rejected.jsonl", *TEMPORARY)
+    kinds = ("tokens*.arrow", "rejected.jsonl", "sources.json", "prepared.json", *TEMPORARY)
     return path.is_dir() and all(any(p.match(kind) for kind in kinds) for p in path.iterdir())
 
 
