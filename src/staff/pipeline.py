@@ -34,6 +34,7 @@ from staff.selectors import total_of
 from staff.selectors.compose import Size, Wishes, choose_all
 from staff.selectors.staff import Verify
 from staff.stored import read_stored
+from staff.team import gathered, helps
 from staff.types import Floats, Ints, Rows, Selection
 from staff.wishes import read_wishes
 
@@ -50,7 +51,14 @@ def select(
     """Choose coresets and write the run folder (docs/formats.md); return its manifest.
 
     Raises `StaffError` children; whatever was finished is kept for the next start.
+
+    Of the processes that torchrun started, all but one help it score, and return nothing ({}).
     """
+    with gathered(stages.follow) as leads:
+        return _select_in(config, progress, say) if leads else {}
+
+
+def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
@@ -322,6 +330,8 @@ def reselect(
         RunError: no finished run there, or it lacks what the method needs. DataError: its
             data file changed since.
     """
+    if helps():
+        return {}  # there is nothing to help with
     earlier = manifests.read_manifest(str(config.scores))
     origin = RunFolder(str(config.scores))
     config = config.inherit(earlier["config"])

@@ -54,6 +54,7 @@ def score_rows(
     fingerprint: Mapping[str, Any],
     shard_rows: int = 2048,
     cache: ShardCache | None = None,
+    share: tuple[int, int] = (0, 1),
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -65,6 +66,7 @@ def score_rows(
         fingerprint and rows are read instead of scored; all others there are replaced.
     fingerprint: everything the scores depend on (hashes of model and data, phi, dtype, seed, …).
     cache: parts that are not in `out` may be there, and new ones are put there.
+    share: (r, k): of the parts only r, r + k, r + 2k, …; the others' rows are not known.
 
     A row with a value that is not finite has NaN in every column (and zeros for features).
 
@@ -77,6 +79,8 @@ def score_rows(
     starts = range(0, len(wanted), shard_rows)
     plan = {k: wanted[start : start + shard_rows] for k, start in enumerate(starts)}
     _forget_others(out, plan)
+    plan = {k: part for k, part in plan.items() if k % share[1] == share[0]}
+    wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
     rows = tokens = cached = 0
     worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
