@@ -31,7 +31,7 @@ from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
-from staff.selectors.compose import Size, Wishes, choose_all
+from staff.selectors.compose import Size, Wishes, check_wishes, choose_all
 from staff.selectors.staff import Verify
 from staff.stored import read_stored
 from staff.team import gathered, helps
@@ -76,6 +76,7 @@ def _select(run: Run) -> dict[str, Any]:
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
+    check_wishes(sizes, wishes)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     stages.keep_read(prepared, folder, key)
@@ -180,6 +181,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
             progress=run.progress,
             kept_as=None if config.overwrite else key,
         )
+        run.source.check_unchanged(data_hash)
         record.rows = prepared.rows_read
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
@@ -355,6 +357,7 @@ def reselect(
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
         wishes = _without_scoreless(run, rows, wishes)
+        check_wishes(sizes, wishes)
         untuned = rows.untuned_scores
         inputs = Inputs(
             keys_of_ids(rows.ids, config.seed),

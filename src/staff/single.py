@@ -70,6 +70,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             progress=progress,
             kept_as=None if config.overwrite else key,
         )
+        source.check_unchanged(data_hash)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, inputs)

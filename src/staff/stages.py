@@ -21,14 +21,14 @@ from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
-from staff.hashing import fingerprint
+from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
-from staff.runs.config import ScoreConfig, SelectConfig
+from staff.runs.config import DRAWN, ScoreConfig, SelectConfig
 from staff.runs.manifest import device_facts
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.run import ScoreRun, score_rows
@@ -36,6 +36,7 @@ from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
 from staff.team import Team, current
 from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
+from staff.training.checkpoints import LIBRARIES
 from staff.training.finetune import finetune
 from staff.training.tokens import Part, Tokens
 from staff.types import Ints, ScoreTable, read_only
@@ -246,6 +247,7 @@ def finetune_small(
             "tokens": store.content_hash,
             "model": model_hash,
             "dtype": device_used(config)["dtype"],
+            "versions": versions_of("staff-coreset", *LIBRARIES),
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
         }
@@ -458,7 +460,8 @@ def _score(
             "data_hash": store.content_hash,
             "dtype": device_used(config)["dtype"],
             "features": features,
-            "seed": config.seed,
+            "seed": config.seed if config.phi in DRAWN else None,
+            "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
         },
         share=share,
         name=name,
