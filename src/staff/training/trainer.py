@@ -29,6 +29,7 @@ from staff.rng import keys_of_ids
 from staff.training import checkpoints
 from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
+from staff.types import IGNORE
 
 
 def padding_of(model: Any) -> dict[str, Any]:
@@ -54,6 +55,26 @@ class LossPoint:
     learning_rate: float
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of several processes that train together. add: sums a float32 tensor in place."""
+
+    rank: int
+    size: int
+    add: Callable[[torch.Tensor], None]
+
+    def of(self, rows: list[int]) -> list[int]:
+        """This process's rows of a batch, which may be none."""
+        return rows[self.rank :: self.size]
+
+    def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The sums over all processes, float32 on the CPU, in the tensors' shapes."""
+        flat = torch.cat([tensor.detach().float().cpu().flatten() for tensor in tensors])
+        self.add(flat)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+
 class ResponseTrainer(SFTTrainer):
     """SFTTrainer whose loss needs logits at response positions only.
 
@@ -66,6 +87,10 @@ class ResponseTrainer(SFTTrainer):
 
     curve: where the losses go. made_from: fingerprint of the training; without it no
     checkpoint is written.
+
+    share: of the processes that train together this one's number, and how many they are. Each
+    takes every k-th row of the same batches, and `Share.add` sums their gradients before each
+    step, so that they stay alike and train as one process does, but for the order of the sum.
     """
 
     def __init__(
@@ -76,9 +101,10 @@ class ResponseTrainer(SFTTrainer):
         seed: int,
         curve: "LossCurve",
         made_from: str | None = None,
+        share: "Share | None" = None,
         **kwargs: Any,
     ):
-        self.curve, self.made_from = curve, made_from
+        self.curve, self.made_from, self.share = curve, made_from, share
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.pad_id = pad_id
@@ -119,7 +145,7 @@ class ResponseTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's own (TRL's adds a model card), whole or absent."""
-        if self.made_from is None:
+        if self.made_from is None or (self.share and self.share.rank):
             return
         place, step = Path(str(self.args.output_dir)), self.state.global_step
         saving = place / ".checkpoint.partial"
@@ -144,14 +170,19 @@ class ResponseTrainer(SFTTrainer):
         saving.rmdir()
 
     def _collate(self, features: list[dict[str, int]]) -> dict[str, Any]:
-        """Read the rows' tokens; input_ids, labels, attention_mask int64 [B, T], rows [B]."""
+        """Read the rows' tokens; input_ids, labels, attention_mask int64 [B, T], rows.
+
+        rows: those of the whole batch, whatever this process's share of it.
+        """
         rows = [feature["row"] for feature in features]
-        batch = collate(self.tokens.get(rows), pad_id=self.pad_id, rows=rows, **self.padding)
+        mine = rows if self.share is None else self.share.of(rows)
+        batch = collate(self.tokens.get(mine or rows[:1]), pad_id=self.pad_id, **self.padding)
+        labels = batch.labels if mine else torch.full_like(batch.labels, IGNORE)
         return {
             "input_ids": batch.input_ids,
-            "labels": batch.labels,
+            "labels": labels,
             "attention_mask": batch.attention_mask,
-            "rows": batch.rows,
+            "rows": torch.tensor(rows),
         }
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
@@ -177,9 +208,27 @@ class ResponseTrainer(SFTTrainer):
             attention_mask=inputs["attention_mask"],
             labels=inputs["labels"],
         )
-        np.add.at(self.seen, inputs["rows"].cpu().numpy(), 1)
+        rows = inputs["rows"].cpu().numpy()
+        np.add.at(self.seen, rows, 1)
         self.response_tokens += len(losses)
+        if self.share:
+            return losses.sum() / int(self.tokens.response_lengths[rows].sum())
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward; then the gradients, and the loss, of all processes together."""
+        counted = self.response_tokens
+        loss = super().training_step(model, *args, **kwargs)
+        if self.share is None:
+            return loss
+        trained = [p for p in model.parameters() if p.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        figures = torch.stack([loss.float(), loss.new_tensor(self.response_tokens - counted)])
+        *gradients_sum, figures = self.share.summed([*gradients, figures])
+        for parameter, gradient, total in zip(trained, gradients, gradients_sum, strict=True):
+            parameter.grad = gradient.copy_(total)
+        self.response_tokens = counted + int(figures[1])
+        return figures[0]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Zero: counting all parameters at every step costs more than it tells."""
