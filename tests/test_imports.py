@@ -45,7 +45,7 @@ ALLOWED = {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs", "team"),
         "selectors",
     },
-    "team": set(),
+    "team": {"training"},
     "single": {"team", "stages", "ledger", "data", "runs", "training"},
     "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
     "compare": {

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -17,7 +19,7 @@ OUTPUTS = ("coreset-0.2.jsonl", "selection.parquet")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, e2e_rows):
     path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:80]), encoding="utf-8")
+    path.write_text("".join(f"{line}\n" for line in e2e_rows[:79]), encoding="utf-8")
     return str(path)
 
 
@@ -68,6 +70,26 @@ def test_two_processes_leave_what_one_does_and_a_killed_one_is_told_of(select, t
     manifest = json.loads((two / "manifest.json").read_text())
     [verified] = [s for s in manifest["stages"] if s["name"] == "verify on target"]
     assert not verified["reused"]
+
+
+def test_two_processes_fine_tune_as_one_does(select, tmp_path):
+    """Three rows a batch, and one in the last: then one process has none."""
+    tuned = [part for part in select if part != "--skip-finetune"]
+    tuned += ["--epochs", "1", "--batch-size", "3", "--learning-rate", "0.01"]
+    found = {}
+    for name, start in (("one", [sys.executable]), ("two", PROCESSES)):
+        out = tmp_path / name
+        subprocess.run([*start, *tuned, "--out", str(out)], check=True, capture_output=True)
+        columns = pq.read_table(out / "selection.parquet")
+        found[name] = np.array(columns["score_small"])
+        losses = (out / "adapter" / "loss.jsonl").read_text().splitlines()
+        found[f"{name} losses"] = np.array([json.loads(line)["loss"] for line in losses])
+    assert len(found["one losses"]) == 27  # 79 rows, three a step
+    np.testing.assert_allclose(found["two losses"], found["one losses"], atol=2e-4)
+    np.testing.assert_allclose(found["two"], found["one"], rtol=1e-3)
+    assert (
+        np.corrcoef(found["one"].argsort().argsort(), found["two"].argsort().argsort())[0, 1] > 0.99
+    )
 
 
 def child_of_rank_one(parent):

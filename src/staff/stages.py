@@ -37,7 +37,7 @@ from staff.selectors.order import smallest
 from staff.team import Team, current
 from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
 from staff.training.checkpoints import LIBRARIES
-from staff.training.finetune import finetune
+from staff.training.finetune import FinetuneResult, finetune
 from staff.training.tokens import Part, Tokens
 from staff.types import Ints, ScoreTable, read_only
 
@@ -263,10 +263,33 @@ def finetune_small(
         write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
         record.reused = True
         return str(out)
-    rows = sample(store, config.finetune_on, seed=config.seed)
-    result = finetune(
+    results: list[FinetuneResult] = []
+
+    def tune(_: Mapping[str, Any]) -> int:
+        results.append(_tune(config, store, out, made_from, progress))
+        return 0
+
+    if team := current():
+        team.lead({"act": "fine-tune", **_told(config, store, out), "made_from": made_from}, tune)
+    else:
+        tune({})
+    record.rows, record.tokens = results[0].rows, results[0].tokens
+    write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
+    if cache:
+        cache.keep_adapter(made_from, out, ADAPTER_FILES)
+    return str(out)
+
+
+def _tune(
+    config: Any, store: TokenStore, out: Path, made_from: str, progress: Progress | None
+) -> FinetuneResult:
+    """Fine-tune, alone or with the other processes of the team."""
+    team = current()
+    if team:  # a checkpoint of so many processes is not one of another number
+        made_from = fingerprint([made_from, team.size])
+    return finetune(
         model=config.small,
-        tokens=rows,
+        tokens=sample(store, config.finetune_on, seed=config.seed),
         out=out,
         pad_id=PAD_ID,
         epochs=config.epochs,
@@ -278,15 +301,11 @@ def finetune_small(
         made_from=made_from,
         checkpoint_seconds=config.checkpoint_seconds,
         trust=trust_of(config),
+        share=team.share() if team else None,
         name="fine-tune small",
         overwrite=True,  # what lies there was made from something else
         progress=progress,
     )
-    record.rows, record.tokens = result.rows, result.tokens
-    write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
-    if cache:
-        cache.keep_adapter(made_from, out, ADAPTER_FILES)
-    return str(out)
 
 
 def cache_of(config: Any) -> Cache | None:
@@ -385,12 +404,12 @@ def score(
 
     The processes of a team score the shards between them; then all are read here.
     """
-    done = 0
-    if team := current():
-        order = {"config": config.model_dump(mode="json"), "command": config.command, "what": what}
-        order |= {"tokens": str(store.path.absolute()), "out": str(out.absolute())}
+    done, team = 0, current()
+    if team:
+        order = {"act": "score", **_told(config, store, out), "what": what}
         order["positions"] = None if positions is None else positions.tolist()
-        done = team.lead(order, partial(_share, team, progress))
+        done = team.lead(order, partial(_do, team, progress))
+        progress = None  # what is done now is reading
     scored = _score(config, store, out=out, positions=positions, progress=progress, **what)
     record.rows = scored.rows + scored.reused
     record.tokens = int(
@@ -401,18 +420,29 @@ def score(
 
 
 def follow(team: Team) -> None:
-    """In a process that does not lead: score what the leader wants scored, until it is done."""
-    team.follow(partial(_share, team, None))
+    """In a process that does not lead: do what the leader wants done, until that is all."""
+    team.follow(partial(_do, team, None))
 
 
-def _share(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
-    """Score this process's share of an order's shards; how many rows that were."""
+def _told(config: Any, store: TokenStore, out: Path) -> dict[str, Any]:
+    """What every order says."""
+    told = {"config": config.model_dump(mode="json"), "command": config.command}
+    return told | {"tokens": str(store.path.absolute()), "out": str(out.absolute())}
+
+
+def _do(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
+    """Do this process's share of an order; of its rows, how many were scored."""
     kind = {c.command: c for c in (SelectConfig, ScoreConfig)}[order["command"]]
+    config = kind.model_validate(order["config"])
+    store, out = TokenStore.open(Path(order["tokens"])), Path(order["out"])
+    if order["act"] == "fine-tune":
+        _tune(config, store, out, order["made_from"], progress)
+        return 0
     positions = order["positions"]
     return _score(
-        kind.model_validate(order["config"]),
-        TokenStore.open(Path(order["tokens"])),
-        out=Path(order["out"]),
+        config,
+        store,
+        out=out,
         positions=None if positions is None else np.array(positions, np.int64),
         progress=progress,
         share=(team.rank, team.size),

@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from staff.errors import ModelError, StaffError
 
 PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
 # What torchrun tells in the environment.
 LIBRARIES_ASK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from staff.training.trainer import Share
 
 Order = Mapping[str, Any]
 Work = Callable[[Order], int]
@@ -47,6 +52,18 @@ class Team:
         """On rank 0: the others may go."""
         self._say({}, by=0)
 
+    def share(self) -> "Share":
+        """Of a fine-tuning that all processes do together."""
+        import torch.distributed as dist
+
+        from staff.training.trainer import Share
+
+        def add(tensor: "Tensor") -> None:
+            with peers():
+                dist.all_reduce(tensor)
+
+        return Share(self.rank, self.size, add)
+
     def _do(self, order: Order, work: Work) -> int:
         fault, amount = None, 0
         try:
@@ -68,22 +85,29 @@ class Team:
         import torch.distributed as dist
 
         text = json.dumps(words).encode() if self.rank == by else b""
-        try:
+        with peers():
             length = torch.tensor([len(text)])
             dist.broadcast(length, src=by)
             buffer = torch.zeros(int(length), dtype=torch.uint8)
             if self.rank == by:
                 buffer = torch.frombuffer(bytearray(text), dtype=torch.uint8)
             dist.broadcast(buffer, src=by)
-        except RuntimeError as error:  # gloo: the connection was closed by the peer
-            raise StaffError(
-                "another process of this run has ended: run the same command again; finished "
-                "stages and shards are kept"
-            ) from error
         return json.loads(bytes(buffer.tolist()))
 
 
 _here: list[Team] = []
+
+
+@contextmanager
+def peers() -> Iterator[None]:
+    """Talk to the other processes; StaffError where one of them is not there any more."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo: the connection was closed by the peer
+        raise StaffError(
+            "another process of this run has ended: run the same command again; finished "
+            "stages and shards are kept"
+        ) from error
 
 
 def in_team() -> bool:

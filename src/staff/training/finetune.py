@@ -25,7 +25,7 @@ from staff.training.divergence import check_converged
 from staff.training.tokens import Tokens
 
 if TYPE_CHECKING:
-    from staff.training.trainer import LossPoint, ResponseTrainer
+    from staff.training.trainer import LossPoint, ResponseTrainer, Share
 
 QUIET = ("transformers", "trl", "peft", "accelerate", "datasets")
 
@@ -70,6 +70,7 @@ def finetune(
     made_from: str | None = None,
     checkpoint_seconds: float = 60.0,
     overwrite: bool = False,
+    share: "Share | None" = None,
     name: str = "fine-tune",
     progress: Progress | None = None,
     on_log: "Callable[[LossPoint], None] | None" = None,
@@ -96,6 +97,8 @@ def finetune(
         checkpoint_seconds: between checkpoints; 0 makes one after every step.
         overwrite: replace the adapter in `out` once the new one is complete; any other
             file there stays.
+        share: of several processes that call this at once, with all else the same: `batch_size`
+            is what they take together. Number 0 alone writes files.
         name: of the progress stage.
         on_log: called after every step.
 
@@ -133,7 +136,8 @@ def finetune(
     total = max_steps or epochs * -(-n // batch_size)
     partial = out.with_name(f".{out.name}.partial")
     start, said = checkpoints.find(partial, made_from=made_from)
-    if start is None:
+    leads = share is None or share.rank == 0
+    if start is None and leads:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
     finished = partial / "adapter"
@@ -165,7 +169,8 @@ def finetune(
                     gradient_checkpointing=gradient_checkpointing,
                 ),
                 peft_config=lora_config(rank=rank, alpha=alpha),
-                callbacks=[SaveEvery(checkpoint_seconds)],
+                callbacks=[SaveEvery(checkpoint_seconds)] if leads else [],
+                share=share,
                 curve=curve,
                 made_from=made_from,
                 tokens=tokens,
@@ -181,17 +186,19 @@ def finetune(
             seconds = trainer.seconds
         check_counts(trainer, epochs=None if max_steps else epochs)
         check_converged([point.loss for point in curve.points])
-        shutil.rmtree(finished, ignore_errors=True)
-        finished.mkdir()
-        write_adapter(finished, model=trainer.model, base=base, losses=curve.points)
-        place_adapter(finished, out)
+        if leads:
+            shutil.rmtree(finished, ignore_errors=True)
+            finished.mkdir()
+            write_adapter(finished, model=trainer.model, base=base, losses=curve.points)
+            place_adapter(finished, out)
     except BaseException as error:
         # What it went wrong with is of no use to a training with other settings.
         hopeless = isinstance(error, StaffError) and not isinstance(error, DiskFullError)
-        if made_from is None or hopeless:
+        if leads and (made_from is None or hopeless):
             shutil.rmtree(partial, ignore_errors=True)
         raise
-    shutil.rmtree(partial, ignore_errors=True)
+    if leads:
+        shutil.rmtree(partial, ignore_errors=True)
     return FinetuneResult(
         adapter=out,
         losses=tuple((point.step, point.loss) for point in curve.points),
