@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-crash | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
+# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,25 @@ test-slow: install
 # Real processes killed at more than a hundred instants, and what they leave held to the byte.
 test-crash: install
 	$(BIN)/python tools/crash.py --write
+
+# The exports of LLaMA-Factory and axolotl, opened by their own loaders. They live in environments of
+# their own, without most of what they depend on: what they lack is borrowed from ours, and torchaudio,
+# which LLaMA-Factory imports whatever the data, is an empty file.
+TRAINERS := build/llama-factory build/axolotl
+test-exports: install $(TRAINERS:=/.installed)
+	$(BIN)/python -m pytest -q tests/exports/test_loaders.py
+
+build/llama-factory/.installed: PACKAGES = llamafactory==0.9.5 omegaconf antlr4-python3-runtime==4.9.3 \
+  fire termcolor
+build/axolotl/.installed: PACKAGES = axolotl==0.19.0 addict colorama axolotl-contribs-lgpl \
+  axolotl-contribs-mit pillow posthog requests urllib3 certifi distro numba llvmlite
+build/%/.installed: $(VENV)/.installed
+	$(BIN)/python -m venv build/$*
+	build/$*/bin/pip install --quiet --disable-pip-version-check --no-deps $(PACKAGES)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	touch $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, overload
 
 from staff import pipeline
 from staff.checks import check_inputs
+from staff.data.in_memory import is_dataset, keep_rows
 from staff.progress import Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,16 @@ class Run:
         return read_selection(self.folder / "selection.parquet")
 
 
+@overload
+def select_coreset(data: "Dataset", **settings: Any) -> "Dataset | DatasetDict": ...
+
+
+@overload
+def select_coreset(data: str | Path | None = None, **settings: Any) -> Run: ...
+
+
 def select_coreset(
-    data: str | Path | None = None,
+    data: "str | Path | Dataset | None" = None,
     *,
     small: str | Path | None = None,
     target: str | Path | None = None,
@@ -40,27 +53,62 @@ def select_coreset(
     scores: str | Path | None = None,
     keep: float | Sequence[float] | None = None,
     total: int | Sequence[int] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **settings: Any,
-) -> Run:
+) -> "Run | Dataset | DatasetDict":
     """Do what `staff select` does, with the same settings under the same names.
 
-    data: a file, a `save_to_disk` folder or a Hub id. small, target: model folders or Hub
-    ids of one family. out: the run folder. keep: fractions in (0, 1]; total: numbers of
-    rows; at least one of them. scores: instead of data and models, the folder of an earlier
-    run to select from again. settings: any other field of
-    `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
+    data: a file, a `save_to_disk` folder, a Hub id, or a `datasets.Dataset`. small, target: model
+    folders or Hub ids of one family. out: the run folder. keep: fractions in (0, 1]; total: numbers
+    of rows; at least one of them. scores: instead of data and models, the folder of an earlier
+    run to select from again. progress: True for bars in a notebook or on a terminal. settings: any
+    other field of `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
+
+    Of a `Dataset` it returns one: the chosen rows, in their order; where several sizes are asked
+    for a `DatasetDict` of them by name (``"0.1"``, ``"n400"``). Its rows are kept in
+    ``OUT-data.parquet``, which the run in `out` reads; without `out` nothing is left on disk.
+    Otherwise it returns the `Run`.
 
     A finished stage of an earlier call with the same settings and `out` is not done again.
 
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.
     """
-    given = {"data": data, "small": small, "target": target, "out": out, "scores": scores}
-    flags = {name: str(value) for name, value in given.items() if value is not None}
+    given = {"small": small, "target": target, "scores": scores}
+    flags: dict[str, Any] = {name: str(v) for name, v in given.items() if v is not None}
     sizes = {k: v for k, v in (("keep", keep), ("total", total)) if v is not None}
-    config = build(SelectConfig, flags={**flags, **sizes, **settings})
+    flags |= {**sizes, **settings}
+    if not is_dataset(data):
+        places = {"data": data, "out": out}
+        flags |= {name: str(value) for name, value in places.items() if value is not None}
+        return _run(flags, progress)
+    with TemporaryDirectory(prefix="staff-") as scratch:
+        folder = Path(out) if out is not None else Path(scratch) / "run"
+        file = folder.with_name(f"{folder.name}-data.parquet")
+        build(SelectConfig, flags={**flags, "data": str(file), "out": str(folder)})
+        keep_rows(data, file)
+        run = _run({**flags, "data": str(file), "out": str(folder)}, progress)
+        return _chosen(data, run)
+
+
+def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
+    config = build(SelectConfig, flags=flags)
     check_inputs(config)
+    if isinstance(progress, bool):
+        from staff.reports.bars import bars
+
+        progress = bars() if progress else None
     run = pipeline.reselect if config.scores else pipeline.select
-    manifest = run(config, progress=progress)
-    return Run(Path(config.folder), manifest)
+    return Run(Path(config.folder), run(config, progress=progress))
+
+
+def _chosen(rows: "Dataset", run: Run) -> "Dataset | DatasetDict":
+    """The rows of each coreset, by their positions in the data."""
+    from datasets import DatasetDict
+
+    table = run.table()
+    found = {
+        name: rows.select(table["row"][table[f"selected@{name}"].astype(bool)])
+        for name in run.coresets
+    }
+    return DatasetDict(found) if len(found) > 1 else next(iter(found.values()))

@@ -29,7 +29,7 @@ def contents(folder):
 def rows_of(out):
     """The rows of an export, as its data file has them."""
     if (out / "state.json").is_file():
-        return load_from_disk(str(out)).to_list()
+        return [raw.record for raw in open_source(out).records()]
     [table] = out.glob("*.parquet")
     return pq.read_table(table).to_pylist()
 
@@ -146,7 +146,7 @@ def test_which_coreset(make_run, tmp_path):
 def test_the_model_is_the_runs_target_unless_another_is_named(make_run, family, tmp_path):
     small, target = family
     settings = {**RECORDS["pairs"][1], "small": small, "target": target}
-    run = make_run(pairs(), tokens=80, **settings)
+    run = make_run(pairs(), tokens=80, **settings)  # the method random: only tokens are counted
     out = tmp_path / "out"
     facts = export(run, to="trl", keep="0.5", out=out)
     assert facts["model"] == yaml.safe_load((out / "train.yaml").read_text())["model_name_or_path"]
@@ -233,7 +233,7 @@ def test_a_folder_of_other_files_is_refused(run, tmp_path):
     with pytest.raises(RunError, match="holds files but no export of staff"):
         export(run, to="trl", model=MODEL, out=out, overwrite=True)
     for place in (run, run / "coreset-0.5.jsonl"):
-        with pytest.raises(RunError, match="no export of staff|is a file"):
+        with pytest.raises(RunError, match=r"no export of staff|is a file"):
             export(run, to="trl", model=MODEL, out=place, overwrite=True)
     assert contents(out) == {"train.py": b"precious"}
 
@@ -251,9 +251,10 @@ def test_a_killed_export_is_finished_by_the_same_command(run, monkeypatch):
             raise KeyboardInterrupt
         write(path, text)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(job, "write_atomic", killed)
-        export(run, to="trl", model=MODEL, overwrite=True)
+        with pytest.raises(KeyboardInterrupt):
+            export(run, to="trl", model=MODEL, overwrite=True)
     assert not (out / "export.json").exists()
     export(run, to="trl", model=MODEL)
     assert contents(out) == whole
@@ -316,6 +317,13 @@ def test_rows_that_a_trainer_would_skip_stop_the_export_or_are_set_aside(make_ru
         assert export(run, to=to, model=MODEL)["rows"] == 4
 
 
+def test_datasets_opens_what_is_made_for_it(run):
+    export(run, to="hf-dataset")
+    rows = load_from_disk(str(run / "coreset-0.5-hf-dataset"))
+    assert rows.column_names == ["prompt", "completion", "n"]
+    assert len(rows) == 6
+
+
 def test_no_row_left_is_an_error(make_run):
     answer = {"role": "assistant", "content": "a"}
     run = make_run([{"messages": [answer]}] * 4)
@@ -328,9 +336,10 @@ HOSTILE = [
     "a b\tc",
     "two\nlines: [x]\n- y",
     "{{x}} {x} %s ${HOME} `id` $(id)",
-    "# comment: &a *b !!python/object:os.system",
+    "# comment: &a *b !!python.object:os.system",
     "é漢\u2028字",
     "\\n\\",
+    "s3::a:b~*?",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,14 +228,15 @@ def _write_data(
     if trainer.save is None:
         write_table(folder / job.data, rows, types, chat=chat)
         return [job.data]
-    with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as scratch:
+    # Not below `folder`: libraries of remote files read more than a path into some names.
+    with TemporaryDirectory(prefix="staff-") as scratch:
         table, made = Path(scratch) / job.data, Path(scratch) / "made"
         write_table(table, rows, types, chat=chat)
         trainer.save(table, made)
         names = sorted(path.name for path in made.iterdir())
         for name in names:
             with replacing(folder / name) as part:
-                (made / name).replace(part)
+                shutil.copyfile(made / name, part)
     return names
 
 

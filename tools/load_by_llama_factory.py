@@ -1,11 +1,13 @@
 """What LLaMA-Factory makes of an export: its own parser and loader, no code of ours.
 
-Usage, in the folder of an export, with the Python that has LLaMA-Factory: python llama_factory.py
-Prints JSON: a list of [messages with role and content, system].
+Usage, in the folder of an export, with the Python that has LLaMA-Factory:
+python load_by_llama_factory.py
+Prints JSON: `rows`, each as [messages, system], and how many were `trained` on.
 """
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
@@ -16,7 +18,7 @@ from llamafactory.data.template import get_template_and_fix_tokenizer
 from llamafactory.hparams import DataArguments
 from transformers import AutoTokenizer
 
-settings = yaml.safe_load(open("train.yaml"))
+settings = yaml.safe_load(Path("train.yaml").read_text())
 named = DataArguments.__dataclass_fields__
 data = DataArguments(**{name: value for name, value in settings.items() if name in named})
 model = SimpleNamespace(cache_dir="cache", hf_hub_token=None)

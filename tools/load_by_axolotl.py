@@ -1,11 +1,12 @@
 """What axolotl makes of an export: its own schema, loader and strategies, no code of ours.
 
-Usage, in the folder of an export, with the Python that has axolotl: python axolotl.py
-Prints JSON: a list of {"input_ids", "labels"}.
+Usage, in the folder of an export, with the Python that has axolotl: python load_by_axolotl.py
+Prints JSON: `rows`, each with input_ids and labels, and the settings that are `unknown` to it.
 """
 
 import json
 import sys
+from pathlib import Path
 
 import yaml
 from axolotl.utils.data.shared import load_dataset_with_config
@@ -14,7 +15,7 @@ from axolotl.utils.dict import DictDefault
 from axolotl.utils.schemas.config import AxolotlInputConfig
 from transformers import AutoTokenizer
 
-settings = yaml.safe_load(open("train.yaml"))
+settings = yaml.safe_load(Path("train.yaml").read_text())
 checked = AxolotlInputConfig(**settings)
 unknown = sorted(set(settings) - set(AxolotlInputConfig.model_fields))
 config = DictDefault(checked.model_dump(exclude_none=True))
