@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
-SHARED = {"errors", "rng", "types", "progress", "visible"}
+SHARED = {"errors", "rng", "types", "progress", "visible", "hashing"}
 ALLOWED = {
     "errors": set(),
     "rng": set(),
     "types": set(),
     "progress": set(),
     "visible": set(),
+    "hashing": set(),
     "data": set(),
     "models": set(),
     "scores": {"models", "data"},

@@ -2,7 +2,8 @@
 
 Usage, in the folder of an export, with the Python that has LLaMA-Factory:
 python load_by_llama_factory.py
-Prints JSON: `rows`, each as [messages, system], and how many were `trained` on.
+Prints JSON: `rows`, each as [messages, system], how many were `trained` on, and the settings that
+are `unknown` to it.
 """
 
 import json
@@ -15,10 +16,18 @@ from llamafactory.data.loader import _load_single_dataset
 from llamafactory.data.parser import get_dataset_list
 from llamafactory.data.processor import PretrainDatasetProcessor, SupervisedDatasetProcessor
 from llamafactory.data.template import get_template_and_fix_tokenizer
-from llamafactory.hparams import DataArguments
+from llamafactory.hparams import (
+    DataArguments,
+    FinetuningArguments,
+    GeneratingArguments,
+    ModelArguments,
+    TrainingArguments,
+)
 from transformers import AutoTokenizer
 
 settings = yaml.safe_load(Path("train.yaml").read_text())
+kinds = (ModelArguments, FinetuningArguments, GeneratingArguments, TrainingArguments, DataArguments)
+known = {name for kind in kinds for name in kind.__dataclass_fields__}
 named = DataArguments.__dataclass_fields__
 data = DataArguments(**{name: value for name, value in settings.items() if name in named})
 model = SimpleNamespace(cache_dir="cache", hf_hub_token=None)
@@ -31,4 +40,5 @@ kind = PretrainDatasetProcessor if settings["stage"] == "pt" else SupervisedData
 processor = kind(template=template, tokenizer=tokenizer, processor=None, data_args=data)
 tokens = rows.map(processor.preprocess_dataset, batched=True, remove_columns=rows.column_names)
 found = [[row["_prompt"] + row["_response"], row["_system"]] for row in rows]
-json.dump({"rows": found, "trained": len(tokens)}, sys.stdout)
+unknown = sorted(set(settings) - known)
+json.dump({"rows": found, "trained": len(tokens), "unknown": unknown}, sys.stdout)

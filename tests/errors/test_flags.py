@@ -61,7 +61,7 @@ CASES = [
     ("a report of nothing", {}, "staff report", 2, 'which run? e.g. staff report runs/x'),
     ("an export of nothing", {}, "staff export --to trl", 2, 'run is missing: give the folder of a run, e.g. staff export runs/x --to trl'),
     ("an export for nobody", {}, "staff export run", 2, 'to is missing: give --to trl, llama-factory, axolotl or hf-dataset'),
-    ("an export for a trainer that is not known", {}, "staff export run --to llamafactory", 2, ''),
+    ("an export for a trainer that is not known", {}, "staff export run --to llamafactory", 2, 'invalid value "llamafactory" for --to. Choose from: "trl", "llama-factory", "axolotl", "hf-dataset". Did you mean "llama-factory"? (see staff export --help)'),
     ("an export to a folder that is not UTF-8", {}, "staff export run --to trl --out out\udcff", 2, "--out 'out\\udcff' is not UTF-8 text: rename the file or folder"),
     ("a comparison without test data", {}, f"{COMPARE} --keep 0.5 --out out", 2, 'test is missing: give --test FILE'),
     ("a comparison of one method twice", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --methods random random --out out", 2, 'random is asked for twice in --methods'),

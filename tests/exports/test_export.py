@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -274,6 +276,16 @@ def test_a_changed_export_json_has_no_other_file_removed(run, tmp_path):
     (out / "export.json").write_text("[")
     with pytest.raises(RunError, match="is damaged"):
         export(run, to="trl", model=MODEL, out=out, overwrite=True)
+
+
+def test_no_trainer_needs_torch_here(run, tmp_path):
+    code = (
+        "import sys; from staff.cli.main import main\n"
+        f"made = [main(['export', {str(run)!r}, '--to', to, '--model', 'a/b', '--quiet'])\n"
+        "        for to in ('trl', 'llama-factory', 'axolotl')]\n"
+        "sys.exit(any(made) or 'torch' in sys.modules or 'datasets' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_dry_run_writes_nothing(run, capsys):

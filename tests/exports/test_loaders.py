@@ -48,6 +48,8 @@ def loaded(make_run, family):
 @pytest.mark.parametrize("records", RECORDS)
 def test_llama_factory_takes_every_row_with_all_its_turns(loaded, records):
     facts, examples = loaded(records, "llama-factory")
+    # Its transformers, 5.6 at most, still has that; the one borrowed here may be newer.
+    assert set(facts["unknown"]) <= {"warmup_ratio"}
     assert facts["trained"] == len(examples) == 6
     for (messages, system), example in zip(facts["rows"], examples, strict=True):
         turns = [(m["role"], m["content"]) for m in messages]
