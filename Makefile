@@ -31,20 +31,16 @@ test-slow: install
 test-crash: install
 	$(BIN)/python tools/crash.py --write
 
-# The exports of LLaMA-Factory and axolotl, opened by their own loaders. They live in environments of
-# their own, without most of what they depend on: what they lack is borrowed from ours, and torchaudio,
-# which LLaMA-Factory imports whatever the data, is an empty file.
-TRAINERS := build/llama-factory build/axolotl
-test-exports: install $(TRAINERS:=/.installed)
-	$(BIN)/python -m pytest -q tests/exports/test_loaders.py
+# The exports of LLaMA-Factory and axolotl, opened and trained on by themselves. They live in
+# environments of their own (2 GB), with only those of their dependencies that this takes: what else
+# they need is borrowed from ours, and torchaudio, which LLaMA-Factory imports whatever the data, is an
+# empty file.
+test-exports: install build/llama-factory/.installed build/axolotl/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/exports/test_loaders.py
 
-build/llama-factory/.installed: PACKAGES = llamafactory==0.9.5 omegaconf antlr4-python3-runtime==4.9.3 \
-  fire termcolor
-build/axolotl/.installed: PACKAGES = axolotl==0.19.0 addict colorama axolotl-contribs-lgpl \
-  axolotl-contribs-mit pillow posthog requests urllib3 certifi distro numba llvmlite
-build/%/.installed: $(VENV)/.installed
+build/%/.installed: tools/trainers/%.txt $(VENV)/.installed
 	$(BIN)/python -m venv build/$*
-	build/$*/bin/pip install --quiet --disable-pip-version-check --no-deps $(PACKAGES)
+	build/$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	  > $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
 	touch $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py

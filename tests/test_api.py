@@ -1,5 +1,6 @@
 """The job from Python: rows in memory in, rows in memory out."""
 
+import copy
 import tempfile
 
 import numpy as np
@@ -7,8 +8,10 @@ import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 from datasets.utils import are_progress_bars_disabled
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from staff import ConfigError, DataError, RunError, select_coreset
+from staff import ConfigError, DataError, ModelError, RunError, select_coreset
 from staff.runs.manifest import read_manifest
 from staff.runs.selection_file import read_selection
 
@@ -109,4 +112,59 @@ def test_other_rows_in_memory_are_refused_in_words(data, words, tmp_path):
 def test_settings_are_checked_before_a_row_is_written(tmp_path):
     with pytest.raises(ConfigError, match="nothing to choose"):
         select_coreset(rows(), method="random", out=tmp_path / "run")
+    assert files(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def loaded(family):
+    """The embedded models in memory, each with its tokenizer."""
+    return [
+        (AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path))
+        for path in family
+    ]
+
+
+def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path):
+    data, out = rows(), tmp_path / "run"
+    settings = {"keep": 0.5, "skip_finetune": True, "regions": 2, "verify_per_region": 2}
+    settings |= {"dtype": "float32"}
+    chosen = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
+    small, target = family
+    expected = select_coreset(data, small=small, target=target, **settings)
+    assert chosen.to_list() == expected.to_list()
+    scores = read_selection(out / "selection.parquet")["score_small"]
+    assert np.isfinite(scores).all()
+    assert read_manifest(out)["models"]["target"]["path"] == str(tmp_path / "run-target")
+    again = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
+    assert again.to_list() == chosen.to_list()
+    assert all(s["reused"] for s in read_manifest(out)["stages"] if s["name"] == "score small")
+    with pytest.raises(RunError, match="run-small holds another model"):
+        select_coreset(data, small=loaded[1], target=loaded[1], out=out, **settings)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_models_in_memory_beside_data_on_disk(loaded, tmp_path):
+    file = tmp_path / "a.parquet"
+    rows().to_parquet(file)
+    with pytest.raises(ConfigError, match="out is missing"):
+        select_coreset(file, method="grand", small=loaded[0], keep=0.5)
+    assert files(tmp_path) == ["a.parquet"]
+    run = select_coreset(
+        file, method="grand", small=loaded[0], keep=0.5, skip_finetune=True, out=tmp_path / "run"
+    )
+    assert run.manifest["config"]["small"] == str(tmp_path / "run-small")
+
+
+def test_models_that_cannot_be_kept_are_refused_in_words(loaded, tmp_path):
+    model, tokenizer = loaded[0]
+    for given, words in (
+        (model, r"small is a LlamaForCausalLM: .* \(model, tokenizer\)"),
+        ((model,), "small is a tuple"),
+        ((tokenizer, "x"), "small is a tuple"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            select_coreset(rows(), small=given, method="grand", keep=0.5, out=tmp_path / "run")
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["v_proj"]))
+    with pytest.raises(ModelError, match="merge it"):
+        select_coreset(rows(), small=(adapted, tokenizer), method="grand", keep=0.5)
     assert files(tmp_path) == []

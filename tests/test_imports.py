@@ -42,7 +42,7 @@ ALLOWED = {
         *("data", "runs", "selectors", "training", "reports", "scores", "ledger"),
     },
     "exports": {"data", "runs", "models"},
-    "api": {"pipeline", "checks", "runs", "data", "reports"},
+    "api": {"pipeline", "checks", "runs", "data", "models", "reports"},
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
 }
 

@@ -3,13 +3,10 @@
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from staff.errors import DataError, RunError
 from staff.hashing import hash_file
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 def is_dataset(data: Any) -> bool:
@@ -39,8 +36,8 @@ def is_dataset(data: Any) -> bool:
     return False
 
 
-def keep_rows(rows: "Dataset", path: Path) -> None:
-    """Write the rows, in their order, to a Parquet file that a run can read, now and later.
+def keep_rows(rows: Any, path: Path) -> None:
+    """Write a `Dataset`'s rows, in their order, to a Parquet file that runs can read.
 
     Raises:
         RunError: the file is there and holds something else.
