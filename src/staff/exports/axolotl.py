@@ -48,7 +48,8 @@ def files(job: Job) -> Mapping[str, str]:
         "base_model": job.model.name,
         "revision_of_model": job.model.revision,
         "datasets": [{"path": job.data, "ds_type": "parquet", "split": "train", **TYPES[kind]}],
-        "dataset_prepared_path": "prepared",
+        # Its cache goes by names, not contents: another coreset of this name must not meet it.
+        "dataset_prepared_path": f"prepared-{job.coreset.sha256[:8]}",
         "output_dir": "tuned",
         "sequence_len": job.length or LENGTH,
         "excess_length_strategy": "truncate",

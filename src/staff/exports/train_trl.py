@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 def prepare(arguments: list[str]) -> SFTTrainer:
     """A trainer with the rows in it, by train.yaml and what the command line says over it."""
     os.chdir(HERE)  # paths in train.yaml are relative to it
-    if not torch.cuda.is_available() and not any(a.startswith("--bf16") for a in arguments):
+    if not is_torch_bf16_gpu_available() and not any(a.startswith("--bf16") for a in arguments):
         arguments = [*arguments, "--bf16", "false"]
     if "--config" not in arguments:
         arguments = ["--config", "train.yaml", *arguments]
