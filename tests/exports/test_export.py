@@ -217,6 +217,18 @@ def test_an_export_is_not_replaced_unless_told(run, capsys):
     assert (out / "tuned" / "adapter.bin").read_text() == "hours of work"
 
 
+def test_a_run_takes_no_notice_of_its_exports(run):
+    export(run, to="trl", model=MODEL)
+    made = contents(run / "coreset-0.5-trl")
+    for overwrite in (False, True):
+        data = run.with_suffix(".jsonl")
+        settings = {"method": "random", "out": run, "overwrite": overwrite, **RECORDS["pairs"][1]}
+        manifest = select_coreset(data, keep=0.25, **settings).manifest
+        assert not any("trl" in name for name in manifest["files"])
+        assert contents(run / "coreset-0.5-trl") == made
+    assert not (run / "coreset-0.5.jsonl").exists()
+
+
 def test_another_trainers_export_is_replaced_whole(run, tmp_path):
     out = tmp_path / "out"
     export(run, to="hf-dataset", out=out)
