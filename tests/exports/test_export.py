@@ -191,9 +191,9 @@ def test_a_coreset_that_changes_while_it_is_read_is_no_export(run, monkeypatch):
 
     begin, file = job._begin, run / "coreset-0.5.jsonl"
 
-    def changing(folder):
+    def changing(*given):
         file.write_text(file.read_text().replace("It", "at", 1))
-        return begin(folder)
+        return begin(*given)
 
     monkeypatch.setattr(job, "_begin", changing)
     with pytest.raises(RunError, match="is not the file that manifest"):
@@ -252,26 +252,36 @@ def test_a_folder_of_other_files_is_refused(run, tmp_path):
     assert contents(out) == {"train.py": b"precious"}
 
 
-def test_a_killed_export_is_finished_by_the_same_command(run, monkeypatch):
+@pytest.mark.parametrize("first", [True, False])
+def test_a_killed_export_is_finished_by_the_same_command(run, tmp_path, monkeypatch, first):
     from staff.exports import export as job
 
-    out = run / "coreset-0.5-trl"
-    export(run, to="trl", model=MODEL)
-    whole = contents(out)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    export(run, to="trl", model=MODEL, out=whole)
+    if not first:
+        export(run, to="trl", model=MODEL, out=out)
     write = job.write_atomic
 
     def killed(path, text):
-        if path.name == "train.py":
+        if path.name == "train.yaml":
             raise KeyboardInterrupt
         write(path, text)
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "write_atomic", killed)
         with pytest.raises(KeyboardInterrupt):
-            export(run, to="trl", model=MODEL, overwrite=True)
+            export(run, to="trl", model=MODEL, out=out, overwrite=True)
     assert not (out / "export.json").exists()
-    export(run, to="trl", model=MODEL)
-    assert contents(out) == whole
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    export(run, to="trl", model=MODEL, out=out)
+    assert contents(out) == contents(whole)
+    # Another one in its place leaves nothing of it.
+    export(run, to="llama-factory", model=MODEL, out=again)
+    assert "train.py" not in contents(again)
+    assert set(json.loads((again / "export.json").read_text())["files"]) == set(contents(again)) - {
+        "export.json"
+    }
 
 
 def test_a_changed_export_json_has_no_other_file_removed(run, tmp_path):

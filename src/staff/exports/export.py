@@ -4,29 +4,25 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from staff import __version__
-from staff.data.raw import RawRecord
-from staff.data.records import to_example
-from staff.data.writers import json_text, replacing
-from staff.errors import BadRow, ConfigError, DataError, RunError, unknown_name
+from staff.data.writers import replacing
+from staff.errors import ConfigError, RunError, unknown_name
 from staff.exports.axolotl import AXOLOTL
-from staff.exports.columns import Columns, values_of
-from staff.exports.coreset import Coreset, find_coreset
+from staff.exports.coreset import find_coreset
 from staff.exports.hf_dataset import HF_DATASET
 from staff.exports.llama_factory import LLAMA_FACTORY
 from staff.exports.model import row_length, trained_model
+from staff.exports.survey import REJECTED, Survey, shaped, survey
 from staff.exports.table import write_table
-from staff.exports.trainer import Job, Kind, Model, Trainer, kind_of
+from staff.exports.trainer import Job, Model, Trainer
 from staff.exports.trl import TRL
 from staff.hashing import hash_file
 from staff.progress import Progress, SilentProgress
 from staff.runs.store import check_place, write_atomic
-from staff.types import Example
 
 TRAINERS: dict[str, Trainer] = {
     "trl": TRL,
@@ -35,13 +31,11 @@ TRAINERS: dict[str, Trainer] = {
     "hf-dataset": HF_DATASET,
 }
 MANIFEST, UNFINISHED = "export.json", ".export.json"
-REJECTED = "rejected.jsonl"
 # Every file that an export can have; a changed export.json has no other removed.
 NAMES = re.compile(
     r"coreset-[\w.]+\.parquet|train\.(py|yaml)|dataset_info\.json|state\.json|rejected\.jsonl|"
     r"data-\d{5}-of-\d{5}\.arrow"
 )
-SHOWN_BAD_ROWS = 5
 
 
 def export(
@@ -105,61 +99,6 @@ def export(
     return {**facts, "folder": str(folder), "next": trainer.command(str(folder))}
 
 
-@dataclass(slots=True)
-class Survey:
-    """What the first look at all rows found.
-
-    kind: what they are. rows: how many can be written. columns: the user's own, and their types.
-    rejected: lines of rejected.jsonl. cut: rows that lose turns behind their last answer.
-    """
-
-    kind: Kind
-    columns: Columns
-    rows: int = 0
-    cut: int = 0
-    rejected: list[str] = field(default_factory=list)
-    bad: set[int] = field(default_factory=set)
-
-
-def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
-    """Look at every row, and write nothing.
-
-    Raises:
-        DataError: rows that cannot be used, and not ``on_bad_row="skip"``; or none is left.
-        RunError: there are more or fewer rows than the manifest says.
-    """
-    last_only = trainer.shape is TRL.shape and trainer.save is None
-    found = Survey(kind_of(coreset, last_only=False), Columns(coreset.options, trainer.taken))
-    shown: list[str] = []
-    total = 0
-    for raw in coreset.records():
-        total += 1
-        try:
-            example = _example(raw, coreset)
-            row = trainer.shape(example, found.kind)
-        except BadRow as reason:
-            found.bad.add(raw.row)
-            record = raw.record if raw.record is not None else raw.raw
-            entry = {"row": raw.row, "line": raw.line, "reason": str(reason), "record": record}
-            found.rejected.append(json_text(entry) + "\n")
-            if len(shown) < SHOWN_BAD_ROWS:
-                shown.append(f"  {raw.place}: {reason}")
-            continue
-        found.rows += 1
-        found.cut += len(row.get("messages", ())) < len(example.messages)
-        found.columns.see(raw.record or {})
-        last_only = last_only and _ends_in_its_only_answer(example)
-    if total != coreset.rows:
-        raise RunError(
-            f"{coreset.path} has {total} rows where manifest.json says {coreset.rows}: run staff "
-            "select again with the same settings"
-        )
-    if shown and (on_bad_row == "error" or not found.rows):
-        raise DataError(_told(coreset, trainer, shown, len(found.rejected)))
-    found.kind = kind_of(coreset, last_only=last_only)
-    return found
-
-
 def check_out(folder: Path, *, overwrite: bool) -> None:
     """Raise `RunError` if an export may not go to a folder."""
     check_place(folder)
@@ -173,15 +112,17 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
         raise RunError(f"{folder} holds files but no export of staff: choose another --out")
 
 
-def _begin(folder: Path) -> set[str]:
-    """Mark the folder as unfinished; gives the names of the files of an earlier export there."""
+def _begin(folder: Path, names: set[str]) -> set[str]:
+    """Mark the folder as unfinished; gives the files of an earlier export that may be there.
+
+    names: those that are to be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     finished, unfinished = folder / MANIFEST, folder / UNFINISHED
-    if finished.is_file():
-        finished.replace(unfinished)
-    elif not unfinished.is_file():
-        write_atomic(unfinished, '{"files": {}}\n')
-    return _named(unfinished)
+    before = set[str]().union(*(_named(file) for file in (finished, unfinished) if file.is_file()))
+    write_atomic(unfinished, json.dumps({"files": sorted(before | names)}) + "\n")
+    finished.unlink(missing_ok=True)
+    return before
 
 
 def _named(manifest: Path) -> set[str]:
@@ -199,18 +140,18 @@ def _write(
     folder: Path, job: Job, trainer: Trainer, found: Survey, progress: Progress
 ) -> dict[str, str]:
     """Write all files but export.json; their names and SHA-256."""
-    before = _begin(folder)
+    texts = dict(trainer.files(job)) if trainer.files else {}
+    if found.rejected:
+        texts[REJECTED] = "".join(found.rejected)
+    before = _begin(folder, {job.data, *texts})
     with progress.stage(f"export {job.coreset.name}", total=found.rows) as stage:
 
         def noted() -> Iterator[Mapping[str, Any]]:
-            for row in _rows(job.coreset, trainer, found):
+            for row in shaped(job.coreset, trainer, found):
                 yield row
                 stage.advance()
 
         names = _write_data(folder, job, trainer, noted(), found)
-    texts = dict(trainer.files(job)) if trainer.files else {}
-    if found.rejected:
-        texts[REJECTED] = "".join(found.rejected)
     for name, text in texts.items():
         write_atomic(folder / name, text)
         names.append(name)
@@ -238,32 +179,3 @@ def _write_data(
             with replacing(folder / name) as part:
                 shutil.copyfile(made / name, part)
     return names
-
-
-def _rows(coreset: Coreset, trainer: Trainer, found: Survey) -> Iterator[dict[str, Any]]:
-    types = found.columns.types
-    for raw in coreset.records():
-        if raw.row not in found.bad:
-            row = trainer.shape(_example(raw, coreset), found.kind)
-            yield {**row, **values_of(raw.record or {}, types)}
-
-
-def _example(raw: RawRecord, coreset: Coreset) -> Example:
-    if raw.record is None:
-        raise BadRow(raw.problem or "cannot be read")
-    return to_example(raw.record, coreset.options)
-
-
-def _ends_in_its_only_answer(example: Example) -> bool:
-    """Whether a conversation is a prompt and one completion."""
-    roles = [message.role for message in example.messages]
-    return len(roles) > 1 and roles[-1] == "assistant" and roles.count("assistant") == 1
-
-
-def _told(coreset: Coreset, trainer: Trainer, shown: list[str], count: int) -> str:
-    more = f"; the first {len(shown)}" if count > len(shown) else ""
-    lines = [f"{coreset.path}: {count} of {coreset.rows} rows cannot be exported{more}:", *shown]
-    skip = f"Leave them out with --on-bad-row skip (they go to {REJECTED})."
-    if count == coreset.rows:
-        skip = "No row is left."
-    return "\n".join([*lines, f"{trainer.note} {skip}".strip()])

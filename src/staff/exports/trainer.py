@@ -49,8 +49,8 @@ class Trainer:
     take it. command: what to run next, given the folder. files: name -> text, beside the data, with
     the model to be tuned in it; None where there are none. save: makes the data of a Parquet file,
     in a folder that is empty, where the trainer takes no Parquet. taken: names of columns that mean
-    something to it, so that none of the user's may go by them. note: what it would do with a row it
-    cannot take.
+    something to it, so that none of the user's may go by them. splits: takes conversations that end
+    in their only answer as prompt and completion. note: what it would do with a row it cannot take.
     """
 
     shape: Callable[[Example, Kind], Mapping[str, Any]]
@@ -58,6 +58,7 @@ class Trainer:
     files: Callable[[Job], Mapping[str, str]] | None = None
     save: Callable[[Path, Path], None] | None = None
     taken: frozenset[str] = frozenset()
+    splits: bool = False
     note: str = ""
 
 

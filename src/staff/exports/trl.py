@@ -79,4 +79,5 @@ TRL = Trainer(
     files=files,
     command=within("python train.py"),
     taken=frozenset({"prompt", "completion", "messages", "text"}),
+    splits=True,
 )
