@@ -120,13 +120,19 @@ def test_answers_that_look_like_dates_stay_text(make_run):
 
 
 def test_columns_that_would_mean_something_to_the_trainer_are_left_out_and_told(make_run, capsys):
-    extra = {"system": "s", "input": "i", "completion": "c", "topic": "t", "x\ud800": "y"}
+    extra = {
+        "system": "s",
+        "input": "i",
+        "completion": "c",
+        "topic": "t",
+        "x\ud800": "",
+        "\x00\n": "",
+    }
     run = make_run([{**row, **extra} for row in pairs()], **RECORDS["pairs"][1])
-    left_out = {"axolotl": "input, system, x\ufffd", "trl": "completion, x\ufffd"}
+    left_out = {"axolotl": "␀␊, input, system, x\ufffd", "trl": "␀␊, completion, x\ufffd"}
     for to, left in left_out.items():
         assert main(["export", str(run), "--to", to, "--model", MODEL]) == 0
-        told = "Columns left out, whose names mean something to it: "
-        assert f"{told}{left}\n" in capsys.readouterr().out
+        assert f"Columns left out for their names: {left}\n" in capsys.readouterr().out
         row = rows_of(run / f"coreset-0.5-{to}")[0]
         assert (row["topic"], type(row["n"])) == ("t", int)
         assert not {"system", "input"} & set(row) or to == "trl"

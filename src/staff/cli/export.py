@@ -52,7 +52,7 @@ def told(facts: Mapping[str, Any]) -> str:
         lines += [f"{rows_of(facts['turns_cut'])} without the turns behind their last answer"]
     if facts["left_out"]:
         names = ", ".join(one_line(name) for name in facts["left_out"])
-        lines += [f"Columns left out, whose names mean something to it: {names}"]
+        lines += [f"Columns left out for their names: {names}"]
     if not planned:
         lines += ["", "Next:", f"  {one_line(facts['next'])}"]
     return "\n".join(lines) + "\n"

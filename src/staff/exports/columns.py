@@ -11,6 +11,7 @@ from staff.data.columns import template_columns
 from staff.data.records import RecordOptions
 from staff.data.streams import is_utf8
 from staff.data.writers import json_text
+from staff.visible import one_line
 
 EXACT = 1 << 53  # a larger whole number has no exact float64
 
@@ -18,7 +19,7 @@ EXACT = 1 << 53  # a larger whole number has no exact float64
 class Columns:
     """Collects what values the other columns hold, row by row.
 
-    read: the columns that a record's example is made of. taken: names that none of them may have.
+    taken: names that none of them may have; nor may a name hold control characters.
     """
 
     def __init__(self, options: RecordOptions, taken: frozenset[str]) -> None:
@@ -32,7 +33,7 @@ class Columns:
         for name, value in record.items():
             if name in self._read:
                 continue
-            if name in self._taken or not is_utf8(name):
+            if name in self._taken or one_line(name) != name:  # control characters end up as none
                 self.left_out.add(name)
             else:
                 self._kinds.setdefault(name, set()).add(_kind(value))
