@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from staff import select_coreset
 from staff.cli.main import main
 from staff.data.files import open_source
 from staff.data.records import RecordOptions, to_example
-from staff.errors import ConfigError, DataError, RunError
+from staff.errors import ConfigError, DataError, RunError, StaffError
 from staff.exports.export import TRAINERS, export
 from staff.runs.manifest import read_manifest
 
@@ -436,3 +437,32 @@ def test_a_link_in_the_run_that_leads_out_is_not_followed(run, tmp_path, capsys)
     export(run, to="trl", model=MODEL, out=out, overwrite=True)
     assert mine.read_text() == "precious"
     assert not (out / "train.yaml").is_symlink()
+
+
+ODD = [None, True, -1, 1e308, "", "../x", "{a", "\ud800", "\x00", [], {}, "sharegpt"]
+
+
+def test_nothing_but_words_come_of_a_changed_manifest(run, tmp_path):
+    file = run / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["models"] = {"target": {"path": "a/b", "revision": "c", "hash": "d"}}
+    places = [
+        *[("coresets", 0, key) for key in manifest["coresets"][0]],
+        *[("data", "reading", key) for key in ("format", "prompt_column", "prompt_template")],
+        *[("models", "target", key) for key in ("path", "revision")],
+        *[("config", key) for key in ("target", "max_length")],
+        *[(key,) for key in ("seed", "files", "command", "models", "coresets", "config")],
+        ("data", "reading"),
+    ]
+    for place in places:
+        for odd in ODD:
+            changed = json.loads(json.dumps(manifest))
+            holder = changed
+            for key in place[:-1]:
+                holder = holder[key]
+            holder[place[-1]] = odd
+            file.write_text(json.dumps(changed))
+            with suppress(StaffError):
+                export(run, to="trl", out=tmp_path / "out", overwrite=True)
+                yaml.safe_load((tmp_path / "out" / "train.yaml").read_text())
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "run", "run.jsonl"}
