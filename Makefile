@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-crash | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
+# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,21 @@ test-slow: install
 # Real processes killed at more than a hundred instants, and what they leave held to the byte.
 test-crash: install
 	$(BIN)/python tools/crash.py --write
+
+# The exports of LLaMA-Factory and axolotl, opened and trained on by themselves. They live in
+# environments of their own (2 GB), with only those of their dependencies that this takes: what else
+# they need is borrowed from ours, and torchaudio, which LLaMA-Factory imports whatever the data, is an
+# empty file.
+test-exports: install build/llama-factory/.installed build/axolotl/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/exports/test_loaders.py
+
+build/%/.installed: tools/trainers/%.txt $(VENV)/.installed
+	$(BIN)/python -m venv build/$*
+	build/$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	touch $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -52,7 +52,8 @@ ALLOWED = {
         *("pipeline", "single", "planning", "stages"),
         *("data", "runs", "selectors", "training", "reports", "scores", "ledger"),
     },
-    "api": {"pipeline", "checks", "runs"},
+    "exports": {"data", "runs", "models"},
+    "api": {"pipeline", "checks", "runs", "data", "models", "reports"},
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
 }
 

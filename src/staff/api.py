@@ -1,15 +1,21 @@
 """The main job from Python."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, overload
 
 from staff import pipeline
 from staff.checks import check_inputs
+from staff.data.in_memory import is_dataset, keep_rows
+from staff.models.in_memory import is_loaded, keep_model
 from staff.progress import Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +37,100 @@ class Run:
         return read_selection(self.folder / "selection.parquet")
 
 
+Model = str | Path | tuple[Any, Any]
+
+
+@overload
+def select_coreset(data: "Dataset", **settings: Any) -> "Dataset | DatasetDict": ...
+
+
+@overload
+def select_coreset(data: str | Path | None = None, **settings: Any) -> Run: ...
+
+
 def select_coreset(
-    data: str | Path | None = None,
+    data: "str | Path | Dataset | None" = None,
     *,
-    small: str | Path | None = None,
-    target: str | Path | None = None,
+    small: Model | None = None,
+    target: Model | None = None,
     out: str | Path | None = None,
     scores: str | Path | None = None,
     keep: float | Sequence[float] | None = None,
     total: int | Sequence[int] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **settings: Any,
-) -> Run:
+) -> "Run | Dataset | DatasetDict":
     """Do what `staff select` does, with the same settings under the same names.
 
-    data: a file, a `save_to_disk` folder or a Hub id. small, target: model folders or Hub
-    ids of one family. out: the run folder. keep: fractions in (0, 1]; total: numbers of
-    rows; at least one of them. scores: instead of data and models, the folder of an earlier
-    run to select from again. settings: any other field of
+    data: a file, a `save_to_disk` folder, a Hub id, or a `datasets.Dataset`. small, target: model
+    folders or Hub ids of one family, or loaded models with their tokenizers, ``(model,
+    tokenizer)``. out: the run folder. keep: fractions in (0, 1]; total: numbers of rows; at least
+    one of them. scores: instead of data and models, the folder of an earlier run to select from
+    again. progress: True for bars in a notebook or on a terminal. settings: any other field of
     `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
+
+    Of a `Dataset` it returns one: the chosen rows, in their order; where several sizes are asked
+    for a `DatasetDict` of them by name (``"0.1"``, ``"n400"``). Otherwise it returns the `Run`.
+
+    What is in memory is saved beside the run, which reads it from there: rows as
+    ``OUT-data.parquet``, models as ``OUT-small`` and ``OUT-target`` (so a large one is better given
+    by its path: it would be in memory twice). Of a `Dataset` without `out` nothing is left on disk.
 
     A finished stage of an earlier call with the same settings and `out` is not done again.
 
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.
     """
-    given = {"data": data, "small": small, "target": target, "out": out, "scores": scores}
-    flags = {name: str(value) for name, value in given.items() if value is not None}
     sizes = {k: v for k, v in (("keep", keep), ("total", total)) if v is not None}
-    config = build(SelectConfig, flags={**flags, **sizes, **settings})
+    flags: dict[str, Any] = {**sizes, **settings}
+    in_memory = is_dataset(data)
+    loaded: dict[str, Any] = {}
+    places = {"data": data, "small": small, "target": target, "out": out, "scores": scores}
+    for name, given in places.items():
+        if name in ("small", "target") and is_loaded(name, given):
+            loaded[name] = given
+        elif given is not None and not (name == "data" and in_memory):
+            flags[name] = str(given)
+    if not in_memory and not loaded:
+        return _run(flags, progress)
+    with TemporaryDirectory(prefix="staff-") as scratch:
+        if in_memory:
+            flags.setdefault("out", str(Path(scratch) / "run"))
+            flags["data"] = _beside(flags, "data.parquet")
+        flags |= {role: _beside(flags, role) for role in loaded}
+        build(SelectConfig, flags=flags)  # before anything is written
+        if in_memory:
+            keep_rows(data, Path(flags["data"]))
+        for role, (model, tokenizer) in loaded.items():
+            keep_model(model, tokenizer, Path(flags[role]))
+        run = _run(flags, progress)
+        return _chosen(data, run) if in_memory else run
+
+
+def _beside(flags: Mapping[str, Any], name: str) -> str:
+    """Where something of a run is kept; without a run folder nowhere, which `build` refuses."""
+    folder = Path(flags.get("out", name))
+    return str(folder.with_name(f"{folder.name}-{name}"))
+
+
+def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
+    config = build(SelectConfig, flags=flags)
     check_inputs(config)
+    if isinstance(progress, bool):
+        from staff.reports.bars import bars
+
+        progress = bars() if progress else None
     run = pipeline.reselect if config.scores else pipeline.select
-    manifest = run(config, progress=progress)
-    return Run(Path(config.folder), manifest)
+    return Run(Path(config.folder), run(config, progress=progress))
+
+
+def _chosen(rows: Any, run: Run) -> "Dataset | DatasetDict":
+    """The rows of each coreset, by their positions in the data."""
+    from datasets import DatasetDict
+
+    table = run.table()
+    found = {
+        name: rows.select(table["row"][table[f"selected@{name}"].astype(bool)])
+        for name in run.coresets
+    }
+    return DatasetDict(found) if len(found) > 1 else next(iter(found.values()))

@@ -379,7 +379,8 @@ def reselect(
 
 def _of_the_scores(earlier: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run that hold for its scores: how records were read, models trusted."""
-    return {name: earlier[name] for name in (*READING, *TRUST) if earlier.get(name) is not None}
+    named = (*READING, *TRUST, "max_length")
+    return {name: earlier[name] for name in named if earlier.get(name) is not None}
 
 
 def _say_unverified(run: Run, method: Method) -> None:

@@ -96,13 +96,9 @@ def tokenisers(
 
 def context_length(model: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> int | None:
     """Longest input of a model in tokens; None where its configuration names none."""
-    from staff.models.folder import LENGTHS, read_config
-    from staff.models.load import local_folder
+    from staff.models.folder import context_of, local_folder
 
-    config = read_config(local_folder(model, weights=weights, trust=trust))
-    config = config.get("text_config") or config
-    lengths = (config.get(k) for k in LENGTHS)
-    return next((int(x) for x in lengths if x), None)
+    return context_of(local_folder(model, weights=weights, trust=trust))
 
 
 def model_facts(

@@ -32,7 +32,7 @@ def select(data, tmp_path, *more):
 def test_help_says_how_to_start_and_what_exit_codes_mean(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for verb in ("select", "score", "why", "finetune", "evaluate", "report", "demo"):
+    for verb in ("select", "score", "why", "finetune", "evaluate", "report", "export", "demo"):
         assert f" {verb} " in text
     for words in ("Start here:", "2 usage or settings", "130 stopped", "--install-completion"):
         assert words in text
@@ -40,7 +40,7 @@ def test_help_says_how_to_start_and_what_exit_codes_mean(capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", ["select", "score", "why", "finetune", "evaluate", "report", "demo"]
+    "verb", ["select", "score", "why", "finetune", "evaluate", "report", "export", "demo"]
 )
 def test_every_verb_has_help_with_examples(capsys, verb):
     assert main([verb, "--help"]) == 0
@@ -126,6 +126,7 @@ def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, err
             "run the same command again, without --overwrite to keep finished stages",
         ),
         (["finetune"], "run the same command again; it goes on from the last checkpoint"),
+        (["export"], "run the same command again"),
         (["evaluate"], None),
         (["select", "--dry-run"], None),
         (["report"], None),
@@ -189,6 +190,7 @@ def test_what_needs_no_model_is_refused_before_torch_is_imported(tmp_path, data)
         (5, ["select", "--scores", str(tmp_path), "--keep", "0.1"]),
         (5, ["report", str(tmp_path)]),
         (5, ["why", str(tmp_path), "--row", "0"]),
+        (5, ["export", str(tmp_path), "--to", "trl"]),
         (3, ["finetune", str(tmp_path / "none.jsonl"), "--model", "m", "--out", out]),
         (5, ["finetune", str(data), "--model", "m", "--out", str(tmp_path / "folder")]),
         (5, ["score", str(data), "--model", "m", "--out", str(tmp_path / "folder")]),

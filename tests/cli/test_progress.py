@@ -1,9 +1,8 @@
 import io
 
 import pytest
-from rich.console import Console
 
-from staff.cli.progress import PlainProgress, TerminalProgress
+from staff.cli.progress import PlainProgress
 
 
 class Clock:
@@ -54,14 +53,3 @@ def test_notes_and_failures_are_said():
         "score: out of memory: batches of 4,096 tokens from here",
         "score: stopped after 3.0 s",
     ]
-
-
-@pytest.mark.parametrize("total", [10, None])
-def test_a_bar_shows_name_count_and_notes(total):
-    stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=90)
-    with TerminalProgress(console).stage("score [small]", total=total) as stage:
-        stage.note("[batch] halved")
-        stage.advance(10)
-    assert "score [small]: [batch] halved" in stream.getvalue()
-    assert ("10/10 rows" if total else "10 rows") in stream.getvalue()

@@ -31,11 +31,12 @@ VERBS = {
     "evaluate": "Measure a model on a test file: loss, ROUGE-L, BLEU, exact match.",
     "compare": "Hold methods against each other on your task, with intervals.",
     "report": "Show the summary of a finished run again.",
+    "export": "Write a coreset as a trainer takes it: TRL, LLaMA-Factory, axolotl, datasets.",
     "cache": "Show or prune what --cache keeps across runs.",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.
-WRITING = ("select", "score", "finetune", "compare", "demo")
+WRITING = ("select", "score", "finetune", "compare", "export", "demo")
 INTERNAL, STOPPED, TERMINATED = 70, 130, 143
 _signals: list[int] = []  # Ctrl-C, and SIGTERM from a scheduler that wants the machine back
 
@@ -139,6 +140,8 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
         return ""
     if arguments[0] == "finetune":
         return ": run the same command again; it goes on from the last checkpoint"
+    if arguments[0] == "export":
+        return ": run the same command again"
     if "--overwrite" in arguments:
         return ": run the same command again, without --overwrite to keep finished stages"
     return ": run the same command again; finished stages are kept"

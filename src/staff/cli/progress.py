@@ -1,16 +1,14 @@
-"""What a user sees while a run works: bars on a terminal, a few plain lines in a pipe."""
+"""What a user sees while a run works in a pipe: a few plain lines. On a terminal: reports/bars."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from staff.progress import Stage
+from staff.reports.bars import about
 from staff.reports.numbers import count, duration
 from staff.visible import visible
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Clock = Callable[[], float]
 
@@ -35,7 +33,7 @@ class PlainProgress:
     ) -> Iterator[Stage]:
         """Announce a stage, yield it, and say how long it took."""
         stage = _PlainStage(self, name, total, unit, exact=exact)
-        of = "" if total is None else f": {_about(total, exact)} {unit}"
+        of = "" if total is None else f": {about(total, exact)} {unit}"
         self.line(f"{name}{of} …")
         try:
             yield stage
@@ -79,59 +77,5 @@ class _PlainStage:
             return f"{self._name}: {count(self.done)} {self._unit}, {rate}/s"
         ahead = max(0, self._total - self.done)  # an estimate may fall short
         left = duration(ahead / speed) if speed else "unknown time"
-        of = f"{count(self.done)} of {_about(self._total, self._exact)} {self._unit}"
+        of = f"{count(self.done)} of {about(self._total, self._exact)} {self._unit}"
         return f"{self._name}: {of}, {rate}/s, {left} left"
-
-
-class TerminalProgress:
-    """One bar a stage, with count, speed and time left; finished bars stay on the screen."""
-
-    def __init__(self, console: "Console") -> None:
-        self._console = console
-
-    @contextmanager
-    def stage(
-        self, name: str, *, total: int | None = None, unit: str = "rows", exact: bool = True
-    ) -> Iterator[Stage]:
-        """Draw a bar while the block runs."""
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description:<18}", markup=False),
-            BarColumn(bar_width=None, style="bright_black"),
-            TextColumn("{task.fields[state]}", markup=False, justify="right"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, refresh_per_second=8) as bars:
-            task = bars.add_task(name, total=total, state=_of(0, total, unit, exact))
-
-            class Drawn:
-                def advance(self, amount: int = 1) -> None:
-                    bars.advance(task, amount)
-                    done = int(bars.tasks[task].completed)
-                    bars.update(task, state=_of(done, total, unit, exact))
-
-                def note(self, text: str) -> None:
-                    bars.console.print(visible(f"{name}: {text}"), markup=False, highlight=False)
-
-            yield Drawn()
-            if total is None or not exact:
-                done = int(bars.tasks[task].completed)
-                state = _of(done, None, unit, exact)
-                bars.update(task, total=max(done, 1), completed=max(done, 1), state=state)
-
-
-def _of(done: int, total: int | None, unit: str, exact: bool) -> str:
-    of = "" if total is None else f"/{_about(total, exact)}"
-    return f"{count(done)}{of} {unit}"
-
-
-def _about(total: int, exact: bool) -> str:
-    return count(total) if exact else f"~{count(total)}"

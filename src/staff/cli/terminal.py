@@ -81,7 +81,7 @@ def open_terminal(*, quiet: bool = False, verbose: bool = False, dry_run: bool =
     elif sys.stderr.isatty():
         from rich.console import Console
 
-        from staff.cli.progress import TerminalProgress
+        from staff.reports.bars import TerminalProgress
 
         console = Console(stderr=True)
         progress = TerminalProgress(console)

@@ -154,6 +154,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def context_of(folder: Path) -> int | None:
+    """Longest input of a model in tokens, by its folder; None where its config names none."""
+    config = read_config(folder)
+    config = config.get("text_config") or config
+    return next((int(x) for x in map(config.get, LENGTHS) if x), None)
+
+
 def _wrong_types(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Keys that are read here, and are of another type than they should be, with the right one."""
     named = config.get("architectures")

@@ -230,6 +230,10 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
         if config.get(name) is not None
     )
     lines = ["Next", f"  staff finetune {path} --model {target}{reading} --out {out}"]
+    keep = shlex.quote(coresets[0]["name"])
+    lines += [
+        f"  staff export {shlex.quote(folder)} --keep {keep} --to trl  # see --help for others"
+    ]
     if manifest.get("regions"):
         lines.append(f"  staff why {shlex.quote(folder)} --row 0")
     return lines

@@ -1,0 +1,61 @@
+"""`staff export`: a coreset in a trainer's own format, and what its run needs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from staff.cli.flags import command_app, verb
+from staff.cli.terminal import Terminal
+from staff.reports.numbers import rows_of
+from staff.runs.export_config import ExportConfig
+from staff.visible import one_line
+
+EXAMPLES = """
+  staff export runs/x --to trl
+  staff export runs/x --keep 0.1 --to llama-factory --out lf
+  staff export runs/x --keep n500 --to axolotl --model TARGET
+  staff export runs/x --to hf-dataset
+"""
+
+
+@verb(ExportConfig, dry_run=True, operand="run")
+def export(config: ExportConfig, terminal: Terminal) -> None:
+    """Write the folder, and say what lies there and what to run next."""
+    from staff.exports import export as job
+
+    facts = job.export(
+        str(config.run),
+        to=str(config.to),
+        keep=config.keep,
+        model=config.model,
+        out=config.out,
+        on_bad_row=config.on_bad_row,
+        overwrite=config.overwrite,
+        dry_run=terminal.dry_run,
+        progress=terminal.progress,
+    )
+    (terminal.result if terminal.dry_run else terminal.summary)(told(facts))
+
+
+def told(facts: Mapping[str, Any]) -> str:
+    """What an export is, in a few lines; one that was only planned has no hashes of files."""
+    folder, coreset = one_line(facts["folder"]), facts["coreset"]["name"]
+    planned = facts["files"] is None
+    head = "Nothing was written. It would be" if planned else "Written:"
+    lines = [f"{head} {rows_of(facts['rows'])} of coreset {coreset}, for {facts['trainer']}"]
+    lines += [f"  {folder}/{one_line(name)}" for name in facts["files"] or [""]]
+    if facts["model"]:
+        cut = f"{facts['length']} tokens" if facts["length"] else "a length to be set in train.yaml"
+        lines += [f"Model {one_line(facts['model'])}; longer rows are cut at {cut}"]
+    if facts["rejected"]:
+        lines += [f"{rows_of(facts['rejected'])} left out: see rejected.jsonl"]
+    if facts["turns_cut"]:
+        lines += [f"{rows_of(facts['turns_cut'])} without the turns behind their last answer"]
+    if facts["left_out"]:
+        names = ", ".join(one_line(name) for name in facts["left_out"])
+        lines += [f"Columns left out for their names: {names}"]
+    if not planned:
+        lines += ["", "Next:", f"  {one_line(facts['next'])}"]
+    return "\n".join(lines) + "\n"
+
+
+app = command_app("export", export, examples=EXAMPLES)

@@ -1,0 +1,75 @@
+"""Rows in memory, as a `datasets.Dataset`: kept as a file, since a run reads them again."""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from staff.errors import DataError, RunError
+from staff.hashing import hash_file
+
+
+def is_dataset(data: Any) -> bool:
+    """Whether this is a `datasets.Dataset`; imports nothing for the question.
+
+    Raises:
+        DataError: it is rows in memory of another kind, with what to make of them.
+    """
+    library = sys.modules.get("datasets")
+    if library is not None:
+        if isinstance(data, library.Dataset):
+            return True
+        if isinstance(data, library.DatasetDict):
+            splits = ", ".join(map(repr, data))
+            first = next(iter(data), "train")
+            raise DataError(f"the data set has the splits {splits}: give one of them, [{first!r}]")
+        if isinstance(data, library.IterableDataset | library.IterableDatasetDict):
+            raise DataError(
+                "the data set is a stream, and a run reads its rows more than once: load it "
+                "without streaming, or write it to a file"
+            )
+    if data is not None and not isinstance(data, str | Path):
+        raise DataError(
+            f"data is a {type(data).__name__}: give a path, a Hub id, or a datasets.Dataset "
+            "(Dataset.from_list, Dataset.from_pandas)"
+        )
+    return False
+
+
+def keep_rows(rows: Any, path: Path) -> None:
+    """Write a `Dataset`'s rows, in their order, to a Parquet file that runs can read.
+
+    Raises:
+        RunError: the file is there and holds something else.
+        DataError: there are no rows, or Parquet cannot hold them.
+    """
+    import pyarrow as pa
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if not len(rows):
+        raise DataError("the data set has no rows")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    silent = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+        ) as scratch:
+            part = Path(scratch) / path.name
+            with part.open("wb") as file:
+                rows.to_parquet(file)
+            if path.exists() and (not path.is_file() or hash_file(path) != hash_file(part)):
+                raise RunError(
+                    f"{path} holds other rows than the data set: choose another folder with out, "
+                    "or remove it"
+                )
+            part.replace(path)
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        raise DataError(f"the data set does not fit a Parquet file ({error})") from error
+    finally:
+        if not silent:
+            enable_progress_bars()

@@ -1,0 +1,91 @@
+"""axolotl: rows for its chat_template, completion or a custom prompt format, and a YAML.
+
+Formats: https://docs.axolotl.ai/docs/dataset-formats/ (Apache-2.0), held against version 0.19.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from staff.exports import snippets
+from staff.exports.trainer import Job, Kind, Trainer, turns, within
+from staff.types import Example
+
+LENGTH = 2048  # where lengths are not known
+# The text that was scored: a line feed parts prompt and response, and nothing else is added.
+PROMPT = "{instruction}\n"
+TYPES: dict[str, dict[str, Any]] = {
+    "pair": {
+        "type": {
+            "field_instruction": "prompt",
+            "field_output": "response",
+            "format": PROMPT,
+            "no_input_format": PROMPT,
+        }
+    },
+    "chat": {
+        "type": "chat_template",
+        "field_messages": "messages",
+        "roles_to_train": ["assistant"],
+        "train_on_eos": "turn",
+    },
+    "text": {"type": "completion", "field": "text"},
+}
+
+
+def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
+    """A row with the columns that TYPES names."""
+    if kind == "text":
+        return {"text": example.response}
+    if kind == "pair":
+        return {"prompt": example.prompt, "response": example.response}
+    return {"messages": turns(example)}
+
+
+def files(job: Job) -> Mapping[str, str]:
+    """train.yaml."""
+    kind = "chat" if job.kind == "single" else job.kind
+    settings = {
+        "base_model": job.model.name,
+        "revision_of_model": job.model.revision,
+        "datasets": [{"path": job.data, "ds_type": "parquet", "split": "train", **TYPES[kind]}],
+        # Its cache goes by names, not contents: another coreset of this name must not meet it.
+        "dataset_prepared_path": f"prepared-{job.coreset.sha256[:8]}",
+        "output_dir": "tuned",
+        "sequence_len": job.length or LENGTH,
+        "excess_length_strategy": "truncate",
+        "sample_packing": False,
+        "train_on_inputs": False,
+        "adapter": "lora",
+        "lora_r": snippets.RANK,
+        "lora_alpha": snippets.ALPHA,
+        "lora_dropout": 0.0,
+        "lora_target_linear": True,
+        "num_epochs": snippets.EPOCHS,
+        "micro_batch_size": snippets.BATCH,
+        "gradient_accumulation_steps": snippets.ACCUMULATE,
+        "optimizer": "adamw_torch",
+        "learning_rate": snippets.LEARNING_RATE,
+        "lr_scheduler": "cosine",
+        "warmup_ratio": snippets.WARMUP,
+        "bf16": "auto",
+        "gradient_checkpointing": True,
+        "logging_steps": 10,
+        "saves_per_epoch": 1,
+        "seed": job.coreset.seed % 2**32,
+    }
+    return {"train.yaml": snippets.settings_text(settings, job)}
+
+
+AXOLOTL = Trainer(
+    shape=shape,
+    files=files,
+    command=within("axolotl train train.yaml"),
+    # Columns that its strategies look for by these names, whatever the YAML says.
+    taken=frozenset(
+        {
+            *("prompt", "response", "messages", "text"),
+            *("system", "instruction", "input", "output", "tools", "images", "reasoning_content"),
+            *("input_ids", "attention_mask", "labels", "length", "position_ids"),
+        }
+    ),
+)

@@ -1,0 +1,45 @@
+"""A folder of `datasets`: prompt and completion, messages or text, as TRL's documents name them."""
+
+import shlex
+from pathlib import Path
+
+from staff.exports import trl
+from staff.exports.trainer import Trainer
+from staff.hashing import hash_file
+
+
+def save(table: Path, out: Path) -> None:
+    """Write what `datasets.load_from_disk` reads, of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Dataset, disable_progress_bars, enable_progress_bars
+    from datasets.utils import are_progress_bars_disabled
+
+    # By way of a file that is mapped: `Dataset.from_parquet` takes its path for a pattern.
+    stream = table.with_suffix(".arrow")
+    with (
+        pq.ParquetFile(table) as file,
+        pa.OSFile(str(stream), "wb") as sink,
+        pa.ipc.new_stream(sink, file.schema_arrow) as writer,
+    ):
+        for batch in file.iter_batches():
+            writer.write_batch(batch)
+    silent = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        rows = Dataset.from_file(str(stream))
+        # Its own fingerprint is of the file's path: the same rows shall make the same bytes.
+        rows = Dataset(rows.data, info=rows.info, fingerprint=hash_file(table)[:16])
+        rows.save_to_disk(str(out))
+    finally:
+        if not silent:
+            enable_progress_bars()
+
+
+def command(folder: str) -> str:
+    """How to open it."""
+    program = f"from datasets import load_from_disk; print(load_from_disk({folder!r}))"
+    return f"python -c {shlex.quote(program)}"
+
+
+HF_DATASET = Trainer(shape=trl.shape, command=command, save=save, taken=trl.TRL.taken)

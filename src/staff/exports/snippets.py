@@ -1,0 +1,36 @@
+"""Snippets as text: nothing that a path or a setting holds can be more than a value in them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from staff import __version__
+from staff.exports.trainer import Job
+
+EPOCHS, BATCH, ACCUMULATE, LEARNING_RATE, WARMUP = 3, 4, 2, 1e-4, 0.1
+RANK, ALPHA = 8, 16
+
+
+def settings_text(values: Mapping[str, Any], job: Job, *remarks: str) -> str:
+    """Settings as YAML that any trainer's loader reads, in ASCII whatever the locale.
+
+    remarks: lines of ours above them.
+    """
+    kept = {name: value for name, value in values.items() if value is not None}
+    about = f"staff {__version__}: coreset {job.coreset.name}, {job.coreset.rows} rows"
+    head = [about, *remarks, "Paths are relative to this folder; move it as a whole."]
+    body = yaml.dump(kept, Dumper=_LineFeeds, sort_keys=False, width=10_000)
+    return "".join(f"# {line}\n" for line in head) + body
+
+
+class _LineFeeds(yaml.SafeDumper):
+    """Texts with line feeds stay on one line: "{instruction}\\n"."""
+
+
+_LineFeeds.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if "\n" in text else None
+    ),
+)

@@ -1,0 +1,102 @@
+"""The first look at every row of a coreset: what it is to a trainer, and what that cannot take."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from staff.data.raw import RawRecord
+from staff.data.records import to_example
+from staff.data.writers import json_text
+from staff.errors import BadRow, DataError, RunError
+from staff.exports.columns import Columns, values_of
+from staff.exports.coreset import Coreset
+from staff.exports.trainer import Kind, Trainer, kind_of
+from staff.types import Example
+
+REJECTED = "rejected.jsonl"
+SHOWN_BAD_ROWS = 5
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the first look at all rows found.
+
+    kind: what they are. rows: how many can be written. columns: the user's own, and their types.
+    rejected: lines of rejected.jsonl. cut: rows that lose turns behind their last answer.
+    """
+
+    kind: Kind
+    columns: Columns
+    rows: int = 0
+    cut: int = 0
+    rejected: list[str] = field(default_factory=list)
+    bad: set[int] = field(default_factory=set)
+
+
+def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
+    """Look at every row, and write nothing.
+
+    Raises:
+        DataError: rows that cannot be used, and not ``on_bad_row="skip"``; or none is left.
+        RunError: there are more or fewer rows than the manifest says.
+    """
+    last_only = trainer.splits
+    found = Survey(kind_of(coreset, last_only=False), Columns(coreset.options, trainer.taken))
+    shown: list[str] = []
+    total = 0
+    for raw in coreset.records():
+        total += 1
+        try:
+            example = _example(raw, coreset)
+            row = trainer.shape(example, found.kind)
+        except BadRow as reason:
+            found.bad.add(raw.row)
+            record = raw.record if raw.record is not None else raw.raw
+            entry = {"row": raw.row, "line": raw.line, "reason": str(reason), "record": record}
+            found.rejected.append(json_text(entry) + "\n")
+            if len(shown) < SHOWN_BAD_ROWS:
+                shown.append(f"  {raw.place}: {reason}")
+            continue
+        found.rows += 1
+        found.cut += len(row.get("messages", ())) < len(example.messages)
+        found.columns.see(raw.record or {})
+        last_only = last_only and _ends_in_its_only_answer(example)
+    if total != coreset.rows:
+        raise RunError(
+            f"{coreset.path} has {total} rows where manifest.json says {coreset.rows}: run staff "
+            "select again with the same settings"
+        )
+    if shown and (on_bad_row == "error" or not found.rows):
+        raise DataError(_told(coreset, trainer, shown, len(found.rejected)))
+    found.kind = kind_of(coreset, last_only=last_only)
+    return found
+
+
+def shaped(coreset: Coreset, trainer: Trainer, found: Survey) -> Iterator[Mapping[str, Any]]:
+    """The rows that the trainer takes, as it takes them, with the user's other columns."""
+    types = found.columns.types
+    for raw in coreset.records():
+        if raw.row not in found.bad:
+            row = trainer.shape(_example(raw, coreset), found.kind)
+            yield {**row, **values_of(raw.record or {}, types)}
+
+
+def _example(raw: RawRecord, coreset: Coreset) -> Example:
+    if raw.record is None:
+        raise BadRow(raw.problem or "cannot be read")
+    return to_example(raw.record, coreset.options)
+
+
+def _ends_in_its_only_answer(example: Example) -> bool:
+    """Whether a conversation is a prompt and one completion."""
+    roles = [message.role for message in example.messages]
+    return len(roles) > 1 and roles[-1] == "assistant" and roles.count("assistant") == 1
+
+
+def _told(coreset: Coreset, trainer: Trainer, shown: list[str], count: int) -> str:
+    more = f"; the first {len(shown)}" if count > len(shown) else ""
+    lines = [f"{coreset.path}: {count} of {coreset.rows} rows cannot be exported{more}:", *shown]
+    skip = f"Leave them out with --on-bad-row skip (they go to {REJECTED})."
+    if count == coreset.rows:
+        skip = "No row is left."
+    return "\n".join([*lines, f"{trainer.note} {skip}".strip()])

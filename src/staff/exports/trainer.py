@@ -1,0 +1,79 @@
+"""What a trainer is to an export: how its rows look, and the files that its run needs."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from staff.exports.coreset import CHAT, Coreset
+from staff.types import Example
+
+Kind = Literal["pair", "chat", "single", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model to be tuned. name: a path or a Hub id; revision: of the Hub's.
+
+    context: its longest input in tokens; has_template: whether its tokenizer brings a chat
+    template. Both are None where no folder of it is here.
+    """
+
+    name: str
+    revision: str | None = None
+    context: int | None = None
+    has_template: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the files of an export are written from: no text of the data is in it.
+
+    data: name of the data file. kind: what the rows are; ``single`` is a conversation whose only
+    answer is its last turn. length: tokens at which a row is cut, None if that is not known.
+    """
+
+    coreset: Coreset
+    data: str
+    kind: Kind
+    model: Model
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """One trainer.
+
+    shape: an example of a kind as the columns of its row; `BadRow` where the trainer cannot
+    take it. command: what to run next, given the folder. files: name -> text, beside the data, with
+    the model to be tuned in it; None where there are none. save: makes the data of a Parquet file,
+    in a folder that is empty, where the trainer takes no Parquet. taken: names of columns that mean
+    something to it, so that none of the user's may go by them. splits: takes conversations that end
+    in their only answer as prompt and completion. note: what it would do with a row it cannot take.
+    """
+
+    shape: Callable[[Example, Kind], Mapping[str, Any]]
+    command: Callable[[str], str]
+    files: Callable[[Job], Mapping[str, str]] | None = None
+    save: Callable[[Path, Path], None] | None = None
+    taken: frozenset[str] = frozenset()
+    splits: bool = False
+    note: str = ""
+
+
+def kind_of(coreset: Coreset, *, last_only: bool) -> Kind:
+    """What the rows of a coreset are. last_only: each conversation ends in its only answer."""
+    if coreset.options.format in CHAT:
+        return "single" if last_only else "chat"
+    return "text" if coreset.options.format == "text" else "pair"
+
+
+def turns(example: Example) -> list[dict[str, str]]:
+    """The messages of a conversation as OpenAI writes them."""
+    return [{"role": m.role, "content": m.content} for m in example.messages]
+
+
+def within(command: str) -> Callable[[str], str]:
+    """A command that is to be run in the folder it is given."""
+    return lambda folder: f"cd {shlex.quote(folder)} && {command}"

@@ -1,0 +1,60 @@
+"""Models that are in memory: kept as folders, since a run goes by contents that it can hash."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from staff.errors import ModelError, RunError
+from staff.models.folder import check_model_folder, model_hash
+
+
+def is_loaded(role: str, model: Any) -> bool:
+    """Whether this is a loaded model with its tokenizer; False for a path, a Hub id or None.
+
+    Raises:
+        ModelError: it is something else, or cannot be saved as it is.
+    """
+    if model is None or isinstance(model, str | Path):
+        return False
+    pair = isinstance(model, tuple | list) and len(model) == 2
+    if not pair or not all(hasattr(part, "save_pretrained") for part in model):
+        raise ModelError(
+            f"{role} is a {type(model).__name__}: give a path, a Hub id, or a loaded model with "
+            "its tokenizer, (model, tokenizer)"
+        )
+    if hasattr(model[0], "peft_config"):
+        raise ModelError(
+            f"{role} has an adapter on it: merge it (model = model.merge_and_unload()), or save it "
+            "and give its folder with adapter"
+        )
+    if getattr(model[0], "is_quantized", False):
+        raise ModelError(f"{role} is quantised: give the path of the model it was made from")
+    return True
+
+
+def keep_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save a loaded model and its tokenizer where a run can read them, now and later.
+
+    Raises:
+        RunError: the folder is there and holds something else.
+        ModelError: what was saved is no causal LM with a tokenizer.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".part") as scratch:
+        part = Path(scratch) / folder.name
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        check_model_folder(str(part))
+        if not folder.exists():
+            part.replace(folder)
+        elif not folder.is_dir() or _differs(part, folder):
+            raise RunError(
+                f"{folder} holds another model: choose another folder with out, or remove it"
+            )
+
+
+def _differs(one: Path, other: Path) -> bool:
+    try:
+        return model_hash(str(one)) != model_hash(str(other))
+    except ModelError:
+        return True

@@ -1,0 +1,468 @@
+"""What an export is, whichever the trainer: every row, whole, in its order, and nothing else."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from datasets import load_dataset, load_from_disk
+from export_records import RECORDS, line, pairs
+
+from staff import select_coreset
+from staff.cli.main import main
+from staff.data.files import open_source
+from staff.data.records import RecordOptions, to_example
+from staff.errors import ConfigError, DataError, RunError, StaffError
+from staff.exports.export import TRAINERS, export
+from staff.runs.manifest import read_manifest
+
+MODEL = "some/model"
+
+
+def contents(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def rows_of(out):
+    """The rows of an export, as its data file has them."""
+    if (out / "state.json").is_file():
+        return [raw.record for raw in open_source(out).records()]
+    [table] = out.glob("*.parquet")
+    return pq.read_table(table).to_pylist()
+
+
+def examples(run):
+    """What was scored, in the order of the coreset."""
+    manifest = read_manifest(run)
+    options = RecordOptions(**manifest["data"]["reading"])
+    table = pq.read_table(run / "selection.parquet")
+    chosen = set(table.filter(table["selected@0.5"])["row"].to_pylist())
+    data = open_source(manifest["data"]["path"]).records()
+    return [to_example(raw.record, options) for raw in data if raw.row in chosen]
+
+
+def said(row, to):
+    """(role, text) of all that a row says; a prompt without the line feed that parts it."""
+    if "text" in row:
+        return [("", row["text"])]
+    if "messages" in row:
+        return [(m["role"], m["content"]) for m in row["messages"]]
+    response = row["completion" if to in ("trl", "hf-dataset") else "response"]
+    if isinstance(response, list):
+        return [(m["role"], m["content"]) for m in row["prompt"] + response]
+    return [("user", row["prompt"].removesuffix("\n")), ("assistant", response)]
+
+
+def meant(example):
+    if example.messages:
+        return [(m.role, m.content) for m in example.messages]
+    if not example.prompt:
+        return [("", example.response)]
+    return [("user", example.prompt), ("assistant", example.response)]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("records", RECORDS)
+def test_every_row_is_there_whole_and_in_order(make_run, records, format):
+    make, settings = RECORDS[records]
+    run = make_run(make(), format=format, **settings)
+    expected = [meant(example) for example in examples(run)]
+    for to in TRAINERS:
+        if to == "hf-dataset" and format != "jsonl":
+            continue  # the same rows, in a slower library
+        facts = export(run, to=to, model=MODEL)
+        out = run / f"coreset-0.5-{to}"
+        assert facts["folder"] == str(out)
+        assert [said(row, to) for row in rows_of(out)] == expected, to
+        assert facts["rows"] == len(expected) == 6
+
+
+def test_columns_of_ones_own_stay_with_their_rows(make_run):
+    values = [
+        ("whole", [1, -2, 2**60]),
+        ("real", [1, 2.5, None]),
+        ("flag", [True, None, False]),
+        ("date", ["2020-01-01", "2021-02-02", None]),
+        ("mixed", [1, "1", {"a": [None]}]),
+        ("nested", [{"b": 1}, {"c": "x"}, None]),
+        ("half", ["\ud800", "fine", None]),
+        ("large", [2**60 + 1, 0.5, 10**30]),
+    ]
+    records = [
+        {"prompt": "p", "response": f"r{i}", "gone": None, **{k: v[i % 3] for k, v in values}}
+        for i in range(6)
+    ]
+    run = make_run(records, keep=1.0)
+    export(run, to="trl", model=MODEL)
+    found = rows_of(run / "coreset-1-trl")
+    for row, record in zip(found, records, strict=True):
+        assert "gone" not in row  # a column without a value has no type
+        for name in ("whole", "real", "flag", "date"):
+            assert row[name] == record[name]
+            assert type(row[name]) in (type(record[name]), float)
+        for name in ("mixed", "nested", "half", "large"):
+            assert (row[name] is None) == (record[name] is None)
+            assert row[name] is None or json.loads(row[name]) == record[name]
+
+
+def test_answers_that_look_like_dates_stay_text(make_run):
+    """A JSON reader would make timestamps of them, and LLaMA-Factory leave them all out."""
+    run = make_run([{"prompt": f"day {i}", "response": f"2020-01-0{i}"} for i in range(1, 9)])
+    export(run, to="llama-factory", model=MODEL)
+    file = str(run / "coreset-0.5-llama-factory" / "coreset-0.5.parquet")
+    loaded = load_dataset("parquet", data_files=file, split="train", cache_dir=str(run / "cache"))
+    assert all(answer.startswith("2020-01-0") for answer in loaded["response"])
+
+
+def test_columns_that_would_mean_something_to_the_trainer_are_left_out_and_told(make_run, capsys):
+    extra = {
+        "system": "s",
+        "input": "i",
+        "completion": "c",
+        "topic": "t",
+        "x\ud800": "",
+        "\x00\n": "",
+    }
+    run = make_run([{**row, **extra} for row in pairs()], **RECORDS["pairs"][1])
+    left_out = {"axolotl": "␀␊, input, system, x\ufffd", "trl": "␀␊, completion, x\ufffd"}
+    for to, left in left_out.items():
+        assert main(["export", str(run), "--to", to, "--model", MODEL]) == 0
+        assert f"Columns left out for their names: {left}\n" in capsys.readouterr().out
+        row = rows_of(run / f"coreset-0.5-{to}")[0]
+        assert (row["topic"], type(row["n"])) == ("t", int)
+        assert not {"system", "input"} & set(row) or to == "trl"
+
+
+def test_which_coreset(make_run, tmp_path):
+    run = make_run(pairs(), keep=[0.5, 0.25], total=3, **RECORDS["pairs"][1])
+    with pytest.raises(ConfigError, match=r"several coresets: .* one of 0\.5, 0\.25, n3"):
+        export(run, to="trl", model=MODEL)
+    for wrong in ("0.1", "n5", "much", "nan", "../0.5", ""):
+        with pytest.raises(ConfigError, match=r"has no coreset .* one of 0\.5, 0\.25, n3"):
+            export(run, to="trl", model=MODEL, keep=wrong)
+    for keep, name, rows in (("0.250", "0.25", 3), ("n3", "n3", 3), ("5e-1", "0.5", 6)):
+        out = tmp_path / "out" / name
+        assert export(run, to="trl", model=MODEL, keep=keep, out=out)["rows"] == rows
+        assert (out / f"coreset-{name}.parquet").is_file()
+
+
+def test_the_model_is_the_runs_target_unless_another_is_named(make_run, family, tmp_path):
+    small, target = family
+    settings = {**RECORDS["pairs"][1], "small": small, "target": target}
+    run = make_run(pairs(), tokens=80, **settings)  # the method random: only tokens are counted
+    out = tmp_path / "out"
+    facts = export(run, to="trl", keep="0.5", out=out)
+    assert facts["model"] == yaml.safe_load((out / "train.yaml").read_text())["model_name_or_path"]
+    assert facts["model"] == target
+    assert facts["length"] == 128  # the longest row and a margin, not the model's whole context
+    assert export(run, to="trl", keep="t80", out=tmp_path / "t", model=small)["model"] == small
+    other = export(run, to="axolotl", keep="0.5", out=tmp_path / "o", model="owner/name@v2")
+    assert other["model"] == "owner/name"
+    settings = yaml.safe_load((tmp_path / "o" / "train.yaml").read_text())
+    assert settings["revision_of_model"] == "v2"
+
+
+def test_a_run_without_a_target_asks_for_a_model(run):
+    with pytest.raises(ConfigError, match="say which model to tune, --model MODEL"):
+        export(run, to="axolotl")
+    assert export(run, to="hf-dataset")["model"] is None  # names none
+
+
+def test_a_selection_from_stored_scores_knows_as_much(make_run, tmp_path):
+    run = make_run(pairs(), max_length=77, id_column="n", **RECORDS["pairs"][1])
+    again = tmp_path / "again"
+    select_coreset(scores=run, method="random", keep=0.25, out=again)
+    facts = export(again, to="trl", model=MODEL)
+    assert (facts["rows"], facts["length"]) == (3, 77)
+
+
+@pytest.mark.parametrize("change", ["a byte", "a line"])
+def test_a_coreset_that_was_changed_is_refused(run, change):
+    file = run / "coreset-0.5.jsonl"
+    text = file.read_text()
+    file.write_text(text.replace("It", "at", 1) if change == "a byte" else text + line(pairs()[0]))
+    before = contents(run)
+    with pytest.raises(RunError, match=r"coreset-0\.5\.jsonl is not the file that manifest\.json"):
+        export(run, to="trl", model=MODEL)
+    assert contents(run) == before
+
+
+def test_a_coreset_that_changes_while_it_is_read_is_no_export(run, monkeypatch):
+    from staff.exports import export as job
+
+    begin, file = job._begin, run / "coreset-0.5.jsonl"
+
+    def changing(*given):
+        file.write_text(file.read_text().replace("It", "at", 1))
+        return begin(*given)
+
+    monkeypatch.setattr(job, "_begin", changing)
+    with pytest.raises(RunError, match="is not the file that manifest"):
+        export(run, to="trl", model=MODEL)
+    assert not (run / "coreset-0.5-trl" / "export.json").exists()
+
+
+def test_an_export_is_not_replaced_unless_told(run, capsys):
+    command = ["export", str(run), "--to", "trl", "--model", MODEL, "--quiet"]
+    assert main(command) == 0
+    out = run / "coreset-0.5-trl"
+    (out / "tuned").mkdir()
+    (out / "tuned" / "adapter.bin").write_text("hours of work")
+    (out / "train.yaml").write_text("edited: true\n")
+    before = contents(out)
+    assert main(command) == 5
+    assert "holds an export: choose another --out, or add --overwrite" in capsys.readouterr().err
+    assert contents(out) == before
+    assert main([*command, "--overwrite"]) == 0
+    assert "edited" not in (out / "train.yaml").read_text()
+    assert (out / "tuned" / "adapter.bin").read_text() == "hours of work"
+
+
+def test_a_run_takes_no_notice_of_its_exports(run):
+    export(run, to="trl", model=MODEL)
+    made = contents(run / "coreset-0.5-trl")
+    for overwrite in (False, True):
+        data = run.with_suffix(".jsonl")
+        settings = {"method": "random", "out": run, "overwrite": overwrite, **RECORDS["pairs"][1]}
+        manifest = select_coreset(data, keep=0.25, **settings).manifest
+        assert not any("trl" in name for name in manifest["files"])
+        assert contents(run / "coreset-0.5-trl") == made
+    assert not (run / "coreset-0.5.jsonl").exists()
+
+
+def test_another_trainers_export_is_replaced_whole(run, tmp_path):
+    out = tmp_path / "out"
+    export(run, to="hf-dataset", out=out)
+    export(run, to="axolotl", model=MODEL, out=out, overwrite=True)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "coreset-0.5.parquet",
+        "export.json",
+        "train.yaml",
+    ]
+
+
+def test_a_folder_of_other_files_is_refused(run, tmp_path):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "train.py").write_text("precious")
+    with pytest.raises(RunError, match="holds files but no export of staff"):
+        export(run, to="trl", model=MODEL, out=out, overwrite=True)
+    for place in (run, run / "coreset-0.5.jsonl"):
+        with pytest.raises(RunError, match=r"no export of staff|is a file"):
+            export(run, to="trl", model=MODEL, out=place, overwrite=True)
+    assert contents(out) == {"train.py": b"precious"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_killed_export_is_finished_by_the_same_command(run, tmp_path, monkeypatch, first):
+    from staff.exports import export as job
+
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    export(run, to="trl", model=MODEL, out=whole)
+    if not first:
+        export(run, to="trl", model=MODEL, out=out)
+    write = job.write_atomic
+
+    def killed(path, text):
+        if path.name == "train.yaml":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "write_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(run, to="trl", model=MODEL, out=out, overwrite=True)
+    assert not (out / "export.json").exists()
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    export(run, to="trl", model=MODEL, out=out)
+    assert contents(out) == contents(whole)
+    # Another one in its place leaves nothing of it.
+    export(run, to="llama-factory", model=MODEL, out=again)
+    assert "train.py" not in contents(again)
+    assert set(json.loads((again / "export.json").read_text())["files"]) == set(contents(again)) - {
+        "export.json"
+    }
+
+
+def test_a_changed_export_json_has_no_other_file_removed(run, tmp_path):
+    out, mine = tmp_path / "out", tmp_path / "mine.txt"
+    mine.write_text("precious")
+    export(run, to="trl", model=MODEL, out=out)
+    (out / "notes.txt").write_text("precious")
+    found = json.loads((out / "export.json").read_text())
+    found["files"] |= {"../mine.txt": "0", "notes.txt": "0", str(mine): "0"}
+    (out / "export.json").write_text(json.dumps(found))
+    export(run, to="axolotl", model=MODEL, out=out, overwrite=True)
+    assert mine.read_text() == (out / "notes.txt").read_text() == "precious"
+    assert not (out / "train.py").exists()
+    (out / "export.json").write_text("[")
+    with pytest.raises(RunError, match="is damaged"):
+        export(run, to="trl", model=MODEL, out=out, overwrite=True)
+
+
+def test_no_trainer_needs_torch_here(run, tmp_path):
+    code = (
+        "import sys; from staff.cli.main import main\n"
+        f"made = [main(['export', {str(run)!r}, '--to', to, '--model', 'a/b', '--quiet'])\n"
+        "        for to in ('trl', 'llama-factory', 'axolotl')]\n"
+        "sys.exit(any(made) or 'torch' in sys.modules or 'datasets' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_dry_run_writes_nothing(run, capsys):
+    before = contents(run)
+    assert main(["export", str(run), "--to", "trl", "--model", MODEL, "--dry-run"]) == 0
+    assert "Nothing was written. It would be 6 rows of coreset 0.5" in capsys.readouterr().out
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("to", TRAINERS)
+def test_the_same_run_gives_the_same_bytes(run, tmp_path, to):
+    for name in ("a", "b"):
+        export(run, to=to, model=MODEL, out=tmp_path / name)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    listed = json.loads((tmp_path / "a" / "export.json").read_text())["files"]
+    assert sorted([*listed, "export.json"]) == sorted(contents(tmp_path / "a"))
+
+
+def test_rows_that_a_trainer_would_skip_stop_the_export_or_are_set_aside(make_run, capsys):
+    user, answer = ({"role": role, "content": role} for role in ("user", "assistant"))
+    rows = [[user, answer], [user, user, answer], [answer], [user, answer, user]]
+    run = make_run([{"messages": messages} for messages in rows], keep=1.0)
+    command = ["export", str(run), "--to", "llama-factory", "--model", MODEL]
+    assert main(command) == 3
+    told = capsys.readouterr().err
+    assert "2 of 4 rows cannot be exported" in told
+    assert "line 2 (row 1): message 2 is from user where LLaMA-Factory wants an answer" in told
+    out = run / "coreset-1-llama-factory"
+    assert not out.exists()
+    assert main([*command, "--on-bad-row", "skip"]) == 0
+    told = capsys.readouterr().out
+    assert "2 rows left out: see rejected.jsonl" in told
+    assert "1 row without the turns behind their last answer" in told
+    assert [len(row["messages"]) for row in rows_of(out)] == [2, 2]
+    rejected = [json.loads(text) for text in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [(bad["row"], bad["record"]["messages"]) for bad in rejected] == [
+        (1, rows[1]),
+        (2, rows[2]),
+    ]
+    for to in ("trl", "axolotl"):  # they take them all
+        assert export(run, to=to, model=MODEL)["rows"] == 4
+
+
+def test_datasets_opens_what_is_made_for_it(run):
+    export(run, to="hf-dataset")
+    rows = load_from_disk(str(run / "coreset-0.5-hf-dataset"))
+    assert rows.column_names == ["prompt", "completion", "n"]
+    assert len(rows) == 6
+
+
+def test_no_row_left_is_an_error(make_run):
+    answer = {"role": "assistant", "content": "a"}
+    run = make_run([{"messages": [answer]}] * 4)
+    with pytest.raises(DataError, match="2 of 2 rows cannot be exported"):
+        export(run, to="llama-factory", model=MODEL, on_bad_row="skip")
+
+
+HOSTILE = [
+    'it\'s "quoted"',
+    "a b\tc",
+    "two\nlines: [x]\n- y",
+    "{{x}} {x} %s ${HOME} `id` $(id)",
+    "# comment: &a *b !!python.object:os.system",
+    "é漢\u2028字",
+    "\\n\\",
+    "s3::a:b~*?",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_only_values_in_snippets(make_run, tmp_path, name, capsys):
+    """Of the run's folder, the model and the data; text in the data names no file."""
+    records = [{"prompt": name, "response": "../../x", "id": f"../{i}{name}"} for i in range(4)]
+    run = make_run(records, id_column="id").rename(tmp_path / name)
+    model = tmp_path / f"model {name}"
+    shutil.copytree(tmp_path / name, model)  # some folder
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    (model / "tokenizer.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"")
+    for to in TRAINERS:
+        out = run / f"coreset-0.5-{to}"
+        assert main(["export", str(run), "--to", to, "--model", str(model)]) == 0
+        printed = capsys.readouterr().out
+        assert not set(printed) & {"\u2028", "\t", "\x1b"}
+        assert len(rows_of(out)) == 2
+        for file in out.glob("train.yaml"):
+            settings = yaml.safe_load(file.read_text(encoding="ascii"))
+            key = "base_model" if to == "axolotl" else "model_name_or_path"
+            assert settings[key] == str(model)
+            assert "output_dir" in settings
+        for file in out.glob("*.json"):
+            json.loads(file.read_text())
+        allowed = {"export.json", "train.yaml", "train.py", "dataset_info.json", "state.json"}
+        others = {p.name for p in out.iterdir()} - allowed
+        assert others in ({"coreset-0.5.parquet"}, {"data-00000-of-00001.arrow"})
+    script = (run / "coreset-0.5-trl" / "train.py").read_text()
+    assert name not in script
+
+
+def test_a_link_in_the_run_that_leads_out_is_not_followed(run, tmp_path, capsys):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (run / "coreset-0.5-trl").symlink_to(outside)
+    assert main(["export", str(run), "--to", "trl", "--model", MODEL]) == 5
+    assert "is a link that leads out of" in capsys.readouterr().err
+    assert not any(outside.iterdir())
+    (run / "coreset-0.5-trl").unlink()
+    export(run, to="trl", model=MODEL)
+    (run / "coreset-0.5-trl" / "train.yaml").unlink()
+    (run / "coreset-0.5-trl" / "train.yaml").symlink_to(tmp_path / "run.jsonl")
+    assert main(["export", str(run), "--to", "trl", "--model", MODEL, "--overwrite"]) == 5
+    capsys.readouterr()
+    # In a folder of the user's own a link in a file's place gives way to the file.
+    out, mine = tmp_path / "own", tmp_path / "mine"
+    mine.write_text("precious")
+    (run / "coreset-0.5-trl" / "train.yaml").unlink()
+    export(run, to="trl", model=MODEL, out=out)
+    (out / "train.yaml").unlink()
+    (out / "train.yaml").symlink_to(mine)
+    export(run, to="trl", model=MODEL, out=out, overwrite=True)
+    assert mine.read_text() == "precious"
+    assert not (out / "train.yaml").is_symlink()
+
+
+ODD = [None, True, -1, 1e308, "", "../x", "{a", "\ud800", "\x00", [], {}, "sharegpt"]
+
+
+def test_nothing_but_words_come_of_a_changed_manifest(run, tmp_path):
+    file = run / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["models"] = {"target": {"path": "a/b", "revision": "c", "hash": "d"}}
+    places = [
+        *[("coresets", 0, key) for key in manifest["coresets"][0]],
+        *[("data", "reading", key) for key in ("format", "prompt_column", "prompt_template")],
+        *[("models", "target", key) for key in ("path", "revision")],
+        *[("config", key) for key in ("target", "max_length")],
+        *[(key,) for key in ("seed", "files", "command", "models", "coresets", "config")],
+        ("data", "reading"),
+    ]
+    for place in places:
+        for odd in ODD:
+            changed = json.loads(json.dumps(manifest))
+            holder = changed
+            for key in place[:-1]:
+                holder = holder[key]
+            holder[place[-1]] = odd
+            file.write_text(json.dumps(changed))
+            with suppress(StaffError):
+                export(run, to="trl", out=tmp_path / "out", overwrite=True)
+                yaml.safe_load((tmp_path / "out" / "train.yaml").read_text())
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "run", "run.jsonl"}

@@ -1,0 +1,101 @@
+"""Exports opened by LLaMA-Factory and axolotl themselves: `make test-exports` installs those."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from export_records import RECORDS
+
+from staff.data.files import open_source
+from staff.data.records import RecordOptions, to_example
+from staff.data.tokenise import Tokeniser
+from staff.exports.export import export
+from staff.models.load import load_tokenizer
+from staff.runs.manifest import read_manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def ran(make_run, family):
+    """Runs a command of a trainer in its export of records; gives the run and what it printed."""
+
+    def run(records, to, *command):
+        python = ROOT / "build" / to / "bin" / "python"
+        if not python.exists():
+            pytest.skip(f"{to} is not installed: make test-exports")
+        rows, settings = RECORDS[records]
+        folder = make_run(rows(), name=records.replace(" ", "-"), **settings)
+        export(folder, to=to, model=family[1])
+        done = subprocess.run(
+            [python, *command], capture_output=True, text=True, cwd=folder / f"coreset-0.5-{to}",
+            env={**os.environ, "DISABLE_VERSION_CHECK": "1", "AXOLOTL_DO_NOT_TRACK": "1",
+                 "WANDB_DISABLED": "true", "HF_HOME": str(folder / "hf"),
+                 "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ""},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return folder, done.stdout
+
+    return run
+
+
+@pytest.fixture
+def loaded(ran):
+    """What a trainer makes of an export of records, and the examples that were exported."""
+
+    def load(records, to):
+        tool = ROOT / "tools" / f"load_by_{to.replace('-', '_')}.py"
+        run, printed = ran(records, to, tool)
+        options = RecordOptions(**read_manifest(run)["data"]["reading"])
+        found = open_source(run / "coreset-0.5.jsonl").records()
+        # The last line: some libraries print as they are imported.
+        facts = json.loads(printed.strip().split("\n")[-1])
+        return facts, [to_example(raw.record, options) for raw in found]
+
+    return load
+
+
+def test_llama_factory_trains_by_the_yaml(ran):
+    program = "from llamafactory.cli import main; main()"
+    run, _ = ran(
+        "pairs", "llama-factory", "-c", program, "train", "train.yaml", "bf16=false", "max_steps=2"
+    )
+    assert (run / "coreset-0.5-llama-factory" / "tuned" / "adapter_model.safetensors").is_file()
+
+
+def test_axolotl_trains_by_the_yaml(ran):
+    kernels = [f"--lora-{name}-kernel=false" for name in ("mlp", "qkv", "o", "embedding")]  # CUDA's
+    flags = ["--bf16=false", "--gradient-checkpointing=false", "--max-steps=2", *kernels]
+    run, _ = ran("pairs", "axolotl", "-m", "axolotl.cli.train", "train.yaml", *flags)
+    assert (run / "coreset-0.5-axolotl" / "tuned" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("records", RECORDS)
+def test_llama_factory_takes_every_row_with_all_its_turns(loaded, records):
+    facts, examples = loaded(records, "llama-factory")
+    assert facts["unknown"] == []
+    assert facts["trained"] == len(examples) == 6
+    for (messages, system), example in zip(facts["rows"], examples, strict=True):
+        turns = [(m["role"], m["content"]) for m in messages]
+        if example.messages:
+            given = [(m.role, m.content) for m in example.messages if m.role != "system"]
+            first = example.messages[0]
+            assert (turns, system or "") == (given, first.content if first.role == "system" else "")
+        elif example.prompt:
+            assert turns == [("user", example.prompt), ("assistant", example.response)]
+        else:  # what is learnt from is the prompt, in its stage pt
+            assert turns == [("user", example.response)]
+
+
+@pytest.mark.parametrize("records", RECORDS)
+def test_axolotl_learns_what_was_scored(loaded, family, records):
+    facts, examples = loaded(records, "axolotl")
+    assert facts["unknown"] == []
+    tokeniser = Tokeniser(load_tokenizer(family[1]), max_length=512)
+    assert len(facts["rows"]) == len(examples) == 6
+    for row, example in zip(facts["rows"], examples, strict=True):
+        scored = tokeniser.encode(example)
+        assert row["input_ids"] == scored.input_ids.tolist()
+        assert row["labels"][1:] == scored.labels.tolist()[1:]

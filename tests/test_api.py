@@ -1,0 +1,170 @@
+"""The job from Python: rows in memory in, rows in memory out."""
+
+import copy
+import tempfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset, DatasetDict, IterableDataset
+from datasets.utils import are_progress_bars_disabled
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from staff import ConfigError, DataError, ModelError, RunError, select_coreset
+from staff.runs.manifest import read_manifest
+from staff.runs.selection_file import read_selection
+
+N = 20
+
+
+def rows(**more):
+    records = [{"prompt": f"p{i}", "response": f"r{i}", "n": i, **more} for i in range(N)]
+    return Dataset.from_list(records)
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_a_dataset_in_a_dataset_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data = rows()
+    chosen = select_coreset(data, method="random", keep=0.25)
+    assert isinstance(chosen, Dataset)
+    assert chosen.features == data.features
+    assert len(chosen) == 5
+    assert chosen["n"] == sorted(chosen["n"])  # in their order
+    assert [data[n] for n in chosen["n"]] == chosen.to_list()
+    assert files(tmp_path) == []  # nothing is left
+    assert not are_progress_bars_disabled()
+
+
+def test_several_sizes_come_by_name_and_the_run_stays(tmp_path):
+    data, out = rows(), tmp_path / "runs" / "x"
+    found = select_coreset(data, method="random", keep=[0.5, 0.25], total=3, out=out)
+    assert isinstance(found, DatasetDict)
+    assert {name: len(part) for name, part in found.items()} == {"0.5": 10, "0.25": 5, "n3": 3}
+    table = read_selection(out / "selection.parquet")
+    for name, part in found.items():
+        assert part["n"] == table["row"][table[f"selected@{name}"].astype(bool)].tolist()
+    assert read_manifest(out)["data"]["path"] == str(tmp_path / "runs" / "x-data.parquet")
+    before = (out / "manifest.json").read_bytes()
+    again = select_coreset(data, method="random", keep=0.5, out=out)  # the same rows: it goes on
+    assert again.to_list() == found["0.5"].to_list()
+    assert before
+    with pytest.raises(RunError, match="holds other rows than the data set"):
+        select_coreset(rows(new=1), method="random", keep=0.5, out=out)
+
+
+def test_a_view_of_a_dataset_is_chosen_from_by_its_own_positions():
+    data = rows().shuffle(seed=1).filter(lambda row: row["n"] % 2 == 0).with_format("numpy")
+    chosen = select_coreset(data, method="random", keep=0.5)
+    assert len(chosen) == 5
+    assert chosen.format["type"] == "numpy"
+    positions = [data["n"][:].tolist().index(n) for n in chosen["n"][:].tolist()]
+    assert positions == sorted(positions)
+
+
+def test_conversations_and_rejected_rows(tmp_path):
+    answers = ["a", " ", "b", "c"] * 2
+    data = Dataset.from_list(
+        [
+            {"messages": [{"role": "assistant", "content": text}], "n": i}
+            for i, text in enumerate(answers)
+        ]
+    )
+    with pytest.raises(DataError, match="2 of 8 rows cannot be used"):
+        select_coreset(data, method="random", keep=0.5)
+    chosen = select_coreset(data, method="random", keep=1.0, on_bad_row="skip")
+    assert chosen["n"][:] == [0, 2, 3, 4, 6, 7]
+
+
+def test_a_file_gives_a_run_as_ever(tmp_path):
+    file = tmp_path / "a.parquet"
+    rows().to_parquet(file)
+    run = select_coreset(file, method="random", keep=0.5, out=tmp_path / "run")
+    assert list(run.coresets) == ["0.5"]
+    assert select_coreset(rows(), method="random", keep=0.5).to_list() == [
+        row
+        for row, taken in zip(rows().to_list(), run.table()["selected@0.5"], strict=True)
+        if taken
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (DatasetDict({"train": rows(), "test": rows()}), r"splits 'train', 'test': give one of"),
+        (IterableDataset.from_generator(lambda: iter([{"text": "a"}])), "is a stream"),
+        ([{"text": "a"}], r"data is a list: give a path, a Hub id, or a datasets\.Dataset"),
+        (pd.DataFrame({"text": ["a"]}), r"data is a DataFrame: .*Dataset\.from_pandas"),
+        (np.zeros(3), "data is a ndarray"),
+        (Dataset.from_list([]), "the data set has no rows"),
+    ],
+)
+def test_other_rows_in_memory_are_refused_in_words(data, words, tmp_path):
+    with pytest.raises(DataError, match=words):
+        select_coreset(data, method="random", keep=0.5, out=tmp_path / "run")
+    assert files(tmp_path) == []
+
+
+def test_settings_are_checked_before_a_row_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="nothing to choose"):
+        select_coreset(rows(), method="random", out=tmp_path / "run")
+    assert files(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def loaded(family):
+    """The embedded models in memory, each with its tokenizer."""
+    return [
+        (AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path))
+        for path in family
+    ]
+
+
+def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path):
+    data, out = rows(), tmp_path / "run"
+    settings = {"keep": 0.5, "skip_finetune": True, "regions": 2, "verify_per_region": 2}
+    settings |= {"dtype": "float32"}
+    chosen = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
+    small, target = family
+    expected = select_coreset(data, small=small, target=target, **settings)
+    assert chosen.to_list() == expected.to_list()
+    scores = read_selection(out / "selection.parquet")["score_small"]
+    assert np.isfinite(scores).all()
+    assert read_manifest(out)["models"]["target"]["path"] == str(tmp_path / "run-target")
+    again = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
+    assert again.to_list() == chosen.to_list()
+    assert all(s["reused"] for s in read_manifest(out)["stages"] if s["name"] == "score small")
+    with pytest.raises(RunError, match="run-small holds another model"):
+        select_coreset(data, small=loaded[1], target=loaded[1], out=out, **settings)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_models_in_memory_beside_data_on_disk(loaded, tmp_path):
+    file = tmp_path / "a.parquet"
+    rows().to_parquet(file)
+    with pytest.raises(ConfigError, match="out is missing"):
+        select_coreset(file, method="grand", small=loaded[0], keep=0.5)
+    assert files(tmp_path) == ["a.parquet"]
+    run = select_coreset(
+        file, method="grand", small=loaded[0], keep=0.5, skip_finetune=True, out=tmp_path / "run"
+    )
+    assert run.manifest["config"]["small"] == str(tmp_path / "run-small")
+
+
+def test_models_that_cannot_be_kept_are_refused_in_words(loaded, tmp_path):
+    model, tokenizer = loaded[0]
+    for given, words in (
+        (model, r"small is a LlamaForCausalLM: .* \(model, tokenizer\)"),
+        ((model,), "small is a tuple"),
+        ((tokenizer, "x"), "small is a tuple"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            select_coreset(rows(), small=given, method="grand", keep=0.5, out=tmp_path / "run")
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["v_proj"]))
+    with pytest.raises(ModelError, match="merge it"):
+        select_coreset(rows(), small=(adapted, tokenizer), method="grand", keep=0.5)
+    assert files(tmp_path) == []
