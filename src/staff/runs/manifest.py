@@ -131,10 +131,33 @@ def check_selection(folder: str | Path, manifest: dict[str, Any]) -> None:
     path = Path(folder) / "selection.parquet"
     known = (manifest.get("files") or {}).get(path.name)
     if known is not None and path.is_file() and hash_file(path) != known:
-        raise RunError(
-            f"{path} is damaged, or of another run: it is not the file that manifest.json names. "
-            "Run staff select again with the same settings."
-        )
+        raise RunError(_not_the_file(path))
+
+
+def check_parts(folder: str | Path, manifest: dict[str, Any], scores: Path) -> None:
+    """Raise `RunError` unless the parts in `scores` are those that the manifest was written with.
+
+    Names the first that is missing, damaged, of another run, or not of this one.
+    """
+    under = f"{scores.relative_to(folder).as_posix()}/"
+    files = manifest.get("files") or {}
+    named = {name: sha256 for name, sha256 in files.items() if name.startswith(under)}
+    found = {f"{under}{path.name}": path for path in scores.glob("part-*.parquet")}
+    for name in sorted(named.keys() | found.keys()):
+        if name not in found:
+            raise RunError(
+                f"{Path(folder) / name} is missing, though manifest.json names it. Run staff "
+                "select again with the same settings."
+            )
+        if hash_file(found[name]) != named.get(name):
+            raise RunError(_not_the_file(found[name]))
+
+
+def _not_the_file(path: Path) -> str:
+    return (
+        f"{path} is damaged, or of another run: it is not the file that manifest.json names. "
+        "Run staff select again with the same settings."
+    )
 
 
 def read_comparison(folder: str | Path) -> dict[str, Any] | None:

@@ -136,23 +136,49 @@ def read_scores(folder: Path) -> ScoreTable:
 
     Raises RunError when there are none, a part is broken, or parts come from different runs.
     """
+    return _scores(_read_folder(folder))
+
+
+def read_features(folder: Path) -> Any:
+    """Pooled features float32 [n, D] of a folder's rows, in the order of `read_scores`.
+
+    Raises RunError as that does, and when there are no features.
+    """
+    return read_with_features(folder)[1]
+
+
+def read_with_features(folder: Path) -> tuple[ScoreTable, Any]:
+    """What `read_scores` and `read_features` give, at once."""
+    if not has_features(folder):
+        raise RunError(f"no features in {folder}; score with features on")
+    table = _read_folder(folder)
+    chunks = table["features"].chunks
+    features = [c.flatten().to_numpy().reshape(len(c), c.type.list_size) for c in chunks]
+    return _scores(table), np.concatenate(features)
+
+
+def _read_folder(folder: Path) -> Any:
+    """The parts of a folder as one table."""
     paths = sorted(Path(folder).glob("part-*.parquet"))
     if not paths:
         raise RunError(f"no scores in {folder}; score first, or give the run's own folder")
-    tables = [_table_of(path) for path in paths]
-    made_from = [table.schema.metadata[FINGERPRINT] for table in tables]
-    for path, facts in zip(paths, made_from, strict=True):
-        if facts != made_from[0]:
+    tables = [_read_whole(path) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        if table is None:
+            raise RunError(f"{path} is damaged: run the command that made it again")
+        if table.schema.metadata[FINGERPRINT] != tables[0].schema.metadata[FINGERPRINT]:
             raise RunError(
                 f"{path} and {paths[0]} come from different runs; delete {folder} and score again"
             )
-    table = pa.concat_tables(tables)
-    facts = json.loads(made_from[0])
+    return pa.concat_tables(tables)
+
+
+def _scores(table: Any) -> ScoreTable:
     return make_table(
         ids=tuple(table["id"].to_pylist()),
         columns={n: table[n].to_numpy() for n in score_columns(table)},
         known=np.ones(table.num_rows, dtype=bool),
-        fingerprint=facts,
+        fingerprint=json.loads(table.schema.metadata[FINGERPRINT]),
     )
 
 
@@ -163,29 +189,6 @@ def has_features(folder: Path) -> bool:
         return path is not None and "features" in pq.read_schema(path).names
     except Exception:  # see `_read_whole`
         return False
-
-
-def read_features(folder: Path) -> Any:
-    """Pooled features float32 [n, D] of a folder's rows, in the order of `read_scores`.
-
-    Raises RunError when there are none, or a part is damaged.
-    """
-    paths = sorted(Path(folder).glob("part-*.parquet"))
-    if not has_features(folder):
-        raise RunError(f"no features in {folder}; score with features on")
-    parts = [_table_of(path)["features"] for path in paths]
-    chunks = [chunk for part in parts for chunk in part.chunks]
-    return np.concatenate(
-        [c.flatten().to_numpy().reshape(len(c), c.type.list_size) for c in chunks]
-    )
-
-
-def _table_of(path: Path) -> Any:
-    """A part's table; RunError if it is not whole."""
-    table = _read_whole(path)
-    if table is None:
-        raise RunError(f"{path} is damaged: run the command that made it again")
-    return table
 
 
 def score_columns(table: Any) -> list[str]:
