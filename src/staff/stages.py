@@ -204,9 +204,13 @@ def read(
         raise
 
 
-def reading_key(config: Any, data_hash: str, tokenisers: Sequence[Tokeniser]) -> str:
+def reading_key(
+    config: Any, source: Source, data_hash: str, tokenisers: Sequence[Tokeniser]
+) -> str:
     """What the rows that are read with these settings are kept as."""
-    return kept.made_from(data_hash, record_options(config), config.on_bad_row, tokenisers)
+    return kept.made_from(
+        data_hash, source.kind, record_options(config), config.on_bad_row, tokenisers
+    )
 
 
 def keep_read(prepared: Prepared, folder: RunFolder, key: str) -> None:

@@ -28,12 +28,20 @@ COUNTS = ("rows_read", "usable", "rejected", "truncated", "duplicates", "tokens"
 
 
 def made_from(
-    data_hash: str, options: RecordOptions, on_bad_row: str, tokenisers: Sequence[Tokeniser]
+    data_hash: str,
+    kind: str,
+    options: RecordOptions,
+    on_bad_row: str,
+    tokenisers: Sequence[Tokeniser],
 ) -> str:
-    """SHA-256 (hex) of all that decides what is read."""
+    """SHA-256 (hex) of all that decides what is read.
+
+    kind: of the source; the same bytes are other rows as CSV than as TSV.
+    """
     return fingerprint(
         {
             "data": data_hash,
+            "kind": kind,
             "options": asdict(options),
             "on_bad_row": on_bad_row,
             "tokenisers": [tokeniser.fingerprint for tokeniser in tokenisers],
