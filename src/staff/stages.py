@@ -25,6 +25,7 @@ from staff.hashing import fingerprint
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
 from staff.models.trust import NO_TRUST, Trust
+from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
@@ -299,7 +300,7 @@ def cache_of(config: Any) -> Cache | None:
 def _stamped(stamp: Path) -> str | None:
     """What an adapter was made from; None where that is not told, or the file is damaged."""
     try:
-        return json.loads(stamp.read_text(encoding="utf-8"))["made_from"]
+        return read_note(stamp)["made_from"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

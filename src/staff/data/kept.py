@@ -4,7 +4,6 @@ A run that was stopped does not read its data again: the next start takes what l
 was made from the same contents (data, way of reading, tokenizers, versions) and is whole.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,6 +20,7 @@ from staff.data.tokenise import Tokeniser
 from staff.data.writers import json_text, replacing
 from staff.errors import StaffError
 from staff.hashing import fingerprint, hash_file
+from staff.notes import read_note
 
 MARK = "prepared.json"  # written last: without it nothing is taken
 SOURCES = "sources.json"
@@ -78,7 +78,7 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
     if not (folder / MARK).is_file():
         return None, None
     try:
-        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        facts = read_note(folder / MARK)
         if facts["made_from"] != key:
             return None, "are of other data, tokenizers or settings"
         opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
@@ -88,7 +88,7 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
                 return None, "are damaged"
         sources = None
         if SOURCES in facts["files"]:
-            sources = tuple(json.loads((folder / SOURCES).read_text(encoding="utf-8")))
+            sources = tuple(read_note(folder / SOURCES))
         stores = tuple(opened[name] for name in facts["stores"])
         rejected = folder / REJECTED if REJECTED in facts["files"] else None
         prepared = Prepared(

@@ -15,6 +15,7 @@ from staff import __version__
 from staff.data.streams import is_utf8
 from staff.errors import RunError
 from staff.hashing import hash_file
+from staff.notes import read_note
 from staff.runs.config_file import written_by
 from staff.runs.links import refuse_links_out
 from staff.runs.shape import check_shape
@@ -104,12 +105,12 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
         raise RunError(f"there is no run folder {folder}")
     refuse_links_out(folder)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_note(path)
     except FileNotFoundError:
         if (folder / "config.yaml").is_file():
             raise RunError(f"the run in {folder} is not finished: {_go_on(folder)}") from None
         raise RunError(f"{folder} is not a run of staff: it has no manifest.json") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise RunError(f"{path} is damaged: {_go_on(folder)}") from None
     if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
         raise RunError(f"{path} is not a manifest of staff")
@@ -166,8 +167,8 @@ def read_comparison(folder: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        return read_note(path)
+    except ValueError:
         raise RunError(f"{path} is damaged: run staff demo again") from None
 
 
