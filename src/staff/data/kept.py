@@ -81,11 +81,10 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
         facts = read_note(folder / MARK)
         if facts["made_from"] != key:
             return None, "are of other data, tokenizers or settings"
-        opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
-        for name, known in facts["files"].items():
-            found = opened[name].content_hash if name in opened else hash_file(folder / name)
-            if found != known:
+        for name, known in facts["files"].items():  # before Arrow takes them for what they seem
+            if hash_file(folder / name) != known:
                 return None, "are damaged"
+        opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
         sources = None
         if SOURCES in facts["files"]:
             sources = tuple(read_note(folder / SOURCES))

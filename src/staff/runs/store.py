@@ -214,6 +214,8 @@ class RunFolder:
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
+        if lock.is_dir() or (lock.is_file() and lock.stat().st_nlink > 1):
+            raise RunError(f"{lock} is a folder, or a file of other places too: remove it")
         with lock.open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
