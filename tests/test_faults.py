@@ -259,13 +259,20 @@ def test_an_adapter_removed_in_mid_run(select, tmp_path, data, family):
         )
 
 
-def test_damaged_notes_of_earlier_starts_are_made_again(select, tmp_path):
-    select(skip_finetune=False, epochs=1)
-    for name in (".stages.json", "adapter/staff.json"):
-        (tmp_path / "out" / name).write_text("{")
+@pytest.mark.parametrize("content", ["{", "[" * 200_000], ids=["cut short", "too deep"])
+def test_damaged_notes_of_earlier_starts_are_made_again(select, tmp_path, content):
+    first = select(skip_finetune=False, epochs=1)
+    for name in (
+        *(".stages.json", ".inputs.json", "adapter/staff.json", "manifest.json"),
+        *(".manifest.earlier.json", "tokens/prepared.json"),
+        ".adapter.partial/checkpoint-1/staff.json",
+    ):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(content)
     run = select(skip_finetune=False, epochs=1)
     reused = {stage["name"]: stage["reused"] for stage in run.manifest["stages"]}
     assert reused["fine-tune small"] is False
+    assert run.manifest["files"] == first.manifest["files"]
 
 
 @pytest.fixture

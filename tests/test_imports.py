@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
-SHARED = {"errors", "rng", "types", "progress", "visible", "hashing"}
+SHARED = {"errors", "rng", "types", "progress", "visible", "hashing", "notes"}
 ALLOWED = {
     "errors": set(),
     "rng": set(),
@@ -16,6 +16,7 @@ ALLOWED = {
     "progress": set(),
     "visible": set(),
     "hashing": set(),
+    "notes": set(),
     "data": set(),
     "models": set(),
     "scores": {"models", "data"},

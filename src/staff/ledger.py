@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from staff.notes import read_note
 from staff.runs.store import write_atomic
 
 LEDGER = ".stages.json"
@@ -82,7 +83,7 @@ def remembered(folder: Path) -> dict[str, float]:
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """Name of a stage -> its cost; nothing where the file is not there or damaged."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_note(path)
         return {
             name: cost
             for name, cost in known.items()

@@ -172,7 +172,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
         found = _inputs(config, data_hash, result.get("models", {}))
         check_same_inputs(run.folder, found, overwrite=config.overwrite)
     with run.ledger.stage("read", remember=False) as record:
-        key = stages.reading_key(config, data_hash, tokenisers)
+        key = stages.reading_key(config, run.source, data_hash, tokenisers)
         prepared = stages.read(
             config,
             run.source,

@@ -61,7 +61,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
         check_same_inputs(folder, inputs, overwrite=config.overwrite)
     with ledger.stage("read", remember=False) as record:
-        key = stages.reading_key(config, data_hash, tokenisers)
+        key = stages.reading_key(config, source, data_hash, tokenisers)
         prepared = stages.read(
             config,
             source,

@@ -25,6 +25,7 @@ from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
 from staff.models.trust import NO_TRUST, Trust
+from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
@@ -201,9 +202,13 @@ def read(
         raise
 
 
-def reading_key(config: Any, data_hash: str, tokenisers: Sequence[Tokeniser]) -> str:
+def reading_key(
+    config: Any, source: Source, data_hash: str, tokenisers: Sequence[Tokeniser]
+) -> str:
     """What the rows that are read with these settings are kept as."""
-    return kept.made_from(data_hash, record_options(config), config.on_bad_row, tokenisers)
+    return kept.made_from(
+        data_hash, source.kind, record_options(config), config.on_bad_row, tokenisers
+    )
 
 
 def keep_read(prepared: Prepared, folder: RunFolder, key: str) -> None:
@@ -312,7 +317,7 @@ def cache_of(config: Any) -> Cache | None:
 def _stamped(stamp: Path) -> str | None:
     """What an adapter was made from; None where that is not told, or the file is damaged."""
     try:
-        return json.loads(stamp.read_text(encoding="utf-8"))["made_from"]
+        return read_note(stamp)["made_from"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

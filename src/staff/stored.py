@@ -1,6 +1,7 @@
 """What an earlier run left to choose by, as `staff select --scores` needs it."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from staff.errors import RunError
 from staff.methods import score_column, wanted_by
 from staff.runs.config import SelectConfig
-from staff.runs.manifest import check_selection, read_manifest
+from staff.runs.manifest import check_parts, check_selection, read_manifest
 from staff.runs.selection_file import SIGNALS, read_selection
 from staff.runs.store import RunFolder
 from staff.types import Rows
@@ -43,14 +44,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
         raise RunError(_missing(config, root, "no scores of the target"))
     if config.scores_untuned and "score_untuned" not in table:
         raise RunError(_missing(config, root, "no scores of the small model before fine-tuning"))
-    features = None
-    if wanted & {"features", "connect"}:
-        from staff.scores.shards import has_features, read_features
-
-        folder = RunFolder(root).scores_small
-        if not has_features(folder):
-            raise RunError(_missing(config, root, "no features"))
-        features = read_features(folder)
+    features = _features(config, root, table) if wanted & {"features", "connect"} else None
     tokens = np.asarray(table.get("tokens", np.nan), np.float64)  # null, and so NaN, if not counted
     lengths = None if np.isnan(tokens).any() else tokens.astype(np.int64)
     if config.counts_tokens and lengths is None:
@@ -65,6 +59,25 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
         untuned_scores=table["score_untuned"] if config.scores_untuned else None,
     )
     return rows, features
+
+
+def _features(config: SelectConfig, root: str, table: Mapping[str, Any]) -> Any:
+    """The features float32 [n, D] in the run `root`, of the rows and scores in `table`."""
+    from staff.scores.shards import has_features, read_with_features
+
+    folder = RunFolder(root).scores_small
+    check_parts(root, read_manifest(root), folder)
+    if not has_features(folder):
+        raise RunError(_missing(config, root, "no features"))
+    scores, features = read_with_features(folder)
+    efforts = scores.columns["effort"]
+    same_rows = np.array_equal(scores.ids, table["id"])
+    if not same_rows or not np.array_equal(efforts, table["score_small"], equal_nan=True):
+        raise RunError(
+            f"the features in {folder} are not of the rows and scores in {config.scores}: {root} "
+            f"was made again since. Give --scores {shlex.quote(root)}."
+        )
+    return features
 
 
 def _root(folder: str) -> str:

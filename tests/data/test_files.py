@@ -143,6 +143,19 @@ def test_hash_of_a_folder_sees_every_shard(records, tmp_path):
     assert source.content_hash() != before
 
 
+def test_hash_of_a_folder_sees_the_order_of_its_shards(records, tmp_path):
+    """Rows come in the order of state.json, whatever the files are called."""
+    folder = make("saved", records, tmp_path)
+    before = open_source(folder)
+    first, hashed = list(before.records()), before.content_hash()
+    state = json.loads((folder / "state.json").read_text())
+    state["_data_files"].reverse()
+    (folder / "state.json").write_text(json.dumps(state))
+    turned = open_source(folder)
+    assert [r.record for r in turned.records()] != [r.record for r in first]
+    assert turned.content_hash() != hashed
+
+
 def test_missing_file_names_the_nearest(records, tmp_path):
     make("jsonl", records, tmp_path)
     with pytest.raises(DataError, match=r"no such file: .*trian.jsonl; did you mean .*train.jsonl"):

@@ -308,3 +308,20 @@ def test_somebody_elses_folder_gets_no_lock(tmp_path):
     with pytest.raises(RunError, match="no run of staff"), RunFolder(tmp_path).lock():
         pass
     assert files(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "hard link"])
+def test_a_lock_that_is_none_of_ours_is_left_alone(tmp_path, kind):
+    folder, other = RunFolder(tmp_path / "run"), tmp_path / "other.txt"
+    folder.path.mkdir()
+    other.write_text("mine")
+    if kind == "folder":
+        (folder.path / ".lock").mkdir()
+    else:
+        (folder.path / ".lock").hardlink_to(other)
+    with (
+        pytest.raises(RunError, match=r"\.lock is a folder, or a file of other places too"),
+        folder.lock(),
+    ):
+        pass
+    assert other.read_text() == "mine"

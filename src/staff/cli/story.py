@@ -1,6 +1,5 @@
 """A stored run put together again, to explain the fate of one row."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from staff.errors import ConfigError, RunError
+from staff.notes import parse_note
 from staff.rng import keys_of_ids
 from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import check_regions, coreset_columns, read_selection
@@ -138,7 +138,7 @@ def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row:
         file = folder / "rejected.jsonl"
         lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
         try:
-            bad = {found["row"]: found["reason"] for found in map(json.loads, filter(None, lines))}
+            bad = {found["row"]: found["reason"] for found in map(parse_note, filter(None, lines))}
         except (ValueError, KeyError, TypeError):
             raise RunError(f"{file} is damaged: run staff select again") from None
         if row in bad:

@@ -4,7 +4,6 @@ A cell is recognised by the contents of everything it depends on, and its cell.j
 Its adapter stays, so that metrics asked for later need no second tuning.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from staff import single
 from staff.hashing import fingerprint, hash_file
+from staff.notes import read_note
 from staff.progress import Progress
 from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
@@ -145,7 +145,7 @@ def _tune(
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty if it is not there or damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_note(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

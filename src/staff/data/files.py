@@ -82,12 +82,12 @@ class Source:
         return round(lines * size / len(start)) or None if start else None
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of the bytes of the files, sorted by name; of the rows, for the Hub."""
+        """SHA-256 (hex) of the bytes of the files, as they are read; of the rows, for the Hub."""
         digest = hashlib.sha256()
         if not self.files:
             for row in self.records():
                 digest.update(json_line(row).encode("utf-8", "surrogatepass") + b"\n")
-        for path in sorted(self.files):
+        for path in self.files:
             if len(self.files) > 1:  # so that no byte can move from one file to the next unseen
                 digest.update(f"{path.stat().st_size}\0".encode())
             with path.open("rb") as file:

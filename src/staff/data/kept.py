@@ -4,7 +4,6 @@ A run that was stopped does not read its data again: the next start takes what l
 was made from the same contents (data, way of reading, tokenizers, versions) and is whole.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -20,6 +19,7 @@ from staff.data.tokenise import Tokeniser
 from staff.data.writers import json_text, replacing
 from staff.errors import StaffError
 from staff.hashing import fingerprint, hash_file, versions_of
+from staff.notes import read_note
 
 MARK = "prepared.json"  # written last: without it nothing is taken
 SOURCES = "sources.json"
@@ -27,12 +27,20 @@ COUNTS = ("rows_read", "usable", "rejected", "truncated", "duplicates", "tokens"
 
 
 def made_from(
-    data_hash: str, options: RecordOptions, on_bad_row: str, tokenisers: Sequence[Tokeniser]
+    data_hash: str,
+    kind: str,
+    options: RecordOptions,
+    on_bad_row: str,
+    tokenisers: Sequence[Tokeniser],
 ) -> str:
-    """SHA-256 (hex) of all that decides what is read."""
+    """SHA-256 (hex) of all that decides what is read.
+
+    kind: of the source; the same bytes are other rows as CSV than as TSV.
+    """
     return fingerprint(
         {
             "data": data_hash,
+            "kind": kind,
             "options": asdict(options),
             "on_bad_row": on_bad_row,
             "tokenisers": [tokeniser.fingerprint for tokeniser in tokenisers],
@@ -69,17 +77,16 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
     if not (folder / MARK).is_file():
         return None, None
     try:
-        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        facts = read_note(folder / MARK)
         if facts["made_from"] != key:
             return None, "are of other data, tokenizers or settings"
-        opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
-        for name, known in facts["files"].items():
-            found = opened[name].content_hash if name in opened else hash_file(folder / name)
-            if found != known:
+        for name, known in facts["files"].items():  # before Arrow takes them for what they seem
+            if hash_file(folder / name) != known:
                 return None, "are damaged"
+        opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
         sources = None
         if SOURCES in facts["files"]:
-            sources = tuple(json.loads((folder / SOURCES).read_text(encoding="utf-8")))
+            sources = tuple(read_note(folder / SOURCES))
         stores = tuple(opened[name] for name in facts["stores"])
         rejected = folder / REJECTED if REJECTED in facts["files"] else None
         prepared = Prepared(

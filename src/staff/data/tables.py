@@ -14,6 +14,7 @@ from staff.errors import DataError
 BATCH_ROWS = 1024
 # A column of a row group may be larger than that only if its packed size is not out of proportion.
 CHUNK_BYTES, MOST_PACKED = 256 << 20, 100
+VALUE_BYTES = 8  # of each place in a list, at least: it becomes a Python list
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -29,21 +30,60 @@ def read_parquet(path: Path) -> Iterator[RawRecord]:
 def _batch_rows(metadata: Any, path: Path) -> int:
     """How many rows of a Parquet file to unpack at a time; refuses what would fill the memory.
 
-    By what the file says of itself: PyArrow believes it, too.
+    By what the file says of itself: PyArrow believes it, too. Sizes leave out what takes no
+    place in the file but does in memory: nulls in lists, and one value at many places.
     """
     widest = 1.0  # bytes a row, on average
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        widest = max(widest, group.total_byte_size / max(1, group.num_rows))
-        for column in map(group.column, range(group.num_columns)):
+    largest = 0.0  # bytes a row, if all its values are the largest of their dictionaries
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        rows = max(1, group.num_rows)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        widest = max(widest, group.total_byte_size / rows)
+        repeated = 0.0
+        for index, column in enumerate(columns):
             size, packed = column.total_uncompressed_size, column.total_compressed_size
+            in_lists = max(0, column.num_values - group.num_rows) * VALUE_BYTES
+            size = max(size, in_lists)
             if size > CHUNK_BYTES and size > MOST_PACKED * packed:
                 raise DataError(
                     f"{path}: column {column.path_in_schema!r} unpacks from {packed:,} bytes to "
                     f"{size:,}. If that is meant, write it again in smaller row groups."
                 )
-    if widest > ROW_LIMIT:
+            widest = max(widest, in_lists / rows)
+            each = column.num_values / rows
+            if min(BATCH_ROWS, rows) * each * size > ROW_LIMIT:  # it may come to more than that
+                repeated += each * _largest_value(metadata.schema.column(index), path, number)
+        largest = max(largest, repeated)
+    if widest > ROW_LIMIT or largest > CHUNK_BYTES:
         raise DataError(f"{path}: a row is longer than {ROW_LIMIT >> 20} MiB on average. Split it.")
-    return max(1, min(BATCH_ROWS, int(ROW_LIMIT / widest)))
+    return max(1, min(BATCH_ROWS, int(ROW_LIMIT / max(widest, largest))))
+
+
+def _largest_value(column: Any, path: Path, group: int) -> int:
+    """Bytes of the longest text in the dictionary of a column of a row group; 0 without one.
+
+    Read as a dictionary: there each value lies once, however many rows have it.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+        return int(column.length)
+    if column.physical_type != "BYTE_ARRAY":
+        return 0
+    name = column.path
+    with pq.ParquetFile(path, pre_buffer=False, read_dictionary=[name]) as file:
+        for batch in file.iter_batches(batch_size=1, row_groups=[group], columns=[name]):
+            values = batch.column(0)
+            while not pa.types.is_dictionary(values.type):
+                if values.type.num_fields == 0:  # Arrow reads some types as they are
+                    return 0
+                values = values.field(0) if pa.types.is_struct(values.type) else values.values
+            if len(values.dictionary):  # none yet where the first rows hold no value
+                return int(pc.max(pc.binary_length(values.dictionary)).as_py())
+    return 0
 
 
 def parquet_rows(path: Path) -> int:

@@ -1,11 +1,11 @@
 """What a model folder may do beyond being read, and the code it brings."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from staff.errors import ModelError
+from staff.notes import read_note
 
 CONFIGS = ("config.json", "tokenizer_config.json")
 
@@ -34,7 +34,7 @@ def own_code(folder: Path) -> list[str]:
     named: set[str] = set()
     for name in CONFIGS:
         try:
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = read_note(folder / name)
         except (OSError, ValueError):
             continue
         if isinstance(found, dict) and isinstance(found.get("auto_map"), dict):

@@ -1,12 +1,12 @@
 """A folder's weight files: which ones are loaded, and what is in them."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from staff.errors import ModelError
+from staff.notes import read_note
 
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -41,7 +41,7 @@ def is_pickled(file: Path) -> bool:
 def _indexed(folder: Path, index: str) -> list[Path]:
     """The files that an index names: of its own kind, and in the folder."""
     try:
-        found = json.loads((folder / index).read_text(encoding="utf-8"))
+        found = read_note(folder / index)
         names = sorted({str(name) for name in found["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder / index} cannot be read; fetch the model again") from error

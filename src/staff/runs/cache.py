@@ -19,6 +19,7 @@ from typing import Any
 from staff.data.writers import replacing
 from staff.errors import RunError
 from staff.hashing import hash_file
+from staff.notes import parse_note, read_note
 from staff.runs.store import PART
 
 TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backups leave such a folder out
@@ -87,7 +88,7 @@ class Cache:
         folder = self.path / ADAPTERS / key
         shutil.rmtree(out, ignore_errors=True)
         try:
-            files = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            files = read_note(folder / FACTS)
             out.mkdir(parents=True)
             for name, sha256 in files.items():
                 shutil.copyfile(folder / Path(name).name, out / Path(name).name)
@@ -176,6 +177,6 @@ def facts_of(entry: Entry) -> Mapping[str, Any]:
         return {}
     try:
         schema = pq.read_schema(entry.path)
-        return dict(json.loads((schema.metadata or {})[b"staff.fingerprint"]))
+        return dict(parse_note((schema.metadata or {})[b"staff.fingerprint"]))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return {}

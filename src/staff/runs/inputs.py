@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.errors import RunError
+from staff.notes import read_note
 from staff.runs.store import RunFolder, write_atomic
 
 FILE = ".inputs.json"
@@ -50,7 +51,7 @@ def write_inputs(
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_note(path)
         return {k: {"from": str(v["from"]), "sha256": str(v["sha256"])} for k, v in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

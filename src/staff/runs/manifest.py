@@ -15,6 +15,7 @@ from staff import __version__
 from staff.data.streams import is_utf8
 from staff.errors import RunError
 from staff.hashing import hash_file
+from staff.notes import read_note
 from staff.runs.config_file import written_by
 from staff.runs.links import refuse_links_out
 from staff.runs.shape import check_shape
@@ -104,12 +105,12 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
         raise RunError(f"there is no run folder {folder}")
     refuse_links_out(folder)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_note(path)
     except FileNotFoundError:
         if (folder / "config.yaml").is_file():
             raise RunError(f"the run in {folder} is not finished: {_go_on(folder)}") from None
         raise RunError(f"{folder} is not a run of staff: it has no manifest.json") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise RunError(f"{path} is damaged: {_go_on(folder)}") from None
     if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
         raise RunError(f"{path} is not a manifest of staff")
@@ -131,10 +132,33 @@ def check_selection(folder: str | Path, manifest: dict[str, Any]) -> None:
     path = Path(folder) / "selection.parquet"
     known = (manifest.get("files") or {}).get(path.name)
     if known is not None and path.is_file() and hash_file(path) != known:
-        raise RunError(
-            f"{path} is damaged, or of another run: it is not the file that manifest.json names. "
-            "Run staff select again with the same settings."
-        )
+        raise RunError(_not_the_file(path))
+
+
+def check_parts(folder: str | Path, manifest: dict[str, Any], scores: Path) -> None:
+    """Raise `RunError` unless the parts in `scores` are those that the manifest was written with.
+
+    Names the first that is missing, damaged, of another run, or not of this one.
+    """
+    under = f"{scores.relative_to(folder).as_posix()}/"
+    files = manifest.get("files") or {}
+    named = {name: sha256 for name, sha256 in files.items() if name.startswith(under)}
+    found = {f"{under}{path.name}": path for path in scores.glob("part-*.parquet")}
+    for name in sorted(named.keys() | found.keys()):
+        if name not in found:
+            raise RunError(
+                f"{Path(folder) / name} is missing, though manifest.json names it. Run staff "
+                "select again with the same settings."
+            )
+        if hash_file(found[name]) != named.get(name):
+            raise RunError(_not_the_file(found[name]))
+
+
+def _not_the_file(path: Path) -> str:
+    return (
+        f"{path} is damaged, or of another run: it is not the file that manifest.json names. "
+        "Run staff select again with the same settings."
+    )
 
 
 def read_comparison(folder: str | Path) -> dict[str, Any] | None:
@@ -143,8 +167,8 @@ def read_comparison(folder: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        return read_note(path)
+    except ValueError:
         raise RunError(f"{path} is damaged: run staff demo again") from None
 
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TextIO
 
 from staff.data.writers import replacing
 from staff.errors import ConfigError, RunError, StaffError
+from staff.notes import parse_note, read_note
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
 from staff.runs.links import refuse_links_out
@@ -222,6 +223,8 @@ class RunFolder:
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
+        if lock.is_dir() or (lock.is_file() and lock.stat().st_nlink > 1):
+            raise RunError(f"{lock} is a folder, or a file of other places too: remove it")
         with lock.open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -275,7 +278,7 @@ class RunFolder:
     def _coresets_of(manifest: Path) -> set[str]:
         """Names of the coreset files in a manifest; none if it cannot be read."""
         try:
-            listed = json.loads(manifest.read_text(encoding="utf-8")).get("coresets", [])
+            listed = read_note(manifest).get("coresets", [])
             names = {str(coreset["path"]) for coreset in listed}
         except (OSError, ValueError, AttributeError, TypeError, KeyError):
             return set()
@@ -310,7 +313,7 @@ def _holder(file: TextIO) -> str:
     """Who wrote the lock file; nothing if it does not say."""
     try:
         file.seek(0)
-        holder = json.loads(file.read())
+        holder = parse_note(file.read())
         return f": process {holder['pid']} on {holder['host']}, since {holder['started']}"
     except (ValueError, KeyError, TypeError):
         return ""

@@ -16,8 +16,9 @@ from staff.errors import RunError
 from staff.types import Ints, ScoreTable, read_only
 
 FINGERPRINT = b"staff.fingerprint"
+CONTENT = b"staff.content"  # SHA-256 (hex) of all else: page checksums do not cover the footer
 FIXED = ("id", "row", "position")  # the columns that are no scores
-LAYOUT = "staff scores 1"
+LAYOUT = "staff scores 2"
 
 
 class ShardCache(Protocol):
@@ -67,7 +68,9 @@ def write_part(
         else:
             flat = pa.array(values.ravel(), pa.float32())
             arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    table = pa.table(arrays).replace_schema_metadata({FINGERPRINT: fingerprint})
+    table = pa.table(arrays)
+    content = _content_hash(table, fingerprint).encode()
+    table = table.replace_schema_metadata({FINGERPRINT: fingerprint, CONTENT: content})
     with replacing(path) as part:
         pq.write_table(table, part, write_page_checksum=True)
 
@@ -79,15 +82,53 @@ def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> tuple[Any, 
     """
     if not path.exists():
         return None, ""
-    try:
-        if (pq.read_schema(path).metadata or {}).get(FINGERPRINT) != fingerprint:
-            return None, "was made from other data, models or settings"
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError):
+    if _facts(path).get(FINGERPRINT, fingerprint) != fingerprint:
+        return None, "was made from other data, models or settings"
+    table = _read_whole(path)
+    if table is None:
         return None, "is damaged"
     if not np.array_equal(table["position"].to_numpy(), positions):
         return None, "is of other rows"
     return table, ""
+
+
+def _read_whole(path: Path) -> Any:
+    """A part's table, if it holds to the last bit what was written; else None."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        facts = table.schema.metadata
+        whole = facts[CONTENT].decode() == _content_hash(table, facts[FINGERPRINT])
+    except Exception:  # a changed footer may lead the reader, and what follows, to any of them
+        return None
+    return table if whole else None
+
+
+def _facts(path: Path) -> Mapping[bytes, bytes]:
+    """What a part says of itself; nothing if it cannot be read."""
+    try:
+        return pq.read_schema(path).metadata or {}
+    except Exception:  # see `_read_whole`
+        return {}
+
+
+def _content_hash(table: Any, fingerprint: bytes) -> str:
+    """SHA-256 (hex) of the columns' names, types and values, and of what they were made from.
+
+    However a reader cuts them into chunks: Arrow's own bytes differ with that.
+    """
+    digest = hashlib.sha256(fingerprint)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        values, facts = column.combine_chunks(), [name, len(column), column.null_count]
+        if pa.types.is_fixed_size_list(column.type):  # its items' name differs once it is read
+            facts.append(column.type.list_size)
+            values = values.flatten()
+        facts += [str(values.type), values.null_count]
+        if pa.types.is_string(values.type):
+            facts.append(values.to_pylist())
+            values = pa.array([], pa.int8())
+        digest.update(json.dumps(facts).encode() + b"\0")
+        digest.update(values.to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()
 
 
 def read_scores(folder: Path) -> ScoreTable:
@@ -95,26 +136,49 @@ def read_scores(folder: Path) -> ScoreTable:
 
     Raises RunError when there are none, a part is broken, or parts come from different runs.
     """
+    return _scores(_read_folder(folder))
+
+
+def read_features(folder: Path) -> Any:
+    """Pooled features float32 [n, D] of a folder's rows, in the order of `read_scores`.
+
+    Raises RunError as that does, and when there are no features.
+    """
+    return read_with_features(folder)[1]
+
+
+def read_with_features(folder: Path) -> tuple[ScoreTable, Any]:
+    """What `read_scores` and `read_features` give, at once."""
+    if not has_features(folder):
+        raise RunError(f"no features in {folder}; score with features on")
+    table = _read_folder(folder)
+    chunks = table["features"].chunks
+    features = [c.flatten().to_numpy().reshape(len(c), c.type.list_size) for c in chunks]
+    return _scores(table), np.concatenate(features)
+
+
+def _read_folder(folder: Path) -> Any:
+    """The parts of a folder as one table."""
     paths = sorted(Path(folder).glob("part-*.parquet"))
     if not paths:
         raise RunError(f"no scores in {folder}; score first, or give the run's own folder")
-    try:
-        tables = [pq.read_table(path, page_checksum_verification=True) for path in paths]
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"the scores in {folder} are broken ({error}); delete them") from error
-    made_from = [(table.schema.metadata or {}).get(FINGERPRINT) for table in tables]
-    for path, facts in zip(paths, made_from, strict=True):
-        if facts is None or facts != made_from[0]:
+    tables = [_read_whole(path) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        if table is None:
+            raise RunError(f"{path} is damaged: run the command that made it again")
+        if table.schema.metadata[FINGERPRINT] != tables[0].schema.metadata[FINGERPRINT]:
             raise RunError(
                 f"{path} and {paths[0]} come from different runs; delete {folder} and score again"
             )
-    table = pa.concat_tables(tables)
-    facts = json.loads(made_from[0] or b"{}")
+    return pa.concat_tables(tables)
+
+
+def _scores(table: Any) -> ScoreTable:
     return make_table(
         ids=tuple(table["id"].to_pylist()),
         columns={n: table[n].to_numpy() for n in score_columns(table)},
         known=np.ones(table.num_rows, dtype=bool),
-        fingerprint=facts,
+        fingerprint=json.loads(table.schema.metadata[FINGERPRINT]),
     )
 
 
@@ -123,20 +187,8 @@ def has_features(folder: Path) -> bool:
     path = next(iter(sorted(Path(folder).glob("part-*.parquet"))), None)
     try:
         return path is not None and "features" in pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
+    except Exception:  # see `_read_whole`
         return False
-
-
-def read_features(folder: Path) -> Any:
-    """Pooled features float32 [n, D] of a folder's rows, in the order of `read_scores`."""
-    paths = sorted(Path(folder).glob("part-*.parquet"))
-    if not has_features(folder):
-        raise RunError(f"no features in {folder}; score with features on")
-    parts = [pq.read_table(path, columns=["features"])["features"] for path in paths]
-    chunks = [chunk for part in parts for chunk in part.chunks]
-    return np.concatenate(
-        [c.flatten().to_numpy().reshape(len(c), c.type.list_size) for c in chunks]
-    )
 
 
 def score_columns(table: Any) -> list[str]:

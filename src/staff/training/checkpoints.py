@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.hashing import hash_file, versions_of
+from staff.notes import read_note
 
 STATE = "staff.json"
 # What the trainer reads again; of the rest (a pickle of its settings among it) nothing is kept.
@@ -69,7 +70,7 @@ def find(place: Path, *, made_from: str | None) -> tuple[Checkpoint | None, tupl
     said: list[str] = []
     for folder in sorted(place.glob("checkpoint-*"), key=_step, reverse=True):
         try:
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            state = read_note(folder / STATE)
             fault = _fault(folder, state, made_from)
             if fault is None:
                 return Checkpoint(folder, int(state["step"]), state["facts"]), tuple(said)
