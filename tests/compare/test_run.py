@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -133,6 +134,24 @@ def test_changed_data_is_refused_and_overwritten_when_told(settings, work, tmp_p
     data.write_text(before)
     with pytest.raises(RunError, match="other contents"):
         compare(settings())
+
+
+@pytest.mark.parametrize("role", ["small", "target"])
+def test_a_changed_tokenizer_is_refused(settings, work, family, tmp_path, role):
+    models = {
+        name: str(shutil.copytree(family[0], tmp_path / name)) for name in ("small", "target")
+    }
+    found = compare(settings(**models))["models"]
+    assert found["small"]["tokenizer"] == found["target"]["tokenizer"]
+    file = tmp_path / role / "tokenizer.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"normalizer": {"type": "Lowercase"}})
+    )
+    with pytest.raises(RunError, match=f"other contents: the tokenizer of {role}, "):
+        compare(settings(**models))
+    assert len(work.done) == 5
+    compare(settings(**models, overwrite=True))
+    assert len(work.done) == 10
 
 
 def test_a_coreset_changed_by_hand_is_chosen_again(settings, work, tmp_path):

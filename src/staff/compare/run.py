@@ -50,7 +50,11 @@ def compare(
                 "the training data"
             )
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
-        inputs |= input_facts(**{r: (m["path"], m["hash"]) for r, m in result["models"].items()})
+        models = result["models"]
+        inputs |= input_facts(**{r: (m["path"], m["hash"]) for r, m in models.items()})
+        inputs |= input_facts(
+            **{f"tokenizer_of_{r}": (m["path"], m["tokenizer"]) for r, m in models.items()}
+        )
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         folder.begin_writing(config)
         write_inputs(folder.path, inputs, overwrite=config.overwrite)
@@ -70,15 +74,19 @@ def compare(
 
 
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
-    """Data, test data and models by content, and leaks."""
-    options = stages.record_options(config)
+    """Data, test data, models and the tokenizers that selections read with, and leaks."""
+    options, trust = stages.record_options(config), stages.trust_of(config)
     train, test = open_source(str(config.data)), open_source(str(config.test))
     paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
+    models = stages.model_facts(trust=trust, progress=progress, **paths)
+    tokenisers = stages.tokenisers([*paths.values()], max_length=config.max_length, trust=trust)
+    for role, tokeniser in zip(paths, tokenisers, strict=True):
+        models[role]["tokenizer"] = tokeniser.fingerprint
     leaked, of = count_leaks(train, test, options)
     return {
         "data": {"path": config.data, **_contents(train)},
         "test": {"path": config.test, **_contents(test)},
-        "models": stages.model_facts(trust=stages.trust_of(config), progress=progress, **paths),
+        "models": models,
         "leaks": {"rows": leaked, "of": of},
     }
 
@@ -99,13 +107,13 @@ def _cells(
     """Every cell's cell.json, and what was chosen by (seed, method)."""
     known = {
         "data": found["data"]["sha256"],
-        "models": {role: model["hash"] for role, model in found["models"].items()},
+        "models": found["models"],
     }
     [tokeniser] = stages.tokenisers(
         (str(config.target),), max_length=config.max_length, trust=stages.trust_of(config)
     )
     target = {
-        "hash": known["models"]["target"],
+        "hash": found["models"]["target"]["hash"],
         "tokenizer": tokeniser.fingerprint,
         "dtype": stages.device_used(config)["dtype"],
     }

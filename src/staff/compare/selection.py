@@ -59,8 +59,8 @@ def choose(
     The method that needs most (`main_method`) selects in the shared folder; what others need
     beside that is put there first. They select from the scores it holds.
 
-    known: ``data`` (SHA-256) and ``models`` (SHA-256 by role) as they are now: what was chosen
-    from others is chosen again.
+    known: ``data`` (SHA-256) and ``models`` (``hash`` and ``tokenizer`` by role) as they are now:
+    what was chosen from others is chosen again.
     """
     base, main = folder.scored(seed), main_method(config.methods, within=config.within)
     select = partial(pipeline.select, progress=progress, say=say)
@@ -178,12 +178,15 @@ def _kept(
     now = wanted.model_dump(mode="json")
     # A selection from stored scores writes down, too, how their run read the data.
     settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL - {"overwrite"}
-    models = {role: (model or {}).get("hash") for role, model in manifest.get("models", {}).items()}
     files = manifest.get("files") or {}
     same = (
         all(manifest["config"].get(name) == now[name] for name in settings)
         and manifest["data"]["sha256"] == known["data"]
-        and all(known["models"].get(role) == found for role, found in models.items())
+        and all(
+            (known["models"].get(role) or {}).get(fact) == (model or {}).get(fact)
+            for role, model in manifest.get("models", {}).items()
+            for fact in ("hash", "tokenizer")
+        )
         and all(_intact(folder.path / c["path"], files) for c in manifest["coresets"])
     )
     return manifest if same else None
