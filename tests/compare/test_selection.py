@@ -10,6 +10,7 @@ import pytest
 
 from staff.compare import selection
 from staff.compare.selection import choose
+from staff.errors import DataError
 from staff.hashing import hash_file
 from staff.ledger import LEDGER
 from staff.runs.compare_folder import CompareFolder
@@ -20,8 +21,8 @@ from staff.selectors import needs
 KNOWN = {
     "data": "d",
     "models": {
-        "small": {"hash": "s", "tokenizer": "words"},
-        "target": {"hash": "t", "tokenizer": "words"},
+        "small": {"path": "s", "hash": "s", "tokenizer": "words"},
+        "target": {"path": "t", "hash": "t", "tokenizer": "words"},
     },
 }
 COST = {
@@ -46,7 +47,7 @@ def calls(monkeypatch):
         rows = {"format": "text", "rows_read": 12, "rows_usable": 12}
         manifest = begin("select", config.model_dump(mode="json") | how_read, seed=0) | {
             "data": {"path": "d", "sha256": KNOWN["data"], **rows},
-            "models": {role: {"path": role, **found} for role, found in models.items()},
+            "models": models,
             "coresets": coresets,
             "files": {c["path"]: hash_file(folder.path / c["path"]) for c in coresets},
             "stages": [{"name": n, "seconds": COST.get(n, 0.5), **counts} for n in stages],
@@ -141,8 +142,11 @@ def test_other_models_tokenizers_data_and_files_are_noticed(run, tmp_path):
     methods = ("staff", "random")
     both = [("select", "staff"), ("reselect", "random")]
     run(*methods)
-    for known in ({"data": "other"}, other("target", "hash"), other("small", "tokenizer")):
+    for known in (other("target", "hash"), other("small", "tokenizer")):
         assert run(*methods, known=KNOWN | known)[1] == both
+    run(*methods)
+    with pytest.raises(DataError, match="changed while it was read"):  # by then made of others
+        run(*methods, known=KNOWN | {"data": "other"})
     run(*methods)
     (tmp_path / "out" / "seed-0" / "random" / "coreset-0.5.jsonl").unlink()
     assert run(*methods)[1] == [("reselect", "random")]

@@ -5,7 +5,7 @@ Its adapter stays, so that metrics asked for later need no second tuning.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,17 @@ def run_cell(
     inputs: Inputs,
     *,
     folder: Path,
+    check: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Tune, unless an earlier start did, and evaluate; returns cell.json, which is written last."""
+    """Tune, unless an earlier start did, and evaluate; returns cell.json, which is written last.
+
+    check: raises if what was read is not what `inputs` says any more; called before something is
+    marked as done.
+    """
     tuned_from, made_from = fingerprints(cell, config, inputs)
     (folder / DONE).unlink(missing_ok=True)
-    tuning = _tune(cell, config, inputs, folder, tuned_from, progress)
+    tuning = _tune(cell, config, inputs, folder, tuned_from, check, progress)
     measured = single.evaluate(
         EvaluateConfig(
             data=config.test,
@@ -90,6 +95,7 @@ def run_cell(
         "values": {metric: measured[metric]["value"] for metric in config.metrics},
         "items": hash_file(folder / "items.parquet"),
     }
+    check()
     write_manifest(folder / DONE, found)
     return found
 
@@ -114,6 +120,7 @@ def _tune(
     inputs: Inputs,
     folder: Path,
     made_from: str,
+    check: Callable[[], None],
     progress: Progress | None,
 ) -> dict[str, Any] | None:
     """What tuning cost; the adapter of an earlier start is kept. None if there is none to do."""
@@ -138,6 +145,7 @@ def _tune(
         progress=progress,
     )
     tuning = {k: facts[k] for k in ("rows", "steps", "tokens", "seconds", "last_loss")}
+    check()
     write_manifest(stamp, {"made_from": made_from, **tuning})
     return tuning
 

@@ -4,7 +4,8 @@ For every seed: select by each method -> fine-tune the target on each coreset ->
 Then the table. Test data is read to measure and to look for leaks; nothing is chosen by it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,7 @@ from staff.compare.files import write_results
 from staff.compare.leaks import count_leaks
 from staff.compare.results import Group, results
 from staff.compare.selection import Chosen, choose
-from staff.data.files import Source, open_source
+from staff.data.files import Source, check_unchanged, open_source
 from staff.pipeline import Say, silent
 from staff.progress import Progress
 from staff.reports.compared_html import write_compared
@@ -23,7 +24,7 @@ from staff.runs import manifest as manifests
 from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
-from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.store import RunFolder
 
 READ = ("data", "test")
@@ -42,6 +43,8 @@ def compare(
         result = manifests.begin("compare", config.model_dump(mode="json"), seed=0)
         del result["seed"]  # there are several
         result |= _inputs(config, progress)
+        check = partial(_check_unchanged, result)
+        check()  # hashes and leaks are of the same contents
         if result["leaks"]["rows"]:
             leaks = result["leaks"]
             share = 100 * leaks["rows"] / leaks["of"]
@@ -50,15 +53,11 @@ def compare(
                 "the training data"
             )
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
-        models = result["models"]
-        inputs |= input_facts(**{r: (m["path"], m["hash"]) for r, m in models.items()})
-        inputs |= input_facts(
-            **{f"tokenizer_of_{r}": (m["path"], m["tokenizer"]) for r, m in models.items()}
-        )
+        inputs |= model_inputs(result["models"])
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         folder.begin_writing(config)
         write_inputs(folder.path, inputs, overwrite=config.overwrite)
-        cells, chosen = _cells(config, folder, result, progress, say)
+        cells, chosen = _cells(config, folder, result, check, progress, say)
         result["device"] = stages.device_used(config)
         result["selection"] = [
             {"method": method, "seed": seed, "seconds": round(one.seconds, 3)}
@@ -66,6 +65,7 @@ def compare(
         ]
         result["cells"] = list(cells.values())
         result["results"] = results(_groups(config, folder, cells, chosen), config.metrics)
+        check()
         written = write_results(folder.path, result)
         result["files"] = manifests.hash_outputs(folder.path, [folder.config, *written])
         write_compared(folder.report, manifests.plain(result))  # not hashed: it is of compare.json
@@ -91,6 +91,17 @@ def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     }
 
 
+def _check_unchanged(found: Mapping[str, Any]) -> None:
+    """Raise `DataError` if data or test data are not what was hashed at the start any more.
+
+    Data of the Hub are of one commit as long as a process lasts, and are not read again for this.
+    """
+    for name in READ:
+        source = open_source(str(found[name]["path"]))
+        if source.files:
+            check_unchanged(source, found[name]["sha256"])
+
+
 def _contents(source: Source) -> dict[str, str]:
     """SHA-256 of data, and the commit of what comes from the Hub."""
     commit = source.commit()
@@ -101,10 +112,14 @@ def _cells(
     config: CompareConfig,
     folder: CompareFolder,
     found: Mapping[str, Any],
+    check: Callable[[], None],
     progress: Progress | None,
     say: Say,
 ) -> tuple[dict[Cell, dict[str, Any]], dict[tuple[int, str], Chosen]]:
-    """Every cell's cell.json, and what was chosen by (seed, method)."""
+    """Every cell's cell.json, and what was chosen by (seed, method).
+
+    check: raises if something that was read is not what `found` says any more.
+    """
     known = {
         "data": found["data"]["sha256"],
         "models": found["models"],
@@ -133,7 +148,9 @@ def _cells(
         place = folder.cell(cell.name)
         kept = finished(cell, config, inputs, folder=place)
         say(f"cell {n} of {len(cells)}: {cell.name}{', kept' if kept else ''}")
-        done[cell] = kept or run_cell(cell, config, inputs, folder=place, progress=progress)
+        done[cell] = kept or run_cell(
+            cell, config, inputs, folder=place, check=check, progress=progress
+        )
     return done, chosen
 
 

@@ -96,6 +96,12 @@ class Source:
         return digest.hexdigest()
 
 
+def check_unchanged(source: Source, sha256: str) -> None:
+    """Raise `DataError` if a source holds something else than when it had this hash."""
+    if source.content_hash() != sha256:
+        raise DataError(f"{source.name} changed while it was read: run the same command again")
+
+
 def open_source(
     path_or_hub_id: str | Path, *, split: str = "train", revision: str | None = None
 ) -> Source:
