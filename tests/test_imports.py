@@ -50,7 +50,7 @@ ALLOWED = {
     "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
     "compare": {
         *("pipeline", "single", "planning", "stages"),
-        *("data", "runs", "selectors", "training", "reports", "scores", "ledger"),
+        *("data", "models", "runs", "selectors", "training", "reports", "scores", "ledger"),
     },
     "api": {"pipeline", "checks", "runs"},
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},

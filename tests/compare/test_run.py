@@ -179,6 +179,29 @@ def test_data_changed_after_the_last_cell_make_no_table(settings, work, tmp_path
     assert not (tmp_path / "out" / "compare.json").exists()
 
 
+def test_an_overwriting_start_that_was_killed_is_gone_on_with(settings, work, tmp_path):
+    compare(settings())
+    data = tmp_path / "train.jsonl"
+    data.write_text(data.read_text().replace('"r"', '"s"'))
+    # All that such a start has done when it is killed before it notes what it begins from.
+    CompareFolder(tmp_path / "out").begin_writing(settings(overwrite=True))
+    del work.done[:]
+    compare(settings())
+    assert len(work.done) == 5
+
+
+def test_other_end_tokens_need_other_answers_and_no_other_tuning(settings, work, family, tmp_path):
+    target = shutil.copytree(family[0], tmp_path / "target")
+    compare(settings(target=str(target)))
+    del work.done[:]
+    file = target / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": [7, 8]}))
+    compare(settings(target=str(target)))
+    assert work.done == [
+        ("evaluate", name) for name in ("untuned", "full-seed0", "random-0.5-seed0")
+    ]
+
+
 @pytest.mark.parametrize("role", ["small", "target"])
 def test_a_changed_tokenizer_is_refused(settings, work, family, tmp_path, role):
     models = {

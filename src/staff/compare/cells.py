@@ -30,7 +30,8 @@ class Inputs:
     """What a cell is made from.
 
     file: to tune on, with its SHA-256; neither for `untuned`. max_steps: of the tuning.
-    target: what the model is (hash, tokenizer, dtype). test: SHA-256 of the test data.
+    target: what the model is (hash, tokenizer, dtype). generation: SHA-256 of what says how its
+    answers end. test: SHA-256 of the test data.
     """
 
     target: Mapping[str, Any]
@@ -38,6 +39,7 @@ class Inputs:
     file: Path | None = None
     sha256: str | None = None
     max_steps: int | None = None
+    generation: str | None = None
 
 
 def finished(
@@ -111,6 +113,7 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
     tuning |= {k: getattr(config, k) for k in TUNING}
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)
     measured = {"tuned": tuned, "test": inputs.test, "max_new_tokens": config.max_new_tokens}
+    measured["generation"] = inputs.generation
     return tuned, fingerprint(shared | measured)
 
 

@@ -5,6 +5,7 @@ Then the table. Test data is read to measure and to look for leaks; nothing is c
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +18,7 @@ from staff.compare.leaks import count_leaks
 from staff.compare.results import Group, results
 from staff.compare.selection import Chosen, choose
 from staff.data.files import Source, check_unchanged, open_source
+from staff.models.folder import generation_hash
 from staff.pipeline import Say, silent
 from staff.progress import Progress
 from staff.reports.compared_html import write_compared
@@ -132,11 +134,12 @@ def _cells(
         "tokenizer": tokeniser.fingerprint,
         "dtype": stages.device_used(config)["dtype"],
     }
+    generation = generation_hash(str(config.target), trust=stages.trust_of(config))
     done: dict[Cell, dict[str, Any]] = {}
     chosen: dict[tuple[int, str], Chosen] = {}
     cells = cells_of(config)
     for n, cell in enumerate(cells, start=1):
-        inputs = Inputs(target=target, test=found["test"]["sha256"])
+        inputs = Inputs(target=target, generation=generation, test=found["test"]["sha256"])
         if cell.seed is not None:
             if (cell.seed, config.methods[0]) not in chosen:
                 say(f"seed {cell.seed}: selection")
@@ -171,7 +174,7 @@ def _tuned_on(
         file, sha256 = one.files[cell.keep], one.sha256[cell.keep]
     usable = chosen[cell.seed, config.methods[0]].usable
     steps = config.epochs * -(-usable // config.batch_size) if config.same == "steps" else None
-    return Inputs(target=inputs.target, test=inputs.test, file=file, sha256=sha256, max_steps=steps)
+    return replace(inputs, file=file, sha256=sha256, max_steps=steps)
 
 
 def _groups(
