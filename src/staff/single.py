@@ -1,6 +1,7 @@
 """One stage on its own: score a file, fine-tune on it, evaluate on it."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +96,24 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     return result
 
 
-def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig,
+    *,
+    progress: Progress | None = None,
+    on_placed: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Fine-tune a model on a file and leave a LoRA adapter folder at ``config.out``.
 
     With ``config.overwrite`` the adapter in that folder is replaced once the new one is
     complete; nothing else there is touched. Rejected rows go beside it: ``OUT-rejected.jsonl``.
 
+    on_placed: told what is returned, before the checkpoints go; see `training.finetune`.
+
     Raises:
         RunError: ``config.out`` holds files and ``config.overwrite`` is off.
     """
     from staff.training.adapter_folder import check_out
+    from staff.training.finetune import FinetuneResult
     from staff.training.finetune import finetune as train
 
     out, model = Path(str(config.out)), str(config.model)
@@ -125,6 +134,22 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             "dtype": stages.device_used(config)["dtype"],
             **{name: getattr(config, name) for name in TUNING},
         }
+
+        def facts_of(result: FinetuneResult) -> dict[str, Any]:
+            return {
+                "adapter": str(out),
+                **_trust(config),
+                "rows": result.rows,
+                **rejected,
+                "truncated": prepared.truncated,
+                "steps": result.steps,
+                "tokens": result.tokens,
+                "seconds": round(result.seconds, 1),
+                "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9)),
+                "first_loss": round(result.losses[0][1], 4),
+                "last_loss": round(result.losses[-1][1], 4),
+            }
+
         result = train(
             model=model,
             tokens=prepared.stores[0],
@@ -144,20 +169,9 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             trust=stages.trust_of(config),
             overwrite=config.overwrite,
             progress=progress,
+            on_placed=lambda result: on_placed(facts_of(result)),
         )
-    return {
-        "adapter": str(out),
-        **_trust(config),
-        "rows": result.rows,
-        **rejected,
-        "truncated": prepared.truncated,
-        "steps": result.steps,
-        "tokens": result.tokens,
-        "seconds": round(result.seconds, 1),
-        "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9)),
-        "first_loss": round(result.losses[0][1], 4),
-        "last_loss": round(result.losses[-1][1], 4),
-    }
+    return facts_of(result)
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -35,14 +35,19 @@ from staff.scores.run import ScoreRun, score_rows
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
 from staff.team import Team, current
-from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
+from staff.training.adapter_folder import (
+    ADAPTER_FILES,
+    STAMP,
+    file_hashes,
+    has_files,
+    place_adapter,
+)
 from staff.training.finetune import finetune
 from staff.training.tokens import Part, Tokens
 from staff.types import Ints, ScoreTable, read_only
 
 TOKENS = "tokens"  # in the run folder while a process works there
 PAD_ID = 0  # fills short rows up; masked, so any token will do
-STAMP = "staff.json"  # in the adapter folder: what it was made from
 
 
 def record_options(config: Any) -> RecordOptions:
@@ -250,15 +255,18 @@ def finetune_small(
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
         }
     )
-    stamp = out / STAMP
-    if _stamped(stamp) == made_from and not adapter_fault(out):
-        record.reused = True
-        return str(out)
+    stamp = _stamp_of(out)
+    if stamp.get("made_from") == made_from:
+        if not adapter_fault(out) and has_files(out, stamp.get("files")):
+            record.reused = True
+            return str(out)
+        with (progress or SilentProgress()).stage("fine-tune small") as stage:
+            stage.note("the adapter of an earlier start is damaged or changed, and is made again")
     cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
     if cache and cache.fetch_adapter(made_from, fetched):
         place_adapter(fetched, out)
         shutil.rmtree(fetched, ignore_errors=True)
-        write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
+        _write_stamp(out, made_from)
         record.reused = True
         return str(out)
     rows = sample(store, config.finetune_on, seed=config.seed)
@@ -279,9 +287,9 @@ def finetune_small(
         name="fine-tune small",
         overwrite=True,  # what lies there was made from something else
         progress=progress,
+        on_placed=lambda _: _write_stamp(out, made_from),
     )
     record.rows, record.tokens = result.rows, result.tokens
-    write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
     if cache:
         cache.keep_adapter(made_from, out, ADAPTER_FILES)
     return str(out)
@@ -292,12 +300,18 @@ def cache_of(config: Any) -> Cache | None:
     return Cache(config.cache).open() if config.cache else None
 
 
-def _stamped(stamp: Path) -> str | None:
-    """What an adapter was made from; None where that is not told, or the file is damaged."""
+def _stamp_of(adapter: Path) -> dict[str, Any]:
+    """What an adapter was made from, and its files; empty if that is not told, or damaged."""
     try:
-        return json.loads(stamp.read_text(encoding="utf-8"))["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = json.loads((adapter / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_stamp(adapter: Path, made_from: str) -> None:
+    stamp = {"made_from": made_from, "files": file_hashes(adapter)}
+    write_atomic(adapter / STAMP, json.dumps(stamp) + "\n")
 
 
 def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:

@@ -12,14 +12,16 @@ from typing import Any
 
 from staff import single
 from staff.hashing import fingerprint, hash_file
-from staff.progress import Progress
+from staff.progress import Progress, SilentProgress
 from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
 from staff.runs.settings import READING, TRUST
+from staff.training.adapter_folder import file_hashes, has_files
 
 TUNED = "tuning.json"
+COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a tuning
 # Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
 COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device")
@@ -131,9 +133,18 @@ def _tune(
         return None
     stamp, adapter = folder / TUNED, folder / "adapter"
     found = _read(stamp)
-    if found.get("made_from") == made_from and (adapter / "adapter_config.json").is_file():
-        return {k: v for k, v in found.items() if k != "made_from"}
+    if found.get("made_from") == made_from:
+        if has_files(adapter, found.get("files")):
+            return {k: found[k] for k in COST}
+        with (progress or SilentProgress()).stage("fine-tune") as stage:
+            stage.note("the adapter of an earlier start is damaged or changed, and is made again")
     stamp.unlink(missing_ok=True)  # or it would speak of the next adapter, should this stop
+
+    def mark(facts: Mapping[str, Any]) -> None:
+        check()
+        done = {"made_from": made_from, "files": file_hashes(adapter)}
+        write_manifest(stamp, done | {k: facts[k] for k in COST})
+
     facts = single.finetune(
         FinetuneConfig(
             data=str(inputs.file),
@@ -146,11 +157,9 @@ def _tune(
             **{name: getattr(config, name) for name in (*TUNING, *COMMON)},
         ),
         progress=progress,
+        on_placed=mark,
     )
-    tuning = {k: facts[k] for k in ("rows", "steps", "tokens", "seconds", "last_loss")}
-    check()
-    write_manifest(stamp, {"made_from": made_from, **tuning})
-    return tuning
+    return {k: facts[k] for k in COST}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def finetune(
     name: str = "fine-tune",
     progress: Progress | None = None,
     on_log: "Callable[[LossPoint], None] | None" = None,
+    on_placed: Callable[[FinetuneResult], None] = lambda _: None,
 ) -> FinetuneResult:
     """Fine-tune on every row and write a LoRA adapter folder.
 
@@ -98,6 +99,8 @@ def finetune(
             file there stays.
         name: of the progress stage.
         on_log: called after every step.
+        on_placed: called once the adapter is in its place, to note that it is: the checkpoints go
+            afterwards, so that a process killed in between costs no more than any other.
 
     Raises:
         ConfigError: a setting is out of range. DataError: there are no rows.
@@ -185,6 +188,16 @@ def finetune(
         finished.mkdir()
         write_adapter(finished, model=trainer.model, base=base, losses=curve.points)
         place_adapter(finished, out)
+        result = FinetuneResult(
+            adapter=out,
+            losses=tuple((point.step, point.loss) for point in curve.points),
+            rows=n,
+            steps=len(curve.points),
+            tokens=int(trainer.seen @ tokens.lengths),
+            response_tokens=trainer.response_tokens,
+            seconds=seconds,
+        )
+        on_placed(result)
     except BaseException as error:
         # What it went wrong with is of no use to a training with other settings.
         hopeless = isinstance(error, StaffError) and not isinstance(error, DiskFullError)
@@ -192,15 +205,7 @@ def finetune(
             shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(partial, ignore_errors=True)
-    return FinetuneResult(
-        adapter=out,
-        losses=tuple((point.step, point.loss) for point in curve.points),
-        rows=n,
-        steps=len(curve.points),
-        tokens=int(trainer.seen @ tokens.lengths),
-        response_tokens=trainer.response_tokens,
-        seconds=seconds,
-    )
+    return result
 
 
 def check_counts(trainer: "ResponseTrainer", *, epochs: int | None) -> None:
