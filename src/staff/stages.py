@@ -263,7 +263,7 @@ def finetune_small(
         with (progress or SilentProgress()).stage("fine-tune small") as stage:
             stage.note("the adapter of an earlier start is damaged or changed, and is made again")
     cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
-    if cache and cache.fetch_adapter(made_from, fetched):
+    if cache and cache.fetch_adapter(made_from, fetched, ADAPTER_FILES):
         place_adapter(fetched, out)
         shutil.rmtree(fetched, ignore_errors=True)
         _write_stamp(out, made_from)
