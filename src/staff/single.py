@@ -125,7 +125,10 @@ def finetune(
             (model,), max_length=config.max_length, trust=stages.trust_of(config)
         )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
-        rejected = _keep_rejected(prepared, out.with_name(f"{out.name}-{REJECTED}"))
+        # Where there is no earlier adapter, a file of that name is somebody else's.
+        ours = prepared.rejected or (out / "adapter_config.json").is_file()
+        beside = out.with_name(f"{out.name}-{REJECTED}") if ours else None
+        rejected = _keep_rejected(prepared, beside)
         made_from = {
             "tokens": prepared.stores[0].content_hash,
             "model": stages.model_facts(
@@ -229,6 +232,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
                 "prediction": list(found.predictions),
                 "reference": list(found.references),
             }
+        (out / "metrics.json").unlink(missing_ok=True)  # it would speak of other items
         write_atomic(out / "items.parquet", lambda file: pq.write_table(pa.table(columns), file))
         manifests.write_manifest(
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
