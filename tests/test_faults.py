@@ -275,6 +275,23 @@ def test_damaged_notes_of_earlier_starts_are_made_again(select, tmp_path, conten
     assert run.manifest["files"] == first.manifest["files"]
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_an_adapter_changed_between_two_starts_is_made_again(select, tmp_path, old):
+    first = select(skip_finetune=False, epochs=1).manifest["files"]
+    adapter = tmp_path / "out" / "adapter"
+    if old:  # a note without the files' hashes
+        note = json.loads((adapter / "staff.json").read_text())
+        (adapter / "staff.json").write_text(json.dumps({"made_from": note["made_from"]}))
+    else:
+        weights = bytearray((adapter / "adapter_model.safetensors").read_bytes())
+        weights[-1] ^= 1
+        (adapter / "adapter_model.safetensors").write_bytes(weights)
+    again = select(skip_finetune=False, epochs=1).manifest
+    reused = {stage["name"]: stage["reused"] for stage in again["stages"]}
+    assert reused["fine-tune small"] is False
+    assert again["files"] == first
+
+
 @pytest.fixture
 def spoil(monkeypatch):
     """Makes the scores of some rows infinite on the small model, or on the target."""

@@ -51,7 +51,7 @@ ALLOWED = {
     "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
     "compare": {
         *("pipeline", "single", "planning", "stages"),
-        *("data", "runs", "selectors", "training", "reports", "scores", "ledger"),
+        *("data", "models", "runs", "selectors", "training", "reports", "scores", "ledger"),
     },
     "exports": {"data", "runs", "models"},
     "api": {"pipeline", "checks", "runs", "data", "models", "reports"},

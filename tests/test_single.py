@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from staff import single
+from staff.checks import check_inputs
 from staff.errors import DataError, RunError
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
 
@@ -114,6 +115,38 @@ def test_evaluate(measure, data, tmp_path):
         assert low <= facts[metric]["value"] <= high
         assert low < high
     assert json.loads((out / "metrics.json").read_text())["bleu"] == facts["bleu"]
+
+
+def test_what_a_killed_evaluation_leaves_does_not_speak_of_other_items(
+    measure, data, tmp_path, monkeypatch
+):
+    out = tmp_path / "measured"
+    measure(data.rows, metrics=("loss",), out=str(out))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("staff.runs.manifest.write_manifest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure(data.rows[:4], metrics=("loss",), out=str(out), overwrite=True)
+    assert not (out / "metrics.json").exists()
+    assert len(pq.read_table(out / "items.parquet")) == 4
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "notes.txt", "rejected.jsonl"])
+def test_evaluate_refuses_a_folder_of_other_files(data, family, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    settings = {"data": data(data.rows), "model": family[0], "out": str(tmp_path / "out")}
+    with pytest.raises(RunError, match="holds other files than an evaluation's"):
+        check_inputs(EvaluateConfig(**settings, overwrite=True, **COLUMNS))
+
+
+def test_finetune_leaves_somebody_elses_rejected_rows(tune, tmp_path):
+    mine = tmp_path / "tuned-rejected.jsonl"
+    mine.write_text("mine")
+    tune()
+    assert mine.read_text() == "mine"
 
 
 def test_bleu_and_its_interval_are_of_the_corpus(measure, data, tmp_path, monkeypatch):

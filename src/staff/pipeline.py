@@ -27,7 +27,7 @@ from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import data_facts, not_finite_facts, stability_facts
-from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
@@ -192,9 +192,7 @@ def _inputs(
     config: SelectConfig, data_hash: str, models: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, str]]:
     """What scores and adapter depend on, by content."""
-    facts = {role: (model["path"], model["hash"]) for role, model in models.items()}
-    facts |= {f"tokenizer_of_{r}": (m["path"], m["tokenizer"]) for r, m in models.items()}
-    return input_facts(data=(config.data, data_hash), **facts)
+    return input_facts(data=(config.data, data_hash)) | model_inputs(models)
 
 
 def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:

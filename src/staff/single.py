@@ -1,6 +1,7 @@
 """One stage on its own: score a file, fine-tune on it, evaluate on it."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +97,24 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     return result
 
 
-def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig,
+    *,
+    progress: Progress | None = None,
+    on_placed: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Fine-tune a model on a file and leave a LoRA adapter folder at ``config.out``.
 
     With ``config.overwrite`` the adapter in that folder is replaced once the new one is
     complete; nothing else there is touched. Rejected rows go beside it: ``OUT-rejected.jsonl``.
 
+    on_placed: told what is returned, before the checkpoints go; see `training.finetune`.
+
     Raises:
         RunError: ``config.out`` holds files and ``config.overwrite`` is off.
     """
     from staff.training.adapter_folder import check_out
+    from staff.training.finetune import FinetuneResult
     from staff.training.finetune import finetune as train
 
     out, model = Path(str(config.out)), str(config.model)
@@ -117,7 +126,10 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             (model,), max_length=config.max_length, trust=stages.trust_of(config)
         )
         prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
-        rejected = _keep_rejected(prepared, out.with_name(f"{out.name}-{REJECTED}"))
+        # Where there is no earlier adapter, a file of that name is somebody else's.
+        ours = prepared.rejected or (out / "adapter_config.json").is_file()
+        beside = out.with_name(f"{out.name}-{REJECTED}") if ours else None
+        rejected = _keep_rejected(prepared, beside)
         made_from = {
             "tokens": prepared.stores[0].content_hash,
             "model": stages.model_facts(
@@ -126,6 +138,22 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             "dtype": stages.device_used(config)["dtype"],
             **{name: getattr(config, name) for name in TUNING},
         }
+
+        def facts_of(result: FinetuneResult) -> dict[str, Any]:
+            return {
+                "adapter": str(out),
+                **_trust(config),
+                "rows": result.rows,
+                **rejected,
+                "truncated": prepared.truncated,
+                "steps": result.steps,
+                "tokens": result.tokens,
+                "seconds": round(result.seconds, 1),
+                "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9)),
+                "first_loss": round(result.losses[0][1], 4),
+                "last_loss": round(result.losses[-1][1], 4),
+            }
+
         result = train(
             model=model,
             tokens=prepared.stores[0],
@@ -145,20 +173,9 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> dic
             trust=stages.trust_of(config),
             overwrite=config.overwrite,
             progress=progress,
+            on_placed=lambda result: on_placed(facts_of(result)),
         )
-    return {
-        "adapter": str(out),
-        **_trust(config),
-        "rows": result.rows,
-        **rejected,
-        "truncated": prepared.truncated,
-        "steps": result.steps,
-        "tokens": result.tokens,
-        "seconds": round(result.seconds, 1),
-        "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9)),
-        "first_loss": round(result.losses[0][1], 4),
-        "last_loss": round(result.losses[-1][1], 4),
-    }
+    return facts_of(result)
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -216,6 +233,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
                 "prediction": list(found.predictions),
                 "reference": list(found.references),
             }
+        (out / "metrics.json").unlink(missing_ok=True)  # it would speak of other items
         write_atomic(out / "items.parquet", lambda file: pq.write_table(pa.table(columns), file))
         manifests.write_manifest(
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}

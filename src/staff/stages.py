@@ -36,7 +36,13 @@ from staff.scores.run import ScoreRun, score_rows
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
 from staff.team import Team, current
-from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
+from staff.training.adapter_folder import (
+    ADAPTER_FILES,
+    STAMP,
+    file_hashes,
+    has_files,
+    place_adapter,
+)
 from staff.training.checkpoints import LIBRARIES
 from staff.training.finetune import FinetuneResult, finetune
 from staff.training.tokens import Part, Tokens
@@ -44,7 +50,6 @@ from staff.types import Ints, ScoreTable, read_only
 
 TOKENS = "tokens"  # in the run folder while a process works there
 PAD_ID = 0  # fills short rows up; masked, so any token will do
-STAMP = "staff.json"  # in the adapter folder: what it was made from
 
 
 def record_options(config: Any) -> RecordOptions:
@@ -253,15 +258,18 @@ def finetune_small(
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
         }
     )
-    stamp = out / STAMP
-    if _stamped(stamp) == made_from and not adapter_fault(out):
-        record.reused = True
-        return str(out)
+    stamp = _stamp_of(out)
+    if stamp.get("made_from") == made_from:
+        if not adapter_fault(out) and has_files(out, stamp.get("files")):
+            record.reused = True
+            return str(out)
+        with (progress or SilentProgress()).stage("fine-tune small") as stage:
+            stage.note("the adapter of an earlier start is damaged or changed, and is made again")
     cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
-    if cache and cache.fetch_adapter(made_from, fetched):
+    if cache and cache.fetch_adapter(made_from, fetched, ADAPTER_FILES):
         place_adapter(fetched, out)
         shutil.rmtree(fetched, ignore_errors=True)
-        write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
+        _write_stamp(out, made_from)
         record.reused = True
         return str(out)
     results: list[FinetuneResult] = []
@@ -275,7 +283,6 @@ def finetune_small(
     else:
         tune({})
     record.rows, record.tokens = results[0].rows, results[0].tokens
-    write_atomic(stamp, json.dumps({"made_from": made_from}) + "\n")
     if cache:
         cache.keep_adapter(made_from, out, ADAPTER_FILES)
     return str(out)
@@ -286,8 +293,8 @@ def _tune(
 ) -> FinetuneResult:
     """Fine-tune, alone or with the other processes of the team."""
     team = current()
-    if team:  # a checkpoint of so many processes is not one of another number
-        made_from = fingerprint([made_from, team.size])
+    # A checkpoint of so many processes is not one of another number; an adapter is.
+    checkpoint = fingerprint([made_from, team.size]) if team else made_from
     return finetune(
         model=config.small,
         tokens=sample(store, config.finetune_on, seed=config.seed),
@@ -299,13 +306,14 @@ def _tune(
         seed=config.seed,
         dtype=config.dtype,
         device=config.device,
-        made_from=made_from,
+        made_from=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
         trust=trust_of(config),
         share=team.share() if team else None,
         name="fine-tune small",
         overwrite=True,  # what lies there was made from something else
         progress=progress,
+        on_placed=lambda _: _write_stamp(out, made_from),
     )
 
 
@@ -314,12 +322,18 @@ def cache_of(config: Any) -> Cache | None:
     return Cache(config.cache).open() if config.cache else None
 
 
-def _stamped(stamp: Path) -> str | None:
-    """What an adapter was made from; None where that is not told, or the file is damaged."""
+def _stamp_of(adapter: Path) -> dict[str, Any]:
+    """What an adapter was made from, and its files; empty if that is not told, or damaged."""
     try:
-        return read_note(stamp)["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = read_note(adapter / STAMP)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_stamp(adapter: Path, made_from: str) -> None:
+    stamp = {"made_from": made_from, "files": file_hashes(adapter)}
+    write_atomic(adapter / STAMP, json.dumps(stamp) + "\n")
 
 
 def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:

@@ -11,6 +11,7 @@ import pytest
 
 from staff.compare import cells
 from staff.runs.compare_config import CompareConfig
+from staff.training.adapter_folder import ADAPTER_FILES
 
 ITEMS = 12
 
@@ -63,12 +64,15 @@ def work(monkeypatch, write_items):
             raise KeyboardInterrupt
         notes.done.append((what, out))
 
-    def finetune(config, *, progress=None):
+    def finetune(config, *, progress=None, on_placed):
         out = Path(config.out)
         note("tune", f"{out.parent.name}, {config.max_steps or config.epochs}")
         out.mkdir(parents=True, exist_ok=True)
-        (out / "adapter_config.json").write_text(Path(config.data).read_text())
-        return {"rows": 6, "steps": 2, "tokens": 99, "seconds": 2.0, "last_loss": 1.0}
+        for name in ADAPTER_FILES:
+            (out / name).write_text(Path(config.data).read_text())
+        facts = {"rows": 6, "steps": 2, "tokens": 99, "seconds": 2.0, "last_loss": 1.0}
+        on_placed(facts)
+        return facts
 
     def evaluate(config, *, progress=None):
         out = Path(config.out)

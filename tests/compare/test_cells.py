@@ -108,6 +108,29 @@ def test_a_stop_while_tuning_leaves_no_word_about_the_earlier_adapter(run, work,
     assert run() == ["tune", "evaluate"]
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_changed_adapter_is_made_again(run, tmp_path, name):
+    run()
+    more = {"metrics": ("loss", "bleu")}
+    adapter = tmp_path / "cell" / "adapter" / name
+    made = adapter.read_bytes()
+    adapter.write_bytes(made[:-1] + b"!")
+    assert run(settings=more) == ["tune", "evaluate"]
+    assert adapter.read_bytes() == made
+    adapter.unlink()
+    (tmp_path / "cell" / "cell.json").unlink()
+    assert run(settings=more) == ["tune", "evaluate"]
+
+
+def test_a_note_without_hashes_of_the_adapter_does_not_count(run, tmp_path):
+    run()
+    note = tmp_path / "cell" / "tuning.json"
+    note.write_text(
+        json.dumps({k: v for k, v in json.loads(note.read_text()).items() if k != "files"})
+    )
+    assert run(settings={"metrics": ("loss", "bleu")}) == ["tune", "evaluate"]
+
+
 @pytest.mark.parametrize("name", ["cell.json", "items.parquet"])
 def test_damage_is_noticed(run, tmp_path, name):
     run()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from staff.compare.plan import plan
 from staff.compare.run import _contents, compare
 from staff.data.files import open_source
-from staff.errors import RunError
+from staff.errors import DataError, RunError
 from staff.reports.compared_html import render_comparison_page
 from staff.runs.compare_folder import CompareFolder
 
@@ -133,6 +134,90 @@ def test_changed_data_is_refused_and_overwritten_when_told(settings, work, tmp_p
     data.write_text(before)
     with pytest.raises(RunError, match="other contents"):
         compare(settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "done"),
+    [
+        ("test", "cell 1 of 3: untuned", set()),
+        ("train", "cell 2 of 3: full-seed0", {"untuned"}),
+        ("train", "seed 0: selection", {"untuned"}),
+        ("test", "cell 3 of 3: random-0.5-seed0", {"untuned", "full-seed0"}),
+    ],
+)
+def test_data_changed_in_mid_run_finish_nothing(settings, work, tmp_path, name, at, done):
+    data, out = tmp_path / f"{name}.jsonl", tmp_path / "out"
+    before = data.read_text()
+
+    def change(said):
+        if said == at:
+            data.write_text(before.replace('"r"', '"s"'))
+
+    with pytest.raises(DataError, match=rf"{name}.jsonl changed while it was read: run the same"):
+        compare(settings(), say=change)
+    assert {path.parent.name for path in out.glob("cells/*/cell.json")} == done
+    assert {path.parent.name for path in out.glob("cells/*/tuning.json")} == done - {"untuned"}
+    assert not (out / "compare.json").exists()
+    data.write_text(before)
+    said = []
+    again = compare(settings(), say=said.append)
+    assert {text.split()[4].rstrip(",") for text in said if text.endswith("kept")} == done
+    whole = compare(settings(out=str(tmp_path / "whole")))
+    fingerprints = [[cell["made_from"] for cell in one["cells"]] for one in (again, whole)]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_data_changed_after_the_last_cell_make_no_table(settings, work, tmp_path):
+    compare(settings())
+
+    def change(said):
+        if said == "cell 3 of 3: random-0.5-seed0, kept":
+            (tmp_path / "test.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        compare(settings(), say=change)
+    assert not (tmp_path / "out" / "compare.json").exists()
+
+
+def test_an_overwriting_start_that_was_killed_is_gone_on_with(settings, work, tmp_path):
+    compare(settings())
+    data = tmp_path / "train.jsonl"
+    data.write_text(data.read_text().replace('"r"', '"s"'))
+    # All that such a start has done when it is killed before it notes what it begins from.
+    CompareFolder(tmp_path / "out").begin_writing(settings(overwrite=True))
+    del work.done[:]
+    compare(settings())
+    assert len(work.done) == 5
+
+
+def test_other_end_tokens_need_other_answers_and_no_other_tuning(settings, work, family, tmp_path):
+    target = shutil.copytree(family[0], tmp_path / "target")
+    compare(settings(target=str(target)))
+    del work.done[:]
+    file = target / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": [7, 8]}))
+    compare(settings(target=str(target)))
+    assert work.done == [
+        ("evaluate", name) for name in ("untuned", "full-seed0", "random-0.5-seed0")
+    ]
+
+
+@pytest.mark.parametrize("role", ["small", "target"])
+def test_a_changed_tokenizer_is_refused(settings, work, family, tmp_path, role):
+    models = {
+        name: str(shutil.copytree(family[0], tmp_path / name)) for name in ("small", "target")
+    }
+    found = compare(settings(**models))["models"]
+    assert found["small"]["tokenizer"] == found["target"]["tokenizer"]
+    file = tmp_path / role / "tokenizer.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"normalizer": {"type": "Lowercase"}})
+    )
+    with pytest.raises(RunError, match=f"other contents: the tokenizer of {role}, "):
+        compare(settings(**models))
+    assert len(work.done) == 5
+    compare(settings(**models, overwrite=True))
+    assert len(work.done) == 10
 
 
 def test_a_coreset_changed_by_hand_is_chosen_again(settings, work, tmp_path):

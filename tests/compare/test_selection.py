@@ -10,6 +10,7 @@ import pytest
 
 from staff.compare import selection
 from staff.compare.selection import choose
+from staff.errors import DataError
 from staff.hashing import hash_file
 from staff.ledger import LEDGER
 from staff.runs.compare_folder import CompareFolder
@@ -17,7 +18,13 @@ from staff.runs.manifest import begin, write_manifest
 from staff.runs.store import RunFolder
 from staff.selectors import needs
 
-KNOWN = {"data": "d", "models": {"small": "s", "target": "t"}}
+KNOWN = {
+    "data": "d",
+    "models": {
+        "small": {"path": "s", "hash": "s", "tokenizer": "words"},
+        "target": {"path": "t", "hash": "t", "tokenizer": "words"},
+    },
+}
 COST = {
     "check": 1.0, "fine-tune small": 100.0, "score small": 10.0, "score responses alone": 20.0,
     "verify on target": 40.0, "select": 2.0, "write": 4.0,
@@ -40,7 +47,7 @@ def calls(monkeypatch):
         rows = {"format": "text", "rows_read": 12, "rows_usable": 12}
         manifest = begin("select", config.model_dump(mode="json") | how_read, seed=0) | {
             "data": {"path": "d", "sha256": KNOWN["data"], **rows},
-            "models": {role: {"path": role, "hash": found} for role, found in models.items()},
+            "models": models,
             "coresets": coresets,
             "files": {c["path"]: hash_file(folder.path / c["path"]) for c in coresets},
             "stages": [{"name": n, "seconds": COST.get(n, 0.5), **counts} for n in stages],
@@ -125,12 +132,21 @@ def test_a_method_more_takes_only_what_it_needs(run):
     ]  # fmt: skip
 
 
-def test_other_models_data_and_files_are_noticed(run, tmp_path):
+def other(role, fact):
+    """What is known, with another hash or tokenizer of one model."""
+    models = KNOWN["models"]
+    return {"models": models | {role: models[role] | {fact: "other"}}}
+
+
+def test_other_models_tokenizers_data_and_files_are_noticed(run, tmp_path):
     methods = ("staff", "random")
     both = [("select", "staff"), ("reselect", "random")]
     run(*methods)
-    for known in ({"data": "other"}, {"models": {"small": "s", "target": "other"}}):
+    for known in (other("target", "hash"), other("small", "tokenizer")):
         assert run(*methods, known=KNOWN | known)[1] == both
+    run(*methods)
+    with pytest.raises(DataError, match="changed while it was read"):  # by then made of others
+        run(*methods, known=KNOWN | {"data": "other"})
     run(*methods)
     (tmp_path / "out" / "seed-0" / "random" / "coreset-0.5.jsonl").unlink()
     assert run(*methods)[1] == [("reselect", "random")]

@@ -1,8 +1,10 @@
 """Scores and adapters across runs: taken by content, whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -107,31 +109,98 @@ def test_shards_go_in_and_come_out(cache, tmp_path):
 
 def test_an_adapter_is_whole_or_absent(cache, adapter, tmp_path):
     out = tmp_path / "out"
-    assert not cache.fetch_adapter("k", out)
+    assert not cache.fetch_adapter("k", out, NAMES)
     cache.keep_adapter("k", adapter, NAMES)
     cache.keep_adapter("k", adapter, NAMES)  # is there already
-    assert cache.fetch_adapter("k", out)
+    assert cache.fetch_adapter("k", out, NAMES)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         path.name: path.read_bytes() for path in adapter.iterdir()
     }
     (cache.path / "adapters" / "k" / NAMES[0]).write_bytes(b"damaged")
-    assert not cache.fetch_adapter("k", out)
+    assert not cache.fetch_adapter("k", out, NAMES)
     assert not out.exists()
 
 
 def test_an_adapter_without_its_facts_is_replaced(cache, adapter, tmp_path):
     cache.keep_adapter("k", adapter, NAMES)
     (cache.path / "adapters" / "k" / FACTS).unlink()
-    assert not cache.fetch_adapter("k", tmp_path / "out")
+    assert not cache.fetch_adapter("k", tmp_path / "out", NAMES)
     cache.keep_adapter("k", adapter, NAMES)
-    assert cache.fetch_adapter("k", tmp_path / "out")
+    assert cache.fetch_adapter("k", tmp_path / "out", NAMES)
+
+
+@pytest.mark.parametrize("facts", ["{}", "[]", "1", '{"loss.jsonl": 3}', "{"])
+def test_an_adapter_whose_facts_lack_files_is_replaced(cache, adapter, tmp_path, facts):
+    cache.keep_adapter("k", adapter, NAMES)
+    (cache.path / "adapters" / "k" / FACTS).write_text(facts)
+    assert not cache.fetch_adapter("k", tmp_path / "out", NAMES)
+    assert not (tmp_path / "out").exists()
+    cache.keep_adapter("k", adapter, NAMES)
+    assert cache.fetch_adapter("k", tmp_path / "out", NAMES)
+
+
+def test_processes_that_replace_the_same_damaged_adapter(cache, adapter, tmp_path):
+    faults = []
+
+    def keep():
+        try:
+            for _ in range(20):
+                (cache.path / "adapters" / "k" / FACTS).unlink(missing_ok=True)
+                cache.keep_adapter("k", adapter, NAMES)
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=keep) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    cache.keep_adapter("k", adapter, NAMES)
+    assert cache.fetch_adapter("k", tmp_path / "out", NAMES)
+    assert not list(cache.path.rglob(".*.part"))
+
+
+def test_an_entry_that_may_not_be_touched_serves(cache, adapter, tmp_path, monkeypatch):
+    """Another user's: root may touch all files, so the system's refusal is stood in for."""
+    (tmp_path / "shard").write_bytes(b"scores")
+    cache.keep_shard("ab12", tmp_path / "shard")
+    cache.keep_adapter("k", adapter, NAMES)
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.fetch_shard("ab12", tmp_path / "part")
+    assert cache.fetch_adapter("k", tmp_path / "out", NAMES)
+
+
+def test_pruning_beside_a_run_that_writes(cache, tmp_path):
+    (tmp_path / "shard").write_bytes(b"scores")
+    done = threading.Event()
+
+    def write():
+        n = 0
+        while not done.is_set():
+            cache.keep_shard(f"{n % 20:02}", tmp_path / "shard")
+            n += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            cache.prune(days=30)
+    finally:
+        done.set()
+        writer.join()
+    assert cache.entries()
 
 
 def test_file_names_in_the_facts_do_not_lead_outside(cache, adapter, tmp_path):
     cache.keep_adapter("k", adapter, NAMES)
     facts = cache.path / "adapters" / "k" / FACTS
     facts.write_text('{"../../../../etc/passwd": "0"}')
-    assert not cache.fetch_adapter("k", tmp_path / "out")
+    assert not cache.fetch_adapter("k", tmp_path / "out", NAMES)
 
 
 @pytest.fixture

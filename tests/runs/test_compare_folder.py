@@ -75,6 +75,16 @@ def test_data_inside_and_folders_of_others_are_refused(folder, settings, tmp_pat
         CompareFolder(other.path).check_same_config(settings(out=str(other.path)))
 
 
+def test_no_run_overwrites_a_comparison(folder):
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    select = SelectConfig(
+        data="a", small="s", target="t", keep=0.1, out=str(folder.path), overwrite=True
+    )
+    with pytest.raises(RunError, match=r"was made by staff compare: choose another --out$"):
+        RunFolder(folder.path).start(select, overwrite=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_overwriting_forgets_what_was_done_and_leaves_the_rest(folder, settings):
     (folder.path / "results.csv").write_text("x")
     (folder.path / "notes.txt").write_text("x")

@@ -116,6 +116,21 @@ def test_the_bytes_are_those_of_a_training_that_was_not_stopped(
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
+def test_checkpoints_go_only_once_the_adapter_is_noted(train, restless, whole, place, tmp_path):
+    """A process that is killed between the two does no more than the last interval again."""
+
+    def killed(result):
+        assert digests(result.adapter) == digests(whole.adapter)
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        train(restless, on_placed=killed)
+    result, progress = train(restless, overwrite=True)
+    assert f"goes on after step {STEPS - 1} of {STEPS}" in progress.said
+    assert digests(result.adapter) == digests(whole.adapter)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
 def test_checkpoints_keep_their_distance_in_time(train, restless, place):
     with pytest.raises(Stopped):
         train(restless, stop=6, seconds=3600)

@@ -4,7 +4,7 @@ A cell is recognised by the contents of everything it depends on, and its cell.j
 Its adapter stays, so that metrics asked for later need no second tuning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ from typing import Any
 from staff import single
 from staff.hashing import fingerprint, hash_file
 from staff.notes import read_note
-from staff.progress import Progress
+from staff.progress import Progress, SilentProgress
 from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
 from staff.runs.settings import READING, TRUST
+from staff.training.adapter_folder import file_hashes, has_files
 
 TUNED = "tuning.json"
+COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a tuning
 # Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
 COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device")
@@ -30,7 +32,8 @@ class Inputs:
     """What a cell is made from.
 
     file: to tune on, with its SHA-256; neither for `untuned`. max_steps: of the tuning.
-    target: what the model is (hash, tokenizer, dtype). test: SHA-256 of the test data.
+    target: what the model is (hash, tokenizer, dtype). generation: SHA-256 of what says how its
+    answers end. test: SHA-256 of the test data.
     """
 
     target: Mapping[str, Any]
@@ -38,6 +41,7 @@ class Inputs:
     file: Path | None = None
     sha256: str | None = None
     max_steps: int | None = None
+    generation: str | None = None
 
 
 def finished(
@@ -58,12 +62,17 @@ def run_cell(
     inputs: Inputs,
     *,
     folder: Path,
+    check: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Tune, unless an earlier start did, and evaluate; returns cell.json, which is written last."""
+    """Tune, unless an earlier start did, and evaluate; returns cell.json, which is written last.
+
+    check: raises if what was read is not what `inputs` says any more; called before something is
+    marked as done.
+    """
     tuned_from, made_from = fingerprints(cell, config, inputs)
     (folder / DONE).unlink(missing_ok=True)
-    tuning = _tune(cell, config, inputs, folder, tuned_from, progress)
+    tuning = _tune(cell, config, inputs, folder, tuned_from, check, progress)
     measured = single.evaluate(
         EvaluateConfig(
             data=config.test,
@@ -90,6 +99,7 @@ def run_cell(
         "values": {metric: measured[metric]["value"] for metric in config.metrics},
         "items": hash_file(folder / "items.parquet"),
     }
+    check()
     write_manifest(folder / DONE, found)
     return found
 
@@ -105,6 +115,7 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
     tuning |= {k: getattr(config, k) for k in TUNING}
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)
     measured = {"tuned": tuned, "test": inputs.test, "max_new_tokens": config.max_new_tokens}
+    measured["generation"] = inputs.generation
     return tuned, fingerprint(shared | measured)
 
 
@@ -114,6 +125,7 @@ def _tune(
     inputs: Inputs,
     folder: Path,
     made_from: str,
+    check: Callable[[], None],
     progress: Progress | None,
 ) -> dict[str, Any] | None:
     """What tuning cost; the adapter of an earlier start is kept. None if there is none to do."""
@@ -121,9 +133,18 @@ def _tune(
         return None
     stamp, adapter = folder / TUNED, folder / "adapter"
     found = _read(stamp)
-    if found.get("made_from") == made_from and (adapter / "adapter_config.json").is_file():
-        return {k: v for k, v in found.items() if k != "made_from"}
+    if found.get("made_from") == made_from:
+        if has_files(adapter, found.get("files")):
+            return {k: found[k] for k in COST}
+        with (progress or SilentProgress()).stage("fine-tune") as stage:
+            stage.note("the adapter of an earlier start is damaged or changed, and is made again")
     stamp.unlink(missing_ok=True)  # or it would speak of the next adapter, should this stop
+
+    def mark(facts: Mapping[str, Any]) -> None:
+        check()
+        done = {"made_from": made_from, "files": file_hashes(adapter)}
+        write_manifest(stamp, done | {k: facts[k] for k in COST})
+
     facts = single.finetune(
         FinetuneConfig(
             data=str(inputs.file),
@@ -136,10 +157,9 @@ def _tune(
             **{name: getattr(config, name) for name in (*TUNING, *COMMON)},
         ),
         progress=progress,
+        on_placed=mark,
     )
-    tuning = {k: facts[k] for k in ("rows", "steps", "tokens", "seconds", "last_loss")}
-    write_manifest(stamp, {"made_from": made_from, **tuning})
-    return tuning
+    return {k: facts[k] for k in COST}
 
 
 def _read(path: Path) -> dict[str, Any]:

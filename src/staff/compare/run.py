@@ -4,7 +4,9 @@ For every seed: select by each method -> fine-tune the target on each coreset ->
 Then the table. Test data is read to measure and to look for leaks; nothing is chosen by it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +18,7 @@ from staff.compare.leaks import count_leaks
 from staff.compare.results import Group, results
 from staff.compare.selection import Chosen, choose
 from staff.data.files import Source, open_source
+from staff.models.folder import generation_hash
 from staff.pipeline import Say, silent
 from staff.progress import Progress
 from staff.reports.compared_html import write_compared
@@ -23,7 +26,7 @@ from staff.runs import manifest as manifests
 from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
-from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.store import RunFolder
 
 READ = ("data", "test")
@@ -42,6 +45,8 @@ def compare(
         result = manifests.begin("compare", config.model_dump(mode="json"), seed=0)
         del result["seed"]  # there are several
         result |= _inputs(config, progress)
+        check = partial(_check_unchanged, result)
+        check()  # hashes and leaks are of the same contents
         if result["leaks"]["rows"]:
             leaks = result["leaks"]
             share = 100 * leaks["rows"] / leaks["of"]
@@ -50,11 +55,11 @@ def compare(
                 "the training data"
             )
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
-        inputs |= input_facts(**{r: (m["path"], m["hash"]) for r, m in result["models"].items()})
+        inputs |= model_inputs(result["models"])
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         folder.begin_writing(config)
         write_inputs(folder.path, inputs, overwrite=config.overwrite)
-        cells, chosen = _cells(config, folder, result, progress, say)
+        cells, chosen = _cells(config, folder, result, check, progress, say)
         result["device"] = stages.device_used(config)
         result["selection"] = [
             {"method": method, "seed": seed, "seconds": round(one.seconds, 3)}
@@ -62,6 +67,7 @@ def compare(
         ]
         result["cells"] = list(cells.values())
         result["results"] = results(_groups(config, folder, cells, chosen), config.metrics)
+        check()
         written = write_results(folder.path, result)
         result["files"] = manifests.hash_outputs(folder.path, [folder.config, *written])
         write_compared(folder.report, manifests.plain(result))  # not hashed: it is of compare.json
@@ -70,17 +76,32 @@ def compare(
 
 
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
-    """Data, test data and models by content, and leaks."""
-    options = stages.record_options(config)
+    """Data, test data, models and the tokenizers that selections read with, and leaks."""
+    options, trust = stages.record_options(config), stages.trust_of(config)
     train, test = open_source(str(config.data)), open_source(str(config.test))
     paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
+    models = stages.model_facts(trust=trust, progress=progress, **paths)
+    tokenisers = stages.tokenisers([*paths.values()], max_length=config.max_length, trust=trust)
+    for role, tokeniser in zip(paths, tokenisers, strict=True):
+        models[role]["tokenizer"] = tokeniser.fingerprint
     leaked, of = count_leaks(train, test, options)
     return {
         "data": {"path": config.data, **_contents(train)},
         "test": {"path": config.test, **_contents(test)},
-        "models": stages.model_facts(trust=stages.trust_of(config), progress=progress, **paths),
+        "models": models,
         "leaks": {"rows": leaked, "of": of},
     }
+
+
+def _check_unchanged(found: Mapping[str, Any]) -> None:
+    """Raise `DataError` if data or test data are not what was hashed at the start any more.
+
+    Data of the Hub are of one commit as long as a process lasts, and are not read again for this.
+    """
+    for name in READ:
+        source = open_source(str(found[name]["path"]))
+        if source.files:
+            source.check_unchanged(found[name]["sha256"])
 
 
 def _contents(source: Source) -> dict[str, str]:
@@ -93,27 +114,32 @@ def _cells(
     config: CompareConfig,
     folder: CompareFolder,
     found: Mapping[str, Any],
+    check: Callable[[], None],
     progress: Progress | None,
     say: Say,
 ) -> tuple[dict[Cell, dict[str, Any]], dict[tuple[int, str], Chosen]]:
-    """Every cell's cell.json, and what was chosen by (seed, method)."""
+    """Every cell's cell.json, and what was chosen by (seed, method).
+
+    check: raises if something that was read is not what `found` says any more.
+    """
     known = {
         "data": found["data"]["sha256"],
-        "models": {role: model["hash"] for role, model in found["models"].items()},
+        "models": found["models"],
     }
     [tokeniser] = stages.tokenisers(
         (str(config.target),), max_length=config.max_length, trust=stages.trust_of(config)
     )
     target = {
-        "hash": known["models"]["target"],
+        "hash": found["models"]["target"]["hash"],
         "tokenizer": tokeniser.fingerprint,
         "dtype": stages.device_used(config)["dtype"],
     }
+    generation = generation_hash(str(config.target), trust=stages.trust_of(config))
     done: dict[Cell, dict[str, Any]] = {}
     chosen: dict[tuple[int, str], Chosen] = {}
     cells = cells_of(config)
     for n, cell in enumerate(cells, start=1):
-        inputs = Inputs(target=target, test=found["test"]["sha256"])
+        inputs = Inputs(target=target, generation=generation, test=found["test"]["sha256"])
         if cell.seed is not None:
             if (cell.seed, config.methods[0]) not in chosen:
                 say(f"seed {cell.seed}: selection")
@@ -125,7 +151,9 @@ def _cells(
         place = folder.cell(cell.name)
         kept = finished(cell, config, inputs, folder=place)
         say(f"cell {n} of {len(cells)}: {cell.name}{', kept' if kept else ''}")
-        done[cell] = kept or run_cell(cell, config, inputs, folder=place, progress=progress)
+        done[cell] = kept or run_cell(
+            cell, config, inputs, folder=place, check=check, progress=progress
+        )
     return done, chosen
 
 
@@ -146,7 +174,7 @@ def _tuned_on(
         file, sha256 = one.files[cell.keep], one.sha256[cell.keep]
     usable = chosen[cell.seed, config.methods[0]].usable
     steps = config.epochs * -(-usable // config.batch_size) if config.same == "steps" else None
-    return Inputs(target=inputs.target, test=inputs.test, file=file, sha256=sha256, max_steps=steps)
+    return replace(inputs, file=file, sha256=sha256, max_steps=steps)
 
 
 def _groups(

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from staff import pipeline
-from staff.errors import RunError
+from staff.errors import DataError, RunError
 from staff.hashing import hash_file
 from staff.ledger import remembered
 from staff.pipeline import Say, silent
@@ -15,6 +14,7 @@ from staff.progress import Progress
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import RESELECT, TECHNICAL, SelectConfig
+from staff.runs.inputs import check_same_inputs, input_facts, model_inputs
 from staff.runs.manifest import read_manifest
 from staff.runs.settings import Method
 from staff.runs.store import RunFolder
@@ -59,11 +59,16 @@ def choose(
     The method that needs most (`main_method`) selects in the shared folder; what others need
     beside that is put there first. They select from the scores it holds.
 
-    known: ``data`` (SHA-256) and ``models`` (SHA-256 by role) as they are now: what was chosen
-    from others is chosen again.
+    known: ``data`` (SHA-256) and ``models`` (``hash`` and ``tokenizer`` by role) as they are now:
+    what was chosen from others is chosen again.
     """
     base, main = folder.scored(seed), main_method(config.methods, within=config.within)
-    select = partial(pipeline.select, progress=progress, say=say)
+
+    def select(config: SelectConfig) -> dict[str, Any]:
+        """Select in the shared folder; what was begun from other contents starts anew."""
+        if _of_others(base, config, known):
+            config = config.model_copy(update={"overwrite": True})
+        return pipeline.select(config, progress=progress, say=say)
 
     def again(method: Method) -> tuple[SelectConfig, dict[str, Any] | None]:
         """The settings of a selection from the shared scores, and its manifest if it is there."""
@@ -91,6 +96,8 @@ def choose(
         if method not in own:
             asked, kept = again(method)
             own[method] = kept or pipeline.reselect(asked, progress=progress, say=say)
+    if any(made["data"]["sha256"] != known["data"] for made in own.values()):
+        raise DataError(f"{config.data} changed while it was read: run the same command again")
     places = {m: base if m == main else folder.chosen(seed, m) for m in config.methods}
     shared = {stage["name"]: stage["seconds"] for stage in own[main]["stages"]}
     shared |= remembered(base.path)
@@ -178,15 +185,28 @@ def _kept(
     now = wanted.model_dump(mode="json")
     # A selection from stored scores writes down, too, how their run read the data.
     settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL - {"overwrite"}
-    models = {role: (model or {}).get("hash") for role, model in manifest.get("models", {}).items()}
     files = manifest.get("files") or {}
     same = (
         all(manifest["config"].get(name) == now[name] for name in settings)
         and manifest["data"]["sha256"] == known["data"]
-        and all(known["models"].get(role) == found for role, found in models.items())
+        and all(
+            (known["models"].get(role) or {}).get(fact) == (model or {}).get(fact)
+            for role, model in manifest.get("models", {}).items()
+            for fact in ("hash", "tokenizer")
+        )
         and all(_intact(folder.path / c["path"], files) for c in manifest["coresets"])
     )
     return manifest if same else None
+
+
+def _of_others(folder: RunFolder, config: SelectConfig, known: Mapping[str, Any]) -> bool:
+    """Whether an unfinished selection began with other data, models or tokenizers."""
+    now = input_facts(data=(config.data, known["data"])) | model_inputs(known["models"])
+    try:
+        check_same_inputs(folder, now)
+    except RunError:
+        return True
+    return False
 
 
 def _intact(file: Path, hashes: Mapping[str, str]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.errors import DiskFullError, ModelError, is_disk_full
+from staff.hashing import hash_file
 from staff.models.trust import NO_TRUST, Trust, check_own_code, code_files
 from staff.models.weights import WEIGHTS, is_pickled, weight_files
 
@@ -242,6 +243,15 @@ def model_hash(
                     done += len(piece)
         digest.update(b"\0end of folder")
     return digest.hexdigest()
+
+
+def generation_hash(path: str, *, trust: Trust = NO_TRUST) -> str | None:
+    """SHA-256 (hex) of a model's generation_config.json, which names its end tokens; None: none.
+
+    `model_hash` leaves it out: answers depend on it, scores and losses do not.
+    """
+    file = local_folder(path, trust=trust) / "generation_config.json"
+    return hash_file(file) if file.is_file() else None
 
 
 def first_line(error: Exception) -> str:

@@ -27,6 +27,7 @@ SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 ABOUT = "# Scores and adapters of staff; `staff cache prune` makes room.\n"
 SCORES, ADAPTERS = "scores", "adapters"
 FACTS = "entry.json"  # of an adapter: its files by SHA-256
+ATTEMPTS = 5  # at putting an adapter where several processes put the same
 STALE = 24 * 3600  # seconds after which a half-written entry is a dead process's
 
 
@@ -70,12 +71,11 @@ class Cache:
         """Copy a shard to `out`; whether there was one."""
         try:
             shard = self._shard(key).open("rb")
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # another user's, perhaps
             return False
         with shard, replacing(out) as part, part.open("wb") as copy:
             shutil.copyfileobj(shard, copy)
-        with suppress(FileNotFoundError):  # pruned meanwhile; ours is whole
-            os.utime(self._shard(key))
+        _touch(self._shard(key))
         return True
 
     def keep_shard(self, key: str, shard: Path) -> None:
@@ -83,27 +83,28 @@ class Cache:
         with replacing(self._shard(key)) as part:
             shutil.copyfile(shard, part)
 
-    def fetch_adapter(self, key: str, out: Path) -> bool:
-        """Copy an adapter to the new folder `out`; whether there was a whole one."""
+    def fetch_adapter(self, key: str, out: Path, names: tuple[str, ...]) -> bool:
+        """Copy these files of an adapter to the new folder `out`; whether all were there."""
         folder = self.path / ADAPTERS / key
         shutil.rmtree(out, ignore_errors=True)
         try:
             files = read_note(folder / FACTS)
             out.mkdir(parents=True)
-            for name, sha256 in files.items():
-                shutil.copyfile(folder / Path(name).name, out / Path(name).name)
-                if hash_file(out / Path(name).name) != sha256:
+            for name in names:
+                shutil.copyfile(folder / name, out / name)
+                if hash_file(out / name) != files[name]:
                     raise ValueError(name)
-            os.utime(folder / FACTS)
-        except (FileNotFoundError, ValueError, AttributeError):  # not there, pruned, or damaged
+        except (FileNotFoundError, PermissionError, ValueError, KeyError, TypeError):
+            # It is not there, pruned, another user's, or damaged.
             shutil.rmtree(out, ignore_errors=True)
             return False
+        _touch(folder / FACTS)
         return True
 
     def keep_adapter(self, key: str, adapter: Path, names: tuple[str, ...]) -> None:
         """Put these files of an adapter folder into the cache, unless it is there."""
         folder = self.path / ADAPTERS / key
-        if (folder / FACTS).is_file():
+        if _is_whole(folder, names):
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}.", suffix=".part"))
@@ -112,11 +113,13 @@ class Cache:
                 shutil.copyfile(adapter / name, part / name)
             files = {name: hash_file(part / name) for name in names}
             (part / FACTS).write_text(json.dumps(files) + "\n", encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)  # one without its facts is not whole
-            part.rename(folder)
-        except OSError:
-            if not (folder / FACTS).is_file():  # else another process was as quick
-                raise
+            for _ in range(ATTEMPTS):
+                with suppress(OSError):
+                    part.rename(folder)  # only where nothing lies
+                    return
+                if _is_whole(folder, names):
+                    return  # another process was as quick
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -132,15 +135,14 @@ class Cache:
         for entry in entries:
             old = days is not None and now - entry.used > days * 86400
             if old or (gigabytes is not None and left > gigabytes * 1e9):
-                if entry.path.is_dir():
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    entry.path.unlink(missing_ok=True)
-                left -= entry.size
-                removed.append(entry)
+                _remove(entry.path)
+                if not entry.path.exists():  # another user's may stay
+                    left -= entry.size
+                    removed.append(entry)
         for part in self.path.glob(f"*/{PART}"):
-            if now - part.lstat().st_mtime > STALE:
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
+            with suppress(OSError):  # finished meanwhile
+                if now - part.lstat().st_mtime > STALE:
+                    _remove(part)
         return removed
 
     def _entries(self, kind: str, pattern: str) -> Iterator[Entry]:
@@ -148,11 +150,11 @@ class Cache:
             if path.name.startswith("."):
                 continue
             entry = path.parent if path.name == FACTS else path
-            files = entry.iterdir() if entry.is_dir() else [entry]
             try:
+                files = entry.iterdir() if entry.is_dir() else [entry]
                 size = sum(file.stat().st_size for file in files)
                 yield Entry(kind, entry.stem, entry, size, path.stat().st_mtime)
-            except FileNotFoundError:  # pruned meanwhile
+            except (FileNotFoundError, PermissionError):  # pruned meanwhile, or not ours to see
                 continue
 
     def _shard(self, key: str) -> Path:
@@ -166,6 +168,30 @@ class Cache:
 
     def _is_empty(self) -> bool:
         return self.path.is_dir() and not any(self.path.iterdir())
+
+
+def _touch(path: Path) -> None:
+    """Note that an entry was used. Of another user's entry that cannot be noted; no matter."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, as far as that may be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _is_whole(folder: Path, names: tuple[str, ...]) -> bool:
+    """Whether a cached adapter has these files, as its facts name them."""
+    try:
+        files = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return bool(files == {name: hash_file(folder / name) for name in names})
+    except (OSError, ValueError):
+        return False
 
 
 def facts_of(entry: Entry) -> Mapping[str, Any]:

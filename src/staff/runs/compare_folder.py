@@ -101,8 +101,12 @@ class CompareFolder:
         write_atomic(self.config, dump_yaml(config, replay=again))
 
     def _forget(self) -> None:
-        """Remove what says that cells are done, and what the runs left; other files stay."""
+        """Remove what says that cells are done, and what the runs left; other files stay.
+
+        Last what all of that was made from: from here on the folder may be of other contents.
+        """
         for path in [*self.path.glob("cells/*/cell.json"), *self.path.glob("cells/*/tuning.json")]:
             path.unlink()
         for path in sorted(self.path.glob("seed-*/*/config.yaml")):
             RunFolder(path.parent).clear()
+        (self.path / ".inputs.json").unlink(missing_ok=True)

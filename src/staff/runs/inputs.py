@@ -20,6 +20,16 @@ def input_facts(**inputs: tuple[Any, str]) -> dict[str, dict[str, str]]:
     }
 
 
+def model_inputs(models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """The same of models, by role, and of the tokenizers that they were read with.
+
+    models: as in a manifest: ``path``, ``hash`` and ``tokenizer``.
+    """
+    facts = {role: (model["path"], model["hash"]) for role, model in models.items()}
+    facts |= {f"tokenizer_of_{r}": (m["path"], m["tokenizer"]) for r, m in models.items()}
+    return input_facts(**facts)
+
+
 def check_same_inputs(
     folder: RunFolder, now: Mapping[str, Mapping[str, str]], *, overwrite: bool = False
 ) -> None:

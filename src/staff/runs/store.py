@@ -131,6 +131,10 @@ class RunFolder:
         """
         self.check_usable()
         check_inputs_outside(config, self.path)
+        compared = (self.path / "compare.json").is_file()
+        if compared or (self.has_results and written_by(self.config) == "compare"):
+            # What a comparison leaves is not ours to clear, and would be reported in our place.
+            raise RunError(f"{self.path} was made by staff compare: choose another --out")
         if overwrite or not self.config.is_file() or not self.has_results:
             return
         command = written_by(self.config)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.errors import RunError
+from staff.hashing import hash_file
 
 STAMP = "staff.json"  # a pipeline's: what the adapter was made from
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "loss.jsonl")
@@ -55,6 +56,19 @@ def check_out(out: Path, *, overwrite: bool) -> None:
             f"{out} already holds files; choose another folder, or add --overwrite to replace "
             "the adapter in it"
         )
+
+
+def file_hashes(adapter: Path) -> dict[str, str]:
+    """SHA-256 (hex) of an adapter's files by name, for the note of what it was made from."""
+    return {name: hash_file(adapter / name) for name in ADAPTER_FILES}
+
+
+def has_files(adapter: Path, known: Any) -> bool:
+    """Whether an adapter's files are there, and are those that `file_hashes` was told of."""
+    try:
+        return bool(known == file_hashes(adapter))
+    except OSError:
+        return False
 
 
 def place_adapter(finished: Path, out: Path) -> None:

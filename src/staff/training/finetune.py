@@ -74,6 +74,7 @@ def finetune(
     name: str = "fine-tune",
     progress: Progress | None = None,
     on_log: "Callable[[LossPoint], None] | None" = None,
+    on_placed: Callable[[FinetuneResult], None] = lambda _: None,
 ) -> FinetuneResult:
     """Fine-tune on every row and write a LoRA adapter folder.
 
@@ -101,6 +102,8 @@ def finetune(
             is what they take together. Number 0 alone writes files.
         name: of the progress stage.
         on_log: called after every step.
+        on_placed: called once the adapter is in its place, to note that it is: the checkpoints go
+            afterwards, so that a process killed in between costs no more than any other.
 
     Raises:
         ConfigError: a setting is out of range. DataError: there are no rows.
@@ -186,11 +189,21 @@ def finetune(
             seconds = trainer.seconds
         check_counts(trainer, epochs=None if max_steps else epochs)
         check_converged([point.loss for point in curve.points])
+        result = FinetuneResult(
+            adapter=out,
+            losses=tuple((point.step, point.loss) for point in curve.points),
+            rows=n,
+            steps=len(curve.points),
+            tokens=int(trainer.seen @ tokens.lengths),
+            response_tokens=trainer.response_tokens,
+            seconds=seconds,
+        )
         if leads:
             shutil.rmtree(finished, ignore_errors=True)
             finished.mkdir()
             write_adapter(finished, model=trainer.model, base=base, losses=curve.points)
             place_adapter(finished, out)
+            on_placed(result)
     except BaseException as error:
         # What it went wrong with is of no use to a training with other settings.
         hopeless = isinstance(error, StaffError) and not isinstance(error, DiskFullError)
@@ -199,15 +212,7 @@ def finetune(
         raise
     if leads:
         shutil.rmtree(partial, ignore_errors=True)
-    return FinetuneResult(
-        adapter=out,
-        losses=tuple((point.step, point.loss) for point in curve.points),
-        rows=n,
-        steps=len(curve.points),
-        tokens=int(trainer.seen @ tokens.lengths),
-        response_tokens=trainer.response_tokens,
-        seconds=seconds,
-    )
+    return result
 
 
 def check_counts(trainer: "ResponseTrainer", *, epochs: int | None) -> None:
