@@ -22,7 +22,7 @@ ALLOWED = {
     "selectors": set(),
     # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
     "runs": {"selectors", "data"},
-    "reports": {"data", "runs"},
+    "reports": {"data", "runs", "selectors"},  # of these the statistics of agreement
     "checks": {"runs", "data", "models", "stages", "training", "selectors"},
     "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger", "selectors"},
     "ledger": {"runs"},
@@ -34,7 +34,7 @@ ALLOWED = {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs"),
         "selectors",
     },
-    "single": {"stages", "ledger", "data", "runs", "training"},
+    "single": {"stages", "ledger", "data", "runs", "training", "models", "scores", "selectors"},
     "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
     "compare": {
         *("pipeline", "single", "planning", "stages"),

@@ -32,10 +32,15 @@ from staff.demo import COLUMNS, SMALL, TARGET, TASK
 REPORT = Path(__file__).parent.parent / "benchmarks" / "results" / "crash.md"
 ROWS, A_RUN = 240, 8
 SETTINGS = (
-    *("--keep", "0.1", "--keep", "0.3", "--regions", "6", "--verify-per-region", "12"),
-    *("--epochs", "1", "--checkpoint-seconds", "0", "--shard-rows", "32", "--batch-tokens", "512"),
+    *("--keep", "0.1", "--keep", "0.3", "--regions", "6"),
+    *("--epochs", "1", "--checkpoint-seconds", "0", "--batch-tokens", "512"),
     *("--dtype", "float32"),
 )
+VERIFY = {
+    "fixed": ("--verify-per-region", "12", "--shard-rows=32"),
+    # Several rounds of several parts each; "verification" then strikes within any of them.
+    "auto": (*("--verify-per-region", "auto", "--verify-tolerance", "0.01"), "--shard-rows=8"),
+}
 # Stage in the log -> where a kill struck; what is not here is start-up.
 STAGES = {
     "fine-tune small": "optimiser step",
@@ -67,6 +72,7 @@ class Campaign:
 
     data: Path
     whole: dict[str, str]
+    verify: tuple[str, ...] = ()
     outcomes: list[Outcome] = field(default_factory=list)
     runs: int = 0
 
@@ -74,12 +80,12 @@ class Campaign:
 class Process:
     """The command in a process group, with its log as it comes."""
 
-    def __init__(self, data: Path, out: Path) -> None:
+    def __init__(self, data: Path, out: Path, verify: tuple[str, ...]) -> None:
         columns = [f"--{k.replace('_', '-')}={v}" for k, v in COLUMNS.items()]
         self.out, self.lines = out, []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "staff", "select", str(data), "--small", str(SMALL),
-             "--target", str(TARGET), "--out", str(out), *columns, *SETTINGS],
+             "--target", str(TARGET), "--out", str(out), *columns, *SETTINGS, *verify],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -168,7 +174,7 @@ def one_run(
     shards: dict[Path, int] = {}
     step = 0
     for aim, how in [*aims, (None, None)]:
-        process = Process(campaign.data, out)
+        process = Process(campaign.data, out, campaign.verify)
         outcome = strike(process, aim, how, chance) if aim else None
         if outcome is None:
             process.process.wait(timeout=600)
@@ -229,6 +235,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=180)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--verify", choices=VERIFY, default="fixed", help="how rows are verified")
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.name}")
     args = parser.parse_args()
     start = time.monotonic()
@@ -236,9 +243,9 @@ def main() -> None:
         data = Path(scratch) / "train.jsonl"
         lines = (TASK / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         data.write_text("".join(lines[:ROWS]), encoding="utf-8")
-        campaign = Campaign(data, {})
+        campaign = Campaign(data, {}, VERIFY[args.verify])
         for name in ("whole", "again"):
-            one = Process(data, Path(scratch) / name)
+            one = Process(data, Path(scratch) / name, campaign.verify)
             if one.process.wait(timeout=600):
                 raise SystemExit("\n".join(one.lines))
         campaign.whole = digests(Path(scratch) / "whole")

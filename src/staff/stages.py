@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,12 @@ def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
     return Part(store, read_only(np.sort(drawn)))
 
 
+def some(store: TokenStore, count: int, *, seed: int) -> Ints:
+    """Positions of `count` random rows of the store, of all if it has no more; ascending."""
+    order = priorities(keys_of_ids(store.ids, seed), seed, "check")
+    return np.sort(smallest(order, min(count, len(store))))
+
+
 def features_of(folder: Path) -> Any:
     """Pooled hidden states float32 [n, D] of a folder of scores, in the order of its rows."""
     from staff.scores.shards import read_features
@@ -374,13 +381,17 @@ def score(
     positions: Ints | None = None,
     features: bool = False,
     alone: bool = False,
+    scorer: LazyScorer | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
     progress: Progress | None = None,
 ) -> ScoreTable:
     """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
 
     facts: the model's entry in the manifest; its hash goes into the fingerprint. What was
     scored goes into `record`. features: pooled hidden states too; a folder that holds some
-    keeps them. alone: only the loss of responses without their prompts (for IFD).
+    keeps them. alone: only the loss of responses without their prompts (for IFD). scorer: of an
+    earlier round, whose model is loaded; earlier, more: see `score_rows`.
     """
     from staff.models.load import load_tokenizer, model_hash
     from staff.scores.alone import start_token
@@ -391,7 +402,7 @@ def score(
     start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
     features = features or config.features or has_features(out)
     scored = score_rows(
-        LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
+        scorer or LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
@@ -409,12 +420,61 @@ def score(
             "features": features,
             "seed": config.seed,
         },
+        earlier=earlier,
+        more=more,
         name=name,
         progress=progress,
     )
     record.rows = scored.rows + scored.reused
-    record.tokens = int(
-        store.lengths.sum() if positions is None else store.lengths[positions].sum()
-    )
+    record.tokens = int(store.lengths[scored.table.known].sum())
     record.reused = scored.rows == 0
     return scored.table
+
+
+class Rounds:
+    """Scores rows round by round, on a model that is loaded once; each round has its own parts.
+
+    model, facts, out, name: as of `score`.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        store: TokenStore,
+        *,
+        model: str,
+        facts: dict[str, Any],
+        out: Path,
+        name: str,
+        progress: Progress | None = None,
+    ) -> None:
+        from staff.scores.shards import has_features
+
+        self.config, self.out = config, out
+        self.rows: list[Ints] = []
+        features = config.features or has_features(out)
+        scorer = LazyScorer(config, model=model, adapter=None, features=features)
+        self._score = partial(
+            score,
+            config,
+            store,
+            model=model,
+            facts=facts,
+            out=out,
+            name=name,
+            features=features,
+            scorer=scorer,
+            progress=progress,
+        )
+
+    def score(self, rows: Ints, record: StageRecord, *, more: bool) -> ScoreTable:
+        """Scores of these rows and of those of all rounds before; more: others may follow."""
+        table = self._score(positions=rows, earlier=tuple(self.rows), more=more, record=record)
+        self.rows.append(rows)
+        return table
+
+    def finish(self) -> None:
+        """No round follows: remove the parts of other rows."""
+        from staff.scores.run import forget_others, plan_parts
+
+        forget_others(self.out, plan_parts(self.rows, self.config.shard_rows))

@@ -43,18 +43,18 @@ COMMON = {
 
 
 def verb(
-    config: type[Config], *, dry_run: bool = False
+    config: type[Config], *, dry_run: bool = False, operand: str = "data"
 ) -> Callable[[Callable[[Config, Terminal], None]], Callable[..., None]]:
     """Make a command of a function of settings and a terminal.
 
-    Every field of `config` becomes a flag; the field `data` may also be given by
+    Every field of `config` becomes a flag; the field `operand` may also be given by
     position. With `dry_run` there is a flag --dry-run, which the function heeds.
     """
     common = {name: kind for name, kind in COMMON.items() if dry_run or name != "dry_run"}
 
     def decorate(function: Callable[[Config, Terminal], None]) -> Callable[..., None]:
-        def command(data: str | None = None, **given: Any) -> None:
-            flags = {"data": data, **given}
+        def command(*positional: str, **given: Any) -> None:
+            flags = {**dict(zip((operand,), positional, strict=False)), **given}
             running = {name: flags.pop(name, None) for name in common}
             file = running.get("config")
             settings = build(
@@ -76,7 +76,7 @@ def verb(
             inspect.Parameter(
                 name,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD
-                if name == "data"
+                if name == operand
                 else inspect.Parameter.KEYWORD_ONLY,
                 default=None,
                 annotation=kind,
@@ -96,7 +96,8 @@ def verb(
 
 def command_app(name: str, command: Callable[..., None], *, examples: str) -> App:
     """The application of one verb, with its examples under its flags."""
-    operand = {"why": " RUN", "report": " RUN", "demo": ""}.get(name, " DATA")
+    operands = {"why": " RUN", "report": " RUN", "demo": "", "check-model": " MODEL"}
+    operand = operands.get(name, " DATA")
     usage = f"Usage: staff {name}{operand} [FLAGS]"
     app = App(name=name, usage=usage, help_epilogue=f"Examples:\n\n{examples.strip(chr(10))}\n")
     app.default(command)

@@ -32,6 +32,7 @@ VERBS = {
     "compare": "Hold methods against each other on your task, with intervals.",
     "report": "Show the summary of a finished run again.",
     "cache": "Show or prune what --cache keeps across runs.",
+    "check-model": "Check the fast scores of your model against plain autograd on your rows.",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.
@@ -58,7 +59,9 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for position, (name, text) in enumerate(VERBS.items()):
-        app.command(f"staff.cli.{name}:app", name=name, help=text, sort_key=position)
+        app.command(
+            f"staff.cli.{name.replace('-', '_')}:app", name=name, help=text, sort_key=position
+        )
     app.register_install_completion_command(help="Install shell completion and stop.")
     return app
 

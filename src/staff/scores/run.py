@@ -54,6 +54,8 @@ def score_rows(
     fingerprint: Mapping[str, Any],
     shard_rows: int = 2048,
     cache: ShardCache | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -65,6 +67,10 @@ def score_rows(
         fingerprint and rows are read instead of scored; all others there are replaced.
     fingerprint: everything the scores depend on (hashes of model and data, phi, dtype, seed, …).
     cache: parts that are not in `out` may be there, and new ones are put there.
+    earlier: positions of the calls before this one, where the rows come in rounds: their parts
+    come first, and their rows are in the table, too. more: whether another round may follow:
+    then parts beyond these stay, since they may be its own from an earlier start, until
+    `forget_others` is called.
 
     A row with a value that is not finite has NaN in every column (and zeros for features).
 
@@ -72,11 +78,12 @@ def score_rows(
     `NOT_FINITE` of the rows (one is always allowed), or all, have no finite score.
     """
     start = time.monotonic()
-    wanted = np.arange(len(store)) if positions is None else np.unique(np.asarray(positions, int))
+    last = np.arange(len(store)) if positions is None else positions
+    plan = plan_parts([*earlier, last], shard_rows)
+    wanted = np.concatenate([*plan.values(), np.empty(0, np.int64)])
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
-    starts = range(0, len(wanted), shard_rows)
-    plan = {k: wanted[start : start + shard_rows] for k, start in enumerate(starts)}
-    _forget_others(out, plan)
+    if not more:
+        forget_others(out, plan)
     columns: dict[str, Any] = {}
     rows = tokens = cached = 0
     worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
@@ -192,7 +199,16 @@ class _Worker:
         )
 
 
-def _forget_others(out: Path, plan: Mapping[int, Ints]) -> None:
+def plan_parts(rounds: Sequence[Ints | Sequence[int]], shard_rows: int) -> dict[int, Ints]:
+    """Number of a part -> the positions in it, ascending; every round begins a part."""
+    parts = []
+    for positions in rounds:
+        rows = np.unique(np.asarray(positions, np.int64))
+        parts += [rows[start : start + shard_rows] for start in range(0, len(rows), shard_rows)]
+    return dict(enumerate(parts))
+
+
+def forget_others(out: Path, plan: Mapping[int, Ints]) -> None:
     """Remove parts that are not of this plan: a reader takes all that lie there."""
     keep = {part_path(out, number) for number in plan}
     for path in out.glob("part-*.parquet"):
