@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
-SHARED = {"errors", "rng", "types", "progress", "visible"}
+SHARED = {"errors", "hashing", "rng", "types", "progress", "visible"}
 ALLOWED = {
     "errors": set(),
+    "hashing": set(),
     "rng": set(),
     "types": set(),
     "progress": set(),

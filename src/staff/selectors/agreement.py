@@ -51,8 +51,9 @@ def stratified_correlation(
 
     The interval is the bootstrap's, percentiles of `RESAMPLES`: of the n rows of a stratum n - 1
     are drawn with replacement and count n/(n - 1) times (Rao and Wu, JASA, 1988), since n of n
-    would make strata of ten rows look a tenth too sure. A stratum of one row does not vary.
-    The order of the rows does not matter.
+    would make strata of ten rows look a tenth too sure. A stratum of one row, which alone would
+    not vary, is taken together with the next (Cochran, Sampling Techniques, chapter 5A). The
+    order of the rows does not matter.
     """
     v = len(a)
     if v < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -91,17 +92,29 @@ def ranks(values: Floats) -> Floats:
 
 def _resampled(drawn: Ints, random: np.random.Generator, *, at_once: int) -> Iterator[Floats]:
     """How often each row counts, [R, v] a time, rows in the order of their strata."""
+    groups = _collapsed(drawn)
     for start in range(0, RESAMPLES, at_once):
         count = min(at_once, RESAMPLES - start)
         yield np.concatenate(
-            [
-                random.multinomial(n - 1, [1 / n] * n, count) * (n / (n - 1))
-                if n > 1
-                else np.ones((count, 1))
-                for n in drawn.tolist()
-            ],
-            axis=1,
+            [random.multinomial(n - 1, [1 / n] * n, count) * (n / (n - 1)) for n in groups], axis=1
         )
+
+
+def _collapsed(drawn: Ints) -> list[int]:
+    """Rows of each stratum, those of one row together with the next; the last with the one before.
+
+    >>> _collapsed(np.array([1, 1, 3, 1, 4, 1]))
+    [2, 3, 6]
+    """
+    groups: list[int] = []
+    for n in drawn.tolist():
+        if groups and groups[-1] == 1:
+            groups[-1] += n
+        else:
+            groups.append(n)
+    if len(groups) > 1 and groups[-1] == 1:
+        groups[-2:] = [groups[-2] + 1]
+    return groups
 
 
 def _correlations(weight: Floats, a: Ints, b: Ints) -> Floats:
