@@ -25,7 +25,7 @@ def test_what_a_person_asks_of_a_run_is_there(make_run, records):
         "the 30 highest, above 1.90, are cut as likely noise",
         "Table of 12 regions",
         "Is the small model a good proxy? Good: to the target the same rows are hard",
-        "Rank correlation of the target's scores with the small model's: 0.8",
+        "scores with the small model&#39;s: 0.8",
         "evenly over the regions, the rank correlation is 0.8",
         "over 60 verified rows.",
         "60 of 60 verified rows",
