@@ -9,7 +9,7 @@ from staff.rng import stream_seed
 from staff.types import Floats, Ints
 
 RESAMPLES = 1000
-AT_ONCE = 2**22  # numbers held at a time while resampling
+AT_ONCE = 2**19  # numbers held at a time while resampling
 
 
 class Correlation(NamedTuple):
