@@ -349,6 +349,10 @@ class LazyScorer:
             self._scorer = self._load()
         return self._scorer(batch)
 
+    def release(self) -> None:
+        """Let go of the model; it is loaded again if need be."""
+        self._scorer = None
+
     def _load(self) -> Any:
         from staff.models.load import load_model
         from staff.scores.alone import ResponseAlone
@@ -453,7 +457,7 @@ class Rounds:
         self.config, self.out = config, out
         self.rows: list[Ints] = []
         features = config.features or has_features(out)
-        scorer = LazyScorer(config, model=model, adapter=None, features=features)
+        self._scorer = LazyScorer(config, model=model, adapter=None, features=features)
         self._score = partial(
             score,
             config,
@@ -463,7 +467,7 @@ class Rounds:
             out=out,
             name=name,
             features=features,
-            scorer=scorer,
+            scorer=self._scorer,
             progress=progress,
         )
 
@@ -471,10 +475,13 @@ class Rounds:
         """Scores of these rows and of those of all rounds before; more: others may follow."""
         table = self._score(positions=rows, earlier=tuple(self.rows), more=more, record=record)
         self.rows.append(rows)
+        if not more:
+            self._scorer.release()
         return table
 
     def finish(self) -> None:
-        """No round follows: remove the parts of other rows."""
+        """No round follows: remove the parts of other rows, and let go of the model."""
         from staff.scores.run import forget_others, plan_parts
 
+        self._scorer.release()
         forget_others(self.out, plan_parts(self.rows, self.config.shard_rows))
