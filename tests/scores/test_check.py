@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from staff.cli.main import main
+from staff.models.adapters import attach_fresh
 from staff.reports.checked import render_checked
 from staff.runs.config import CheckModelConfig
 from staff.scores import effort
@@ -36,6 +37,18 @@ def test_all_ways_agree_and_the_kernels_are_those_asked_for(tiny, rows, family):
         f"attention {({'sdpa', 'eager'} - {found.kernel}).pop()}",
     ]  # fmt: skip
     assert np.array_equal(found.truth, [oracle_effort(model, row) for row in rows])
+    for norms in found.norms.values():
+        np.testing.assert_allclose(norms, found.truth, rtol=1e-4)
+
+
+@pytest.mark.parametrize("phi", ["last-value-lora", "lm-head", "adapter"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_every_gradient_and_an_adapter(tiny, rows, phi, adapted):
+    model = tiny("llama")
+    if adapted:
+        model = attach_fresh(model, seed=0)
+    found = hold_against_oracle(model, rows, phi=phi, seed=3)
+    assert len(found.norms) == 4
     for norms in found.norms.values():
         np.testing.assert_allclose(norms, found.truth, rtol=1e-4)
 

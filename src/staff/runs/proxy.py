@@ -32,7 +32,9 @@ ADVICE = {
         "to the target other rows are hard than to the small model: take another small model of "
         "its family, or hold the coreset against a random subset (staff compare)"
     ),
-    "no spread": "the scores do not vary, so there is no order to compare",
+    "no spread": (
+        "scores that are all alike give no reason to prefer any row: look at the data and the model"
+    ),
 }
 
 
