@@ -59,6 +59,16 @@ def test_rounds_that_are_all_there_cost_what_they_did(ledger):
     assert (stage.seconds, stage.rows, stage.reused) == (8.0, 350, True)
 
 
+def test_fewer_rounds_than_before(ledger, tmp_path):
+    first = ledger()
+    spend(first, "verify", rows=200, seconds=5)
+    spend(first, "verify", rows=350, seconds=3)
+    again = ledger()
+    spend(again, "verify", rows=200, seconds=0.1, reused=True)
+    assert [(s.seconds, s.rows, s.tokens) for s in again.stages] == [(8.0, 200, 2000)]
+    assert known(tmp_path)["rows"] == 350  # of all that was ever done
+
+
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt()])
 def test_a_restart_in_a_later_round_adds_up(ledger, tmp_path, error):
     first = ledger()

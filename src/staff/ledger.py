@@ -65,7 +65,9 @@ class Ledger:
         record.seconds = round(spent + time.monotonic() - start, 3)
         record.reused &= before is None or before.reused
         if record.reused and not earlier.get("unfinished"):
-            record = StageRecord(name, **earlier, reused=True)
+            # Of rounds fewer may be wanted now than were done then.
+            wanted = {"rows": record.rows, "tokens": record.tokens} if record.rows else {}
+            record = StageRecord(name, **{**earlier, **wanted}, reused=True)
             if before is None:
                 self._say(f"{name}: kept from an earlier start")
         elif remember:
