@@ -14,12 +14,13 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from staff import select_coreset
+from staff import select_coreset, single, stages
 from staff.cli.main import main
 from staff.data.files import open_source
-from staff.errors import DataError, ModelError, RunError, StaffError
+from staff.errors import ConfigError, DataError, ModelError, RunError, StaffError
 from staff.progress import SilentProgress
 from staff.reports.text import render
+from staff.runs.config import ScoreConfig
 from staff.stages import LazyScorer
 from staff.training.divergence import check_converged
 
@@ -169,6 +170,74 @@ def test_data_changed_in_mid_run(select, data, tmp_path):
     assert select(overwrite=True).manifest["data"]["rows_usable"] == ROWS
 
 
+def test_data_that_change_while_they_are_read_and_come_back(select, data, tmp_path):
+    """Rows of the other data must not pass for those that were hashed."""
+    text = data.read_text(encoding="utf-8")
+
+    def swap():
+        data.write_text("\n".join(reversed(text.splitlines())) + "\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match="changed while it was read: run the same command again"):
+        select(progress=Doing("read", swap))
+    data.write_text(text, encoding="utf-8")
+    found = select()
+    records = text.splitlines()
+    coreset = (found.folder / "coreset-0.1.jsonl").read_text(encoding="utf-8").splitlines()
+    chosen = found.table()["row"][found.table()["selected@0.1"]]
+    assert coreset == [records[row] for row in sorted(chosen)]
+    whole = select(out=tmp_path / "whole")
+    for name in ("selection.parquet", "coreset-0.1.jsonl"):
+        assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_scoring_data_that_change_while_they_are_read(data, family, tmp_path):
+    config = {"data": str(data), "model": family[0], "out": str(tmp_path / "s"), **COLUMNS}
+    swapped = Doing("read", lambda: data.write_text('{"mr": "a", "ref": "b"}\n' * 3))
+    with pytest.raises(DataError, match="changed while it was read"):
+        single.score(ScoreConfig(**config), progress=swapped)
+    assert single.score(ScoreConfig(**config))["data"]["rows_usable"] == 3
+
+
+def test_other_versions_score_again(select, monkeypatch):
+    chosen = (select().folder / "selection.parquet").read_bytes()
+    versions = stages.versions_of
+    monkeypatch.setattr(stages, "versions_of", lambda *n: versions(*n) | {"torch": "0.0"})
+    again = select()
+    reused = {stage["name"]: stage["reused"] for stage in again.manifest["stages"]}
+    assert not reused["score small"]
+    assert not reused["verify on target"]
+    assert (again.folder / "selection.parquet").read_bytes() == chosen
+
+
+def test_another_seed_keeps_scores_that_do_not_hang_on_it(select):
+    select()
+    again = select(seed=5)
+    reused = {stage["name"]: stage["reused"] for stage in again.manifest["stages"]}
+    assert reused["score small"]
+    drawn = {"phi": "last-value-lora", "overwrite": True}
+    select(**drawn)
+    with pytest.raises(RunError, match="was made with seed = 0, now it is 5"):
+        select(**{**drawn, "overwrite": False}, seed=5)
+
+
+def test_a_command_that_cannot_be_met_leaves_a_finished_run_as_it_is(select, tmp_path):
+    run = select()
+    wanted = tmp_path / "wanted.txt"
+    wanted.write_text("".join(f"{name}\n" for name in run.table()["id"][:4]))
+    before = {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    again = select_coreset(scores=run.folder, out=tmp_path / "again", total=3)
+    before |= {p: p.read_bytes() for p in again.folder.rglob("*.jsonl")}
+    asked = {"total": 3, "include": str(wanted)}
+    for act in (
+        lambda: select(keep=(), **asked),
+        lambda: select_coreset(scores=run.folder, out=again.folder, **asked),
+    ):
+        with pytest.raises(ConfigError, match="3 rows cannot hold the 4 rows to include"):
+            act()
+    assert again.folder.joinpath("manifest.json").is_file()
+    assert {p: p.read_bytes() for p in before} == before
+
+
 def test_the_run_folder_removed_in_mid_run(select, tmp_path):
     with pytest.raises(RunError, match=r"out was removed or emptied .*run the same command again"):
         select(progress=Doing("verify on target", lambda: shutil.rmtree(tmp_path / "out")))
@@ -285,6 +354,16 @@ def test_a_fine_tuning_that_diverges_leaves_nothing(data, family, tmp_path, caps
     assert "fine-tuning diverged: the training loss rose from" in said
     assert "lower --learning-rate" in said
     assert not (tmp_path / "tuned").exists()
+
+
+def test_a_first_run_that_diverges_leaves_no_folder(data, family, tmp_path, capsys):
+    out = tmp_path / "runs" / "x"
+    command = ["select", str(data), "--small", family[0], "--target", family[1], "--out", str(out)]
+    command += ["--prompt-column", "mr", "--response-column", "ref", "--learning-rate", "3"]
+    command += ["--keep", "0.2", "--epochs", "1", "--quiet"]
+    assert main(command) == 1
+    assert "fine-tuning diverged" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def rows_file(path, *records):

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
-SHARED = {"errors", "hashing", "rng", "types", "progress", "visible"}
+SHARED = {"errors", "rng", "types", "progress", "visible", "hashing"}
 ALLOWED = {
     "errors": set(),
-    "hashing": set(),
     "rng": set(),
     "types": set(),
     "progress": set(),
     "visible": set(),
+    "hashing": set(),
     "data": set(),
     "models": set(),
     "scores": {"models", "data"},
@@ -25,17 +25,31 @@ ALLOWED = {
     "runs": {"selectors", "data"},
     "reports": {"data", "runs", "selectors"},  # of these the statistics of agreement
     "checks": {"runs", "data", "models", "stages", "training", "selectors"},
-    "stages": {"data", "models", "scores", "training", "runs", "checks", "ledger", "selectors"},
+    "stages": {
+        "data",
+        "models",
+        "scores",
+        "training",
+        "runs",
+        "checks",
+        "ledger",
+        "selectors",
+        "team",
+    },
     "ledger": {"runs"},
     "methods": {"selectors", "scores", "runs"},
     "wishes": {"selectors", "data", "runs"},
     "stored": {"methods", "selectors", "scores", "runs"},
     "outputs": {"methods", "ledger", "data", "runs", "selectors", "reports"},
     "pipeline": {
-        *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs"),
+        *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs", "team"),
         "selectors",
     },
-    "single": {"stages", "ledger", "data", "runs", "training", "models", "scores", "selectors"},
+    "team": set(),
+    "single": {
+        *("team", "stages", "ledger", "data", "runs", "training", "models", "scores"),
+        "selectors",
+    },
     "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
     "compare": {
         *("pipeline", "single", "planning", "stages"),

@@ -68,6 +68,9 @@ LINKS = {
     "manifest.json": "file",
     ".lock": "file",
     ".stages.json": "file",
+    ".inputs.json": "file",
+    ".adapter.partial": ".",
+    ".adapter.cached.partial": ".",
     "cells": ".",
     "seed-0": ".",
 }

@@ -3,9 +3,10 @@
     python tools/crash.py [--kills 180] [--seed 0] [--write]
 
 The command is `staff select` on 240 rows of the demo's data with the embedded family, each in a
-process group of its own. A run is killed up to eight times and then left to finish; coresets,
-selection.parquet, scores and adapter must then be those of a run that nothing disturbed, byte
-for byte. Where a kill struck is told from the killed run's own log and the files it left.
+process group of its own, every second one with coresets in Parquet. A run is killed up to eight
+times and then left to finish; coresets, selection.parquet, scores and adapter must then be those
+of a run that nothing disturbed, byte for byte. Where a kill struck is told from the killed run's
+own log and the files it left.
 Of work that was safe on disk nothing may be done twice: tokens and complete shards keep their
 inode, and fine-tuning goes on from the checkpoint that lay there.
 """
@@ -76,8 +77,9 @@ class Campaign:
     """What is known so far."""
 
     data: Path
-    whole: dict[str, str]
+    whole: dict[str, dict[str, str]]  # by format
     verify: tuple[str, ...] = ()
+    seconds: float = 0.0  # of an undisturbed run
     outcomes: list[Outcome] = field(default_factory=list)
     runs: int = 0
 
@@ -85,12 +87,13 @@ class Campaign:
 class Process:
     """The command in a process group, with its log as it comes."""
 
-    def __init__(self, data: Path, out: Path, verify: tuple[str, ...]) -> None:
+    def __init__(self, data: Path, out: Path, format: str, verify: tuple[str, ...]) -> None:
         columns = [f"--{k.replace('_', '-')}={v}" for k, v in COLUMNS.items()]
         self.out, self.lines = out, []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "staff", "select", str(data), "--small", str(SMALL),
-             "--target", str(TARGET), "--out", str(out), *columns, *SETTINGS, *verify],
+             "--target", str(TARGET), "--out", str(out), "--format", format,
+             *columns, *SETTINGS, *verify],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -127,12 +130,15 @@ class Process:
 
 
 def strike(
-    process: Process, aim: str, how: signal.Signals, chance: random.Random
+    process: Process, aim: str, how: signal.Signals, chance: random.Random, seconds: float
 ) -> Outcome | None:
-    """Wait for the instant that is aimed at and kill; None if the run was done before."""
+    """Wait for the instant that is aimed at and kill; None if the run was done before.
+
+    seconds: within which any instant lies.
+    """
     pattern = TEMPORARY.get(aim)
     if aim == "any instant":
-        deadline = time.monotonic() + chance.uniform(0, 14)
+        deadline = time.monotonic() + chance.uniform(0, seconds)
         while process.running() and time.monotonic() < deadline:
             time.sleep(0.002)
     elif pattern:
@@ -156,7 +162,7 @@ def strike(
 
 def digests(out: Path) -> dict[str, str]:
     """SHA-256 of everything that must be the same."""
-    patterns = ("coreset-*.jsonl", "selection.parquet", "scores/*/part-*.parquet", "adapter/*")
+    patterns = ("coreset-*", "selection.parquet", "scores/*/part-*.parquet", "adapter/*")
     files = [path for pattern in patterns for path in sorted(out.glob(pattern))]
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -172,15 +178,19 @@ def safe(out: Path) -> tuple[dict[Path, int], int]:
 
 
 def one_run(
-    campaign: Campaign, out: Path, aims: list[tuple[str, signal.Signals]], seed: int
+    campaign: Campaign,
+    out: Path,
+    aims: list[tuple[str, signal.Signals]],
+    seed: int,
+    format: str,
 ) -> None:
     """Kill a run at each of these, then let it finish; raises SystemExit for any difference."""
     chance = random.Random(seed)
     shards: dict[Path, int] = {}
     step = 0
     for aim, how in [*aims, (None, None)]:
-        process = Process(campaign.data, out, campaign.verify)
-        outcome = strike(process, aim, how, chance) if aim else None
+        process = Process(campaign.data, out, format, campaign.verify)
+        outcome = strike(process, aim, how, chance, campaign.seconds) if aim else None
         if outcome is None:
             process.process.wait(timeout=600)
             process.reader.join(timeout=60)
@@ -204,8 +214,8 @@ def one_run(
         if outcome is None:
             break
     found = digests(out)
-    if found != campaign.whole:
-        wrong = sorted({*found.items()} ^ {*campaign.whole.items()})
+    if found != campaign.whole[format]:
+        wrong = sorted({*found.items()} ^ {*campaign.whole[format].items()})
         raise SystemExit(f"{out}, seed {seed}: other bytes than undisturbed: {wrong}")
     left = [p for p in out.rglob(".*") if p.name.endswith((".part", ".partial"))]
     if left:
@@ -251,18 +261,22 @@ def main() -> None:
         lines = (TASK / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         data.write_text("".join(lines[:ROWS]), encoding="utf-8")
         campaign = Campaign(data, {}, VERIFY[args.verify])
-        for name in ("whole", "again"):
-            one = Process(data, Path(scratch) / name, campaign.verify)
+        for name, format in (("whole", "jsonl"), ("again", "jsonl"), ("table", "parquet")):
+            begun = time.monotonic()
+            one = Process(data, Path(scratch) / name, format, campaign.verify)
             if one.process.wait(timeout=600):
                 raise SystemExit("\n".join(one.lines))
-        campaign.whole = digests(Path(scratch) / "whole")
-        if digests(Path(scratch) / "again") != campaign.whole:
+            campaign.seconds = time.monotonic() - begun
+        campaign.whole["jsonl"] = digests(Path(scratch) / "whole")
+        campaign.whole["parquet"] = digests(Path(scratch) / "table")
+        if digests(Path(scratch) / "again") != campaign.whole["jsonl"]:
             raise SystemExit("two undisturbed runs differ")
         plan = schedule(args.kills, WANTED[args.verify], random.Random(args.seed))
 
         def do(number: int) -> None:
             out = Path(scratch) / f"run-{number}"
-            one_run(campaign, out, plan[number], seed=args.seed * 1000 + number)
+            format = ("jsonl", "parquet")[number % 2]
+            one_run(campaign, out, plan[number], seed=args.seed * 1000 + number, format=format)
             shutil.rmtree(out)
             print(f"{campaign.runs} of {len(plan)} runs: {tally(campaign)}", flush=True)
 
@@ -271,8 +285,17 @@ def main() -> None:
                 pass
     text = report(args, campaign, time.monotonic() - start)
     print(text)
+    check_places(campaign, WANTED[args.verify], least=10 if args.kills >= 100 else 0)
     if args.write:
         REPORTS[args.verify].write_text(text, encoding="utf-8")
+
+
+def check_places(campaign: Campaign, wanted: tuple[str, ...], *, least: int) -> None:
+    """Raise SystemExit if the kills were not where they were to be."""
+    where = Counter(o.where for o in campaign.outcomes if o.signal == "SIGKILL")
+    few = [name for name in wanted if where[name] < least]
+    if few or 3 * where["start-up"] > where.total():
+        raise SystemExit(f"too few kills in {few}, or too many during start-up: {where}")
 
 
 def tally(campaign: Campaign) -> dict[str, int]:
@@ -290,7 +313,8 @@ def report(args: argparse.Namespace, campaign: Campaign, seconds: float) -> str:
         f"--write`, {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} minutes, "
         f"{platform.machine()}, {os.cpu_count()} CPUs",
         "",
-        f"{campaign.runs} runs of `staff select` on {ROWS} rows, killed {len(killed)} times with "
+        f"{campaign.runs} runs of `staff select` on {ROWS} rows (half of them with coresets in "
+        f"Parquet), killed {len(killed)} times with "
         f"SIGKILL and stopped {sum(others.values())} times "
         f"({', '.join(f'{n} {s}' for s, n in sorted(others.items()))}), then left to finish. Every "
         "one ended with the bytes of an undisturbed run: coresets, selection.parquet, scores, "

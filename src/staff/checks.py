@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from staff.errors import ConfigError, RunError
+from staff.runs.cache import Cache
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import (
@@ -67,6 +68,8 @@ def check_inputs(config: AnyConfig) -> None:
     for model in models:
         if model is not None:
             folder.check_model_folder(model, trust=trust_of(config))
+    if isinstance(config, SelectConfig | ScoreConfig | CompareConfig) and config.cache:
+        Cache(config.cache).check_usable()
     if not isinstance(config, FinetuneConfig | CompareConfig) and config.adapter is not None:
         folder.check_adapter(config.adapter, trust=trust_of(config))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,3 +20,8 @@ def fingerprint(facts: Any) -> str:
     True
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Installed versions: what another version made need not be the same."""
+    return {name: version(name) for name in packages}

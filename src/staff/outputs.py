@@ -8,7 +8,6 @@ import numpy as np
 
 from staff.data.files import Source, write_records
 from staff.data.raw import RawRecord
-from staff.errors import DataError
 from staff.ledger import Ledger
 from staff.methods import Method, score_column
 from staff.progress import Progress, SilentProgress, Stage
@@ -78,10 +77,7 @@ def finish(
                 _noted((raw for raw in run.source.records() if raw.row in chosen), stage),
                 format=config.format,
             )
-        if run.source.content_hash() != result["data"]["sha256"]:
-            raise DataError(
-                f"{run.source.name} changed while it was read: run the same command again"
-            )
+        run.source.check_unchanged(result["data"]["sha256"])
     keep_of = {coreset_name(keep): keep for keep in config.keep}
     result["coresets"] = coreset_facts(
         {name: keep_of.get(name) for name in selections},

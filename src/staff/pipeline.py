@@ -31,10 +31,11 @@ from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
-from staff.selectors.compose import Size, Wishes, choose_all
+from staff.selectors.compose import Size, Wishes, check_wishes, choose_all
 from staff.selectors.rounds import AUTO, not_verified
 from staff.selectors.staff import Verify
 from staff.stored import read_stored
+from staff.team import gathered, helps
 from staff.types import Floats, Ints, Rows, Selection
 from staff.wishes import read_wishes
 
@@ -51,7 +52,14 @@ def select(
     """Choose coresets and write the run folder (docs/formats.md); return its manifest.
 
     Raises `StaffError` children; whatever was finished is kept for the next start.
+
+    Of the processes that torchrun started, all but one help it score, and return nothing ({}).
     """
+    with gathered(stages.follow) as leads:
+        return _select_in(config, progress, say) if leads else {}
+
+
+def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
@@ -69,6 +77,7 @@ def _select(run: Run) -> dict[str, Any]:
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
+    check_wishes(sizes, wishes)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     stages.keep_read(prepared, folder, key)
@@ -173,6 +182,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
             progress=run.progress,
             kept_as=None if config.overwrite else key,
         )
+        run.source.check_unchanged(data_hash)
         record.rows = prepared.rows_read
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
@@ -330,6 +340,8 @@ def reselect(
         RunError: no finished run there, or it lacks what the method needs. DataError: its
             data file changed since.
     """
+    if helps():
+        return {}  # there is nothing to help with
     earlier = manifests.read_manifest(str(config.scores))
     origin = RunFolder(str(config.scores))
     config = config.inherit(earlier["config"])
@@ -353,6 +365,7 @@ def reselect(
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
         wishes = _without_scoreless(run, rows, wishes)
+        check_wishes(sizes, wishes)
         untuned = rows.untuned_scores
         inputs = Inputs(
             keys_of_ids(rows.ids, config.seed),

@@ -22,6 +22,7 @@ from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
+from staff.team import gathered
 from staff.types import Floats, Ints
 
 # What a fine-tuning depends on, beside the data and the model.
@@ -31,14 +32,19 @@ TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha", "max_steps",
 def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
     """Score every row of a file with one model; returns the manifest of ``config.out``.
 
+    Of the processes that torchrun started, all but one help it, and return nothing ({}).
+
     Leaves ``scores/small/*.parquet`` (effort, loss, entropy, el2n, response_length) and,
     with `features`, the pooled hidden states in the same parts.
     """
     folder = RunFolder(str(config.out))
-    with folder.lock():
-        folder.start(config, overwrite=config.overwrite)
-        with stages.tokens_of(folder.path):
-            return _score(config, folder, progress)
+    with gathered(stages.follow) as leads:
+        if not leads:
+            return {}
+        with folder.lock():
+            folder.start(config, overwrite=config.overwrite)
+            with stages.tokens_of(folder.path):
+                return _score(config, folder, progress)
 
 
 def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) -> dict[str, Any]:
@@ -68,6 +74,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             progress=progress,
             kept_as=None if config.overwrite else key,
         )
+        source.check_unchanged(data_hash)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, inputs)

@@ -6,7 +6,7 @@ A finished stage is recognised by the fingerprint of everything its result depen
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,22 @@ from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
-from staff.hashing import fingerprint
+from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
+from staff.runs.config import DRAWN, ScoreConfig, SelectConfig
 from staff.runs.manifest import device_facts
 from staff.runs.store import RunFolder, write_atomic
+from staff.scores.run import ScoreRun, score_rows
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
+from staff.team import Team, current
 from staff.training.adapter_folder import ADAPTER_FILES, place_adapter
+from staff.training.checkpoints import LIBRARIES
 from staff.training.finetune import finetune
 from staff.training.tokens import Part, Tokens
 from staff.types import Ints, ScoreTable, read_only
@@ -243,6 +247,7 @@ def finetune_small(
             "tokens": store.content_hash,
             "model": model_hash,
             "dtype": device_used(config)["dtype"],
+            "versions": versions_of("staff-coreset", *LIBRARIES),
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
         }
@@ -376,11 +381,79 @@ def score(
     config: Any,
     store: TokenStore,
     *,
+    out: Path,
+    record: StageRecord,
+    positions: Ints | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
+    scorer: LazyScorer | None = None,
+    progress: Progress | None = None,
+    **what: Any,
+) -> ScoreTable:
+    """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
+
+    what: model, facts (the model's entry in the manifest; its hash goes into the fingerprint),
+    name of the stage; adapter; features: pooled hidden states too; alone: only the loss of
+    responses without their prompts (for IFD). What was scored goes into `record`.
+    earlier, more: rows that come in rounds, see `score_rows`; scorer: of an earlier round, whose
+    model is loaded.
+
+    The processes of a team score the shards between them; then all are read here.
+    """
+    done = 0
+    if team := current():
+        order = {"config": config.model_dump(mode="json"), "command": config.command, "what": what}
+        order |= {"tokens": str(store.path.absolute()), "out": str(out.absolute())}
+        order["positions"] = None if positions is None else positions.tolist()
+        order |= {"earlier": [rows.tolist() for rows in earlier], "more": more}
+        done = team.lead(order, partial(_share, team, progress))
+    scored = _score(
+        config,
+        store,
+        out=out,
+        positions=positions,
+        earlier=earlier,
+        more=more,
+        scorer=scorer,
+        progress=progress,
+        **what,
+    )
+    record.rows = scored.rows + scored.reused
+    record.tokens = int(store.lengths[scored.table.known].sum())
+    record.reused = scored.rows + done == 0
+    return scored.table
+
+
+def follow(team: Team) -> None:
+    """In a process that does not lead: score what the leader wants scored, until it is done."""
+    team.follow(partial(_share, team, None))
+
+
+def _share(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
+    """Score this process's share of an order's shards; how many rows that were."""
+    kind = {c.command: c for c in (SelectConfig, ScoreConfig)}[order["command"]]
+    positions = order["positions"]
+    return _score(
+        kind.model_validate(order["config"]),
+        TokenStore.open(Path(order["tokens"])),
+        out=Path(order["out"]),
+        positions=None if positions is None else np.array(positions, np.int64),
+        earlier=[np.array(rows, np.int64) for rows in order["earlier"]],
+        more=order["more"],
+        progress=progress,
+        share=(team.rank, team.size),
+        **order["what"],
+    ).rows
+
+
+def _score(
+    config: Any,
+    store: TokenStore,
+    *,
     model: str,
     facts: dict[str, Any],
     out: Path,
     name: str,
-    record: StageRecord,
     adapter: str | None = None,
     positions: Ints | None = None,
     features: bool = False,
@@ -388,24 +461,18 @@ def score(
     scorer: LazyScorer | None = None,
     earlier: Sequence[Ints] = (),
     more: bool = False,
+    share: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
-) -> ScoreTable:
-    """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
-
-    facts: the model's entry in the manifest; its hash goes into the fingerprint. What was
-    scored goes into `record`. features: pooled hidden states too; a folder that holds some
-    keeps them. alone: only the loss of responses without their prompts (for IFD). scorer: of an
-    earlier round, whose model is loaded; earlier, more: see `score_rows`.
-    """
+) -> ScoreRun:
+    """What `score` says, in this process; a folder that holds features keeps them."""
     from staff.models.load import load_tokenizer, model_hash
     from staff.scores.alone import start_token
-    from staff.scores.run import score_rows
     from staff.scores.shards import has_features
 
     trust = trust_of(config)
     start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
     features = features or config.features or has_features(out)
-    scored = score_rows(
+    return score_rows(
         scorer or LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
         store,
         positions,
@@ -422,17 +489,15 @@ def score(
             "data_hash": store.content_hash,
             "dtype": device_used(config)["dtype"],
             "features": features,
-            "seed": config.seed,
+            "seed": config.seed if config.phi in DRAWN else None,
+            "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
         },
         earlier=earlier,
         more=more,
+        share=share,
         name=name,
         progress=progress,
     )
-    record.rows = scored.rows + scored.reused
-    record.tokens = int(store.lengths[scored.table.known].sum())
-    record.reused = scored.rows == 0
-    return scored.table
 
 
 class Rounds:

@@ -123,7 +123,7 @@ def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, err
         (["demo"], "run the same command again; finished stages are kept"),
         (
             ["select", "--overwrite"],
-            "run the same command again without --overwrite; finished stages are kept",
+            "run the same command again, without --overwrite to keep finished stages",
         ),
         (["finetune"], "run the same command again; it goes on from the last checkpoint"),
         (["evaluate"], None),
@@ -285,3 +285,29 @@ def test_ctrl_c_stops_with_a_hint(data, tmp_path):
     _, told = run.communicate(timeout=20)
     assert run.returncode == 130
     assert told == "stopped: run the same command again; finished stages are kept\n"
+
+
+STOPPED_BY = """
+import os, signal, sys
+from staff.cli import main as module
+
+def importing(arguments):
+    try:
+        os.kill(os.getpid(), signal.{name})
+        signal.sigtimedwait([], 5)
+    except BaseException as error:
+        raise ModuleNotFoundError("Could not import module 'Trainer'") from error
+
+module.build_app = lambda: importing
+sys.exit(module.main())
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_stop_that_a_library_makes_an_import_error_of_is_a_stop(name, code):
+    script = STOPPED_BY.format(name=name)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "select"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr == "stopped: run the same command again; finished stages are kept\n"

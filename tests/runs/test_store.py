@@ -248,6 +248,27 @@ def test_coresets_of_the_earlier_selection_go_and_nothing_else(tmp_path):
     assert folder.coreset("n40").exists()
 
 
+def test_coresets_of_a_stopped_selection_go_too(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path, keep=(0.3,)))
+    finish(folder, "coreset-0.3.jsonl")
+    begun(folder, config(tmp_path, keep=(0.1,)))
+    folder.coreset("0.1").touch()  # and killed before its manifest
+    begun(folder, config(tmp_path, keep=(0.5,)))
+    folder.coreset("0.5").touch()
+    folder.remove_other_coresets(["0.5"])
+    assert [path.name for path in folder.path.glob("coreset-*")] == ["coreset-0.5.jsonl"]
+
+
+def test_half_written_folders_are_swept(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
+    spilled = folder.path / ".coreset-0.1.parquet.abc.part"
+    spilled.mkdir()
+    (spilled / "0.parquet").touch()
+    (folder.path / ".manifest.json.abc.part").touch()
+    folder.sweep()
+    assert not list(folder.path.glob(".*.part"))
+
+
 def test_outputs_are_what_is_there_of_a_run(tmp_path):
     folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
     folder.coreset("0.1", "csv").write_text("")

@@ -8,8 +8,10 @@ from cyclopts import App, Group, Parameter
 from pydantic.fields import FieldInfo
 
 from staff.cli.terminal import Terminal, open_terminal
+from staff.errors import ConfigError
 from staff.runs.config_file import build, dump_yaml
 from staff.runs.settings import Settings, coreset_name
+from staff.team import helps, in_team
 
 Config = TypeVar("Config", bound=Settings)
 
@@ -43,12 +45,17 @@ COMMON = {
 
 
 def verb(
-    config: type[Config], *, dry_run: bool = False, operand: str = "data"
+    config: type[Config],
+    *,
+    dry_run: bool = False,
+    operand: str = "data",
+    torchrun: bool = False,
 ) -> Callable[[Callable[[Config, Terminal], None]], Callable[..., None]]:
     """Make a command of a function of settings and a terminal.
 
     Every field of `config` becomes a flag; the field `operand` may also be given by
     position. With `dry_run` there is a flag --dry-run, which the function heeds.
+    torchrun: it may be started in several processes, which then work together.
     """
     common = {name: kind for name, kind in COMMON.items() if dry_run or name != "dry_run"}
 
@@ -62,6 +69,12 @@ def verb(
                 flags={name: value for name, value in flags.items() if value is not None},
                 file=file,
             )
+            if in_team() and not torchrun:
+                raise ConfigError(
+                    f"staff {function.__name__} works in one process: start it without torchrun"
+                )
+            if helps() and (running["print_config"] or running.get("dry_run")):
+                return
             terminal = open_terminal(
                 quiet=bool(running["quiet"]),
                 verbose=bool(running["verbose"]),

@@ -38,10 +38,7 @@ VERBS = {
 # Their results are files, not what they print.
 WRITING = ("select", "score", "finetune", "compare", "demo")
 INTERNAL, STOPPED, TERMINATED = 70, 130, 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, from a scheduler that wants the machine back; handled as Ctrl-C is."""
+_signals: list[int] = []  # Ctrl-C, and SIGTERM from a scheduler that wants the machine back
 
 
 def build_app() -> App:
@@ -70,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (`staff --help` lists them)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup ignores it
+            signal.signal(signal.SIGINT, _stop)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ± still gets its numbers
@@ -83,10 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _writes(arguments):
             return 0
         return _fail(f"stopped: nobody reads the output any more{_how_to_go_on(arguments)}", 1)
-    except KeyboardInterrupt as error:
-        code = TERMINATED if isinstance(error, Terminated) else STOPPED
-        return _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
+    except KeyboardInterrupt:
+        return _stopped(arguments)
     except Exception as error:
+        if _signals:  # a library made an error of its own of being stopped
+            return _stopped(arguments)
         if "--debug" in arguments:
             import traceback
 
@@ -94,8 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(*explain(error))
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
+def _stop(number: int, frame: object) -> None:
+    _signals.append(number)
+    raise KeyboardInterrupt
+
+
+def _stopped(arguments: Sequence[str]) -> int:
+    code = TERMINATED if signal.SIGTERM in _signals else STOPPED
+    return _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -136,8 +142,9 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
         return ""
     if arguments[0] == "finetune":
         return ": run the same command again; it goes on from the last checkpoint"
-    without = " without --overwrite" if "--overwrite" in arguments else ""
-    return f": run the same command again{without}; finished stages are kept"
+    if "--overwrite" in arguments:
+        return ": run the same command again, without --overwrite to keep finished stages"
+    return ": run the same command again; finished stages are kept"
 
 
 def _let_go_of_pipes() -> None:

@@ -15,7 +15,7 @@ EXAMPLES = """
 """
 
 
-@verb(ScoreConfig, dry_run=True)
+@verb(ScoreConfig, dry_run=True, torchrun=True)
 def score(config: ScoreConfig, terminal: Terminal) -> None:
     """Score a file and say where the scores are."""
     from staff.checks import check_inputs
@@ -29,7 +29,8 @@ def score(config: ScoreConfig, terminal: Terminal) -> None:
     with terminal.loading():
         from staff import single
     manifest = single.score(config, progress=terminal.progress)
-    terminal.summary(render(manifest, folder=str(config.out), width=terminal.width))
+    if manifest:
+        terminal.summary(render(manifest, folder=str(config.out), width=terminal.width))
 
 
 app = command_app("score", score, examples=EXAMPLES)

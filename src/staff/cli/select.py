@@ -22,12 +22,15 @@ EXAMPLES = """
     --prompt-template "{question}" --response-column answer \\
     --on-bad-row skip --out runs/y
 
+  # two processes share the scoring; on several machines their run folder must be shared, too
+  torchrun --nproc-per-node 2 -m staff select --config runs/x/config.yaml
+
   # the same run again
   staff select --config runs/x/config.yaml
 """
 
 
-@verb(SelectConfig, dry_run=True)
+@verb(SelectConfig, dry_run=True, torchrun=True)
 def select(config: SelectConfig, terminal: Terminal) -> None:
     """Choose coresets and show why they look as they do."""
     from staff.checks import check_inputs
@@ -42,7 +45,8 @@ def select(config: SelectConfig, terminal: Terminal) -> None:
         from staff import pipeline
     run = pipeline.reselect if config.scores else pipeline.select
     manifest = run(config, progress=terminal.progress, say=terminal.say)
-    terminal.summary(render(manifest, folder=config.folder, width=terminal.width))
+    if manifest:
+        terminal.summary(render(manifest, folder=config.folder, width=terminal.width))
 
 
 app = command_app("select", select, examples=EXAMPLES)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from staff.progress import Progress, SilentProgress
+from staff.team import helps
 from staff.visible import visible
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def open_terminal(*, quiet: bool = False, verbose: bool = False, dry_run: bool =
     quiet: no progress, no summary. verbose: progress lines each second when piped, and
     what the libraries log and warn.
     """
+    quiet = quiet or helps()  # the process that leads tells of the run
     _set_library_noise(verbose)
     progress: Progress
     console = None

@@ -54,14 +54,19 @@ def collate(
     pad_id: int,
     side: Literal["left", "right"] = "right",
     rows: Sequence[int] | Ints | None = None,
+    multiple: int = 1,
+    context: int | None = None,
 ) -> Batch:
-    """Pad B samples to the longest, T.
+    """Pad B samples to the longest, or to the next multiple of `multiple`, T.
 
     side: where the padding goes. rows: the samples' positions; 0 … B-1 if not given.
+    context: the model's, above which nothing is padded.
     """
     import torch
 
     width = max((len(example.input_ids) for example in examples), default=0)
+    wider = -(-width // multiple) * multiple
+    width = max(width, min(wider, context or wider))
     shape = (len(examples), width)  # [B, T]
     ids = np.full(shape, pad_id, np.int64)
     labels = np.full(shape, IGNORE, np.int64)

@@ -95,6 +95,11 @@ class Source:
                     digest.update(chunk)
         return digest.hexdigest()
 
+    def check_unchanged(self, known: str) -> None:
+        """Raise `DataError` if the content is not that of an earlier `content_hash`."""
+        if self.content_hash() != known:
+            raise DataError(f"{self.name} changed while it was read: run the same command again")
+
 
 def open_source(
     path_or_hub_id: str | Path, *, split: str = "train", revision: str | None = None

@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.data.writers import json_text, replacing
 from staff.errors import StaffError
-from staff.hashing import fingerprint, hash_file
+from staff.hashing import fingerprint, hash_file, versions_of
 
 MARK = "prepared.json"  # written last: without it nothing is taken
 SOURCES = "sources.json"
@@ -37,7 +36,7 @@ def made_from(
             "options": asdict(options),
             "on_bad_row": on_bad_row,
             "tokenisers": [tokeniser.fingerprint for tokeniser in tokenisers],
-            "versions": {n: version(n) for n in ("staff-coreset", "transformers", "tokenizers")},
+            "versions": versions_of("staff-coreset", "transformers", "tokenizers"),
         }
     )
 

@@ -180,7 +180,7 @@ def _write_parquet(part: Path, records: Iterable[RawRecord]) -> int:
                         for field in schema
                     ]
                     writer.write_table(pa.table(columns, schema=schema))
-        except (pa.ArrowException, UnicodeEncodeError) as error:
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
             raise DataError(
                 f"these rows do not fit a Parquet file ({error}). Write them as jsonl."
             ) from error

@@ -48,12 +48,16 @@ class Cache:
 
     def open(self) -> "Cache":
         """Make the folder, if need be. Raises RunError if it holds something else."""
-        if not self._is_ours() and self.path.exists() and not self._is_empty():
-            raise RunError(f"--cache {self.path} holds other files: give a folder of its own")
+        self.check_usable()
         if not self._is_ours():
             with replacing(self.path / TAG) as part:
                 part.write_text(f"{SIGNATURE}\n{ABOUT}", encoding="utf-8")
         return self
+
+    def check_usable(self) -> None:
+        """Raise RunError if the folder holds something else; makes nothing."""
+        if not self._is_ours() and self.path.exists() and not self._is_empty():
+            raise RunError(f"--cache {self.path} holds other files: give a folder of its own")
 
     def check(self) -> "Cache":
         """Raise RunError unless this is a cache of ours."""

@@ -34,6 +34,9 @@ from staff.runs.settings import (
 ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|zst))?$")
 
 
+DRAWN = ("last-value-lora", "adapter")  # phi that draws at random
+
+
 class SelectConfig(Settings):
     """`staff select`."""
 
@@ -209,6 +212,12 @@ class SelectConfig(Settings):
         return bool(self.tokens) or (bool(self.keep) and self.keep_of == "tokens")
 
     @property
+    def scores_hang_on_seed(self) -> bool:
+        """Whether scores with another seed differ: fine-tuning draws its order and weights."""
+        tunes = self.adapter is None and not self.skip_finetune
+        return tunes or self.phi in DRAWN
+
+    @property
     def counting_model(self) -> str | None:
         """Whose tokenizer counts: the target's, which is to be trained on the coreset."""
         return self.target or self.small
@@ -299,6 +308,11 @@ class ScoreConfig(Settings):
     on_bad_row: s.OnBadRow = "error"
     cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
+
+    @property
+    def scores_hang_on_seed(self) -> bool:
+        """Whether scores with another seed differ."""
+        return self.phi in DRAWN
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -10,7 +10,7 @@ from staff.errors import RunError
 OURS = (
     *("config.yaml", "manifest.json", "compare.json", "comparison.json", "selection.parquet"),
     *("rejected.jsonl", "report.html", "results.*", "coreset-*"),
-    *(".lock", ".stages.json", ".manifest.earlier.json"),
+    *(".lock", ".stages.json", ".inputs.json", ".manifest.earlier.json", ".*.partial"),
     *("adapter", "scores", "tokens", "cells", "seed-*"),
 )
 

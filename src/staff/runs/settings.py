@@ -224,6 +224,11 @@ class Settings(BaseModel):
     def _drop_missing(cls, values: Any) -> Any:
         return given(values)
 
+    @property
+    def scores_hang_on_seed(self) -> bool:
+        """Whether what is computed with another seed differs."""
+        return True
+
     def require(self, **flags: str) -> None:
         """Raise `ConfigError` for the first of these settings that is missing.
 

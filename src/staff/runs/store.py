@@ -113,9 +113,8 @@ class RunFolder:
         """
         if getattr(config, "overwrite", False):
             self.clear()
-        elif self._coresets_of(self.manifest):
-            self.manifest.replace(self._earlier)  # for `remove_other_coresets`
         else:
+            self._note_coresets()
             self.manifest.unlink(missing_ok=True)
         if isinstance(config, SelectConfig):
             self.report.unlink(missing_ok=True)  # it tells of the earlier selection
@@ -145,7 +144,8 @@ class RunFolder:
         except ConfigError as error:
             raise RunError(f"{error}; choose another --out, or add --overwrite") from None
         now = config.model_dump(mode="json")
-        refuse_other_settings(self.path, before, now, [key for key in keys if key not in FREE])
+        free = FREE if config.scores_hang_on_seed else FREE | {"seed"}
+        refuse_other_settings(self.path, before, now, [key for key in keys if key not in free])
 
     def check_usable(self) -> None:
         """Raise `RunError` if this is a file, a folder of somebody else's files, or leads out."""
@@ -161,7 +161,7 @@ class RunFolder:
         own = (self.path / name for name in FOLDERS)
         for folder in (self.path, *own, *self.path.glob("cells/*")):
             for path in folder.glob(PART):
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def clear(self) -> None:
         """Remove what a run leaves, and nothing else. The manifest goes first.
@@ -178,12 +178,21 @@ class RunFolder:
             path.unlink()
         for folder in (self.path, *(self.path / name for name in FOLDERS)):
             for path in [path for pattern in TEMPORARY for path in folder.glob(pattern)]:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                _remove(path)
             if folder != self.path and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+    def _note_coresets(self) -> None:
+        """Write down the coresets of earlier selections here, for `remove_other_coresets`.
+
+        Of finished ones, and of those that were stopped, as their settings name them.
+        """
+        coresets = self._coresets_of(self.manifest) | self._coresets_of(self._earlier)
+        if self.config.is_file():
+            coresets |= self._coresets_asked_for()
+        if coresets:
+            noted = {"coresets": [{"path": name} for name in sorted(coresets)]}
+            write_atomic(self._earlier, json.dumps(noted))
 
     def remove_other_coresets(self, names: list[str], *, format: str = "jsonl") -> None:
         """Remove the coreset files of the earlier selection here but those of `names`.
@@ -252,6 +261,7 @@ class RunFolder:
         """Remove what a run left that was refused before its first result, and these folders."""
         for name in ("config.yaml", ".stages.json", ".inputs.json", "rejected.jsonl", ".lock"):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tokens", ignore_errors=True)
         for folder in (*(self.path / name for name in FOLDERS), *made):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -287,6 +297,13 @@ class RunFolder:
             or (path.name == "tokens" and _only_tokens(path))
             for path in self.path.iterdir()
         )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _holder(file: TextIO) -> str:
@@ -344,7 +361,7 @@ def check_inputs_outside(config: Settings, folder: Path) -> None:
 
 def _only_tokens(path: Path) -> bool:
     """Whether a folder holds nothing but tokenised rows of a process that was killed."""
-    kinds = ("tokens*.arrow", "rejected.jsonl", *TEMPORARY)
+    kinds = ("tokens*.arrow", "rejected.jsonl", "sources.json", "prepared.json", *TEMPORARY)
     return path.is_dir() and all(any(p.match(kind) for kind in kinds) for p in path.iterdir())
 
 

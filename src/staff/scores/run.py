@@ -56,6 +56,7 @@ def score_rows(
     cache: ShardCache | None = None,
     earlier: Sequence[Ints] = (),
     more: bool = False,
+    share: tuple[int, int] = (0, 1),
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -71,6 +72,7 @@ def score_rows(
     come first, and their rows are in the table, too. more: whether another round may follow:
     then parts beyond these stay, since they may be its own from an earlier start, until
     `forget_others` is called.
+    share: (r, k): of the parts only r, r + k, r + 2k, …; the others' rows are not known.
 
     A row with a value that is not finite has NaN in every column (and zeros for features).
 
@@ -80,10 +82,11 @@ def score_rows(
     start = time.monotonic()
     last = np.arange(len(store)) if positions is None else positions
     plan = plan_parts([*earlier, last], shard_rows)
-    wanted = np.concatenate([*plan.values(), np.empty(0, np.int64)])
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
     if not more:
         forget_others(out, plan)
+    plan = {k: part for k, part in plan.items() if k % share[1] == share[0]}
+    wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
     rows = tokens = cached = 0
     worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
@@ -213,4 +216,4 @@ def forget_others(out: Path, plan: Mapping[int, Ints]) -> None:
     keep = {part_path(out, number) for number in plan}
     for path in out.glob("part-*.parquet"):
         if path not in keep:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process of a team may have been quicker

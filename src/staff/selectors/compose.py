@@ -69,15 +69,7 @@ def choose_one(
     free = wishes.free if among is None else wishes.free & among
     rows = np.flatnonzero(free)
     left = total - len(wishes.include)
-    if left < 0:
-        raise ConfigError(
-            f"a coreset of {total} rows cannot hold the {len(wishes.include)} rows to include"
-        )
-    if left > len(rows):
-        raise ConfigError(
-            f"a coreset of {total} rows cannot be made: {len(rows) + len(wishes.include)} rows "
-            "may be in it"
-        )
+    _check_room(total, fixed=len(wishes.include), free=len(rows))
     groups = [rows] if wishes.group is None else _by_group(rows, wishes.group)
     budgets = apportion([len(members) for members in groups], left).tolist()
 
@@ -103,6 +95,23 @@ def choose_one(
         details=parts[0][1].details if parts else {},
         order=None if order is None else read_only(parts[0][0][order]),
     )
+
+
+def check_wishes(sizes: Mapping[str, Size], wishes: Wishes) -> None:
+    """Raise ConfigError if a coreset of so many rows cannot be made, whatever is chosen."""
+    for size in sizes.values():
+        if size.rows is not None:
+            free = int(np.count_nonzero(wishes.free))
+            _check_room(size.rows, fixed=len(wishes.include), free=free)
+
+
+def _check_room(total: int, *, fixed: int, free: int) -> None:
+    if total < fixed:
+        raise ConfigError(f"a coreset of {total} rows cannot hold the {fixed} rows to include")
+    if total > free + fixed:
+        raise ConfigError(
+            f"a coreset of {total} rows cannot be made: {free + fixed} rows may be in it"
+        )
 
 
 def choose_all(

@@ -10,11 +10,10 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from staff.hashing import hash_file
+from staff.hashing import hash_file, versions_of
 
 STATE = "staff.json"
 # What the trainer reads again; of the rest (a pickle of its settings among it) nothing is kept.
@@ -45,7 +44,7 @@ def seal(written: Path, place: Path, *, step: int, made_from: str, facts: Any) -
     files = {path.name: hash_file(path) for path in sorted(written.iterdir())}
     state = {
         "made_from": made_from,
-        "versions": versions(),
+        "versions": versions_of(*LIBRARIES),
         "step": step,
         "files": files,
         "facts": facts,
@@ -80,11 +79,6 @@ def find(place: Path, *, made_from: str | None) -> tuple[Checkpoint | None, tupl
     return None, tuple(said)
 
 
-def versions() -> dict[str, str]:
-    """Versions of the libraries whose files these are."""
-    return {name: version(name) for name in LIBRARIES}
-
-
 def sync(folder: Path) -> None:
     """Flush a folder's entries: a rename outlives a power cut only then."""
     handle = os.open(folder, os.O_RDONLY)
@@ -97,7 +91,7 @@ def sync(folder: Path) -> None:
 def _fault(folder: Path, state: Mapping[str, Any], made_from: str) -> str | None:
     if state["made_from"] != made_from:
         return "was made from other data, models or settings"
-    if state["versions"] != versions():
+    if state["versions"] != versions_of(*LIBRARIES):
         return "was made with other versions of torch or its libraries"
     if any(hash_file(folder / name) != known for name, known in state["files"].items()):
         return "is damaged"

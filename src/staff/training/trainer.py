@@ -31,6 +31,19 @@ from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
 
 
+def padding_of(model: Any) -> dict[str, Any]:
+    """How `collate` is to pad for a model.
+
+    In half precision to multiples of 16: matrix kernels are made for a shape when it first comes
+    (oneDNN on the CPU; for hundreds of shapes that took longer than the products), and tensor
+    cores want such shapes.
+    """
+    if model.dtype == torch.float32:
+        return {}
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return {"multiple": 16, "context": context}
+
+
 @dataclass(frozen=True, slots=True)
 class LossPoint:
     """One line of loss.jsonl: the mean loss over a batch's response tokens."""
@@ -69,6 +82,7 @@ class ResponseTrainer(SFTTrainer):
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.pad_id = pad_id
+        self.padding = padding_of(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
         self.response_tokens = 0
@@ -132,7 +146,7 @@ class ResponseTrainer(SFTTrainer):
     def _collate(self, features: list[dict[str, int]]) -> dict[str, Any]:
         """Read the rows' tokens; input_ids, labels, attention_mask int64 [B, T], rows [B]."""
         rows = [feature["row"] for feature in features]
-        batch = collate(self.tokens.get(rows), pad_id=self.pad_id, rows=rows)
+        batch = collate(self.tokens.get(rows), pad_id=self.pad_id, rows=rows, **self.padding)
         return {
             "input_ids": batch.input_ids,
             "labels": batch.labels,

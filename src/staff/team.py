@@ -1,0 +1,147 @@
+"""Several processes at one run, as torchrun starts them: rank 0 leads, the others help it score.
+
+They share the run folder: a shard is handed over by being there. What one tells the others is
+JSON over gloo; nothing is unpickled.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from staff.errors import ModelError, StaffError
+
+PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
+# What torchrun tells in the environment.
+LIBRARIES_ASK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+Order = Mapping[str, Any]
+Work = Callable[[Order], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """The processes of one run."""
+
+    rank: int
+    size: int
+
+    def lead(self, order: Order, work: Work) -> int:
+        """On rank 0: have every process do an order; the sum of what they return.
+
+        Raises:
+            StaffError: what the first one raised that failed.
+        """
+        self._say(order, by=0)
+        return self._do(order, work)
+
+    def follow(self, work: Work) -> None:
+        """On the others: do what rank 0 orders, until it is done."""
+        while order := self._say(None, by=0):
+            self._do(order, work)
+
+    def dismiss(self) -> None:
+        """On rank 0: the others may go."""
+        self._say({}, by=0)
+
+    def _do(self, order: Order, work: Work) -> int:
+        fault, amount = None, 0
+        try:
+            amount = work(order)
+        except StaffError as error:
+            fault = error
+        mine = {"fault": fault and str(fault), "amount": amount}
+        said = [self._say(mine, by=rank) for rank in range(self.size)]
+        if fault:
+            raise fault
+        for rank, theirs in enumerate(said):
+            if theirs["fault"]:
+                raise ModelError(f"rank {rank}: {theirs['fault']}")
+        return sum(theirs["amount"] for theirs in said)
+
+    def _say(self, words: Any, *, by: int) -> Any:
+        """What the rank `by` says, on every rank."""
+        import torch
+        import torch.distributed as dist
+
+        text = json.dumps(words).encode() if self.rank == by else b""
+        try:
+            length = torch.tensor([len(text)])
+            dist.broadcast(length, src=by)
+            buffer = torch.zeros(int(length), dtype=torch.uint8)
+            if self.rank == by:
+                buffer = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+            dist.broadcast(buffer, src=by)
+        except RuntimeError as error:  # gloo: the connection was closed by the peer
+            raise StaffError(
+                "another process of this run has ended: run the same command again; finished "
+                "stages and shards are kept"
+            ) from error
+        return json.loads(bytes(buffer.tolist()))
+
+
+_here: list[Team] = []
+
+
+def in_team() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def helps() -> bool:
+    """Whether this process was started to help another one."""
+    return in_team() and int(os.environ.get("RANK", "0")) > 0
+
+
+def current() -> Team | None:
+    """The team this process leads or helps; None where it works alone."""
+    return _here[-1] if _here else None
+
+
+@contextmanager
+def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
+    """Meet the processes that torchrun started with this one; whether this one is to do the run.
+
+    It is rank 0 that is, or a process that is alone. The others `follow` until it is done.
+    Libraries are not told of the team: they would take every model for one that all train.
+    """
+    if not in_team():
+        yield True
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():  # the caller's own, who has called us in one process, we hope
+        yield True
+        return
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    team = Team(dist.get_rank(), dist.get_world_size())
+    told = {name: os.environ.pop(name) for name in LIBRARIES_ASK if name in os.environ}
+    _take_own_gpu(int(told.get("LOCAL_RANK", "0")))
+    _here.append(team)
+    try:
+        if team.rank:
+            follow(team)
+            yield False
+            return
+        try:
+            yield True
+        except StaffError:
+            with suppress(StaffError):
+                team.dismiss()
+            raise
+        team.dismiss()
+    finally:
+        _here.pop()
+        os.environ.update(told)
+        dist.destroy_process_group()
+
+
+def _take_own_gpu(number: int) -> None:
+    """Let `--device auto` and `cuda` mean another GPU in each process of a machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
