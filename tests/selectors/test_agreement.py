@@ -32,7 +32,7 @@ def test_no_correlation_without_spread():
 
 def test_weighted_to_all_rows_by_hand():
     # Strata of 1 and 3 rows of which one and two were drawn: weights 1, 1.5, 1.5.
-    # Ranks: 0.5, 1.75, 3.25 of (1, 2, 3) and 1.75 - 0.5 ... of (2, 1, 3): 2, 0.75, 3.25.
+    # Ranks: 0.5, 1.75, 3.25 of (1, 2, 3); 2, 0.75, 3.25 of (2, 1, 3).
     # Weighted means 2 and 2; deviations (-1.5, -.25, 1.25) and (0, -1.25, 1.25).
     # Σw·dx·dy = 0 + 1.5·0.3125 + 1.5·1.5625 = 2.8125; squares 4.6875 and 4.6875: 0.6.
     found = stratified_correlation(
