@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-memory
+# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -72,6 +72,9 @@ family: install
 
 benchmark-scoring: install
 	$(BIN)/python benchmarks/scoring.py --write
+
+benchmark-verification: install
+	$(BIN)/python benchmarks/verification.py --write
 
 benchmark-selection: install
 	$(BIN)/python benchmarks/selection.py --write

@@ -24,7 +24,7 @@ ALLOWED = {
     "selectors": set(),
     # runs: PRESETS are the selectors' to say; results are made from what data and selectors gave.
     "runs": {"selectors", "data"},
-    "reports": {"data", "runs"},
+    "reports": {"data", "runs", "selectors"},  # of these the statistics of agreement
     "checks": {"runs", "data", "models", "stages", "training", "selectors"},
     "stages": {
         "data",
@@ -47,7 +47,10 @@ ALLOWED = {
         "selectors",
     },
     "team": {"training"},
-    "single": {"team", "stages", "ledger", "data", "runs", "training"},
+    "single": {
+        *("team", "stages", "ledger", "data", "runs", "training", "models", "scores"),
+        "selectors",
+    },
     "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
     "compare": {
         *("pipeline", "single", "planning", "stages"),

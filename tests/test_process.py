@@ -89,6 +89,38 @@ def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_verification_in_rounds_goes_on(command, tmp_path, how):
+    """Stopped after its first parts: what is there leads to the same rows, and is not done again."""
+    auto = ["--verify-per-region", "auto", "--verify-tolerance", "0.004", "--shard-rows", "3"]
+    auto += ["--skip-finetune", "--batch-tokens", "64"]
+    at = command.index("--verify-per-region")
+    arguments = [*command[:at], *command[at + 2 :], *auto, "--out"]
+    whole, out = tmp_path / "whole", tmp_path / "x"
+    done = subprocess.run([*arguments, str(whole)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rounds = json.loads((whole / "manifest.json").read_text())["verification"]["rounds"]
+    assert len(rounds) > 1
+    process = subprocess.Popen(
+        [*arguments, str(out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    second = out / "scores" / "target" / "part-00002.parquet"
+    while process.poll() is None and not second.exists():
+        time.sleep(0.001)
+    process.send_signal(how)
+    assert process.wait(timeout=120) in (130, -signal.SIGKILL)
+    assert not (out / "manifest.json").exists()
+    inodes = {path: path.stat().st_ino for path in out.glob("scores/*/part-*.parquet")}
+    done = subprocess.run([*arguments, str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_ino for path in inodes} == inodes
+    found = [path.relative_to(whole) for path in whole.glob("scores/target/*.parquet")]
+    assert len(found) > 3
+    for name in ("coreset-0.2.jsonl", "selection.parquet", *found):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert json.loads((out / "manifest.json").read_text())["verification"]["rounds"] == rounds
+
+
 def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path):
     data = tmp_path / "train.jsonl"
     data.write_text("".join(f"{line}\n" for line in e2e_rows), encoding="utf-8")

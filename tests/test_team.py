@@ -92,6 +92,21 @@ def test_two_processes_fine_tune_as_one_does(select, tmp_path):
     )
 
 
+def test_rows_that_come_in_rounds_are_shared_too(select, tmp_path):
+    command = list(select)
+    for flag, value in (("--verify-per-region", "auto"), ("--shard-rows", "3")):
+        command[command.index(flag) + 1] = value
+    command += ["--verify-tolerance", "0.004"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    for start, out in (([sys.executable], one), (PROCESSES, two)):
+        subprocess.run([*start, *command, "--out", str(out)], check=True, capture_output=True)
+    rounds = json.loads((two / "manifest.json").read_text())["verification"]["rounds"]
+    assert len(rounds) > 1
+    assert scores(two) == scores(one)
+    for name in OUTPUTS:
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+
+
 def child_of_rank_one(parent):
     """The process whose environment says that it is rank 1."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()

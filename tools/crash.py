@@ -30,13 +30,19 @@ from pathlib import Path
 
 from staff.demo import COLUMNS, SMALL, TARGET, TASK
 
-REPORT = Path(__file__).parent.parent / "benchmarks" / "results" / "crash.md"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+REPORTS = {"fixed": RESULTS / "crash.md", "auto": RESULTS / "crash_rounds.md"}
 ROWS, A_RUN = 240, 8
 SETTINGS = (
-    *("--keep", "0.1", "--keep", "0.3", "--regions", "6", "--verify-per-region", "12"),
-    *("--epochs", "1", "--checkpoint-seconds", "0", "--shard-rows", "32", "--batch-tokens", "512"),
+    *("--keep", "0.1", "--keep", "0.3", "--regions", "6"),
+    *("--epochs", "1", "--checkpoint-seconds", "0", "--batch-tokens", "512"),
     *("--dtype", "float32"),
 )
+VERIFY = {
+    "fixed": ("--verify-per-region", "12", "--shard-rows=32"),
+    # Several rounds of several parts each.
+    "auto": (*("--verify-per-region", "auto", "--verify-tolerance", "0.006"), "--shard-rows=6"),
+}
 # Stage in the log -> where a kill struck; what is not here is start-up.
 STAGES = {
     "fine-tune small": "optimiser step",
@@ -45,10 +51,14 @@ STAGES = {
     "write": "final writes",
 }
 # In this order within a run: each restart goes on to the next.
-WANTED = ("optimiser step", "checkpoint write", "shard write", "verification", "final writes")
+WANTED = {
+    "fixed": ("optimiser step", "checkpoint write", "shard write", "verification", "final writes"),
+    "auto": ("shard write", "verification", *["shard write of a round"] * 3, "final writes"),
+}
 TEMPORARY = {  # a file or folder that is there while the step lasts
     "checkpoint write": ".adapter.partial/.checkpoint.partial",
     "shard write": "scores/small/.part-*.part",
+    "shard write of a round": "scores/target/.part-*.part",
     "final writes": ".[cms][oea]*.part",  # coresets, manifest, selection
 }
 
@@ -68,6 +78,7 @@ class Campaign:
 
     data: Path
     whole: dict[str, dict[str, str]]  # by format
+    verify: tuple[str, ...] = ()
     seconds: float = 0.0  # of an undisturbed run
     outcomes: list[Outcome] = field(default_factory=list)
     runs: int = 0
@@ -76,13 +87,13 @@ class Campaign:
 class Process:
     """The command in a process group, with its log as it comes."""
 
-    def __init__(self, data: Path, out: Path, format: str) -> None:
+    def __init__(self, data: Path, out: Path, format: str, verify: tuple[str, ...]) -> None:
         columns = [f"--{k.replace('_', '-')}={v}" for k, v in COLUMNS.items()]
         self.out, self.lines = out, []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "staff", "select", str(data), "--small", str(SMALL),
              "--target", str(TARGET), "--out", str(out), "--format", format,
-             *columns, *SETTINGS],
+             *columns, *SETTINGS, *verify],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -178,7 +189,7 @@ def one_run(
     shards: dict[Path, int] = {}
     step = 0
     for aim, how in [*aims, (None, None)]:
-        process = Process(campaign.data, out, format)
+        process = Process(campaign.data, out, format, campaign.verify)
         outcome = strike(process, aim, how, chance, campaign.seconds) if aim else None
         if outcome is None:
             process.process.wait(timeout=600)
@@ -212,15 +223,17 @@ def one_run(
     campaign.runs += 1
 
 
-def schedule(kills: int, chance: random.Random) -> list[list[tuple[str, signal.Signals]]]:
+def schedule(
+    kills: int, wanted: tuple[str, ...], chance: random.Random
+) -> list[list[tuple[str, signal.Signals]]]:
     """Runs of up to `A_RUN` kills: every place a tenth of all at least, then any instant."""
     runs = []
     each = max(1, -(-kills // 8))
-    aimed = dict.fromkeys(WANTED, each)
+    aimed = {name: each * wanted.count(name) for name in wanted}
     left = kills - sum(aimed.values())
     while sum(aimed.values()) or left > 0:
         run = []
-        for name in WANTED:
+        for name in aimed:
             for _ in range(min(aimed[name], chance.choice((1, 1, 2)))):
                 run.append((name, signal.SIGKILL))
                 aimed[name] -= 1
@@ -239,17 +252,18 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=180)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--write", action="store_true", help=f"write {REPORT.name}")
+    parser.add_argument("--verify", choices=VERIFY, default="fixed", help="how rows are verified")
+    parser.add_argument("--write", action="store_true", help="write the record")
     args = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="staff-crash-") as scratch:
         data = Path(scratch) / "train.jsonl"
         lines = (TASK / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         data.write_text("".join(lines[:ROWS]), encoding="utf-8")
-        campaign = Campaign(data, {})
+        campaign = Campaign(data, {}, VERIFY[args.verify])
         for name, format in (("whole", "jsonl"), ("again", "jsonl"), ("table", "parquet")):
             begun = time.monotonic()
-            one = Process(data, Path(scratch) / name, format)
+            one = Process(data, Path(scratch) / name, format, campaign.verify)
             if one.process.wait(timeout=600):
                 raise SystemExit("\n".join(one.lines))
             campaign.seconds = time.monotonic() - begun
@@ -257,7 +271,7 @@ def main() -> None:
         campaign.whole["parquet"] = digests(Path(scratch) / "table")
         if digests(Path(scratch) / "again") != campaign.whole["jsonl"]:
             raise SystemExit("two undisturbed runs differ")
-        plan = schedule(args.kills, random.Random(args.seed))
+        plan = schedule(args.kills, WANTED[args.verify], random.Random(args.seed))
 
         def do(number: int) -> None:
             out = Path(scratch) / f"run-{number}"
@@ -271,15 +285,15 @@ def main() -> None:
                 pass
     text = report(args, campaign, time.monotonic() - start)
     print(text)
-    check_places(campaign, least=10 if args.kills >= 100 else 0)
+    check_places(campaign, WANTED[args.verify], least=10 if args.kills >= 100 else 0)
     if args.write:
-        REPORT.write_text(text, encoding="utf-8")
+        REPORTS[args.verify].write_text(text, encoding="utf-8")
 
 
-def check_places(campaign: Campaign, *, least: int) -> None:
+def check_places(campaign: Campaign, wanted: tuple[str, ...], *, least: int) -> None:
     """Raise SystemExit if the kills were not where they were to be."""
     where = Counter(o.where for o in campaign.outcomes if o.signal == "SIGKILL")
-    few = [name for name in WANTED if where[name] < least]
+    few = [name for name in wanted if where[name] < least]
     if few or 3 * where["start-up"] > where.total():
         raise SystemExit(f"too few kills in {few}, or too many during start-up: {where}")
 
@@ -295,8 +309,8 @@ def report(args: argparse.Namespace, campaign: Campaign, seconds: float) -> str:
     lines = [
         "# Killed and started again",
         "",
-        f"`python tools/crash.py --kills {args.kills} --seed {args.seed} --write` "
-        f"(`make test-crash`), {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} minutes, "
+        f"`python tools/crash.py --kills {args.kills} --seed {args.seed} --verify {args.verify} "
+        f"--write`, {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} minutes, "
         f"{platform.machine()}, {os.cpu_count()} CPUs",
         "",
         f"{campaign.runs} runs of `staff select` on {ROWS} rows (half of them with coresets in "

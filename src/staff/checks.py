@@ -8,11 +8,19 @@ from staff.errors import ConfigError, RunError
 from staff.runs.cache import Cache
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
-from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
+from staff.runs.config import (
+    CheckModelConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    ScoreConfig,
+    SelectConfig,
+)
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder, check_place
 
-AnyConfig = SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig | CompareConfig
+AnyConfig = (
+    SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig | CompareConfig | CheckModelConfig
+)
 
 
 def check_inputs(config: AnyConfig) -> None:
@@ -51,7 +59,8 @@ def check_inputs(config: AnyConfig) -> None:
         check_data(config, config.test)
     else:
         models = (config.model,)
-        check_out(config)
+        if not isinstance(config, CheckModelConfig):  # which leaves nothing
+            check_out(config)
     if config.data is not None:
         check_data(config, config.data)
         if isinstance(config, SelectConfig):

@@ -45,10 +45,16 @@ class Ledger:
 
     @contextmanager
     def stage(self, name: str, *, remember: bool = True) -> Iterator[StageRecord]:
-        """Time a block; the record it gives takes tokens and rows, and whether it was reused."""
+        """Time a block; the record it gives takes tokens and rows, and whether it was reused.
+
+        A block of the name of one that is done is another round of that stage: there stays one
+        entry, with the time of both. Its rows and tokens are to be those of all rounds.
+        """
         record = StageRecord(name)
+        before = next((stage for stage in self.stages if stage.name == name), None)
         earlier = self._known.get(name, {"seconds": 0.0, "unfinished": True})
         spent = earlier["seconds"] if earlier.get("unfinished") else 0.0
+        spent = before.seconds if before else spent
         start = time.monotonic()
         try:
             yield record
@@ -58,12 +64,19 @@ class Ledger:
                 self._keep(name, {"seconds": seconds, "unfinished": True})
             raise
         record.seconds = round(spent + time.monotonic() - start, 3)
+        record.reused &= before is None or before.reused
         if record.reused and not earlier.get("unfinished"):
-            record = StageRecord(name, **earlier, reused=True)
-            self._say(f"{name}: kept from an earlier start")
+            # Of rounds fewer may be wanted now than were done then.
+            wanted = {"rows": record.rows, "tokens": record.tokens} if record.rows else {}
+            record = StageRecord(name, **{**earlier, **wanted}, reused=True)
+            if before is None:
+                self._say(f"{name}: kept from an earlier start")
         elif remember:
             self._keep(name, {k: getattr(record, k) for k in ("seconds", "tokens", "rows")})
-        self.stages.append(record)
+        if before is None:
+            self.stages.append(record)
+        else:
+            self.stages[self.stages.index(before)] = record
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """For the manifest."""

@@ -154,6 +154,8 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
             regions=config.regions,
             stratify_by=config.stratify_by,
             verify_per_region=config.verify_per_region,
+            verify_tolerance=config.verify_tolerance,
+            verify_cap=config.verify_cap,
             cut=config.cut,
         )
     groups = np.zeros(len(free), np.int64)
@@ -167,6 +169,8 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
     def choose(rows: Ints, total: int, seed: int) -> Selection:
         part = Regions(of_row=of_row[rows], edges=pool.edges)
         budget = allocate(part, ratios, total=total, allocation=allocation)
+        equal = allocate(part, unverified(part.count), total=total)
+        budget = replace(budget, equal=equal.count)
         return draw(
             scores[rows],
             part,
@@ -177,11 +181,5 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
             groups=groups[rows],
         )
 
-    verification = Verification(
-        rows=read_only(among[ratios.rows]),
-        ratio=ratios.ratio,
-        count=ratios.count,
-        interval=ratios.interval,
-        flagged=ratios.flagged,
-    )
+    verification = replace(ratios, rows=read_only(among[ratios.rows]))
     return Method(config.method, choose, regions=regions, verification=verification)

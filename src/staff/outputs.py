@@ -14,7 +14,8 @@ from staff.progress import Progress, SilentProgress, Stage
 from staff.reports.html import write_report
 from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
-from staff.runs.facts import coreset_facts, cut_facts, region_facts
+from staff.runs.facts import coreset_facts, cut_facts, region_facts, rounds_facts
+from staff.runs.proxy import proxy_facts
 from staff.runs.selection_file import write_selection
 from staff.runs.settings import coreset_name
 from staff.runs.store import RunFolder
@@ -54,6 +55,7 @@ def finish(
             first = next(iter(selections.values()))
             result["cut"] = cut_facts(first, rows.scores[score_column(config) or ""], config.cut)
             result["regions"] = region_facts(selections)
+            result |= _verified(config, selections, rows, result["config"])
         write_selection(
             folder.selection,
             ids=rows.ids,
@@ -89,6 +91,37 @@ def finish(
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
     return result
+
+
+def _verified(
+    config: SelectConfig,
+    selections: Mapping[str, Selection],
+    rows: Rows,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What verification found of the small model, and in which rounds; {} where there is none.
+
+    settings: those that the scores were made with.
+    """
+    facts: dict[str, Any] = {}
+    if config.method != "staff":
+        return facts
+    proxy = proxy_facts(
+        selections,
+        small=rows.scores["effort"],
+        target=rows.target_scores,
+        untuned=rows.untuned_scores,
+        tuned=settings.get("adapter") is not None or not settings.get("skip_finetune"),
+        seed=config.seed,
+    )
+    if proxy:
+        facts["proxy"] = proxy
+    first = next(iter(selections.values()))
+    if first.verification is not None and first.verification.rounds:
+        facts["verification"] = rounds_facts(
+            first.verification.rounds, tolerance=config.verify_tolerance, cap=config.verify_cap
+        )
+    return facts
 
 
 def _noted(records: Iterator[RawRecord], stage: Stage) -> Iterator[RawRecord]:

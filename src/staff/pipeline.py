@@ -32,6 +32,7 @@ from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
 from staff.selectors.compose import Size, Wishes, check_wishes, choose_all
+from staff.selectors.rounds import AUTO, not_verified
 from staff.selectors.staff import Verify
 from staff.stored import read_stored
 from staff.team import gathered, helps
@@ -249,29 +250,34 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
     """Steps 3 to 5: cut, stratify, and score a few rows of each region on the target.
 
     Those rows, and only those, are scored on the target as it is; on the small model before
-    fine-tuning, too, where the target's scores are to be divided by those.
+    fine-tuning, too, where the target's scores are to be divided by those. With
+    ``--verify-per-region auto`` they come in rounds, each asked for when the last is known.
     """
     run.result["target_rows_scored"] = 0
+    several = run.config.verify_per_region == AUTO
+    made: list[stages.Rounds] = []
 
     def scorer(name: str, role: str, store: int, out: Path, into: Floats) -> Verify:
+        rounds = stages.Rounds(
+            run.config,
+            prepared.stores[store],
+            model=str(getattr(run.config, role)),
+            facts=run.result["models"][role],
+            out=out,
+            name=name,
+            progress=run.progress,
+        )
+        made.append(rounds)
+
         def scored(chosen: Ints) -> Floats:
             with run.ledger.stage(name) as record:
-                table = stages.score(
-                    run.config,
-                    prepared.stores[store],
-                    model=str(getattr(run.config, role)),
-                    positions=chosen,
-                    facts=run.result["models"][role],
-                    out=out,
-                    name=name,
-                    record=record,
-                    progress=run.progress,
-                )
+                table = rounds.score(chosen, record, more=several)
             into[chosen] = table.columns["effort"][chosen]
-            found = not_finite_facts(rows.ids, rows.rows, {"effort": into}, chosen)
+            asked = np.concatenate(rounds.rows)
+            found = not_finite_facts(rows.ids, rows.rows, {"effort": into}, asked)
             if found:
                 run.result.setdefault("not_finite", {})[name] = found
-            run.result["target_rows_scored"] = len(chosen)
+            run.result["target_rows_scored"] = len(asked)
             return into[chosen]
 
         return scored
@@ -285,6 +291,8 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
         shutil.rmtree(folder.scores_untuned, ignore_errors=True)
     asked = replace(inputs, verify=verify, against=against)
     method = prepare(run.config, asked, free=wishes.free)
+    for rounds in made if several else ():
+        rounds.finish()
     if not run.result["target_rows_scored"]:  # no region is large enough
         with run.ledger.stage("verify on target"):  # nothing of an earlier start counts
             shutil.rmtree(folder.scores_target, ignore_errors=True)
@@ -376,16 +384,16 @@ def reselect(
 
 
 def _of_the_scores(earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that hold for its scores: how records were read, models trusted."""
-    named = (*READING, *TRUST, "max_length")
-    return {name: earlier[name] for name in named if earlier.get(name) is not None}
+    """The settings of a run that hold for its scores: records read, models trusted and tuned."""
+    names = (*READING, *TRUST, "max_length", "skip_finetune", "adapter")
+    return {name: earlier[name] for name in names if earlier.get(name) is not None}
 
 
 def _say_unverified(run: Run, method: Method) -> None:
     """Tell of regions large enough to be verified in which no row was."""
     if method.regions is None or method.verification is None or run.config.method != "staff":
         return
-    large = method.regions.sizes > run.config.verify_per_region
+    large = method.regions.sizes > not_verified(run.config.verify_per_region)
     unknown = int(np.count_nonzero(np.isnan(method.verification.ratio) & large))
     if unknown:
         run.say(

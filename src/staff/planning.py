@@ -132,7 +132,9 @@ def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dic
         if "unconditioned" in wanted:
             listed.append({"name": "score responses alone"} | small)
     if "verify" in wanted:
-        most = min(usable, config.regions * config.verify_per_region)
+        b_v = config.verify_per_region
+        most = config.verify_cap if isinstance(b_v, str) else config.regions * b_v
+        most = min(usable, most)
         verify = round(most * prepared.tokens[-1] / usable)
         listed.append({"name": "verify on target, at most", "rows": most, "tokens": verify})
     return [*listed, {"name": "select", "rows": usable}]

@@ -2,9 +2,11 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,13 +16,15 @@ from staff.data.kept import put_rejected
 from staff.data.prepare import REJECTED, Prepared
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
-from staff.progress import Progress
+from staff.progress import Progress, SilentProgress
 from staff.runs import manifest as manifests
-from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
+from staff.runs.config import CheckModelConfig, EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.store import RunFolder, write_atomic
+from staff.selectors.agreement import rank_correlation
 from staff.team import gathered
+from staff.types import Floats, Ints
 
 # What a fine-tuning depends on, beside the data and the model.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha", "max_steps", "seed")
@@ -239,6 +243,90 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
         )
     return facts
+
+
+def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Hold the fast path of scoring against the oracle on some rows; leaves no file.
+
+    Returns ``layer`` (the value projection, None with another phi), ``rows``, ``tokens``,
+    ``kernel``, ``left_out`` (attention kernels the model has not), ``comparisons`` (list of
+    ``name``, ``largest`` and ``median`` relative difference to the oracle, ``row`` of the largest,
+    ``rank`` correlation, ``judged``), ``seconds`` (``fast``, ``plain``) and ``agrees``.
+    """
+    from staff.models.load import choose_device, load_model
+    from staff.scores.check import fast_path, hold_against_oracle
+    from staff.scores.effort import Scorer
+
+    model, trust = str(config.model), stages.trust_of(config)
+    choose_device(config.device)  # refuses one that is not there
+    tokenisers = stages.tokenisers((model,), max_length=config.max_length, trust=trust)
+    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+        source = open_source(str(config.data))
+        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
+        store = prepared.stores[0]
+        rows = stages.some(store, config.rows, seed=config.seed)
+        examples = store.get(rows)
+    load = partial(
+        load_model, model, device=config.device, adapter=config.adapter,
+        merge=config.phi != "adapter", trust=trust,
+    )  # fmt: skip
+    exact = load(dtype="float32")
+    place = str(next(exact.parameters()).device)
+    layer = layer_facts(exact) if config.phi.startswith("last-value") else None
+    show = (progress or SilentProgress()).stage("check", total=len(rows), unit="rows")
+    with show as stage:
+        options: dict[str, Any] = {"phi": config.phi, "seed": config.seed}
+        found = hold_against_oracle(exact, examples, **options, note=stage.advance)
+        del exact  # one model at a time
+        half = fast_path(Scorer(load(dtype="bfloat16"), signals=(), **options), examples)
+    places = store.rows[rows]
+    comparisons = [
+        comparison(name, norms, found.truth, places, judged=True)
+        for name, norms in found.norms.items()
+    ]
+    comparisons.append(comparison("bfloat16", half, found.truth, places, judged=False))
+    worst = max(one["largest"] for one in comparisons if one["judged"])
+    return {
+        "model": model,
+        "device": place,
+        "phi": config.phi,
+        "layer": layer,
+        "rows": len(rows),
+        "tokens": int(store.lengths[rows].sum()),
+        "kernel": found.kernel,
+        "left_out": list(found.left_out),
+        "comparisons": comparisons,
+        "seconds": {"fast": found.fast_seconds, "plain": found.oracle_seconds},
+        "tolerance": config.tolerance,
+        "agrees": worst <= config.tolerance,
+    }
+
+
+def layer_facts(model: Any) -> dict[str, Any]:
+    """Which layer's gradient is taken, of which size, and whether it is a slice of a fused one."""
+    from staff.models.value_projection import find_value_projection
+
+    found = find_value_projection(model)
+    size = [found.d_value, found.d_in]
+    return {"name": found.name, "size": size, "fused": found.columns is not None}
+
+
+def comparison(
+    name: str, norms: Floats, truth: Floats, rows: Ints, *, judged: bool
+) -> dict[str, Any]:
+    """How far norms [n] are from the true ones, and of which row of the input the farthest is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = np.where(norms == truth, 0.0, np.abs(norms / truth - 1))
+    apart = np.where(np.isfinite(apart), apart, np.inf)
+    ranked = rank_correlation(truth, norms) if np.isfinite(norms).all() else None
+    return {
+        "name": name,
+        "largest": float(apart.max()),
+        "median": float(np.median(apart)),
+        "row": int(rows[int(apart.argmax())]),
+        "rank": None if ranked is None else ranked.value,
+        "judged": judged,
+    }
 
 
 def _trust(config: FinetuneConfig | EvaluateConfig) -> dict[str, Any]:

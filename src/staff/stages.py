@@ -346,6 +346,12 @@ def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
     return Part(store, read_only(np.sort(drawn)))
 
 
+def some(store: TokenStore, count: int, *, seed: int) -> Ints:
+    """Positions of `count` random rows of the store, of all if it has no more; ascending."""
+    order = priorities(keys_of_ids(store.ids, seed), seed, "check")
+    return np.sort(smallest(order, min(count, len(store))))
+
+
 def features_of(folder: Path) -> Any:
     """Pooled hidden states float32 [n, D] of a folder of scores, in the order of its rows."""
     from staff.scores.shards import read_features
@@ -382,6 +388,10 @@ class LazyScorer:
             self._scorer = self._load()
         return self._scorer(batch)
 
+    def release(self) -> None:
+        """Let go of the model; it is loaded again if need be."""
+        self._scorer = None
+
     def _load(self) -> Any:
         from staff.models.load import load_model
         from staff.scores.alone import ResponseAlone
@@ -408,6 +418,9 @@ def score(
     out: Path,
     record: StageRecord,
     positions: Ints | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
+    scorer: LazyScorer | None = None,
     progress: Progress | None = None,
     **what: Any,
 ) -> ScoreTable:
@@ -416,6 +429,8 @@ def score(
     what: model, facts (the model's entry in the manifest; its hash goes into the fingerprint),
     name of the stage; adapter; features: pooled hidden states too; alone: only the loss of
     responses without their prompts (for IFD). What was scored goes into `record`.
+    earlier, more: rows that come in rounds, see `score_rows`; scorer: of an earlier round, whose
+    model is loaded.
 
     The processes of a team score the shards between them; then all are read here.
     """
@@ -423,13 +438,22 @@ def score(
     if team:
         order = {"act": "score", **_told(config, store, out), "what": what}
         order["positions"] = None if positions is None else positions.tolist()
+        order |= {"earlier": [rows.tolist() for rows in earlier], "more": more}
         done = team.lead(order, partial(_do, team, progress))
         progress = None  # what is done now is reading
-    scored = _score(config, store, out=out, positions=positions, progress=progress, **what)
-    record.rows = scored.rows + scored.reused
-    record.tokens = int(
-        store.lengths.sum() if positions is None else store.lengths[positions].sum()
+    scored = _score(
+        config,
+        store,
+        out=out,
+        positions=positions,
+        earlier=earlier,
+        more=more,
+        scorer=scorer,
+        progress=progress,
+        **what,
     )
+    record.rows = scored.rows + scored.reused
+    record.tokens = int(store.lengths[scored.table.known].sum())
     record.reused = scored.rows + done == 0
     return scored.table
 
@@ -459,6 +483,8 @@ def _do(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
         store,
         out=out,
         positions=None if positions is None else np.array(positions, np.int64),
+        earlier=[np.array(rows, np.int64) for rows in order["earlier"]],
+        more=order["more"],
         progress=progress,
         share=(team.rank, team.size),
         **order["what"],
@@ -477,6 +503,9 @@ def _score(
     positions: Ints | None = None,
     features: bool = False,
     alone: bool = False,
+    scorer: LazyScorer | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
     share: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -489,7 +518,7 @@ def _score(
     start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
     features = features or config.features or has_features(out)
     return score_rows(
-        LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
+        scorer or LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
@@ -508,7 +537,61 @@ def _score(
             "seed": config.seed if config.phi in DRAWN else None,
             "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
         },
+        earlier=earlier,
+        more=more,
         share=share,
         name=name,
         progress=progress,
     )
+
+
+class Rounds:
+    """Scores rows round by round, on a model that is loaded once; each round has its own parts.
+
+    model, facts, out, name: as of `score`.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        store: TokenStore,
+        *,
+        model: str,
+        facts: dict[str, Any],
+        out: Path,
+        name: str,
+        progress: Progress | None = None,
+    ) -> None:
+        from staff.scores.shards import has_features
+
+        self.config, self.out = config, out
+        self.rows: list[Ints] = []
+        features = config.features or has_features(out)
+        self._scorer = LazyScorer(config, model=model, adapter=None, features=features)
+        self._score = partial(
+            score,
+            config,
+            store,
+            model=model,
+            facts=facts,
+            out=out,
+            name=name,
+            features=features,
+            scorer=self._scorer,
+            progress=progress,
+        )
+
+    def score(self, rows: Ints, record: StageRecord, *, more: bool) -> ScoreTable:
+        """Scores of these rows and of those of all rounds before; more: others may follow."""
+        table = self._score(positions=rows, earlier=tuple(self.rows), more=more, record=record)
+        self.rows.append(rows)
+        if not more:
+            self._scorer.release()
+        return table
+
+    def finish(self) -> None:
+        """No round follows: remove the parts of other rows, and let go of the model."""
+        from staff.scores.run import forget_others, plan_parts
+
+        self._scorer.release()
+        forget_others(self.out, plan_parts(self.rows, self.config.shard_rows))

@@ -117,6 +117,17 @@ class Regions:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """How many rows were verified after one round of `--verify-per-region auto`, and how well.
+
+    error: share of the budget expected in other regions than verifying every row would put it.
+    """
+
+    rows: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """What the target says of the small model's scores.
 
@@ -125,6 +136,7 @@ class Verification:
     count: int64 [K], |B_i*|.
     interval: float64 [K, 2], 95 % interval of V_i (NaN where unverified).
     flagged: bool [K], a zero or non-finite sum was replaced by ratio 1.
+    rounds: one entry a round where rows were added until the budgets were stable.
     """
 
     rows: Ints
@@ -132,14 +144,19 @@ class Verification:
     count: Ints
     interval: Floats
     flagged: Bools
+    rounds: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """count: int64 [K], m_i of each region; total: m, top-up included."""
+    """count: int64 [K], m_i of each region; total: m, top-up included.
+
+    equal: int64 [K], what m_i would be if no region had been verified.
+    """
 
     count: Ints
     total: int
+    equal: Ints | None = None
 
     @property
     def top_up(self) -> int:

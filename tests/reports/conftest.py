@@ -9,6 +9,7 @@ from staff.data.files import open_source
 from staff.rng import keys_of_ids
 from staff.runs.facts import coreset_facts, cut_facts, region_facts
 from staff.runs.manifest import begin, plain, write_manifest
+from staff.runs.proxy import proxy_facts
 from staff.runs.selection_file import write_selection
 from staff.runs.store import RunFolder
 from staff.selectors import select_random, select_staff
@@ -31,7 +32,14 @@ def make_run(tmp_path):
     """(folder, manifest) of a run over these records; scores grow with the row, roughly."""
 
     def make(
-        records, *, keep=(0.1, 0.3), regions=12, sources=None, method="staff", reading=READING
+        records,
+        *,
+        keep=(0.1, 0.3),
+        regions=12,
+        sources=None,
+        method="staff",
+        reading=READING,
+        proxy=True,
     ):
         n = len(records)
         data = tmp_path / "train.jsonl"
@@ -59,6 +67,10 @@ def make_run(tmp_path):
         if method != "random":
             manifest["cut"] = cut_facts(selections[0], scores, 0.1)
             manifest["regions"] = region_facts(named)
+            if proxy:
+                manifest["proxy"] = proxy_facts(
+                    named, small=scores, target=target, untuned=None, tuned=True, seed=3
+                )
         folder = RunFolder(tmp_path / "run")
         folder.path.mkdir(exist_ok=True)
         write_selection(

@@ -24,8 +24,10 @@ def test_what_a_person_asks_of_a_run_is_there(make_run, records):
         "small models/small (1.23M)",
         "the 30 highest, above 1.90, are cut as likely noise",
         "Table of 12 regions",
-        "Rank correlation (Spearman) 0.8",
-        "over 60 verified rows. Verified rows are spread evenly",
+        "Is the small model a good proxy? Good: to the target the same rows are hard",
+        "scores with the small model&#39;s: 0.8",
+        "evenly over the regions, the rank correlation is 0.8",
+        "over 60 verified rows.",
         "60 of 60 verified rows",
         "Median all rows coreset 0.1 coreset 0.3 effort score 1.50",
         "response tokens 25.5",
@@ -113,3 +115,19 @@ def test_data_that_are_gone_or_changed_are_not_read(make_run, records):
     page = render_run(folder, manifest, None, missing="No <texts>: gone.")
     assert "No &lt;texts&gt;: gone." in page
     assert "prompt 1" not in page
+
+
+def test_a_run_of_an_earlier_version_has_its_correlation_without_a_verdict(make_run, records):
+    folder, manifest = make_run(records, proxy=False)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render(folder, manifest)))
+    assert "Rank correlation (Spearman) 0.8" in page
+    assert "over 60 verified rows. Verified rows are spread evenly" in page
+    assert "proxy" not in page
+
+
+def test_advice_is_shown(make_run, records):
+    folder, manifest = make_run(records)
+    manifest["proxy"] |= {"verdict": "weak", "because": "too few rows", "advice": "verify <more>"}
+    page = render(folder, manifest)
+    assert "<strong>Weak: too few rows are verified to tell.</strong>" in page
+    assert "<b>Advice</b>: verify &lt;more&gt;." in page

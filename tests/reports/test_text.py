@@ -132,3 +132,70 @@ def test_regions_are_of_equal_count_only_where_the_method_heeds_it(method, words
     run = manifest()
     run["config"] = {"method": method, "stratify_by": "count"}
     assert words in render(run, folder="runs/x", width=100)
+
+
+PROXY = {
+    "verdict": "do not trust", "because": "inverse ratios", "advice": "run again with --verify-against untuned",
+    "rows": 470, "compared": "tuned", "spearman": 0.81234, "interval": [0.76, 0.85], "spearman_of_sample": 0.85,
+    "ratio_trend": {"rank": -0.97, "slope": -0.9}, "ratios_told_apart": {"regions": 31, "of": 46},
+    "budget_error": 0.041, "budget_moved": {"0.1": 0.32, "0.2": 0.271},
+}  # fmt: skip
+
+
+def test_the_verdict_on_the_small_model_with_reason_and_advice():
+    text = " ".join(render(manifest(proxy=PROXY), folder="runs/x", width=100).split())
+    for words in (
+        "Proxy do not trust: the ratios are little more than one over the small model's score",
+        "with the small model's: 0.81 (95 % interval 0.76 to 0.85), from 470 rows weighted to all",
+        "the ratios fall (rank correlation with the score -0.97; where the score doubles, they "
+        "change by a factor of 0.54)",
+        "31 of 46 ratios can be told from their mean.",
+        "moved 27 to 32 % of the budget from where equal shares would put it, and about 4.1 % would",
+        "Advice: run again with --verify-against untuned.",
+    ):
+        assert words in text
+    assert "Proxy" not in render(manifest(), folder="runs/x", width=100)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_verdict_keeps_to_the_width(width):
+    lines = render(manifest(proxy=PROXY), folder="runs/x", width=width).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("Proxy"))
+    block = lines[start : lines.index("", start)]
+    assert len(block) > 5
+    assert max(map(len, block)) <= width
+
+
+def test_what_little_is_known_is_told():
+    bare = PROXY | {"because": "no spread", "spearman": None, "interval": None, "ratio_trend": None,
+                    "ratios_told_apart": {"regions": 0, "of": 0}, "budget_moved": {"0.1": None},
+                    "advice": "", "verdict": "do not trust"}  # fmt: skip
+    text = render(manifest(proxy=bare), folder="runs/x", width=100)
+    assert (
+        "Proxy     do not trust: there is no order to compare\n          470 rows verified.\n"
+        in text
+    )
+    untuned = PROXY | {"compared": "untuned", "interval": None, "budget_moved": {"0.1": 0.27}}
+    text = " ".join(render(manifest(proxy=untuned), folder="runs/x", width=100).split())
+    assert "with the small model's before fine-tuning: 0.81, from 470 rows" in text
+    assert "moved 27 % of the budget" in text
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"stable": True, "error": 0.0412}, "612 rows verified in 2 rounds: the budgets are stable (error 0.041, tolerance 0.05)"),
+        ({"stable": False, "error": 0.07, "cap": 612}, "then the cap of 612 rows ended it: error 0.070, tolerance 0.05"),
+        ({"stable": False, "error": 0.07, "cap": 2000}, "then what there is to verify ended it"),
+    ],
+)  # fmt: skip
+def test_what_verification_in_rounds_spent(found, words):
+    rounds = [{"rows": 230, "error": 0.09}, {"rows": 612, "error": found["error"]}]
+    verification = {
+        "stable": found["stable"],
+        "tolerance": 0.05,
+        "cap": found.get("cap", 2000),
+        "rounds": rounds,
+    }
+    run = manifest(proxy=PROXY, verification=verification)
+    assert words in " ".join(render(run, folder="runs/x", width=100).split())

@@ -8,7 +8,7 @@ import torch
 from staff.data.store import TokenStore
 from staff.errors import ModelError, RunError, StaffError
 from staff.scores.effort import Scorer
-from staff.scores.run import score_rows
+from staff.scores.run import forget_others, plan_parts, score_rows
 from staff.scores.shards import read_features, read_scores
 from staff.types import IGNORE, TokenisedExample
 
@@ -236,3 +236,34 @@ def test_the_same_run_twice_is_the_same_bytes(store, tmp_path, tiny):
         run(Scorer(tiny("llama")), store, tmp_path / name)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_rounds_follow_each_other_in_parts_of_their_own(store, tmp_path):
+    rounds, out = [[3, 1, 40], [2, 5, 4, 7], [6]], tmp_path / "s"
+    scorer = Counting()
+    for number, rows in enumerate(rounds):
+        done = run(scorer, store, out, rows, earlier=rounds[:number], more=True, shard_rows=2)
+        assert (done.rows, done.reused) == (len(rows), sum(map(len, rounds[:number])))
+        known = np.flatnonzero(done.table.known).tolist()
+        assert known == sorted(sum(rounds[: number + 1], []))  # noqa: RUF017 - a few numbers
+        assert np.array_equal(done.table.columns["effort"][known], truth(store)[known])
+    assert sorted(scorer.seen) == [1, 2, 3, 4, 5, 6, 7, 40]  # each of them once
+    found = {p.name: pq.read_table(p)["position"].to_pylist() for p in out.iterdir()}
+    assert found == {
+        "part-00000.parquet": [1, 3], "part-00001.parquet": [40], "part-00002.parquet": [2, 4],
+        "part-00003.parquet": [5, 7], "part-00004.parquet": [6],
+    }  # fmt: skip
+
+
+def test_parts_of_rounds_to_come_stay_until_they_are_known_not_to(store, tmp_path):
+    out, first, second = tmp_path / "s", [1, 2], [3, 4]
+    run(Counting(), store, out, first, more=True)
+    run(Counting(), store, out, second, earlier=[first], more=True)
+    inode = (out / "part-00001.parquet").stat().st_ino
+    again = Counting()  # a restart: the first round does not know of the second
+    run(again, store, out, first, more=True)
+    assert (out / "part-00001.parquet").stat().st_ino == inode
+    run(again, store, out, second, earlier=[first], more=True)
+    assert again.seen == []
+    forget_others(out, plan_parts([first], 16))
+    assert [p.name for p in out.iterdir()] == ["part-00000.parquet"]

@@ -109,7 +109,14 @@ def verb(
 
 def command_app(name: str, command: Callable[..., None], *, examples: str) -> App:
     """The application of one verb, with its examples under its flags."""
-    operand = {"why": " RUN", "report": " RUN", "export": " RUN", "demo": ""}.get(name, " DATA")
+    operands = {
+        "why": " RUN",
+        "report": " RUN",
+        "export": " RUN",
+        "demo": "",
+        "check-model": " MODEL",
+    }
+    operand = operands.get(name, " DATA")
     usage = f"Usage: staff {name}{operand} [FLAGS]"
     app = App(name=name, usage=usage, help_epilogue=f"Examples:\n\n{examples.strip(chr(10))}\n")
     app.default(command)

@@ -33,6 +33,7 @@ VERBS = {
     "report": "Show the summary of a finished run again.",
     "export": "Write a coreset as a trainer takes it: TRL, LLaMA-Factory, axolotl, datasets.",
     "cache": "Show or prune what --cache keeps across runs.",
+    "check-model": "Check the fast scores of your model against plain autograd on your rows.",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.
@@ -56,7 +57,9 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for position, (name, text) in enumerate(VERBS.items()):
-        app.command(f"staff.cli.{name}:app", name=name, help=text, sort_key=position)
+        app.command(
+            f"staff.cli.{name.replace('-', '_')}:app", name=name, help=text, sort_key=position
+        )
     app.register_install_completion_command(help="Install shell completion and stop.")
     return app
 

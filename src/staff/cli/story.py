@@ -113,7 +113,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
         details={
             "within": "random" if method == "ccs" else config.get("within", "hardest"),
             "seed": manifest["seed"],
-            "verify_per_region": config.get("verify_per_region"),
+            "verify_per_region": config.get("verify_per_region"),  # a number, or auto
             "verify_against": config.get("verify_against"),
             "allocation": config.get("allocation"),
         },

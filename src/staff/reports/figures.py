@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from staff.reports.agreement import Correlation
 from staff.reports.bins import Bins
 from staff.reports.numbers import duration, rows_of, significant
 from staff.reports.plots import Spec, axis, draw, marks, panel, staircase, steps
+from staff.selectors.agreement import Correlation
 from staff.types import Floats, Ints
 
 SCORE = "effort score on the small model"

@@ -9,15 +9,16 @@ import numpy as np
 from staff.data.files import Source, open_source
 from staff.errors import DataError
 from staff.reports import figures
-from staff.reports.agreement import rank_correlation
 from staff.reports.bins import bin_lengths, bin_scores, count_by_region, sample
 from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
+from staff.reports.proxy import findings, headline, rounds_told
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
 from staff.runs.facts import trust_remarks
 from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
+from staff.selectors.agreement import rank_correlation
 from staff.types import Bools
 
 # What keeps the file small whatever the run: see also SHOWN and TEXT_BYTES in rows.py.
@@ -75,6 +76,7 @@ def render_run(
         seconds=sum(stage["seconds"] for stage in stages),
         times_figure=figures.times_figure(stages) if stages else None,
         agreement=_agreement(table, manifest["seed"]),
+        proxy=_proxy(manifest),
         coresets=_coresets(manifest, table, chosen),
         medians=medians(table, chosen),
         sources=by_source(table, chosen) if "source" in table else [],
@@ -142,6 +144,19 @@ def _by_region(
         "by_region": by_region.tolist(),
         "scores": figures.selection_figure(scores, manifest, name, by_region),
         "beyond": scores.beyond,
+    }
+
+
+def _proxy(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The verdict on the small model in words; None in a run of an earlier version."""
+    proxy, verification = manifest.get("proxy"), manifest.get("verification")
+    if not proxy:
+        return None
+    told = [rounds_told(verification)] if verification else []
+    return {
+        "headline": headline(proxy),
+        "findings": [*findings(proxy), *told],
+        "advice": proxy["advice"],
     }
 
 

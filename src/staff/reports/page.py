@@ -40,6 +40,11 @@ def clipped(text: str, limit: int) -> str:
     return f"{text[:limit]} […, {count(len(text))} characters]"
 
 
+def capitalised(text: str) -> str:
+    """The text with a capital letter first, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def _source(content: str) -> str:
     digest = hashlib.sha256(content.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
@@ -54,7 +59,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    for function in (count, duration, millions, plain, significant, clipped):
+    for function in (count, duration, millions, plain, significant, clipped, capitalised):
         environment.filters[function.__name__] = function
     return environment
 

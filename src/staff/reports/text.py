@@ -7,6 +7,7 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration, millions, rows_of, significant
+from staff.reports.proxy import findings, headline, rounds_told
 from staff.runs.facts import trust_remarks
 from staff.runs.settings import READING
 
@@ -31,6 +32,7 @@ def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool 
         not_finite_block(manifest, width),
         method_block(manifest, width),
         regions_block(manifest, width),
+        proxy_block(manifest, width),
         coresets_block(manifest, folder),
         stages_block(manifest, width),
         models_block(manifest),
@@ -132,6 +134,18 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
             return [title, *lines, *notes]
     tables = layout([*fixed, narrow], width, force=True)
     return [title, *tables, "", "Budgets", *_chunks(number, budgets, width), *notes]
+
+
+def proxy_block(manifest: Manifest, width: int) -> list[str]:
+    """Whether the small model is a good proxy of the target, why, and what to do."""
+    proxy, verification = manifest.get("proxy"), manifest.get("verification")
+    if not proxy:
+        return []
+    told = [headline(proxy), *(f"{fact}." for fact in findings(proxy))]
+    told += [f"Advice: {proxy['advice']}."] if proxy["advice"] else []
+    told += [f"{rounds_told(verification)}."] if verification else []
+    lines = [line for fact in told for line in wrap(fact, max(20, width - 10))]
+    return [("Proxy     " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
 
 def coresets_block(manifest: Manifest, folder: str) -> list[str]:

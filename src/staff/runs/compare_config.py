@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, model_validator
 
 from staff.errors import ConfigError
 from staff.runs import settings as s
-from staff.runs.config import FREE, preset_values
+from staff.runs.config import FREE, check_cap, preset_values
 from staff.runs.settings import (
     INPUT,
     SELECTION,
@@ -80,6 +80,8 @@ class CompareConfig(Settings):
     regions: s.Regions = 50
     stratify_by: s.StratifyBy = "width"
     verify_per_region: s.VerifyPerRegion = 10
+    verify_tolerance: s.VerifyTolerance = 0.05
+    verify_cap: s.VerifyCap = 2000
     verify_against: s.VerifyAgainst = "tuned"
     difficulty: s.Difficulty = "effort"
     take: s.Take = "highest"
@@ -131,6 +133,8 @@ class CompareConfig(Settings):
                 raise ConfigError(f"{twice} is asked for twice in --{name}")
         if set(self.methods) != {"random"}:
             self.require(small="--small MODEL")
+        if "staff" in self.methods:
+            check_cap(self.verify_per_region, self.verify_cap, self.regions)
         return self
 
     @property

@@ -16,6 +16,7 @@ from staff.runs import settings as s
 from staff.runs.settings import (
     INPUT,
     OUTPUT,
+    SCORING,
     SELECTION,
     TUNING,
     Fraction,
@@ -83,6 +84,8 @@ class SelectConfig(Settings):
     regions: s.Regions = 50
     stratify_by: s.StratifyBy = "width"
     verify_per_region: s.VerifyPerRegion = 10
+    verify_tolerance: s.VerifyTolerance = 0.05
+    verify_cap: s.VerifyCap = 2000
     verify_against: s.VerifyAgainst = "tuned"
     difficulty: s.Difficulty = "effort"
     take: s.Take = "highest"
@@ -180,6 +183,7 @@ class SelectConfig(Settings):
             self.require(small="--small MODEL")
         if self.method == "staff":
             self.require(target="--target MODEL")
+            check_cap(self.verify_per_region, self.verify_cap, self.regions)
         if self.counts_tokens and not self.counting_model:
             raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
         self.require(out="--out runs/NAME")
@@ -260,6 +264,7 @@ TECHNICAL = frozenset(
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
     *("clusters", "cut", "regions", "stratify_by", "verify_per_region", "verify_against"),
+    *("verify_tolerance", "verify_cap"),
     *("difficulty", "take", "neighbours", "gamma"),
     *("quota_column", "include", "exclude", "nested", "stability", "seed", "out", "format"),
     "overwrite",
@@ -403,6 +408,45 @@ class EvaluateConfig(Settings):
         return self
 
 
+class CheckModelConfig(Settings):
+    """`staff check-model`. The comparison is in float32, whatever a run's --dtype is."""
+
+    command = "check-model"
+
+    model: s.Model = None
+    data: Annotated[
+        s.Location | None, about("Rows to check it on: a file, a folder or a Hub id.", INPUT)
+    ] = None
+    adapter: s.Adapter = None
+    rows: Annotated[Positive, about("Rows to check, drawn at random from the data.", SCORING)] = 16
+    tolerance: Annotated[
+        float,
+        BeforeValidator(number),
+        about("Largest relative difference of two norms in float32 that is let pass.", SCORING,
+              gt=0, allow_inf_nan=False),
+    ] = 1e-3  # fmt: skip
+    phi: s.Phi = "last-value"
+    device: s.Device = "auto"
+    allow_pickle: s.AllowPickle = False
+    trust_remote_code: s.TrustRemoteCode = False
+    seed: s.RandomSeed = 0
+    max_length: s.MaxLength = None
+    input_format: s.InputFormat = None
+    prompt_column: s.PromptColumn = None
+    response_column: s.ResponseColumn = None
+    prompt_template: s.PromptTemplate = None
+    messages_column: s.MessagesColumn = None
+    text_column: s.TextColumn = None
+    id_column: s.IdColumn = None
+    source_column: s.SourceColumn = None
+    on_bad_row: s.OnBadRow = "error"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.require(model="a model folder, e.g. staff check-model MODEL …", data="--data FILE")
+        return self
+
+
 def _text(value: Any) -> str:
     """A value as it follows its name in a folder's; of a path the last part."""
     if value is True:
@@ -410,6 +454,15 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "".join(_text(item) for item in value)
     return "-" + (coreset_name(value) if isinstance(value, float) else Path(str(value)).name)
+
+
+def check_cap(per_region: int | str, cap: int, regions: int) -> None:
+    """Raise `ConfigError` if ``--verify-per-region auto`` could not do its first round."""
+    if per_region == "auto":
+        from staff.selectors.rounds import START, too_few  # NumPy: not needed for --help
+
+        if cap < START * regions:
+            raise ConfigError(f"--verify-cap {cap}: {too_few(cap, regions)}")
 
 
 def preset_values(name: str) -> dict[str, Any]:

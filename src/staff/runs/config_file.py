@@ -172,7 +172,7 @@ _LIMITS = {
 
 def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Settings]) -> str:
     """The first mistake in one line: where it was written, what is wrong, what is right."""
-    mistake = error.errors(include_url=False)[0]
+    mistake, *others = error.errors(include_url=False)
     name, kind, value = str(mistake["loc"][0]), mistake["type"], mistake["input"]
     where = origin.get(name, name)
     context = mistake.get("ctx", {})
@@ -201,6 +201,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
                 if file
                 else ""
             )
+            literal = [e for e in others if e["type"] == "literal_error" and e["loc"][0] == name]
+            wanted = " or ".join([wanted, *(e["ctx"]["expected"] for e in literal)])
             return f"{where} must be {wanted}, not {_quoted(value)}{hint}"
     return f"{where}: {mistake['msg']}"
 

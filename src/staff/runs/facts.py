@@ -9,7 +9,7 @@ import numpy as np
 from staff.data.prepare import Prepared
 from staff.selectors.compose import Wishes
 from staff.selectors.stability import stability
-from staff.types import Floats, Ints, Selection
+from staff.types import Floats, Ints, Round, Selection
 
 NAMED = 100  # rows without a finite score that a manifest names; it counts all
 
@@ -96,6 +96,16 @@ def region_facts(selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
             }
         )
     return facts
+
+
+def rounds_facts(rounds: Sequence[Round], *, tolerance: float, cap: int) -> dict[str, Any]:
+    """What `--verify-per-region auto` did: rows and error after every round."""
+    return {
+        "stable": rounds[-1].error <= tolerance,
+        "tolerance": tolerance,
+        "cap": cap,
+        "rounds": [{"rows": one.rows, "error": one.error} for one in rounds],
+    }
 
 
 def coreset_facts(

@@ -161,7 +161,20 @@ StratifyBy = Annotated[
     about("Regions of equal width in score (the paper), or of equally many rows (staff).",
           SELECTION),
 ]  # fmt: skip
-VerifyPerRegion = Annotated[Positive, about("Rows a region scored on the target, b_v.", SELECTION)]
+VerifyPerRegion = Annotated[
+    Positive | Literal["auto"],
+    about("Rows a region scored on the target, b_v; auto: as many as stable budgets take.",
+          SELECTION),
+]  # fmt: skip
+VerifyTolerance = Annotated[
+    float,
+    BeforeValidator(number),
+    about("With auto: fraction of the budget that may lie in other regions than if every row were "
+          "verified.", SELECTION, gt=0, lt=1),
+]  # fmt: skip
+VerifyCap = Annotated[
+    Positive, about("With auto: most rows in all to be scored on the target.", SELECTION)
+]
 VerifyAgainst = Annotated[
     Literal["tuned", "untuned"],
     about("Divide the target's scores by the small model's after fine-tuning, or before it.",

@@ -39,6 +39,43 @@ class _Region(_Shape):
     budgets: dict[str, Count]
 
 
+class _Trend(_Shape):
+    rank: float
+    slope: float
+
+
+class _Told(_Shape):
+    regions: Count
+    of: Count
+
+
+class _Proxy(_Shape):
+    verdict: Literal["good", "weak", "do not trust"]
+    because: str
+    advice: str
+    rows: Count
+    compared: Literal["tuned", "untuned"]
+    spearman: float | None
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+    spearman_of_sample: float | None
+    ratio_trend: _Trend | None
+    ratios_told_apart: _Told
+    budget_error: float
+    budget_moved: dict[str, float | None]
+
+
+class _Round(_Shape):
+    rows: Count
+    error: float
+
+
+class _Verification(_Shape):
+    stable: bool
+    tolerance: float
+    cap: Count
+    rounds: Annotated[list[_Round], Field(min_length=1)]
+
+
 class _Coreset(_Shape):
     name: str
     total: Count
@@ -125,7 +162,7 @@ class _Settings(_Shape):
     allocation: str | None = None
     stratify_by: str | None = None
     verify_against: str | None = None
-    verify_per_region: Count | None = None
+    verify_per_region: Count | Literal["auto"] | None = None
     scores: Text | None = None
 
 
@@ -154,6 +191,8 @@ class _Selected(_Scored):
     coresets: list[_Coreset]
     regions: list[_Region] | None = None
     cut: _Cut | None = None
+    proxy: _Proxy | None = None
+    verification: _Verification | None = None
     include: _Listed | None = None
     exclude: _Listed | None = None
     quotas: _Quotas | None = None

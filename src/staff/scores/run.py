@@ -54,6 +54,8 @@ def score_rows(
     fingerprint: Mapping[str, Any],
     shard_rows: int = 2048,
     cache: ShardCache | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
     share: tuple[int, int] = (0, 1),
     name: str = "score",
     progress: Progress | None = None,
@@ -66,6 +68,10 @@ def score_rows(
         fingerprint and rows are read instead of scored; all others there are replaced.
     fingerprint: everything the scores depend on (hashes of model and data, phi, dtype, seed, …).
     cache: parts that are not in `out` may be there, and new ones are put there.
+    earlier: positions of the calls before this one, where the rows come in rounds: their parts
+    come first, and their rows are in the table, too. more: whether another round may follow:
+    then parts beyond these stay, since they may be its own from an earlier start, until
+    `forget_others` is called.
     share: (r, k): of the parts only r, r + k, r + 2k, …; the others' rows are not known.
 
     A row with a value that is not finite has NaN in every column (and zeros for features).
@@ -74,11 +80,11 @@ def score_rows(
     `NOT_FINITE` of the rows (one is always allowed), or all, have no finite score.
     """
     start = time.monotonic()
-    wanted = np.arange(len(store)) if positions is None else np.unique(np.asarray(positions, int))
+    last = np.arange(len(store)) if positions is None else positions
+    plan = plan_parts([*earlier, last], shard_rows)
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
-    starts = range(0, len(wanted), shard_rows)
-    plan = {k: wanted[start : start + shard_rows] for k, start in enumerate(starts)}
-    _forget_others(out, plan)
+    if not more:
+        forget_others(out, plan)
     plan = {k: part for k, part in plan.items() if k % share[1] == share[0]}
     wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
@@ -196,9 +202,18 @@ class _Worker:
         )
 
 
-def _forget_others(out: Path, plan: Mapping[int, Ints]) -> None:
+def plan_parts(rounds: Sequence[Ints | Sequence[int]], shard_rows: int) -> dict[int, Ints]:
+    """Number of a part -> the positions in it, ascending; every round begins a part."""
+    parts = []
+    for positions in rounds:
+        rows = np.unique(np.asarray(positions, np.int64))
+        parts += [rows[start : start + shard_rows] for start in range(0, len(rows), shard_rows)]
+    return dict(enumerate(parts))
+
+
+def forget_others(out: Path, plan: Mapping[int, Ints]) -> None:
     """Remove parts that are not of this plan: a reader takes all that lie there."""
     keep = {part_path(out, number) for number in plan}
     for path in out.glob("part-*.parquet"):
         if path not in keep:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process of a team may have been quicker

@@ -5,7 +5,7 @@ nothing of the others. That is all that these wishes take.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,7 +83,7 @@ def choose_one(
     ]
     for members, part in parts:
         reason[members] = part.reason
-    counts = [part.budget.count for _, part in parts if part.budget is not None]
+    budgeted = [part.budget for _, part in parts if part.budget is not None]
     chosen = [wishes.include, *(members[part.rows] for members, part in parts)]
     alone = len(parts) == 1 and not len(wishes.include)
     order = parts[0][1].order if alone else None
@@ -91,7 +91,7 @@ def choose_one(
         rows=read_only(np.sort(np.concatenate(chosen))),
         reason=read_only(reason),
         method=parts[0][1].method if parts else "",
-        budget=Budget(count=read_only(np.sum(counts, axis=0)), total=left) if counts else None,
+        budget=_together(budgeted, left) if budgeted else None,
         details=parts[0][1].details if parts else {},
         order=None if order is None else read_only(parts[0][0][order]),
     )
@@ -177,6 +177,16 @@ def remembering(choose: Choose) -> Choose:
         return longest if len(longest.rows) == total else first(longest, total)
 
     return chosen
+
+
+def _together(budgets: Sequence[Budget], total: int) -> Budget:
+    """The budgets of several groups over the same regions, added up."""
+    equal = [budget.equal for budget in budgets if budget.equal is not None]
+    return Budget(
+        count=read_only(np.sum([budget.count for budget in budgets], axis=0)),
+        total=total,
+        equal=read_only(np.sum(equal, axis=0)) if equal else None,
+    )
 
 
 def _by_group(rows: Ints, group: Ints) -> list[Ints]:

@@ -23,6 +23,7 @@ from staff.selectors.budgets import ALLOCATIONS, allocate
 from staff.selectors.draw import WITHIN, draw, groups_for
 from staff.selectors.regions import STRATIFY_BY, stratify
 from staff.selectors.released import minmax, over_all_rows, running_sum
+from staff.selectors.rounds import AUTO, CAP, TOLERANCE, verify_in_rounds
 from staff.selectors.verification import choose_rows, weigh
 from staff.types import Ints, Regions, Selection, Verification
 
@@ -46,7 +47,9 @@ def select_staff(
     candidates: ArrayLike | None = ...,
     regions: int = ...,
     stratify_by: str = ...,
-    verify_per_region: int = ...,
+    verify_per_region: int | str = ...,
+    verify_tolerance: float = ...,
+    verify_cap: int = ...,
     cut: float = ...,
     allocation: str = ...,
     within: str = ...,
@@ -65,7 +68,9 @@ def select_staff(
     candidates: ArrayLike | None = ...,
     regions: int = ...,
     stratify_by: str = ...,
-    verify_per_region: int = ...,
+    verify_per_region: int | str = ...,
+    verify_tolerance: float = ...,
+    verify_cap: int = ...,
     cut: float = ...,
     allocation: str = ...,
     within: str = ...,
@@ -83,7 +88,9 @@ def select_staff(
     candidates: ArrayLike | None = None,
     regions: int = 50,
     stratify_by: str = "width",
-    verify_per_region: int = 10,
+    verify_per_region: int | str = 10,
+    verify_tolerance: float = TOLERANCE,
+    verify_cap: int = CAP,
     cut: float = 0.1,
     allocation: str = "shares",
     within: str = "hardest",
@@ -96,7 +103,7 @@ def select_staff(
     total: m, or several: one verification serves them all, and a tuple comes back.
     verify: takes rows int64 [v], sorted, and returns the target's scores [v] of them. It is
         called once at most, with v ≤ verify_per_region·regions rows (not at all if no
-        region has more than `verify_per_region` rows).
+        region has more than `verify_per_region` rows); with "auto" once a round, with new rows.
     against: the same of the scores that the target's are divided by, where those are not
         `scores`: the small model's before fine-tuning, which like the target's know nothing of
         the task yet. Called after `verify`, with the same rows.
@@ -104,7 +111,9 @@ def select_staff(
         draws: then the order of the input does not matter. Positions if not given.
     candidates: bool [n], the rows `verify` may be asked for; all if not given. For selecting
         again from target scores that are already there.
-    regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped.
+    regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped. b_v may
+        be "auto": as many rows of each region as budgets stable within `verify_tolerance` take,
+        `verify_cap` in all at most (`rounds.verify_in_rounds`).
     stratify_by: regions of equal "width" in score (the paper), or of equal "count" of rows.
     allocation: "shares", "paper", or "shrunk", which are shares of ratios drawn together by
         their sampling error (`verification.shrink`).
@@ -146,6 +155,8 @@ def select_staff(
         regions=regions,
         stratify_by=stratify_by,
         verify_per_region=verify_per_region,
+        verify_tolerance=verify_tolerance,
+        verify_cap=verify_cap,
         cut=cut,
         add=add,
     )
@@ -167,7 +178,9 @@ def measure(
     candidates: ArrayLike | None = None,
     regions: int = 50,
     stratify_by: str = "width",
-    verify_per_region: int = 10,
+    verify_per_region: int | str = 10,
+    verify_tolerance: float = TOLERANCE,
+    verify_cap: int = CAP,
     cut: float = 0.1,
     add: Callable[[Iterable[float]], float] = fsum,
 ) -> tuple[Regions, Verification]:
@@ -177,9 +190,26 @@ def measure(
     """
     scores = as_scores(scores)
     pool = stratify(scores, regions=regions, cut=cut, by=stratify_by, keys=keys)
+
+    def ask(rows: Ints) -> tuple[ArrayLike, ArrayLike]:
+        target = verify(rows)
+        return scores[rows] if against is None else against(rows), target
+
+    if isinstance(verify_per_region, str):
+        check_known("verify per region", verify_per_region, (AUTO,))
+        ratios = verify_in_rounds(
+            pool,
+            ask,
+            tolerance=verify_tolerance,
+            cap=verify_cap,
+            seed=seed,
+            keys=keys,
+            among=candidates,
+            add=add,
+        )
+        return pool, ratios
     rows = choose_rows(pool, per_region=verify_per_region, seed=seed, keys=keys, among=candidates)
-    target = verify(rows) if len(rows) else np.empty(0)
-    small = scores[rows] if against is None or not len(rows) else against(rows)
+    small, target = ask(rows) if len(rows) else (np.empty(0), np.empty(0))
     return pool, weigh(small, target, rows, pool, add=add)
 
 

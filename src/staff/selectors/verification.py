@@ -17,7 +17,7 @@ from staff.types import Floats, Ints, Regions, Verification, read_only
 def choose_rows(
     regions: Regions,
     *,
-    per_region: int = 10,
+    per_region: int | Ints = 10,
     seed: int = 0,
     keys: ArrayLike | None = None,
     among: ArrayLike | None = None,
@@ -28,17 +28,23 @@ def choose_rows(
     The draw has its own stream, so b_v never changes what is drawn into the coreset,
     and a larger b_v adds rows to those of a smaller one within a region.
 
+    per_region: or int64 [K], a number for each region, whatever its size; 0 verifies it not.
+
     among: bool [n], the rows that may be drawn (all if not given): those whose target
     score is already known. A region with none of them is not verified.
     """
     keys = as_keys(keys, len(regions.of_row))
     allowed = np.ones(len(keys), np.bool_) if among is None else np.asarray(among, np.bool_)
-    per_region = check_at_least_one("verify per region", per_region)
+    if isinstance(per_region, np.ndarray):
+        counts = per_region
+    else:
+        b_v = check_at_least_one("verify per region", per_region)
+        counts = np.where(regions.sizes > b_v, b_v, 0)
     drawn = [np.empty(0, dtype=np.int64)]
-    for rows in members(regions):
-        if len(rows) > per_region:
+    for rows, count in zip(members(regions), counts.tolist(), strict=True):
+        if count:
             rows = rows[allowed[rows]]
-            drawn.append(rows[smallest(priorities(keys[rows], seed, "verify"), per_region)])
+            drawn.append(rows[smallest(priorities(keys[rows], seed, "verify"), count)])
     return read_only(np.sort(np.concatenate(drawn)))
 
 
@@ -109,12 +115,11 @@ def shrink(verification: Verification) -> Floats:
     Olkin, 1985). With τ² = 0 all are equal: the differences are what sampling alone would
     make. A ratio without an interval, or flagged, becomes e^μ; NaN stays NaN.
     """
-    ratio, upper = verification.ratio, verification.interval[:, 1]
-    known = ~np.isnan(upper)  # flagged ratios have no interval either
+    ratio, error = verification.ratio, relative_errors(verification)
+    known = ~np.isnan(error)  # flagged ratios have no interval
     if not known.any():
         return ratio
-    quantile = np.array([student_95(int(b) - 1) for b in verification.count[known]])
-    error = (upper[known] / ratio[known] - 1) / quantile  # s_i
+    error = error[known]  # s_i
     y = np.log(ratio[known])
     spread = float(np.var(y, ddof=1)) if len(y) > 1 else 0.0
     between = max(0.0, spread - float(np.mean(error**2)))  # τ²
@@ -123,6 +128,16 @@ def shrink(verification: Verification) -> Floats:
     shrunk = np.where(np.isnan(ratio), np.nan, np.exp(y.mean()))
     shrunk[known] = np.exp(y.mean() + trust * (y - y.mean()))
     return shrunk
+
+
+def relative_errors(verification: Verification) -> Floats:
+    """s_i, the standard error of each ratio over the ratio, float64 [K]; NaN without interval."""
+    error = np.full(len(verification.ratio), np.nan)
+    known = np.flatnonzero(~np.isnan(verification.interval[:, 1]))
+    for i in known.tolist():
+        quantile = student_95(int(verification.count[i]) - 1)
+        error[i] = (verification.interval[i, 1] / verification.ratio[i] - 1) / quantile
+    return error
 
 
 def unverified(count: int) -> Verification:

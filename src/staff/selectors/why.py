@@ -11,6 +11,7 @@ from staff.rng import priorities
 from staff.selectors.arguments import as_keys, as_scores
 from staff.selectors.draw import BUDGET, TOP_UP
 from staff.selectors.order import place
+from staff.selectors.rounds import not_verified
 from staff.selectors.verification import shrink
 from staff.types import REASONS, Bools, Budget, Floats, Keys, Regions, Selection, Verification
 
@@ -135,7 +136,7 @@ def _ratio_sentence(
     ratio, per_region = verification.ratio, details.get("verify_per_region")
     before = " before fine-tuning" if details.get("verify_against") == "untuned" else ""
     if np.isnan(ratio[i]):
-        if per_region is not None and regions.sizes[i] > per_region:
+        if per_region is not None and regions.sizes[i] > not_verified(per_region):
             return "None of its rows has a score of the target, so it is not verified."
         return "The region is too small to be verified on the target."
     if verification.flagged[i]:

@@ -1,0 +1,81 @@
+"""The verdict on the small model in sentences, for the summary and for the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from staff.reports.numbers import count, rows_of
+
+Facts = Mapping[str, Any]
+SAID = {
+    "order": "to the target the same rows are hard as to the small model",
+    "inverse ratios": "the ratios are little more than one over the small model's score",
+    "part of the order": "the small model's order of rows is only in part the target's",
+    "too few rows": "too few rows are verified to tell",
+    "another order": "the small model's order of rows is not the target's",
+    "no spread": "there is no order to compare",
+}
+
+
+def headline(proxy: Facts) -> str:
+    """The verdict with its reason."""
+    return f"{proxy['verdict']}: {SAID.get(proxy['because'], proxy['because'])}"
+
+
+def findings(proxy: Facts) -> list[str]:
+    """What the verdict is made of, a sentence a fact."""
+    found = [_correlation(proxy)]
+    if (trend := proxy["ratio_trend"]) is not None:
+        found.append(
+            f"From the easiest region to the hardest the ratios {_direction(trend['rank'])} (rank "
+            f"correlation with the score {trend['rank']:.2f}; where the score doubles, they change "
+            f"by a factor of {2 ** trend['slope']:.2f})"
+        )
+    told = proxy["ratios_told_apart"]
+    if told["of"]:
+        found.append(f"{told['regions']} of {told['of']} ratios can be told from their mean")
+    moves = [share for share in proxy["budget_moved"].values() if share is not None]
+    if moves:
+        found.append(
+            f"Verification moved {_percent(min(moves), max(moves))} of the budget from where equal "
+            f"shares would put it, and about {100 * proxy['budget_error']:.2g} % would move again "
+            "if every row were verified"
+        )
+    return found
+
+
+def rounds_told(verification: Facts) -> str:
+    """What ``--verify-per-region auto`` spent, and what for."""
+    last = verification["rounds"][-1]
+    many = len(verification["rounds"])
+    spent = f"{rows_of(last['rows'])} verified in {many} round{'s' * (many > 1)}"
+    error, tolerance = last["error"], verification["tolerance"]
+    if verification["stable"]:
+        return f"{spent}: the budgets are stable (error {error:.3f}, tolerance {tolerance:g})"
+    ended = f"the cap of {count(verification['cap'])} rows"
+    if last["rows"] < verification["cap"]:
+        ended = "what there is to verify"
+    return f"{spent}, then {ended} ended it: error {error:.3f}, tolerance {tolerance:g}"
+
+
+def _correlation(proxy: Facts) -> str:
+    if proxy["spearman"] is None:
+        return f"{rows_of(proxy['rows'])} verified"
+    before = " before fine-tuning" if proxy["compared"] == "untuned" else ""
+    ends = proxy["interval"]
+    interval = f" (95 % interval {ends[0]:.2f} to {ends[1]:.2f})" if ends else ""
+    return (
+        f"Rank correlation of the target's scores with the small model's{before}: "
+        f"{proxy['spearman']:.2f}{interval}, from {rows_of(proxy['rows'])} weighted to all rows of "
+        "their regions"
+    )
+
+
+def _direction(rank: float) -> str:
+    if abs(rank) < 0.5:
+        return "go up and down"
+    return "rise" if rank > 0 else "fall"
+
+
+def _percent(low: float, high: float) -> str:
+    least, most = f"{100 * low:.2g}", f"{100 * high:.2g}"
+    return f"{least} %" if least == most else f"{least} to {most} %"

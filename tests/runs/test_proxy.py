@@ -1,0 +1,146 @@
+"""The verdict on the small model."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from staff.runs.manifest import plain
+from staff.runs.proxy import ADVICE, Trend, judge, moved, proxy_facts, told_apart, trend_of
+from staff.selectors import select_staff
+from staff.selectors.agreement import Correlation
+from staff.types import Budget
+
+N = 3000
+
+
+def facts(target_of, *, untuned=None, tuned=True, **settings):
+    """The manifest's entry, of a small model whose scores are log-normal."""
+    random = np.random.default_rng(0)
+    small = random.lognormal(sigma=0.6, size=N)
+    target = target_of(small, random)
+    against = None if untuned is None else untuned(small, random)
+    found = select_staff(
+        scores=small, total=300, verify=lambda rows: target[rows], regions=30,
+        against=None if against is None else lambda rows: against[rows], **settings,
+    )  # fmt: skip
+    return proxy_facts(
+        {"0.1": found}, small=small, target=target, untuned=against, tuned=tuned, seed=0
+    )
+
+
+def test_a_good_proxy():
+    found = facts(lambda small, random: 3 * small * random.lognormal(sigma=0.2, size=N))
+    assert (found["verdict"], found["because"], found["advice"]) == ("good", "order", "")
+    assert found["interval"][0] < found["spearman"] < found["interval"][1]
+    assert found["spearman"] > 0.8
+    assert abs(found["ratio_trend"]["slope"]) < 0.2
+    assert found["compared"] == "tuned"
+    assert json.dumps(plain(found))
+
+
+def test_scores_that_have_nothing_to_do_with_each_other():
+    found = facts(lambda small, random: random.permutation(small), tuned=False)
+    assert (found["verdict"], found["because"]) == ("do not trust", "another order")
+    assert "another small model" in found["advice"]
+
+
+def test_some_order():
+    found = facts(lambda small, random: small**0.9 * random.lognormal(sigma=0.85, size=N))
+    assert (found["verdict"], found["because"]) == ("weak", "part of the order")
+    assert 0 < found["interval"][0] < 0.5 < found["interval"][1] + 0.2
+
+
+def test_one_over_the_small_models_score_is_seen_even_where_the_order_is_the_same():
+    # As on tasks that are learnt well: the target is not fine-tuned, its norms hardly differ.
+    flat = lambda small, random: 10 + 0.1 * small + 0.001 * random.normal(size=N)  # noqa: E731
+    found = facts(flat)
+    assert found["spearman"] > 0.9
+    assert (found["verdict"], found["because"]) == ("do not trust", "inverse ratios")
+    assert "--verify-against untuned" in found["advice"]
+    assert found["ratio_trend"]["rank"] < -0.99
+    assert found["ratio_trend"]["slope"] == pytest.approx(-1, abs=0.1)
+    # A small model that was not fine-tuned cannot be told to compare with what it was before.
+    assert facts(flat, tuned=False)["because"] == "order"
+
+
+def test_compared_with_the_small_model_before_fine_tuning():
+    found = facts(
+        lambda small, random: 10 + 0.1 * small,
+        untuned=lambda small, random: 5 + 0.1 * small * random.lognormal(sigma=0.1, size=N),
+    )
+    assert (found["verdict"], found["compared"]) == ("good", "untuned")
+
+
+def test_too_few_rows_to_tell():
+    found = facts(lambda small, random: small * random.lognormal(size=N), verify_per_region=1)
+    assert found["rows"] <= 30
+    low, high = found["interval"]
+    assert high - low > 0.4
+    assert judge(Correlation(0.4, (-0.1, 0.8), 9), inverse=False) == ("weak", "too few rows")
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((0.5, 0.9), "good"),
+        ((0.49, 0.9), "weak"),
+        ((0.01, 0.3), "weak"),
+        ((0.01, 0.29), "do not trust"),
+        ((-0.9, -0.5), "do not trust"),
+        (None, "weak"),
+    ],
+)
+def test_thresholds(interval, verdict):
+    found, because = judge(Correlation(0.5, interval, 100), inverse=False)
+    assert found == verdict
+    assert because in ADVICE
+
+
+def test_no_spread():
+    assert judge(None, inverse=False) == ("do not trust", "no spread")
+
+
+def test_a_trend_takes_five_regions_a_rank_and_a_slope():
+    assert Trend(regions=5, rank=-0.8, slope=-0.5).inverse
+    assert not Trend(regions=4, rank=-1.0, slope=-1.0).inverse
+    assert not Trend(regions=9, rank=-0.7, slope=-1.0).inverse
+    assert not Trend(regions=9, rank=-1.0, slope=-0.4).inverse
+
+
+def test_the_slope_by_hand():
+    # Target = small^½: V = small^-½, whatever the region.
+    small = np.exp(np.linspace(0, 3, 400))
+    found = select_staff(
+        scores=small, total=40, verify=lambda rows: small[rows] ** 0.5, regions=20, cut=0.0
+    )
+    trend = trend_of(found.regions, found.verification, small)
+    assert trend.slope == pytest.approx(-0.5, abs=0.01)
+    assert trend.rank == -1
+    assert trend_of(found.regions, replace(found.verification, count=0 * found.verification.count), small) is None  # fmt: skip
+
+
+def test_the_budget_moved_by_hand():
+    budget = Budget(count=np.array([6, 3, 1]), total=10, equal=np.array([4, 3, 3]))
+    assert moved(budget) == pytest.approx(0.2)  # two rows of ten
+    assert moved(Budget(count=np.array([6, 3, 1]), total=10)) is None
+    # Rounding left one to the top-up: shares of what was budgeted.
+    assert moved(Budget(np.array([4, 4]), 9, np.array([4, 4]))) == 0
+    assert moved(Budget(np.array([0, 0]), 1, np.array([0, 0]))) == 0
+
+
+def test_ratios_told_apart():
+    small = np.arange(1.0, 101)
+    step = np.where(small > 50, 3.0, 1.0)
+    found = select_staff(
+        scores=small, total=10, verify=lambda rows: step[rows] * small[rows], regions=2, cut=0.0
+    )
+    assert told_apart(found.verification) == (2, 2)  # 1 and 3, without any error, of a mean of 2
+
+
+def test_without_verified_rows_there_is_nothing_to_say():
+    small = np.arange(5.0)
+    found = select_staff(scores=small, total=2, verify=lambda rows: rows, regions=2)
+    nothing = {"small": small, "target": small, "untuned": None, "tuned": True, "seed": 0}
+    assert proxy_facts({"n2": found}, **nothing) == {}
