@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from staff import pipeline
-from staff.checks import check_inputs
+from staff.checks import check_inputs, with_sibling
 from staff.progress import Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
@@ -46,9 +46,9 @@ def select_coreset(
     """Do what `staff select` does, with the same settings under the same names.
 
     data: a file, a `save_to_disk` folder or a Hub id. small, target: model folders or Hub
-    ids of one family. out: the run folder. keep: fractions in (0, 1]; total: numbers of
-    rows; at least one of them. scores: instead of data and models, the folder of an earlier
-    run to select from again. settings: any other field of
+    ids of one family; small="auto" takes the target's from a table. out: the run folder.
+    keep: fractions in (0, 1]; total: numbers of rows; at least one of them. scores: instead of
+    data and models, the folder of an earlier run to select from again. settings: any other field of
     `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
 
     A finished stage of an earlier call with the same settings and `out` is not done again.
@@ -59,7 +59,7 @@ def select_coreset(
     given = {"data": data, "small": small, "target": target, "out": out, "scores": scores}
     flags = {name: str(value) for name, value in given.items() if value is not None}
     sizes = {k: v for k, v in (("keep", keep), ("total", total)) if v is not None}
-    config = build(SelectConfig, flags={**flags, **sizes, **settings})
+    config = with_sibling(build(SelectConfig, flags={**flags, **sizes, **settings}))
     check_inputs(config)
     run = pipeline.reselect if config.scores else pipeline.select
     manifest = run(config, progress=progress)

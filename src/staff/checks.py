@@ -1,8 +1,10 @@
 """What can be found wrong before torch is imported: files, columns, model folders."""
 
 import math
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from staff.errors import ConfigError, RunError
 from staff.runs.compare_config import CompareConfig
@@ -11,7 +13,28 @@ from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, Selec
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder, check_place
 
+AUTO = "auto"  # --small auto
+
 AnyConfig = SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig | CompareConfig
+
+Paired = TypeVar("Paired", SelectConfig, CompareConfig)
+
+
+def with_sibling(config: Paired, say: Callable[[str], None] = lambda _: None) -> Paired:
+    """The settings with the small model's name where they say auto; what it came to is said.
+
+    Raises:
+        ConfigError: there is no target, or the table of families knows no small model for it.
+    """
+    if config.small != AUTO:
+        return config
+    if config.target is None:
+        raise ConfigError("--small auto goes by the target: give --target MODEL")
+    from staff.models.families import sibling_of
+
+    found = sibling_of(config.target)
+    say(found.say())
+    return config.model_copy(update={"small": found.location})
 
 
 def check_inputs(config: AnyConfig) -> None:

@@ -96,7 +96,9 @@ def verb(
 
 def command_app(name: str, command: Callable[..., None], *, examples: str) -> App:
     """The application of one verb, with its examples under its flags."""
-    operand = {"why": " RUN", "report": " RUN", "demo": ""}.get(name, " DATA")
+    operand = {"why": " RUN", "report": " RUN", "demo": "", "families": " [WORD]"}.get(
+        name, " DATA"
+    )
     usage = f"Usage: staff {name}{operand} [FLAGS]"
     app = App(name=name, usage=usage, help_epilogue=f"Examples:\n\n{examples.strip(chr(10))}\n")
     app.default(command)

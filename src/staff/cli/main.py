@@ -32,6 +32,8 @@ VERBS = {
     "compare": "Hold methods against each other on your task, with intervals.",
     "report": "Show the summary of a finished run again.",
     "cache": "Show or prune what --cache keeps across runs.",
+    "plan": "Say before a run what selection costs, what it saves, and whether it pays.",
+    "families": "List targets and the small models that go with them (--small auto).",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.

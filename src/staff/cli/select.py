@@ -30,8 +30,9 @@ EXAMPLES = """
 @verb(SelectConfig, dry_run=True)
 def select(config: SelectConfig, terminal: Terminal) -> None:
     """Choose coresets and show why they look as they do."""
-    from staff.checks import check_inputs
+    from staff.checks import check_inputs, with_sibling
 
+    config = with_sibling(config, terminal.say)
     check_inputs(config)
     if terminal.dry_run:
         show_plan(config, terminal)
