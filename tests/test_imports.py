@@ -35,7 +35,10 @@ ALLOWED = {
         "selectors",
     },
     "single": {"stages", "ledger", "data", "runs", "training"},
-    "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
+    "planning": {
+        *("stages", "data", "runs", "pipeline", "methods", "selectors"),
+        *("models", "training", "scores"),
+    },
     "compare": {
         *("pipeline", "single", "planning", "stages"),
         *("data", "runs", "selectors", "training", "reports", "scores", "ledger"),

@@ -11,13 +11,14 @@ from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
+from staff.runs.plan_config import PlanConfig
 from staff.runs.store import RunFolder, check_place
 
 AUTO = "auto"  # --small auto
 
 AnyConfig = SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig | CompareConfig
 
-Paired = TypeVar("Paired", SelectConfig, CompareConfig)
+Paired = TypeVar("Paired", PlanConfig, SelectConfig, CompareConfig)
 
 
 def with_sibling(config: Paired, say: Callable[[str], None] = lambda _: None) -> Paired:
@@ -48,6 +49,8 @@ def check_inputs(config: AnyConfig) -> None:
     from staff.stages import trust_of
 
     models: tuple[str | None, ...] = ()
+    planned = isinstance(config, PlanConfig)  # leaves nothing, and may do without weights
+    weights = not isinstance(config, PlanConfig) or config.probe
     if isinstance(config, SelectConfig):
         if config.scores:
             earlier = read_manifest(config.scores)
@@ -57,7 +60,8 @@ def check_inputs(config: AnyConfig) -> None:
                     "the folder of a finished staff select"
                 )
             config = config.inherit(earlier["config"])
-        RunFolder(config.folder).check_same_config(config, overwrite=config.overwrite)
+        if not planned:
+            RunFolder(config.folder).check_same_config(config, overwrite=config.overwrite)
         if config.method != "random":
             models = (config.small, config.target)
         elif config.counts_tokens:
@@ -80,7 +84,7 @@ def check_inputs(config: AnyConfig) -> None:
             check_sizes(config)
     for model in models:
         if model is not None:
-            folder.check_model_folder(model, trust=trust_of(config))
+            folder.check_model_folder(model, weights=weights, trust=trust_of(config))
     if not isinstance(config, FinetuneConfig | CompareConfig) and config.adapter is not None:
         folder.check_adapter(config.adapter, trust=trust_of(config))
 

@@ -39,18 +39,21 @@ COMMON = {
     "quiet": Quiet,
     "verbose": Verbose,
     "debug": Debug,
+    "json": _switch("Print JSON."),
 }
 
 
 def verb(
-    config: type[Config], *, dry_run: bool = False
+    config: type[Config], *, dry_run: bool = False, json: bool = False
 ) -> Callable[[Callable[[Config, Terminal], None]], Callable[..., None]]:
     """Make a command of a function of settings and a terminal.
 
     Every field of `config` becomes a flag; the field `data` may also be given by
-    position. With `dry_run` there is a flag --dry-run, which the function heeds.
+    position. With `dry_run` there is a flag --dry-run, and with `json` one --json, which the
+    function heeds.
     """
-    common = {name: kind for name, kind in COMMON.items() if dry_run or name != "dry_run"}
+    wanted = {"dry_run": dry_run, "json": json}
+    common = {name: kind for name, kind in COMMON.items() if wanted.get(name, True)}
 
     def decorate(function: Callable[[Config, Terminal], None]) -> Callable[..., None]:
         def command(data: str | None = None, **given: Any) -> None:
@@ -66,6 +69,7 @@ def verb(
                 quiet=bool(running["quiet"]),
                 verbose=bool(running["verbose"]),
                 dry_run=bool(running.get("dry_run")),
+                json=bool(running.get("json")),
             )
             if running["print_config"]:
                 terminal.result(dump_yaml(settings))
