@@ -40,7 +40,8 @@ def test_help_says_how_to_start_and_what_exit_codes_mean(capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", ["select", "score", "why", "finetune", "evaluate", "report", "demo"]
+    "verb",
+    ["select", "score", "why", "finetune", "evaluate", "report", "plan", "families", "demo"],
 )
 def test_every_verb_has_help_with_examples(capsys, verb):
     assert main([verb, "--help"]) == 0

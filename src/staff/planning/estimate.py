@@ -93,7 +93,7 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
             "staff": __version__,
             "data": {
                 "path": str(config.data),
-                **counts(prepared),
+                **{name.replace(" ", "_"): value for name, value in counts(prepared).items()},
                 "tokens": total,
                 "median": int(np.median(target.lengths)),
                 "longest": int(target.lengths.max()),

@@ -15,13 +15,13 @@ class Worth:
 
     saved: by tuning on the coreset instead of on everything; left: of that, after selection.
     rows: from how many rows on selection pays, at these lengths; None: never. epochs: from how
-    many epochs of the target on, at these rows.
+    many epochs of the target on, at these rows; None where nothing is saved.
     """
 
     saved: float
     left: float
     rows: int | None
-    epochs: float
+    epochs: float | None
 
 
 def worth(
@@ -42,5 +42,5 @@ def worth(
         saved=saved,
         left=saved - selection,
         rows=math.ceil(round(fixed / gained, 6)) if gained > 0 else None,
-        epochs=selection / saved * epochs if saved > 0 else math.inf,
+        epochs=selection / saved * epochs if saved > 0 else None,
     )

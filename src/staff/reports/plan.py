@@ -1,6 +1,5 @@
 """A plan as plain text: the stages, what selection costs and saves, what would go wrong."""
 
-import math
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
@@ -26,7 +25,7 @@ def render_costs(plan: Plan, *, width: int = 80) -> str:
 def _facts(plan: Plan, width: int) -> list[str]:
     data = plan["data"]
     facts = [
-        f"{count(data['usable rows'])} usable rows of {count(data['rows'])}",
+        f"{count(data['usable_rows'])} usable rows of {count(data['rows'])}",
         f"{count(data['tokens'])} tokens (median {count(data['median'])}, "
         f"longest {count(data['longest'])})",
         *(f"{count(data[k])} {k}" for k in ("truncated", "duplicates") if data[k]),
@@ -125,8 +124,8 @@ def _rows(value: int | None) -> str:
     return "never" if value is None else f"{count(value)} rows"
 
 
-def _epochs(value: float) -> str:
-    return f"{value:.1f} epochs" if math.isfinite(value) else "never"
+def _epochs(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f} epochs"
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:
