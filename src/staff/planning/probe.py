@@ -29,6 +29,7 @@ from staff.planning.work import Work, scoring_work, tuning_work
 from staff.progress import Progress, SilentProgress
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.regions import stratify
+from staff.training.finetune import quiet
 from staff.types import Floats, Ints
 
 GROUPS, ROUNDS = 5, 2
@@ -66,12 +67,17 @@ def _apart(work: Callable[..., Result], *arguments: Any) -> Result:
     """The result of a call in a new process: its peak memory is its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(work, *arguments).result()
+            return pool.submit(_quietly, work, *arguments).result()
         except BrokenProcessPool as error:
             raise StaffError(
                 "the probe was ended from outside, most likely since memory ran out: lower "
                 "--batch-size, --batch-tokens or --max-length"
             ) from error
+
+
+def _quietly(work: Callable[..., Result], *arguments: Any) -> Result:
+    with quiet():
+        return work(*arguments)
 
 
 def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str, Measured]:
