@@ -160,7 +160,7 @@ def test_a_family_without_faults_is_not_warned_of(settings, tmp_path, family):
     ("given", "words"),
     [
         ({"device": "b1000"}, "not in the table: give one of h200, h100-80gb"),
-        ({"device": "h200", "probe": True}, "times this machine, not a h200"),
+        ({"device": "h200", "probe": True}, "times this machine, not h200"),
         ({"total": (41,)}, "--total 41: the data has only 40 usable rows"),
     ],
 )

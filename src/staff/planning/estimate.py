@@ -115,8 +115,7 @@ def _device(config: PlanConfig) -> Device | None:
     found = DEVICES.get(config.device.lower())
     if found and config.probe:
         raise ConfigError(
-            f"--probe times this machine, not a {found.name}: leave --device out, or give cpu or "
-            "cuda"
+            f"--probe times this machine, not {found.name}: leave --device out, or give cpu or cuda"
         )
     if found or config.device in ("auto", "cpu", "mps") or config.device.startswith("cuda"):
         return found
