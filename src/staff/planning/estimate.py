@@ -177,7 +177,7 @@ def _stage(
     else:
         operations = flops.score(shape, work, phi=config.phi)
     used = memory.score(shape, work, size=size, phi=config.phi)
-    return _with(cost, work, flops.total(operations, work), used)
+    return _with(cost, work, float(operations.sum()), used)
 
 
 def _tuning(config: PlanConfig, target: Tokens, shape: Shape, *, size: int) -> Cost:
@@ -190,12 +190,12 @@ def _tuning(config: PlanConfig, target: Tokens, shape: Shape, *, size: int) -> C
 
 def _tune(cost: Cost, config: PlanConfig, rows: Tokens, shape: Shape, *, size: int) -> Cost:
     work = tuning_work(rows, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed)
-    operations = flops.total(flops.finetune(shape, work), work)
+    operations = float(flops.finetune(shape, work).sum())
     return _with(cost, work, operations, memory.finetune(shape, work, size=size))
 
 
 def _with(cost: Cost, work: Work, operations: float, used: int) -> Cost:
-    padded = int(work.padded.sum()) * work.times
+    padded = int(work.padded.sum())
     return replace(cost, padded_tokens=padded, flops=operations, memory=used)
 
 

@@ -53,8 +53,3 @@ def score(shape: Shape, work: Work, *, phi: str) -> Floats:
     d_in, d_out = shape.value
     norm = 2 * np.minimum(length**2 * (d_in + d_out), length * d_in * d_out) * work.rows
     return ahead + through_head + to_values + norm
-
-
-def total(operations: Floats, work: Work) -> float:
-    """All batches, as often as they are done."""
-    return float(operations.sum()) * work.times

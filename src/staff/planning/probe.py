@@ -1,9 +1,9 @@
 """Time a few real batches of every stage, and take the rest from them.
 
 The batches of a stage are sorted by their operations and cut into groups; of each group the
-middle one is timed, and stands for its group in proportion to operations. The largest goes first:
-it warms up, and its memory is the stage's peak. Everything runs in a process of its own, as the
-real commands do, with their own code: what is measured includes loading and importing.
+middle one is timed, once, and stands for its group in proportion to operations. The largest goes
+first: it warms up, and its memory is the stage's peak. Everything runs in a process of its own, as
+the real commands do, with their own code: what is measured includes loading and importing.
 """
 
 import tempfile
@@ -32,7 +32,11 @@ from staff.selectors.regions import stratify
 from staff.training.finetune import quiet
 from staff.types import Floats, Ints
 
-GROUPS, ROUNDS = 5, 2
+# Scoring has few batches, and each takes long.
+STEPS, BATCHES = 16, 8
+# On a CPU in bfloat16, oneDNN makes code for every length of a step, and keeps up to 1,024 pieces:
+# 1 GB even with a small model. It takes many steps to see that, and what it takes to make them.
+STEPS_WITH_CODE = 64
 Result = TypeVar("Result")
 
 
@@ -95,17 +99,21 @@ def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str,
         found["score small"], scores, weights = _score(config, scorer, shape, own, work)
     if config.method == "staff":
         count = _verified(config, scores, weights, n=len(own))
-        rows_to_verify = spread(others.lengths, count)
-        shape = read_shape(str(config.target), trust=stages.trust_of(config))
-        work = scoring_work(
-            others,
-            rows_to_verify,
-            batch_tokens=config.batch_tokens,
-            shard_rows=config.shard_rows,
-        )
-        scorer = stages.LazyScorer(config, model=str(config.target), adapter=None)
-        found["verify"], _, _ = _score(config, scorer, shape, others, work)
+        found["verify"] = _verify(config, others, count) if count else Measured(0.0, 0.0, 0, 0)
     return found
+
+
+def _verify(config: PlanConfig, store: TokenStore, count: int) -> Measured:
+    """Scoring `count` rows on the target."""
+    shape = read_shape(str(config.target), trust=stages.trust_of(config))
+    work = scoring_work(
+        store,
+        spread(store.lengths, count),
+        batch_tokens=config.batch_tokens,
+        shard_rows=config.shard_rows,
+    )
+    scorer = stages.LazyScorer(config, model=str(config.target), adapter=None)
+    return _score(config, scorer, shape, store, work)[0]
 
 
 def _probe_tuning(config: PlanConfig, target: Path) -> dict[str, Measured]:
@@ -126,12 +134,14 @@ def _tune(
     batch_size = min(config.batch_size, len(rows.lengths))
     work = tuning_work(rows, batch_size=batch_size, epochs=config.epochs, seed=config.seed)
     whole = work.take(np.flatnonzero(work.rows == batch_size))
-    largest, chosen, groups = choose(flops.finetune(shape, whole))
+    codes = device == "cpu" and stages.device_used(config)["dtype"] != "float32"
+    operations = flops.finetune(shape, whole)
+    largest, chosen, groups = choose(operations, STEPS_WITH_CODE if codes else STEPS)
     imported = time.monotonic() - start
     setup, seconds = time_steps(
         model,
         rows,
-        [whole.places[batch] for batch in (largest, *chosen * ROUNDS)],
+        [whole.places[batch] for batch in (largest, *chosen)],
         batch_size=batch_size,
         learning_rate=config.learning_rate,
         pad_id=stages.PAD_ID,
@@ -140,12 +150,11 @@ def _tune(
         trust=stages.trust_of(config),
         adapter=adapter,
     )
-    timed = np.median(np.reshape(seconds[1:], (ROUNDS, len(chosen))), axis=0)
-    every = extrapolate(flops.finetune(shape, whole), chosen, groups, timed)
-    every *= flops.finetune(shape, work).sum() / flops.finetune(shape, whole).sum()
+    every = extrapolate(operations, chosen, groups, np.array(seconds[1:]))
+    every *= flops.finetune(shape, work).sum() / operations.sum()
     setup += imported
     return Measured(
-        seconds=setup + every * config.epochs,
+        seconds=setup + every,
         setup_seconds=setup,
         memory=peak.read(device),
         rows=len(rows.lengths),
@@ -159,7 +168,7 @@ def _score(
     device = str(choose_device(config.device))
     peak.reset(device)
     operations = flops.score(shape, work, phi=config.phi)
-    largest, chosen, groups = choose(operations)
+    largest, chosen, groups = choose(operations, BATCHES)
 
     def run(batch: int) -> tuple[float, Floats]:
         start = time.monotonic()
@@ -169,9 +178,8 @@ def _score(
 
     first, _ = run(largest)  # loads the model
     again, _ = run(largest)
-    rounds = [[run(batch) for batch in chosen] for _ in range(ROUNDS)]
-    timed = np.median([[seconds for seconds, _ in one] for one in rounds], axis=0)
-    scores = [scores for _, scores in rounds[0]]
+    done = [run(batch) for batch in chosen]
+    timed, scores = np.array([seconds for seconds, _ in done]), [found for _, found in done]
     standing = [work.rows[groups == group].sum() / len(found) for group, found in enumerate(scores)]
     setup = max(0.0, first - again)
     measured = Measured(
@@ -184,10 +192,10 @@ def _score(
     return measured, np.concatenate(scores), weights
 
 
-def choose(operations: Floats) -> tuple[int, tuple[int, ...], Ints]:
-    """(the largest batch, the middle one of each group, each batch's group [k])."""
+def choose(operations: Floats, count: int) -> tuple[int, tuple[int, ...], Ints]:
+    """(the largest batch, the middle one of each of `count` groups, each batch's group [k])."""
     order = np.argsort(operations, kind="stable")
-    parts = np.array_split(order, min(GROUPS, len(order)))
+    parts = np.array_split(order, min(count, len(order)))
     groups = np.empty(len(order), np.int64)
     for number, part in enumerate(parts):
         groups[part] = number
@@ -210,7 +218,10 @@ def spread(lengths: Any, count: int) -> Ints:
 
 
 def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) -> int:
-    """How many rows will be verified if all n score as those that were scored do."""
+    """How many rows will be verified if all n score as those that were scored do.
+
+    Those of the regions with more than b_v; none where there is no such region.
+    """
     finite = np.isfinite(scores)
     drawn = np.repeat(scores[finite], np.maximum(1, weights[finite].round().astype(np.int64)))
     pool = stratify(
@@ -222,4 +233,4 @@ def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) ->
     )
     sizes = pool.sizes * n / len(drawn)
     most = config.verify_per_region
-    return max(1, int(np.where(sizes > most, most, 0).sum()))
+    return int(np.where(sizes > most, most, 0).sum())

@@ -17,14 +17,13 @@ class Work:
     """k batches, each a group of rows padded to the longest of them.
 
     places: int64 [B_i] rows of each batch. rows, length, responses: float64 [k], B and T of each
-    and its tokens in the loss. times: how often all of it is done (epochs).
+    and its tokens in the loss.
     """
 
     places: Sequence[Ints]
     rows: Floats
     length: Floats
     responses: Floats
-    times: int = 1
 
     @property
     def padded(self) -> Floats:
@@ -38,28 +37,30 @@ class Work:
         return Work(places, self.rows[at], self.length[at], self.responses[at])
 
 
-def work_of(places: Sequence[Ints], tokens: Tokens, *, times: int = 1) -> Work:
+def work_of(places: Sequence[Ints], tokens: Tokens) -> Work:
     """The work that groups of rows are."""
     return Work(
         places=places,
         rows=np.array([len(group) for group in places], float),
         length=np.array([tokens.lengths[group].max() for group in places], float),
         responses=np.array([tokens.response_lengths[group].sum() for group in places], float),
-        times=times,
     )
 
 
 def tuning_work(tokens: Tokens, *, batch_size: int, epochs: int, seed: int) -> Work:
-    """The steps of a fine-tuning: those of the first epoch, as the trainer will group them."""
+    """The steps of a fine-tuning, epoch by epoch, as the trainer will group them."""
     import torch
     from transformers.trainer_pt_utils import get_length_grouped_indices
 
     order = torch.Generator().manual_seed(stream_seed(seed, "fine-tune order") % 2**63)
     rows = np.argsort(keys_of_ids(tokens.ids), kind="stable")
-    indices = get_length_grouped_indices(tokens.lengths[rows].tolist(), batch_size, generator=order)
-    ordered = rows[np.array(indices, np.int64)]
-    starts = range(0, len(ordered), batch_size)
-    return work_of([ordered[k : k + batch_size] for k in starts], tokens, times=epochs)
+    lengths = tokens.lengths[rows].tolist()
+    places: list[Any] = []
+    for _ in range(epochs):
+        indices = get_length_grouped_indices(lengths, batch_size, generator=order)
+        ordered = rows[np.array(indices, np.int64)]
+        places += [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
+    return work_of(places, tokens)
 
 
 def scoring_work(
