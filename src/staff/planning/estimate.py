@@ -78,10 +78,9 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
         if config.probe:
             measured = probe(config, small.path, target.path, progress=progress)
         costs = [
-            _stage(config, stage, prepared, shapes, size=size)
-            for stage in stages_of(config, prepared)
+            *(_stage(config, s, prepared, shapes, size=size) for s in stages_of(config, prepared)),
+            _tuning(config, target, shapes["target"], size=size),
         ]
-        costs.append(_tuning(config, target, shapes["target"], size=size))
         costs = [_timed(cost, config, device, size, measured, read_seconds) for cost in costs]
         total = int(target.lengths.sum())
         keeps = {
@@ -91,23 +90,32 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
         result = {
             "command": "plan",
             "staff": __version__,
-            "data": {
-                "path": str(config.data),
-                **{name.replace(" ", "_"): value for name, value in counts(prepared).items()},
-                "tokens": total,
-                "median": int(np.median(target.lengths)),
-                "longest": int(target.lengths.max()),
-            },
-            "models": {
-                role: {"path": getattr(config, role), "parameters": shape.parameters}
-                for role, shape in shapes.items()
-            },
+            **_facts(config, prepared, shapes),
             "device": _device_facts(config, device, size),
             "stages": [asdict(cost) for cost in costs],
             **_balance(config, costs, keeps, n=prepared.usable),
         }
         result["warnings"] = risks.find(config, prepared, shapes, result)
         return result
+
+
+def _facts(
+    config: PlanConfig, prepared: Prepared, shapes: Mapping[str, Shape]
+) -> dict[str, dict[str, Any]]:
+    """The data, as the target's tokenizer counts them, and the models."""
+    lengths = prepared.stores[-1].lengths
+    data = {
+        "path": str(config.data),
+        **{name.replace(" ", "_"): value for name, value in counts(prepared).items()},
+        "tokens": int(lengths.sum()),
+        "median": int(np.median(lengths)),
+        "longest": int(lengths.max()),
+    }
+    models = {
+        role: {"path": getattr(config, role), "parameters": shape.parameters}
+        for role, shape in shapes.items()
+    }
+    return {"data": data, "models": models}
 
 
 def _device(config: PlanConfig) -> Device | None:
