@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "plan.md"
+RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
     "medquad": {"prompt_column": "question", "response_column": "answer"},
     "clinc150": {"prompt_column": "text", "response_column": "intent"},
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="computing time instead of the clock's"
     )
-    parser.add_argument("--write", action="store_true", help=f"also write {RESULTS.name}")
+    parser.add_argument("--write", action="store_true", help="also write results/plan*.md")
     args = parser.parse_args()
     titles = ["data", "stage", "rows told", "real", "s told", "real", "off"]
     titles += ["MB told", "real", "off"]
@@ -196,7 +196,8 @@ def main() -> None:
     )
     print(f"\n{text}")
     if args.write:
-        RESULTS.write_text(text + "\n", encoding="utf-8")
+        name = "plan.md" if args.cpu_time else "plan-clock.md"
+        (RESULTS / name).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
