@@ -51,7 +51,10 @@ ALLOWED = {
         *("team", "stages", "ledger", "data", "runs", "training", "models", "scores"),
         "selectors",
     },
-    "planning": {"stages", "data", "runs", "pipeline", "methods", "selectors"},
+    "planning": {
+        *("stages", "data", "runs", "pipeline", "methods", "selectors"),
+        *("models", "training", "scores"),
+    },
     "compare": {
         *("pipeline", "single", "planning", "stages"),
         *("data", "models", "runs", "selectors", "training", "reports", "scores", "ledger"),

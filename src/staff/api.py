@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 from staff import pipeline
-from staff.checks import check_inputs
+from staff.checks import check_inputs, with_sibling
 from staff.data.in_memory import is_dataset, keep_rows
 from staff.models.in_memory import is_loaded, keep_model
 from staff.progress import Progress
@@ -64,9 +64,10 @@ def select_coreset(
 
     data: a file, a `save_to_disk` folder, a Hub id, or a `datasets.Dataset`. small, target: model
     folders or Hub ids of one family, or loaded models with their tokenizers, ``(model,
-    tokenizer)``. out: the run folder. keep: fractions in (0, 1]; total: numbers of rows; at least
-    one of them. scores: instead of data and models, the folder of an earlier run to select from
-    again. progress: True for bars in a notebook or on a terminal. settings: any other field of
+    tokenizer)``; small="auto" takes the target's from a table. out: the run folder. keep: fractions
+    in (0, 1]; total: numbers of rows; at least one of them. scores: instead of data and models, the
+    folder of an earlier run to select from again. progress: True for bars in a notebook or on a
+    terminal. settings: any other field of
     `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
 
     Of a `Dataset` it returns one: the chosen rows, in their order; where several sizes are asked
@@ -114,7 +115,7 @@ def _beside(flags: Mapping[str, Any], name: str) -> str:
 
 
 def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
-    config = build(SelectConfig, flags=flags)
+    config = with_sibling(build(SelectConfig, flags=flags))
     check_inputs(config)
     if isinstance(progress, bool):
         from staff.reports.bars import bars

@@ -1,8 +1,10 @@
 """What can be found wrong before torch is imported: files, columns, model folders."""
 
 import math
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from staff.errors import ConfigError, RunError
 from staff.runs.cache import Cache
@@ -16,11 +18,33 @@ from staff.runs.config import (
     SelectConfig,
 )
 from staff.runs.manifest import read_manifest
+from staff.runs.plan_config import PlanConfig
 from staff.runs.store import RunFolder, check_place
+
+AUTO = "auto"  # --small auto
 
 AnyConfig = (
     SelectConfig | ScoreConfig | FinetuneConfig | EvaluateConfig | CompareConfig | CheckModelConfig
 )
+
+Paired = TypeVar("Paired", PlanConfig, SelectConfig, CompareConfig)
+
+
+def with_sibling(config: Paired, say: Callable[[str], None] = lambda _: None) -> Paired:
+    """The settings with the small model's name where they say auto; what it came to is said.
+
+    Raises:
+        ConfigError: there is no target, or the table of families knows no small model for it.
+    """
+    if config.small != AUTO:
+        return config
+    if config.target is None:
+        raise ConfigError("--small auto goes by the target: give --target MODEL")
+    from staff.models.families import sibling_of
+
+    found = sibling_of(config.target)
+    say(found.say())
+    return config.model_copy(update={"small": found.location})
 
 
 def check_inputs(config: AnyConfig) -> None:
@@ -34,6 +58,8 @@ def check_inputs(config: AnyConfig) -> None:
     from staff.stages import trust_of
 
     models: tuple[str | None, ...] = ()
+    planned = isinstance(config, PlanConfig)  # leaves nothing, and may do without weights
+    weights = not isinstance(config, PlanConfig) or config.probe
     if isinstance(config, SelectConfig):
         if config.scores:
             earlier = read_manifest(config.scores)
@@ -43,7 +69,8 @@ def check_inputs(config: AnyConfig) -> None:
                     "the folder of a finished staff select"
                 )
             config = config.inherit(earlier["config"])
-        RunFolder(config.folder).check_same_config(config, overwrite=config.overwrite)
+        if not planned:
+            RunFolder(config.folder).check_same_config(config, overwrite=config.overwrite)
         if config.method != "random":
             models = (config.small, config.target)
         elif config.counts_tokens:
@@ -67,7 +94,7 @@ def check_inputs(config: AnyConfig) -> None:
             check_sizes(config)
     for model in models:
         if model is not None:
-            folder.check_model_folder(model, trust=trust_of(config))
+            folder.check_model_folder(model, weights=weights, trust=trust_of(config))
     if isinstance(config, SelectConfig | ScoreConfig | CompareConfig) and config.cache:
         Cache(config.cache).check_usable()
     if not isinstance(config, FinetuneConfig | CompareConfig) and config.adapter is not None:

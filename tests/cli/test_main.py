@@ -40,7 +40,11 @@ def test_help_says_how_to_start_and_what_exit_codes_mean(capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", ["select", "score", "why", "finetune", "evaluate", "report", "export", "demo"]
+    "verb",
+    [
+        *("select", "score", "why", "finetune", "evaluate", "report", "export", "check-model"),
+        *("plan", "families", "demo"),
+    ],
 )
 def test_every_verb_has_help_with_examples(capsys, verb):
     assert main([verb, "--help"]) == 0

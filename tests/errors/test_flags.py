@@ -5,6 +5,7 @@ import pytest
 GROUP = "Flags"
 RANDOM = "staff select train.jsonl --method random --out out"
 MODELS = "staff select train.jsonl --small small --target target --out out"
+PLAN = "staff plan train.jsonl --small small --target target"
 COMPARE = "staff compare train.jsonl --target target --small small"
 
 CASES = [
@@ -72,6 +73,16 @@ CASES = [
     ("a comparison of one method twice", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --methods random random --out out", 2, 'random is asked for twice in --methods'),
     ("a comparison of no seeds", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --seeds 0 --out out", 2, '--seeds must be at least 1, not 0'),
     ("a comparison of a thousand million seeds", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --seeds 1000000000 --out out --dry-run", 2, '--seeds must be at most 1000, not 1000000000'),
+    ("a plan without a size", {}, PLAN, 2, 'nothing to weigh: give --keep FRACTION (0.1 is 10 %) or --total N'),
+    ("a plan of what costs nothing", {}, f"{PLAN} --keep 0.5 --method random", 2, '--method random needs no plan: it costs nothing'),
+    ("a plan of stored scores", {}, f"{PLAN} --keep 0.5 --scores run", 2, '--scores needs no plan: no model runs, it takes seconds'),
+    ("a plan for a device that is not known", {}, f"{PLAN} --keep 0.5 --device gtx-1080", 2, "device 'gtx-1080' is not in the table: give one of h200, h100-80gb, a100-80gb, a100-40gb, l40s, l4, a10, rtx-4090, rtx-3090, or measure on this machine with --probe"),
+    ("a probe of a device that is elsewhere", {}, f"{PLAN} --keep 0.5 --device l4 --probe", 2, '--probe times this machine, not l4: leave --device out, or give cpu or cuda'),
+    ("auto for the small model without a target", {}, "staff select train.jsonl --method grand --small auto --keep 0.5 --out out", 2, '--small auto goes by the target: give --target MODEL'),
+    ("auto for a target that is not known", {}, "staff plan train.jsonl --small auto --target someone/llama --keep 0.5", 2, "--small auto: someone/llama is not in the table of families; give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's parameters or fewer (staff families lists those that are known)"),
+    ("auto for a folder of other sizes", {}, "staff plan train.jsonl --small auto --target target --keep 0.5", 2, "--small auto: no model in the table of families has the sizes of target; give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's parameters or fewer (staff families lists those that are known)"),
+    ("auto for the smallest of its family", {}, "staff plan train.jsonl --small auto --target Qwen/Qwen3-0.6B --keep 0.5", 2, "--small auto: Qwen/Qwen3-0.6B has no smaller sibling in the table; give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's parameters or fewer (staff families lists those that are known)"),
+    ("families that are not in the table", {}, "staff families gpt-4", 2, "no target in the table of families has 'gpt-4' in its name; staff families alone lists all"),
 ]  # fmt: skip
 
 

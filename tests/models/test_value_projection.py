@@ -147,11 +147,9 @@ def test_a_fused_layout_that_cannot_be_told_is_an_error(tiny, monkeypatch):
 @pytest.fixture
 def config_only(tiny, tmp_path, monkeypatch):
     """Save the config of a tiny family, and no weights; gives the folder."""
-    from staff.models import value_projection
+    from staff.models import skeleton
 
-    monkeypatch.setattr(
-        value_projection, "local_folder", lambda path, **_: path
-    )  # it wants weights
+    monkeypatch.setattr(skeleton, "local_folder", lambda path, **_: path)  # it wants weights
 
     def save(family, **changes):
         tiny(family, **changes).config.save_pretrained(tmp_path)

@@ -20,8 +20,9 @@ EXAMPLES = """
 @verb(CompareConfig, dry_run=True)
 def compare(config: CompareConfig, terminal: Terminal) -> None:
     """Select, tune and evaluate with every method, and show the differences."""
-    from staff.checks import check_inputs
+    from staff.checks import check_inputs, with_sibling
 
+    config = with_sibling(config, terminal.say)
     check_inputs(config)
     from staff.reports.compared import render_compared
     from staff.reports.facts import render_plan

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from staff.cli.dry_run import show_plan
 from staff.cli.flags import Debug, DryRun, Quiet, Verbose, command_app
-from staff.cli.plan import show_plan
 from staff.cli.terminal import open_terminal
 
 EXAMPLES = """

@@ -1,7 +1,7 @@
 """`staff finetune`: train a LoRA adapter, on a coreset or on anything else."""
 
+from staff.cli.dry_run import show_plan
 from staff.cli.flags import command_app, verb
-from staff.cli.plan import show_plan
 from staff.cli.terminal import Terminal
 from staff.runs.config import FinetuneConfig
 

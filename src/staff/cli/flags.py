@@ -41,6 +41,7 @@ COMMON = {
     "quiet": Quiet,
     "verbose": Verbose,
     "debug": Debug,
+    "json": _switch("Print JSON."),
 }
 
 
@@ -48,16 +49,19 @@ def verb(
     config: type[Config],
     *,
     dry_run: bool = False,
+    json: bool = False,
     torchrun: bool = False,
     operand: str = "data",
 ) -> Callable[[Callable[[Config, Terminal], None]], Callable[..., None]]:
     """Make a command of a function of settings and a terminal.
 
     Every field of `config` becomes a flag; the field `operand` may also be given by
-    position. With `dry_run` there is a flag --dry-run, which the function heeds.
+    position. With `dry_run` there is a flag --dry-run, and with `json` one --json, which the
+    function heeds.
     torchrun: it may be started in several processes, which then work together.
     """
-    common = {name: kind for name, kind in COMMON.items() if dry_run or name != "dry_run"}
+    wanted = {"dry_run": dry_run, "json": json}
+    common = {name: kind for name, kind in COMMON.items() if wanted.get(name, True)}
 
     def decorate(function: Callable[[Config, Terminal], None]) -> Callable[..., None]:
         def command(first: str | None = None, **given: Any) -> None:
@@ -79,6 +83,7 @@ def verb(
                 quiet=bool(running["quiet"]),
                 verbose=bool(running["verbose"]),
                 dry_run=bool(running.get("dry_run")),
+                json=bool(running.get("json")),
             )
             if running["print_config"]:
                 terminal.result(dump_yaml(settings))
@@ -110,11 +115,10 @@ def verb(
 def command_app(name: str, command: Callable[..., None], *, examples: str) -> App:
     """The application of one verb, with its examples under its flags."""
     operands = {
-        "why": " RUN",
-        "report": " RUN",
-        "export": " RUN",
+        **dict.fromkeys(("why", "report", "export"), " RUN"),
         "demo": "",
         "check-model": " MODEL",
+        "families": " [WORD]",
     }
     operand = operands.get(name, " DATA")
     usage = f"Usage: staff {name}{operand} [FLAGS]"

@@ -34,6 +34,8 @@ VERBS = {
     "export": "Write a coreset as a trainer takes it: TRL, LLaMA-Factory, axolotl, datasets.",
     "cache": "Show or prune what --cache keeps across runs.",
     "check-model": "Check the fast scores of your model against plain autograd on your rows.",
+    "plan": "Say before a run what selection costs, what it saves, and whether it pays.",
+    "families": "List targets and the small models that go with them (--small auto).",
     "demo": "Run the whole job on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.

@@ -1,7 +1,7 @@
 """`staff score`: one model's scores of every row."""
 
+from staff.cli.dry_run import show_plan
 from staff.cli.flags import command_app, verb
-from staff.cli.plan import show_plan
 from staff.cli.terminal import Terminal
 from staff.runs.config import ScoreConfig
 

@@ -1,7 +1,7 @@
 """`staff select`: the main job."""
 
+from staff.cli.dry_run import show_plan
 from staff.cli.flags import command_app, verb
-from staff.cli.plan import show_plan
 from staff.cli.terminal import Terminal
 from staff.runs.config import SelectConfig
 
@@ -33,8 +33,9 @@ EXAMPLES = """
 @verb(SelectConfig, dry_run=True, torchrun=True)
 def select(config: SelectConfig, terminal: Terminal) -> None:
     """Choose coresets and show why they look as they do."""
-    from staff.checks import check_inputs
+    from staff.checks import check_inputs, with_sibling
 
+    config = with_sibling(config, terminal.say)
     check_inputs(config)
     if terminal.dry_run:
         show_plan(config, terminal)

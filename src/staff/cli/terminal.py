@@ -30,6 +30,7 @@ class Terminal:
     progress: Progress
     quiet: bool = False
     dry_run: bool = False
+    json: bool = False
     console: "Console | None" = None
 
     def say(self, text: str) -> None:
@@ -66,7 +67,9 @@ class Terminal:
         return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
 
 
-def open_terminal(*, quiet: bool = False, verbose: bool = False, dry_run: bool = False) -> Terminal:
+def open_terminal(
+    *, quiet: bool = False, verbose: bool = False, dry_run: bool = False, json: bool = False
+) -> Terminal:
     """Choose how progress is shown, and keep the libraries' own chatter off the screen.
 
     quiet: no progress, no summary. verbose: progress lines each second when piped, and
@@ -89,7 +92,7 @@ def open_terminal(*, quiet: bool = False, verbose: bool = False, dry_run: bool =
         from staff.cli.progress import PlainProgress
 
         progress = PlainProgress(sys.stderr, every_seconds=1.0 if verbose else 5.0)
-    return Terminal(progress=progress, quiet=quiet, dry_run=dry_run, console=console)
+    return Terminal(progress=progress, quiet=quiet, dry_run=dry_run, json=json, console=console)
 
 
 def _set_library_noise(verbose: bool) -> None:

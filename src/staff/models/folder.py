@@ -31,13 +31,15 @@ LENGTHS = ("max_position_embeddings", "n_positions", "seq_length")  # as configs
 UNWANTED = ["consolidated*", "original/*", "onnx/*"]
 
 
-def check_model_folder(path: str, *, trust: Trust = NO_TRUST) -> None:
+def check_model_folder(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> None:
     """Check that `path` is a folder with a causal LM, its tokenizer and safetensors weights.
+
+    weights: whether they have to be there.
 
     What looks like a Hub id (``org/name`` or ``org/name@revision``) and is no local path
     passes unchecked. Raises ModelError saying what is missing.
     """
-    _check_folder(path, weights=True, trust=trust)
+    _check_folder(path, weights=weights, trust=trust)
 
 
 def _check_folder(path: str, *, weights: bool, trust: Trust) -> None:
@@ -86,10 +88,11 @@ def check_adapter(adapter: str, *, trust: Trust = NO_TRUST) -> None:
 def local_folder(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> Path:
     """The checked local folder of a model: `path` itself, or a Hub id's downloaded snapshot.
 
-    weights: whether they are needed as well; a Hub model is fetched without them if not.
+    weights: whether they are needed as well; a folder may lack them, and a Hub model is fetched
+        without them, if not.
     trust: what is fetched and allowed beyond safetensors and configs.
     """
-    check_model_folder(path, trust=trust)
+    check_model_folder(path, weights=weights, trust=trust)
     return Path(path) if Path(path).is_dir() else _snapshot(path, weights, trust)
 
 

@@ -6,15 +6,13 @@ and values are fused, `staff.models.value_slice` measures which columns are the 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from staff.errors import ModelError
-from staff.models.folder import first_line, local_folder
-from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
+from staff.models.skeleton import build_skeleton
+from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_slice import find_value_columns, layouts
 
 SEPARATE = ("v_proj", "value", "value_proj", "v_lin", "to_v", "wv", "v")
@@ -88,17 +86,7 @@ def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
 
     Raises ModelError as `find_value_projection` would.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    folder = local_folder(path, trust=trust)
-    try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust.code).eval()
-    except Exception as error:  # whatever is wrong with the files, the user must see which
-        if needs_code(error, Path(folder), trust):
-            raise code_not_run(path, Path(folder)) from error
-        raise ModelError(f"{path} cannot be built from its config: {first_line(error)}") from error
+    model = build_skeleton(path, trust=trust)
     stack_name, blocks, position = find_blocks(model)
     where = f"{stack_name}.{position}"
     name, module = _only(_projections(blocks[position]), where, blocks[position])

@@ -43,6 +43,27 @@ def millions(value: int) -> str:
     return f"{value / 1e9:.3g}B" if value >= 1e9 else f"{value / 1e6:.3g}M"
 
 
+def operations(value: float) -> str:
+    """Floating-point operations: 1.20 TFLOP, 34.0 PFLOP.
+
+    >>> operations(1.2e12), operations(999), operations(-3.4e16)
+    ('1.20 TFLOP', '999 FLOP', '-34.0 PFLOP')
+    """
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{significant(value / size)} {unit}FLOP"
+    return f"{value:.0f} FLOP"
+
+
+def memory(value: float) -> str:
+    """Bytes: 640 MB, 12.3 GB.
+
+    >>> memory(64e7), memory(12.34e9)
+    ('640 MB', '12.3 GB')
+    """
+    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
 def plain(value: Any) -> str:
     """Any plain value; two floats are an interval."""
     if isinstance(value, bool) or value is None:

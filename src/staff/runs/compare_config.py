@@ -30,9 +30,7 @@ class CompareConfig(Settings):
     test: Annotated[
         s.Location | None, about("Test data, read like the training data; chooses nothing.", INPUT)
     ] = None
-    small: Annotated[
-        s.Location | None, about("Small model of the target's family: scores every row.", INPUT)
-    ] = None
+    small: s.Small = None
     target: Annotated[
         s.Location | None, about("Model that is fine-tuned on every coreset.", INPUT)
     ] = None

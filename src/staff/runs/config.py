@@ -43,9 +43,7 @@ class SelectConfig(Settings):
     command = "select"
 
     data: s.Data = None
-    small: Annotated[
-        s.Location | None, about("Small model of the target's family: scores every row.", INPUT)
-    ] = None
+    small: s.Small = None
     target: Annotated[
         s.Location | None, about("Model to be fine-tuned later: scores only verified rows.", INPUT)
     ] = None

@@ -56,6 +56,10 @@ SELECTION, FORMAT, OUTPUT = "Selection", "Data format", "Output"
 
 # Settings that several verbs share.
 Data = Annotated[Location | None, about("Training data: a file, a folder or a Hub id.", INPUT)]
+Small = Annotated[
+    Location | None,
+    about("Small model of the target's family, scores every row; auto: by staff families.", INPUT),
+]
 Model = Annotated[Location | None, about("Model folder or Hub id.", INPUT)]
 Adapter = Annotated[Location | None, about("LoRA adapter folder to put on the model.", INPUT)]
 Out = Annotated[Location | None, about("Folder to write to.", OUTPUT)]

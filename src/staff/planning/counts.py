@@ -1,6 +1,8 @@
 """What a run would do, for ``--dry-run``: rows and tokens a stage, files. Loads no weights."""
 
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,18 @@ from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, Selec
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
 from staff.selectors.arguments import count_of
+
+
+@contextmanager
+def reading(
+    config: Any, source: Source, models: Sequence[str], progress: Progress | None
+) -> Iterator[Prepared]:
+    """The usable rows, tokenised for these models; they are gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+        tokenisers = stages.tokenisers(
+            models, max_length=config.max_length, weights=False, trust=stages.trust_of(config)
+        )
+        yield stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
 
 
 def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -30,50 +44,27 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
         requested_sizes(settings, usable)  # a total above n is told now
         return {
             "usable rows": usable,
-            "stages": [{"name": "select", "rows": usable}],
+            "stages": [{"name": "select", "kind": "select", "rows": usable}],
             "files": _files(settings, folder),
         }
     source = open_source(str(config.data))
-    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        prepared = stages.read(
-            config,
-            source,
-            stages.tokenisers(
-                counting_models(config),
-                max_length=config.max_length,
-                weights=False,
-                trust=stages.trust_of(config),
-            ),
-            folder=Path(scratch),
-            progress=progress,
-        )
-    lengths = prepared.stores[-1].lengths if prepared.stores else None
-    requested_sizes(config, prepared.usable, lengths)
-    return {
-        **_counts(prepared),
-        "stages": _stages(config, prepared, kept=_kept(folder, source)),
-        "files": _files(config, folder, rejected=prepared.rejected),
-    }
+    with reading(config, source, counting_models(config), progress) as prepared:
+        lengths = prepared.stores[-1].lengths if prepared.stores else None
+        requested_sizes(config, prepared.usable, lengths)
+        return {
+            **counts(prepared),
+            "stages": stages_of(config, prepared, kept=_kept(folder, source)),
+            "files": _files(config, folder, rejected=prepared.rejected),
+        }
 
 
 def plan_one_stage(
     config: ScoreConfig | FinetuneConfig | EvaluateConfig, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """The same for score, finetune and evaluate, which work on one file with one model."""
-    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        prepared = stages.read(
-            config,
-            open_source(str(config.data)),
-            stages.tokenisers(
-                (str(config.model),),
-                max_length=config.max_length,
-                weights=False,
-                trust=stages.trust_of(config),
-            ),
-            folder=Path(scratch),
-            progress=progress,
-        )
-    rows, tokens = prepared.usable, prepared.tokens[0]
+    source = open_source(str(config.data))
+    with reading(config, source, (str(config.model),), progress) as prepared:
+        rows, tokens = prepared.usable, prepared.tokens[0]
     if isinstance(config, FinetuneConfig):
         steps = config.max_steps or config.epochs * -(-rows // config.batch_size)
         epochs = steps * config.batch_size / rows if config.max_steps else config.epochs
@@ -94,10 +85,11 @@ def plan_one_stage(
         out = Path(config.out) if config.out else None
         files = [str(out / name) for name in ("items.parquet", "metrics.json")] if out else []
     read = {"name": "read", "rows": prepared.rows_read, "tokens": tokens}
-    return {**_counts(prepared), "stages": [read, *work], "files": files}
+    return {**counts(prepared), "stages": [read, *work], "files": files}
 
 
-def _counts(prepared: Prepared) -> dict[str, int]:
+def counts(prepared: Prepared) -> dict[str, int]:
+    """What became of the rows."""
     return {
         "rows": prepared.rows_read,
         "usable rows": prepared.usable,
@@ -114,9 +106,12 @@ def _kept(folder: RunFolder, source: Source) -> bool:
     return read_manifest(folder.path)["data"]["sha256"] == source.content_hash()
 
 
-def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dict[str, Any]]:
+def stages_of(
+    config: SelectConfig, prepared: Prepared, *, kept: bool = False
+) -> list[dict[str, Any]]:
+    """The stages of a selection: name, kind, rows, tokens, reused."""
     usable, kept = prepared.usable, kept and not config.overwrite
-    listed: list[dict[str, Any]] = [{"name": "read", "rows": prepared.rows_read}]
+    listed: list[dict[str, Any]] = [{"name": "read", "kind": "read", "rows": prepared.rows_read}]
     if prepared.tokens:
         listed[0]["tokens"] = prepared.tokens[0]
     wanted = wanted_by(config)
@@ -126,18 +121,20 @@ def _stages(config: SelectConfig, prepared: Prepared, *, kept: bool) -> list[dic
         if config.adapter is None and not config.skip_finetune:
             rows = max(1, count_of(config.finetune_on, usable))
             tuned = round(config.epochs * tokens * rows / usable)
-            tuning = {"name": f"fine-tune small, {config.epochs} epochs", "rows": rows}
-            listed.append(small | tuning | {"tokens": tuned})
-        listed.append({"name": "score small"} | small)
+            name = f"fine-tune small, {config.epochs} epochs"
+            tuning = {"name": name, "kind": "tune small", "rows": rows, "tokens": tuned}
+            listed.append(small | tuning)
+        listed.append({"name": "score small", "kind": "score small"} | small)
         if "unconditioned" in wanted:
-            listed.append({"name": "score responses alone"} | small)
+            listed.append({"name": "score responses alone", "kind": "score alone"} | small)
     if "verify" in wanted:
         b_v = config.verify_per_region
         most = config.verify_cap if isinstance(b_v, str) else config.regions * b_v
         most = min(usable, most)
         verify = round(most * prepared.tokens[-1] / usable)
-        listed.append({"name": "verify on target, at most", "rows": most, "tokens": verify})
-    return [*listed, {"name": "select", "rows": usable}]
+        name = "verify on target, at most"
+        listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
+    return [*listed, {"name": "select", "kind": "select", "rows": usable}]
 
 
 def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> list[str]:

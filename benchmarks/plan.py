@@ -1,0 +1,204 @@
+"""How far `staff plan --probe` is off the run it foretells: seconds and peak memory of each stage.
+
+    python benchmarks/plan.py --data DIR [--sets gsm8k clinc150] [--rows 300] [--cpu-time] [--write]
+
+DIR holds a folder with train.jsonl for each set; rows are taken at even distances. The plan, the
+selection and the tuning of the target on all rows run one after the other, each in processes of
+its own, with the embedded family. A stage lasts from the end of the one before to its own end;
+peaks are of resident memory in between, so on Linux only. Other work on the machine falls on the
+one or the other: the load is printed. With --cpu-time seconds are those that the processes
+computed, on both sides: with one thread and nothing else running the same as the clock's, on a
+busy machine the only ones that compare.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = {
+    "medquad": {"prompt_column": "question", "response_column": "answer"},
+    "clinc150": {"prompt_column": "text", "response_column": "intent"},
+    "gsm8k": {"prompt_column": "question", "response_column": "answer"},
+    "dialogsum": {"prompt_column": "dialogue", "response_column": "summary"},
+    "e2e_nlg": {"prompt_column": "mr", "response_column": "ref"},
+}
+STAGES = ("tune small", "score small", "verify", "tune target")
+SECONDS, MEMORY = 0.25, 0.15  # how far off a plan may be
+
+
+class Watch:
+    """A `Progress` that notes when each stage ends, and the peak memory since the one before."""
+
+    def __init__(self) -> None:
+        from staff.planning import peak
+
+        self.found: dict[str, tuple[float, int]] = {}
+        peak.reset("cpu")
+        self.last = time.monotonic()
+
+    @contextmanager
+    def stage(self, name: str, **_: Any) -> Iterator[Any]:
+        """Note a stage at its end."""
+        from staff.planning import peak
+        from staff.progress import SilentProgress
+
+        with SilentProgress().stage(name) as stage:
+            yield stage
+        now = time.monotonic()
+        self.found[name] = now - self.last, peak.read("cpu")
+        peak.reset("cpu")
+        self.last = now
+
+
+def foretell(settings: dict[str, Any], cpu_time: bool) -> dict[str, Any]:
+    """Stage -> what the plan says of it."""
+    from staff.planning import estimate
+    from staff.planning.probe import _probe_selection, _probe_tuning
+    from staff.runs.plan_config import PlanConfig
+
+    def clocked(config: Any, small: Path, target: Path, **_: Any) -> dict[str, Any]:
+        found = apart(cpu_time, _probe_selection, config, small, target)
+        return found | apart(cpu_time, _probe_tuning, config, target)
+
+    estimate.probe = clocked  # the same processes, by our clock
+    plan = estimate.estimate(PlanConfig(**settings, probe=True))
+    return {stage["kind"]: stage for stage in plan["stages"] if stage["kind"] in STAGES}
+
+
+def select(settings: dict[str, Any], out: str) -> dict[str, Any]:
+    """Stage -> (seconds, peak, rows) of a real selection."""
+    from staff import pipeline
+    from staff.runs.config import SelectConfig
+
+    watch = Watch()
+    manifest = pipeline.select(SelectConfig(**settings, out=out), progress=watch)
+    names = {"fine-tune small": "tune small", "verify on target": "verify"}
+    return {
+        names.get(stage["name"], stage["name"]): (*watch.found[stage["name"]], stage["rows"])
+        for stage in manifest["stages"]
+        if names.get(stage["name"], stage["name"]) in STAGES and stage["name"] in watch.found
+    }  # without verification where no region is large enough
+
+
+def tune(settings: dict[str, Any], out: str) -> dict[str, Any]:
+    """The same of tuning the target on all rows."""
+    from staff import single
+    from staff.runs.config import FinetuneConfig
+
+    config = {k: v for k, v in settings.items() if k not in ("small", "target", "keep")}
+    watch = Watch()
+    found = single.finetune(
+        FinetuneConfig(**config, model=settings["target"], out=out), progress=watch
+    )
+    return {"tune target": (*watch.found["fine-tune"], found["rows"])}
+
+
+def apart(cpu_time: bool, work: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_clocked, cpu_time, work, *arguments).result()
+
+
+def _clocked(cpu_time: bool, work: Callable[..., Any], *arguments: Any) -> Any:
+    if cpu_time:
+        time.monotonic = time.process_time
+    return work(*arguments)
+
+
+def compare(name: str, data: Path, rows: int, *, cpu_time: bool) -> list[list[str]]:
+    """The rows of the table for one data set."""
+    family = Path(__file__).parents[1] / "src" / "staff" / "assets" / "family"
+    lines = (data / name / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "rows.jsonl"
+        chosen = lines[:: max(1, len(lines) // rows)][:rows]
+        path.write_text("".join(f"{line}\n" for line in chosen), encoding="utf-8")
+        settings = {
+            "data": str(path),
+            "small": str(family / "small"),
+            "target": str(family / "target"),
+            "keep": (0.1,),
+            "on_bad_row": "skip",
+            **COLUMNS[name],
+        }
+        plan = apart(False, foretell, settings, cpu_time)
+        real = apart(cpu_time, select, settings, str(Path(scratch) / "run"))
+        real |= apart(cpu_time, tune, settings, str(Path(scratch) / "tuned"))
+    table = [_line(name, kind, plan[kind], *real[kind]) for kind in STAGES if kind in real]
+    together = {
+        "seconds": sum(plan[kind]["seconds"] for kind in STAGES[:3]),
+        "memory": max(plan[kind]["memory"] for kind in STAGES[:3]),
+        "rows": len(chosen),
+    }
+    spent = sum(real[kind][0] for kind in STAGES[:3] if kind in real)
+    most = max(real[kind][1] for kind in STAGES[:3] if kind in real)
+    return [*table, _line(name, "selection", together, spent, most, len(chosen))]
+
+
+def _line(
+    name: str, kind: str, plan: dict[str, Any], seconds: float, memory: int, rows: int
+) -> list[str]:
+    """The cells of one stage; a star where it is further off than it may be."""
+
+    def off(told: float, real: float, allowed: float) -> str:
+        share = told / real - 1
+        return f"{share:+.0%}{'' if abs(share) <= allowed else ' *'}"
+
+    return [
+        *(name, kind, f"{plan['rows']:,}", f"{rows:,}"),
+        *(f"{plan['seconds']:.1f}", f"{seconds:.1f}", off(plan["seconds"], seconds, SECONDS)),
+        *(f"{plan['memory'] / 1e6:.0f}", f"{memory / 1e6:.0f}"),
+        off(plan["memory"], memory, MEMORY),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", choices=COLUMNS, default=["gsm8k", "clinc150"])
+    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="computing time instead of the clock's"
+    )
+    parser.add_argument("--write", action="store_true", help="also write results/plan*.md")
+    args = parser.parse_args()
+    titles = ["data", "stage", "rows told", "real", "s told", "real", "off"]
+    titles += ["MB told", "real", "off"]
+    table = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    loads = [os.getloadavg()[0]]
+    for name in args.sets:
+        for cells in compare(name, args.data, args.rows, cpu_time=args.cpu_time):
+            table.append("| " + " | ".join(cells) + " |")
+            print(table[-1], flush=True)
+        loads.append(os.getloadavg()[0])
+    spread = f"{min(loads):.1f} to {max(loads):.1f}"
+    text = "\n".join(
+        [
+            "# What `staff plan --probe` foretells, against the run\n",
+            f"`python benchmarks/plan.py --data DIR --sets {' '.join(args.sets)} "
+            f"--rows {args.rows}{' --cpu-time' * args.cpu_time}`, {platform.machine()}, "
+            f"{os.cpu_count()} cores, load {spread} (1 of it this); embedded family (1.1M, 4M), "
+            "defaults otherwise; "
+            f"{'seconds of computing' if args.cpu_time else 'seconds of the clock'}.\n",
+            *table,
+            "",
+            f"*: further off than {SECONDS:.0%} in time or {MEMORY:.0%} in memory.",
+        ]
+    )
+    print(f"\n{text}")
+    if args.write:
+        name = "plan.md" if args.cpu_time else "plan-clock.md"
+        (RESULTS / name).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

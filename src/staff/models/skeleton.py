@@ -1,0 +1,30 @@
+"""A model without weights: its modules and their sizes, from its config alone."""
+
+from pathlib import Path
+from typing import Any
+
+from staff.errors import ModelError
+from staff.models.folder import first_line, local_folder
+from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
+
+
+def build_skeleton(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> Any:
+    """The causal LM of a folder or Hub id on torch's meta device: a second, no memory.
+
+    weights: whether they have to be there as well (a Hub model's are fetched).
+
+    Raises ModelError when its config is no model's.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = local_folder(path, weights=weights, trust=trust)
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust.code)
+    except Exception as error:  # whatever is wrong with the files, the user must see which
+        if needs_code(error, Path(folder), trust):
+            raise code_not_run(path, Path(folder)) from error
+        raise ModelError(f"{path} cannot be built from its config: {first_line(error)}") from error
+    return model.eval()

@@ -1,0 +1,239 @@
+"""Time a few real batches of every stage, and take the rest from them.
+
+The batches of a stage are sorted by their operations and cut into groups; of each group the
+middle one is timed, once, and stands for its group in proportion to operations. The largest goes
+first: it warms up, and its memory is the stage's peak. Everything runs in a process of its own, as
+the real commands do, with their own code: what is measured includes loading and importing.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from staff import stages
+from staff.data.batches import collate
+from staff.data.store import TokenStore
+from staff.errors import StaffError
+from staff.models.load import choose_device
+from staff.planning import flops, peak
+from staff.planning.shape import Shape, read_shape
+from staff.planning.work import Work, scoring_work, tuning_work
+from staff.progress import Progress, SilentProgress
+from staff.runs.plan_config import PlanConfig
+from staff.selectors.regions import stratify
+from staff.selectors.rounds import not_verified
+from staff.training.finetune import quiet
+from staff.types import Floats, Ints
+
+# Scoring has few batches, and each takes long.
+STEPS, BATCHES = 16, 8
+# On a CPU in bfloat16, oneDNN makes code for every length of a step, and keeps up to 1,024 pieces:
+# 1 GB even with a small model. It takes many steps to see that, and what it takes to make them.
+STEPS_WITH_CODE = 64
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One stage: seconds in all and of that before its first batch, peak bytes, rows."""
+
+    seconds: float
+    setup_seconds: float
+    memory: int
+    rows: int
+
+
+def probe(
+    config: PlanConfig, small: Path, target: Path, *, progress: Progress | None = None
+) -> dict[str, Measured]:
+    """Measure the stages of a selection, and tuning the target on everything ("tune target").
+
+    small, target: token stores for the two models.
+
+    Raises StaffError when a process ended before it was done: most likely, memory ran out.
+    """
+    with (progress or SilentProgress()).stage("probe", total=2, unit="processes") as stage:
+        found = _apart(_probe_selection, config, small, target)
+        stage.advance()
+        found |= _apart(_probe_tuning, config, target)
+        stage.advance()
+    return found
+
+
+def _apart(work: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a call in a new process: its peak memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_quietly, work, *arguments).result()
+        except BrokenProcessPool as error:
+            raise StaffError(
+                "the probe was ended from outside, most likely since memory ran out: lower "
+                "--batch-size, --batch-tokens or --max-length"
+            ) from error
+
+
+def _quietly(work: Callable[..., Result], *arguments: Any) -> Result:
+    with quiet():
+        return work(*arguments)
+
+
+def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str, Measured]:
+    """In a process of its own: the stages of `staff select`, in their order."""
+    own, others = TokenStore.open(small), TokenStore.open(target)
+    shape = read_shape(str(config.small), trust=stages.trust_of(config))
+    found, adapter = {}, config.adapter
+    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+        if adapter is None and not config.skip_finetune:
+            adapter = str(Path(scratch) / "adapter")
+            rows = stages.sample(own, config.finetune_on, seed=config.seed)
+            found["tune small"] = _tune(config, str(config.small), shape, rows, Path(adapter))
+        work = scoring_work(own, batch_tokens=config.batch_tokens, shard_rows=config.shard_rows)
+        scorer = stages.LazyScorer(config, model=str(config.small), adapter=adapter)
+        found["score small"], scores, weights = _score(config, scorer, shape, own, work)
+    if config.method == "staff":
+        count = _verified(config, scores, weights, n=len(own))
+        found["verify"] = _verify(config, others, count) if count else Measured(0.0, 0.0, 0, 0)
+    return found
+
+
+def _verify(config: PlanConfig, store: TokenStore, count: int) -> Measured:
+    """Scoring `count` rows on the target."""
+    shape = read_shape(str(config.target), trust=stages.trust_of(config))
+    work = scoring_work(
+        store,
+        spread(store.lengths, count),
+        batch_tokens=config.batch_tokens,
+        shard_rows=config.shard_rows,
+    )
+    scorer = stages.LazyScorer(config, model=str(config.target), adapter=None)
+    return _score(config, scorer, shape, store, work)[0]
+
+
+def _probe_tuning(config: PlanConfig, target: Path) -> dict[str, Measured]:
+    """In a process of its own: `staff finetune` of the target on all rows."""
+    shape = read_shape(str(config.target), trust=stages.trust_of(config))
+    rows = TokenStore.open(target)
+    return {"tune target": _tune(config, str(config.target), shape, rows, None)}
+
+
+def _tune(
+    config: PlanConfig, model: str, shape: Shape, rows: Any, adapter: Path | None
+) -> Measured:
+    start = time.monotonic()
+    from staff.training.timing import time_steps
+
+    device = str(choose_device(config.device))
+    peak.reset(device)
+    batch_size = min(config.batch_size, len(rows.lengths))
+    work = tuning_work(rows, batch_size=batch_size, epochs=config.epochs, seed=config.seed)
+    whole = work.take(np.flatnonzero(work.rows == batch_size))
+    codes = device == "cpu" and stages.device_used(config)["dtype"] != "float32"
+    operations = flops.finetune(shape, whole)
+    largest, chosen, groups = choose(operations, STEPS_WITH_CODE if codes else STEPS)
+    imported = time.monotonic() - start
+    setup, seconds = time_steps(
+        model,
+        rows,
+        [whole.places[batch] for batch in (largest, *chosen)],
+        batch_size=batch_size,
+        learning_rate=config.learning_rate,
+        pad_id=stages.PAD_ID,
+        dtype=config.dtype,
+        device=config.device,
+        trust=stages.trust_of(config),
+        adapter=adapter,
+    )
+    every = extrapolate(operations, chosen, groups, np.array(seconds[1:]))
+    every *= flops.finetune(shape, work).sum() / operations.sum()
+    setup += imported
+    return Measured(
+        seconds=setup + every,
+        setup_seconds=setup,
+        memory=peak.read(device),
+        rows=len(rows.lengths),
+    )
+
+
+def _score(
+    config: PlanConfig, scorer: Any, shape: Shape, store: TokenStore, work: Work
+) -> tuple[Measured, Floats, Floats]:
+    """Beside what was measured: scores of the rows that were scored, and what each stands for."""
+    device = str(choose_device(config.device))
+    peak.reset(device)
+    operations = flops.score(shape, work, phi=config.phi)
+    largest, chosen, groups = choose(operations, BATCHES)
+
+    def run(batch: int) -> tuple[float, Floats]:
+        start = time.monotonic()
+        rows = work.places[batch]
+        scores = scorer(collate(store.get(rows), pad_id=stages.PAD_ID, rows=rows))["effort"]
+        return time.monotonic() - start, scores
+
+    first, _ = run(largest)  # loads the model
+    again, _ = run(largest)
+    done = [run(batch) for batch in chosen]
+    timed, scores = np.array([seconds for seconds, _ in done]), [found for _, found in done]
+    standing = [work.rows[groups == group].sum() / len(found) for group, found in enumerate(scores)]
+    setup = max(0.0, first - again)
+    measured = Measured(
+        seconds=setup + extrapolate(operations, chosen, groups, timed),
+        setup_seconds=setup,
+        memory=peak.read(device),
+        rows=int(work.rows.sum()),
+    )
+    weights = np.repeat(standing, [len(found) for found in scores])
+    return measured, np.concatenate(scores), weights
+
+
+def choose(operations: Floats, count: int) -> tuple[int, tuple[int, ...], Ints]:
+    """(the largest batch, the middle one of each of `count` groups, each batch's group [k])."""
+    order = np.argsort(operations, kind="stable")
+    parts = np.array_split(order, min(count, len(order)))
+    groups = np.empty(len(order), np.int64)
+    for number, part in enumerate(parts):
+        groups[part] = number
+    return int(order[-1]), tuple(int(part[len(part) // 2]) for part in parts), groups
+
+
+def extrapolate(
+    operations: Floats, chosen: tuple[int, ...], groups: Ints, seconds: Floats
+) -> float:
+    """Seconds of all batches: each group's operations at the speed of its chosen batch."""
+    done = operations[np.array(chosen)]
+    each = np.bincount(groups, weights=operations, minlength=len(chosen))
+    return float((each * seconds / done).sum())
+
+
+def spread(lengths: Any, count: int) -> Ints:
+    """`count` rows whose lengths are spread as those of all [n]."""
+    order = np.argsort(lengths, kind="stable")
+    return order[np.linspace(0, len(order) - 1, count).round().astype(np.int64)]
+
+
+def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) -> int:
+    """How many rows will be verified if all n score as those that were scored do.
+
+    Those of the regions with more than b_v; none where there is no such region.
+    """
+    finite = np.isfinite(scores)
+    drawn = np.repeat(scores[finite], np.maximum(1, weights[finite].round().astype(np.int64)))
+    pool = stratify(
+        drawn,
+        regions=config.regions,
+        cut=config.cut,
+        by=config.stratify_by,
+        keys=np.arange(len(drawn), dtype=np.uint64),
+    )
+    sizes = pool.sizes * n / len(drawn)
+    most = config.verify_per_region
+    if isinstance(most, str):  # in rounds: at most the cap
+        return int(min(config.verify_cap, sizes[sizes > not_verified(most)].sum()))
+    return int(np.where(sizes > most, most, 0).sum())

@@ -1,0 +1,139 @@
+"""A plan as plain text: the stages, what selection costs and saves, what would go wrong."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+from typing import Any
+
+from staff.reports.columns import Column, layout
+from staff.reports.numbers import count, duration, memory, millions, operations
+
+Plan = Mapping[str, Any]
+INDENT = " " * 10
+
+
+def render_costs(plan: Plan, *, width: int = 80) -> str:
+    """What `staff plan` prints; plan: what `staff.planning.estimate` returns."""
+    blocks = [
+        _facts(plan, width),
+        _stages(plan["stages"], width),
+        _worth(plan, width),
+        _warnings(plan["warnings"], width),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _facts(plan: Plan, width: int) -> list[str]:
+    data = plan["data"]
+    facts = [
+        f"{count(data['usable_rows'])} usable rows of {count(data['rows'])}",
+        f"{count(data['tokens'])} tokens (median {count(data['median'])}, "
+        f"longest {count(data['longest'])})",
+        *(f"{count(data[k])} {k}" for k in ("truncated", "duplicates") if data[k]),
+    ]
+    lines = _labelled("Data", f"{data['path']}: {', '.join(facts)}", width)
+    for role, model in plan["models"].items():
+        size = f"{millions(model['parameters'])} parameters"
+        lines += _labelled(role.capitalize(), f"{model['path']} ({size})", width)
+    return lines + _labelled("Device", _device(plan["device"]), width)
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    bits = f"{device['bits']} bits a number"
+    if device["probe"]:
+        return f"{device['name']}, {bits}; times from a few real batches of each stage"
+    if device["flops"] is None:
+        return (
+            f"{device['name']}, {bits}; for times give --probe, or --device h100-80gb or the like"
+        )
+    told = f"{operations(device['flops'])}/s at its peak, {memory(device['memory'])}"
+    assumed = f"assumed: {device['utilisation']:.0%} of the peak (--utilisation)"
+    if device["bits"] > 16:
+        assumed = "its peak is that of bfloat16, so there are no times"
+    return f"{device['name']}, {bits}, {told} ({device['source']}); {assumed}"
+
+
+def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """One table; where it is too wide, two: rows, memory and time, and what they come from."""
+    shown = [stage for stage in stages if stage["kind"] != "select"]
+
+    def columns(*, short: bool) -> dict[str, Column]:
+        names = [s["name"].partition(",")[0] if short else s["name"] for s in shown]
+        padded = [s["padded_tokens"] for s in shown]
+        return {
+            "stage": Column("stage", names, left=True),
+            "rows": Column("rows", [count(s["rows"]) for s in shown]),
+            "tokens": Column("tokens", [count(s["tokens"]) for s in shown]),
+            "padded": Column("padded", [count(value) if value else "" for value in padded]),
+            "work": Column("work", [operations(s["flops"]) if s["flops"] else "" for s in shown]),
+            "memory": Column("memory", [memory(s["memory"]) if s["memory"] else "" for s in shown]),
+            "time": Column("time", [_seconds(s["seconds"]) for s in shown]),
+        }
+
+    for short in (False, True):
+        if lines := layout(list(columns(short=short).values()), width):
+            return lines
+    found = columns(short=True)
+    first = [found[name] for name in ("stage", "rows", "memory", "time")]
+    second = [found[name] for name in ("stage", "tokens", "padded", "work")]
+    return [*layout(first, width, force=True), "", *layout(second, width, force=True)]
+
+
+def _worth(plan: Plan, width: int) -> list[str]:
+    seconds = plan["unit"] == "seconds"
+    amount = _seconds if seconds else operations
+    cost = plan["selection"]["seconds" if seconds else "flops"]
+    unit = "" if seconds else ", by operations"
+    text = (
+        f"Selection costs {amount(cost)}, {plan['ratio']:.2f} of tuning the target on everything"
+        f"{unit}."
+    )
+    coresets = plan["coresets"]
+    columns = [
+        Column("coreset", [coreset["name"] for coreset in coresets]),
+        Column("tuning", [amount(coreset["cost"]) for coreset in coresets]),
+        Column("saved", [amount(coreset["saved"]) for coreset in coresets]),
+        Column("left", [amount(coreset["left"]) for coreset in coresets]),
+        Column("pays from", [_rows(coreset["rows"]) for coreset in coresets], left=True),
+        Column("or", [_epochs(coreset["epochs"]) for coreset in coresets], left=True),
+    ]
+    whole = layout(columns, width)
+    tables = whole or [
+        *layout(columns[:4], width, force=True),
+        "",
+        *layout([columns[0], *columns[4:]], width, force=True),
+    ]
+    return [*wrap(text, width), *tables, *wrap("left: of what is saved, after selection.", width)]
+
+
+def _warnings(warnings: Sequence[str], width: int) -> list[str]:
+    lines = [
+        line
+        for text in warnings
+        for line in wrap(f"- {text}", width, initial_indent="  ", subsequent_indent="    ")
+    ]
+    return ["Warnings", *lines] if lines else []
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    return duration(value) if value >= 0 else f"-{duration(-value)}"
+
+
+def _rows(value: int | None) -> str:
+    return "never" if value is None else f"{count(value)} rows"
+
+
+def _epochs(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f} epochs"
+
+
+def _labelled(label: str, text: str, width: int) -> list[str]:
+    return wrap(
+        text,
+        max(width, 40),
+        initial_indent=f"{label:<10}",
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,178 @@
+"""A plan of real rows and models, without a probe and without weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from staff import planning
+from staff.errors import ConfigError
+from staff.models.families import SIZES, members
+from staff.planning.devices import DEVICES
+from staff.planning.estimate import estimate
+from staff.planning.shape import read_shape
+from staff.runs.config import SelectConfig
+from staff.runs.plan_config import PlanConfig
+
+COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory, family):
+    """The embedded models without their weights: (small, target)."""
+    folders = []
+    for model in map(Path, family):
+        folder = tmp_path_factory.mktemp("bare") / model.name
+        shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        folders.append(str(folder))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, e2e_rows):
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(f"{line}\n" for line in e2e_rows[:40]), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def settings(data, bare):
+    small, target = bare
+    return {"data": data, "small": small, "target": target, "keep": (0.5,), **COLUMNS}
+
+
+def by_kind(plan):
+    return {stage["kind"]: stage for stage in plan["stages"]}
+
+
+def sized(path, model, family, **changes):
+    """A model folder with the sizes of a row of the table and the embedded family's tokenizer."""
+    shutil.copytree(family[0], path, ignore=shutil.ignore_patterns("*.safetensors"))
+    sizes = members()[model].sizes
+    config = {key: sizes[column] for column, key in SIZES.items()} | {
+        "architectures": ["ForCausalLM"],
+        "max_position_embeddings": 512,
+    }
+    (path / "config.json").write_text(json.dumps(config | changes))
+    return str(path)
+
+
+def test_the_stages_are_those_of_a_dry_run(settings, family, tmp_path):
+    plan = estimate(PlanConfig(**settings, device="h100-80gb"))
+    small, target = family
+    dry = planning.plan(
+        SelectConfig(**{**settings, "small": small, "target": target}, out=str(tmp_path / "x"))
+    )
+    names = ("name", "rows", "tokens")
+    for ours, theirs in zip(plan["stages"], dry["stages"], strict=False):
+        assert [ours[k] for k in names] == [theirs.get(k, 0) for k in names]
+    assert len(plan["stages"]) == len(dry["stages"]) + 1  # and the tuning that is saved
+    assert json.loads(json.dumps(plan, allow_nan=False)) == plan
+
+
+def test_hours_are_operations_at_the_assumed_speed(settings):
+    plan = estimate(PlanConfig(**settings, device="h100-80gb", utilisation=0.5))
+    speed = 0.5 * DEVICES["h100-80gb"].flops
+    shape = read_shape(settings["small"])
+    tuning = by_kind(plan)["tune small"]
+    assert tuning["seconds"] == tuning["flops"] / speed
+    # 3 epochs of padded tokens through the frozen weights, forward and back, and some more
+    assert tuning["flops"] > 3 * 4 * shape.linear * plan["data"]["tokens"]
+    assert tuning["padded_tokens"] >= tuning["tokens"]
+    selection = [by_kind(plan)[kind]["seconds"] for kind in ("tune small", "score small", "verify")]
+    whole = by_kind(plan)["tune target"]["seconds"]
+    assert plan["selection"]["seconds"] == pytest.approx(sum(selection))
+    assert plan["ratio"] == pytest.approx(sum(selection) / whole)
+    [coreset] = plan["coresets"]
+    assert coreset["saved"] == pytest.approx(whole / 2)
+    assert coreset["left"] == pytest.approx(whole / 2 - sum(selection))
+
+
+def test_without_a_speed_there_are_operations(settings):
+    plan = estimate(PlanConfig(**settings, device="cpu", dtype="float32"))
+    assert plan["unit"] == "flops"
+    assert by_kind(plan)["tune target"]["seconds"] is None
+    assert plan["ratio"] > 0
+    # float32 has no peak in the table
+    assert estimate(PlanConfig(**settings, device="l40s", dtype="float32"))["unit"] == "flops"
+
+
+def test_less_work_is_less_cost(settings):
+    whole = by_kind(estimate(PlanConfig(**settings, device="l40s")))
+    part = by_kind(estimate(PlanConfig(**settings, device="l40s", finetune_on=0.5, epochs=1)))
+    assert part["tune small"]["rows"] == 20
+    assert part["tune small"]["flops"] < whole["tune small"]["flops"] / 5
+    # Epochs group the rows anew, so padding differs a little.
+    assert part["tune target"]["flops"] * 3 == pytest.approx(whole["tune target"]["flops"], rel=0.1)
+    none = by_kind(estimate(PlanConfig(**settings, device="l40s", skip_finetune=True)))
+    assert "tune small" not in none
+    ranked = by_kind(estimate(PlanConfig(**settings, device="l40s", method="ifd")))
+    assert "verify" not in ranked
+    assert 0 < ranked["score alone"]["flops"] < ranked["score small"]["flops"]
+
+
+def test_sizes_may_be_in_tokens(settings):
+    plan = estimate(PlanConfig(**{**settings, "keep": ()}, tokens=(1000,), device="l40s"))
+    [coreset] = plan["coresets"]
+    assert coreset["name"] == "t1000"
+    assert coreset["keep"] == 1000 / plan["data"]["tokens"]
+
+
+def test_what_would_go_wrong_is_told(settings, family, tmp_path):
+    large = sized(tmp_path / "large", "meta-llama/Llama-2-13b-hf", family)
+    small = sized(tmp_path / "small", "EleutherAI/pythia-70m", family)
+    tokenizer = json.loads((tmp_path / "small" / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 4096, "content": "<x>"})
+    (tmp_path / "small" / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    plan = estimate(
+        PlanConfig(
+            **{**settings, "small": small, "target": large, "keep": (0.5, 1.0)},
+            max_length=100,
+            device="rtx-4090",
+        )
+    )
+    assert plan["models"]["target"]["parameters"] == 13_015_864_320
+    told = "\n".join(plan["warnings"])
+    # 26 GB of weights alone
+    assert "memory is too small: verify on target needs 27." in told
+    assert "tune target on all needs" in told
+    assert "fine-tune small needs" not in told
+    assert "of another family: it is a gpt_neox, the target a llama" in told
+    assert "the tokenizers have different vocabularies" in told
+    cut = plan["data"]["truncated"]
+    assert 0 < cut < 40
+    assert f"{cut} of 40 responses are cut at 100 tokens" in told
+    assert "the target has a chat template, and the data are no conversations" in told
+    assert "selection does not pay at 1: " in told
+    assert "does not pay at 0.5" not in told
+
+
+def test_a_family_without_faults_is_not_warned_of(settings, tmp_path, family):
+    target = sized(tmp_path / "target", "meta-llama/Llama-2-13b-hf", family)
+    (tmp_path / "target" / "chat_template.jinja").unlink()
+    plan = estimate(PlanConfig(**{**settings, "target": target}, device="h100-80gb"))
+    assert plan["warnings"] == []
+    # All 40 rows are verified: 2 of the 3·4 operations a weight and token, and the way back.
+    assert 0.16 < plan["ratio"] < 0.25
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"device": "b1000"}, "not in the table: give one of h200, h100-80gb"),
+        ({"device": "h200", "probe": True}, "times this machine, not h200"),
+        ({"total": (41,)}, "--total 41: the data has only 40 usable rows"),
+    ],
+)
+def test_refusals(settings, given, words):
+    with pytest.raises(ConfigError, match=words):
+        estimate(PlanConfig(**{**settings, **given}))
+
+
+def test_phi_has_its_price(settings):
+    costs = {
+        phi: by_kind(estimate(PlanConfig(**settings, device="l40s", phi=phi)))["score small"]
+        for phi in ("last-value", "adapter")
+    }
+    assert costs["adapter"]["flops"] > 1.5 * costs["last-value"]["flops"]

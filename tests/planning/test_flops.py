@@ -1,0 +1,119 @@
+"""Operations by the formulas: worked out by hand, and as torch counts them in the real code."""
+
+import copy
+
+import numpy as np
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from staff.data.batches import collate
+from staff.errors import ConfigError
+from staff.models.adapters import attach_fresh
+from staff.planning import flops
+from staff.planning.shape import Shape, shape_of
+from staff.planning.work import work_of
+from staff.scores.effort import Scorer
+from staff.training.response_loss import response_losses
+
+# Two rows of 5 tokens, 6 of the 10 in the loss.
+ROWS = [(5, 4), (5, 2)]
+
+
+@pytest.fixture
+def work(store):
+    return work_of([np.arange(2)], store(ROWS))
+
+
+def counted(function):
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def test_the_shape_of_a_llama(by_hand):
+    assert shape_of(by_hand) == Shape(
+        # 2·576 in the blocks, 2·(8 + 8) in their norms, 8 in the last, 32·8 for embedding and head
+        parameters=1152 + 32 + 8 + 2 * 256,
+        vocabulary=32,
+        hidden=8,
+        blocks=2,
+        linear=1152,
+        # q and o 8 + 8, k and v 8 + 4, gate, up and down 8 + 16: 128 a block
+        ends=256,
+        attention=2 * 2 * 4,
+        last_attention=8,
+        last_output=64,
+        last_mlp=384,
+        value=(8, 4),
+    )
+    assert shape_of(by_hand).adapter(8) == 2048
+
+
+def test_the_adapter_is_as_large_as_pefts(tiny):
+    for family in ("llama", "gpt-neox", "gemma2", "phi3", "qwen3", "olmo2"):
+        model = tiny(family)
+        adapter = shape_of(model).adapter(8)
+        tuned = attach_fresh(model, seed=0)
+        assert adapter == sum(p.numel() for p in tuned.parameters() if p.requires_grad), family
+
+
+def test_a_forward_pass(by_hand, work):
+    # 2·1152·10 + attention 4·16·10·5 + head 2·32·8·6 = 23040 + 3200 + 3072
+    assert flops.forward(shape_of(by_hand), work).tolist() == [29312]
+
+
+def test_a_lora_step(by_hand, work):
+    # frozen weights 4·(1152·10 + 256·6) = 52224, attention 12·16·10·5 = 9600, LoRA 6·2048·10 = 122880
+    assert flops.finetune(shape_of(by_hand), work, rank=8).tolist() == [184704]
+
+
+def test_a_scoring_pass(by_hand, work):
+    # forward 29312, less the last feed-forward part at 4 prompt tokens, 2·384·4 = 3072: 26240
+    # back through head and that part 2·(256 + 384)·6 = 7680, to the values 2·64·10 + 2·8·10·5 = 2080
+    # norms of 2 rows: the gradient itself, 5·8·4 = 160 products, is cheaper than 25·(8 + 4) = 300
+    assert flops.score(shape_of(by_hand), work, phi="last-value").tolist() == [36640]
+    # norms by Gram matrices of 3 tokens, 9·(8 + 32) = 360 products, below 3·8·32 = 768
+    assert flops.score(shape_of(by_hand), work, phi="lm-head").tolist() == [26240 + 4 * 360]
+    with pytest.raises(ConfigError, match="the cost of phi 'other' is not known"):
+        flops.score(shape_of(by_hand), work, phi="other")
+
+
+def test_torch_counts_the_same_in_a_lora_step(by_hand, store, work):
+    batch = collate(store(ROWS).get([0, 1]), pad_id=0)
+    expected = flops.finetune(shape_of(by_hand), work)[0]
+    tuned = attach_fresh(copy.deepcopy(by_hand), seed=0).train()
+
+    def step():
+        losses, _ = response_losses(
+            tuned,
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            labels=batch.labels,
+        )
+        losses.sum().backward()
+
+    # Nothing is learnt below the first block, so the gradient ends at its q, k and v, frozen
+    # 2·10·(64 + 32 + 32) and of their LoRA 2·10·3·8·8: a formula for a block would be too long.
+    assert counted(step) == expected - 2560 - 3840
+
+
+@pytest.mark.parametrize("phi", ["last-value", "lm-head"])
+def test_torch_counts_the_same_in_scoring(by_hand, store, work, phi):
+    batch = collate(store(ROWS).get([0, 1]), pad_id=0)
+    scorer = Scorer(copy.deepcopy(by_hand), phi=phi)
+    expected = flops.score(shape_of(by_hand), work, phi=phi)[0]
+    # The formula takes 3 and 3 response tokens where there are 4 and 2: (16 + 4)·40 products.
+    more = 2 * (20 - 18) * 40 if phi == "lm-head" else 0
+    assert counted(lambda: scorer(batch)) == expected + more
+
+
+@pytest.mark.parametrize("family", ["gpt-neox", "gemma2", "phi3", "qwen3", "olmo2", "gpt2", "opt"])
+def test_other_families_are_near(tiny, store, family):
+    """They differ in what of a fused layer is a value, and in what may skip prompt positions."""
+    tokens = store([(24, 10), (24, 6), (24, 20), (24, 3)])
+    model = tiny(family, attn_implementation="eager")
+    shape, work = shape_of(model), work_of([np.arange(4)], tokens)
+    scorer, batch = Scorer(model), collate(tokens.get(range(4)), pad_id=0)
+    assert counted(lambda: scorer(batch)) == pytest.approx(
+        flops.score(shape, work, phi="last-value")[0], rel=0.35
+    )

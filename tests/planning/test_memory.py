@@ -1,0 +1,82 @@
+"""What the memory model says, held against what autograd really keeps."""
+
+import numpy as np
+import pytest
+from torch.autograd.graph import saved_tensors_hooks
+
+from staff.data.batches import collate
+from staff.models.adapters import attach_fresh
+from staff.planning import memory
+from staff.planning.shape import shape_of
+from staff.planning.work import work_of
+from staff.training.response_loss import response_losses
+
+
+def kept(model, batch):
+    """Bytes that a forward pass with LoRA keeps for the backward pass, weights aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so no place comes twice
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        response_losses(
+            model,
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            labels=batch.labels,
+        )
+    return sum(size for size, _ in seen.values())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt-neox", "gemma2", "qwen3", "phi3"])
+def test_activations_are_near_what_autograd_keeps(tiny, store, family):
+    tokens = store([(48, 8)] * 8)
+    work, batch = work_of([np.arange(8)], tokens), collate(tokens.get(range(8)), pad_id=0)
+    model = tiny(family)
+    shape = shape_of(model)
+    weights = 4 * shape.parameters + memory.ADAM * shape.adapter(8)
+    estimate = memory.finetune(shape, work, size=4) - weights
+    tuned = attach_fresh(model, seed=0)
+    found = kept(tuned, batch)
+    assert estimate == pytest.approx(found, rel=0.5), found
+
+
+def test_weights_optimiser_and_logits_by_hand(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    # 1704 weights; 2048 of the adapter; 256 ends at 5 tokens; 32 logits at 4 tokens
+    kept = 1.1 * 4 * 256 * 5 + (4 + 8) * 32 * 4
+    assert memory.finetune(shape, work, size=4) == round(4 * 1704 + 16 * 2048 + kept)
+    half = 1.4 * 2 * 256 * 5 + (2 + 8) * 32 * 4
+    assert memory.finetune(shape, work, size=2) == round(2 * 1704 + 16 * 2048 + half)
+
+
+def test_only_the_largest_batch_counts(by_hand, store):
+    shape, tokens = shape_of(by_hand), store([(5, 2), (20, 2), (5, 2)])
+    alone = work_of([np.array([1])], tokens)
+    among = work_of([np.array([0]), np.array([1]), np.array([2])], tokens)
+    for phi in ("last-value", "adapter"):
+        sizes = [memory.score(shape, work, size=4, phi=phi) for work in (alone, among)]
+        assert sizes[0] == sizes[1]
+    assert memory.finetune(shape, alone, size=4) > memory.score(
+        shape, alone, size=4, phi="last-value"
+    )
+
+
+def test_memory_grows_with_everything(by_hand, store):
+    shape = shape_of(by_hand)
+    small, long = (
+        work_of([np.arange(2)], store([(5, 2)] * 2)),
+        work_of([np.arange(2)], store([(50, 2)] * 2, "long.arrow")),
+    )
+    assert memory.finetune(shape, small, size=4) < memory.finetune(shape, long, size=4)
+    assert memory.finetune(shape, small, size=4, rank=8) < memory.finetune(
+        shape, small, size=4, rank=64
+    )
+    assert memory.score(shape, small, size=2, phi="last-value") < memory.score(
+        shape, small, size=4, phi="last-value"
+    )

@@ -1,0 +1,103 @@
+"""What a probe times, and what it makes of it."""
+
+import os
+
+import numpy as np
+import pytest
+
+from staff.data.files import open_source
+from staff.errors import StaffError
+from staff.planning.counts import reading
+from staff.planning.estimate import estimate
+from staff.planning.probe import (
+    _apart,
+    _probe_selection,
+    _probe_tuning,
+    _verified,
+    choose,
+    extrapolate,
+    spread,
+)
+from staff.runs.plan_config import PlanConfig
+from staff.selectors import select_staff
+
+
+@pytest.fixture
+def config(tmp_path, family, e2e_rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{line}\n" for line in e2e_rows[:24]), encoding="utf-8")
+    small, target = family
+    return PlanConfig(
+        data=str(path), small=small, target=target, keep=(0.5,), dtype="float32", epochs=2,
+        regions=3, verify_per_region=2, prompt_column="mr", response_column="ref", batch_tokens=512,
+    )  # fmt: skip
+
+
+def test_each_group_goes_at_the_speed_of_its_middle():
+    operations = np.array([1.0, 2, 3, 10, 20, 30, 100, 200, 300, 1000, 2000, 3000, 4, 40, 400])
+    largest, chosen, groups = choose(operations, 5)
+    assert largest == 11
+    # Five groups of three: 1 2 3, 4 10 20, 30 40 100, 200 300 400, 1000 2000 3000.
+    assert operations[list(chosen)].tolist() == [2, 10, 40, 300, 2000]
+    seconds = np.array([1.0, 1.0, 2.0, 3.0, 10.0])
+    # 6/2·1 + 34/10·1 + 170/40·2 + 900/300·3 + 6000/2000·10
+    assert extrapolate(operations, chosen, groups, seconds) == pytest.approx(3 + 3.4 + 8.5 + 9 + 30)
+
+
+def test_few_batches_are_all_timed():
+    largest, chosen, groups = choose(np.array([5.0, 7.0]), 5)
+    assert (largest, sorted(chosen)) == (1, [0, 1])
+    assert extrapolate(np.array([5.0, 7.0]), chosen, groups, np.array([2.0, 3.0])) == 5.0
+
+
+def test_rows_are_spread_over_their_lengths():
+    lengths = np.array([9, 1, 5, 3, 7])
+    assert lengths[spread(lengths, 3)].tolist() == [1, 5, 9]
+    assert lengths[spread(lengths, 5)].tolist() == [1, 3, 5, 7, 9]
+
+
+def test_as_many_rows_are_expected_as_are_verified(config):
+    scores = np.random.default_rng(0).gamma(2.0, size=400)
+    config = config.model_copy(update={"regions": 30, "verify_per_region": 6})
+    asked = []
+
+    def verify(rows):
+        asked.append(len(rows))
+        return scores[rows]
+
+    select_staff(scores=scores, total=40, verify=verify, regions=30, verify_per_region=6)
+    assert _verified(config, scores, np.ones(400), n=400) == asked[0]
+    # A quarter of the rows stands for all of them, near enough.
+    some = _verified(config, scores[::4], np.full(100, 4.0), n=400)
+    assert some == pytest.approx(asked[0], rel=0.3)
+
+
+def check(found):
+    assert list(found) == ["tune small", "score small", "verify", "tune target"]
+    assert [stage.rows for stage in found.values()] == [24, 24, found["verify"].rows, 24]
+    assert 1 <= found["verify"].rows <= 6
+    for name, stage in found.items():
+        assert 0 <= stage.setup_seconds < stage.seconds, name
+        assert stage.memory > 100e6, name  # with Python and torch
+
+
+def test_the_stages_are_measured(config):
+    source = open_source(config.data)
+    with reading(config, source, (config.small, config.target), None) as prepared:
+        small, target = prepared.stores[0].path, prepared.stores[-1].path
+        check(_probe_selection(config, small, target) | _probe_tuning(config, target))
+
+
+@pytest.mark.slow
+def test_a_plan_is_measured_in_processes_of_its_own(config):
+    plan = estimate(config.model_copy(update={"probe": True}))
+    stages = {stage["kind"]: stage for stage in plan["stages"]}
+    assert plan["unit"] == "seconds"
+    assert plan["device"]["probe"]
+    assert stages["verify"]["name"] == "verify on target, about"
+    assert plan["selection"]["seconds"] > stages["tune small"]["setup_seconds"] > 0
+
+
+def test_a_process_that_is_killed_is_told():
+    with pytest.raises(StaffError, match="most likely since memory ran out: lower --batch-size"):
+        _apart(os._exit, 9)
