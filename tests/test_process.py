@@ -143,6 +143,20 @@ def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path
     assert not (out / "tokens").exists()
 
 
+def test_fine_tuning_that_is_killed_does_not_read_again(e2e_rows, family, tmp_path):
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
+    command = [*STAFF, "finetune", str(data), "--model", family[0], "--out", str(tmp_path / "a")]
+    command += ["--prompt-column", "mr", "--response-column", "ref", "--epochs", "2"]
+    returned, said = stop_in("fine-tune", command, signal.SIGKILL)
+    assert returned == -signal.SIGKILL, said
+    assert (tmp_path / ".a.tokens").is_dir()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rows and tokens are kept from an earlier start" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "train.jsonl"]
+
+
 def test_a_run_replays_from_its_own_config(whole):
     again = [*STAFF, "select", "--config", str(whole / "config.yaml")]
     done = subprocess.run(again, capture_output=True, text=True, check=False)

@@ -1,7 +1,9 @@
 """One stage on its own: score a file, fine-tune on it, evaluate on it."""
 
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import pyarrow.parquet as pq
 
 from staff import stages
 from staff.data.files import open_source
-from staff.data.kept import put_rejected
+from staff.data.kept import keep, put_rejected
 from staff.data.prepare import REJECTED, Prepared
+from staff.errors import RunError, StaffError
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.progress import Progress, SilentProgress
@@ -21,6 +24,7 @@ from staff.runs import manifest as manifests
 from staff.runs.config import CheckModelConfig, EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
+from staff.runs.lock import hold_beside
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
 from staff.team import gathered
@@ -110,12 +114,14 @@ def finetune(
     """Fine-tune a model on a file and leave a LoRA adapter folder at ``config.out``.
 
     With ``config.overwrite`` the adapter in that folder is replaced once the new one is
-    complete; nothing else there is touched. Rejected rows go beside it: ``OUT-rejected.jsonl``.
+    complete; nothing else there is touched. Rejected rows go beside it: ``OUT-rejected.jsonl``;
+    tokens lie in ``.OUT.tokens`` until it is done, for the start after a kill.
 
     on_placed: told what is returned, before the checkpoints go; see `training.finetune`.
 
     Raises:
-        RunError: ``config.out`` holds files and ``config.overwrite`` is off.
+        RunError: ``config.out`` holds files and ``config.overwrite`` is off, or another process
+            writes to it.
     """
     from staff.training.adapter_folder import check_out
     from staff.training.finetune import FinetuneResult
@@ -124,12 +130,18 @@ def finetune(
     out, model = Path(str(config.out)), str(config.model)
     check_out(out, overwrite=config.overwrite)  # before an hour of reading
     stages.device_used(config)
-    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+    with hold_beside(out), _tokens_beside(out) as scratch:
         source = open_source(str(config.data))
+        data_hash = source.content_hash()
         tokenisers = stages.tokenisers(
             (model,), max_length=config.max_length, trust=stages.trust_of(config)
         )
-        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
+        key = stages.reading_key(config, source, data_hash, tokenisers)
+        prepared = stages.read(
+            config, source, tokenisers, folder=scratch, progress=progress, kept_as=key
+        )
+        source.check_unchanged(data_hash)
+        keep(prepared, scratch / stages.TOKENS, key)
         # Where there is no earlier adapter, a file of that name is somebody else's.
         ours = prepared.rejected or (out / "adapter_config.json").is_file()
         beside = out.with_name(f"{out.name}-{REJECTED}") if ours else None
@@ -180,6 +192,21 @@ def finetune(
             on_placed=lambda result: on_placed(facts_of(result)),
         )
     return facts_of(result)
+
+
+@contextmanager
+def _tokens_beside(out: Path) -> Iterator[Path]:
+    """The hidden folder beside `out` for tokens: after a kill they are there for the next start."""
+    scratch = out.with_name(f".{out.name}.tokens")
+    if scratch.is_symlink():
+        raise RunError(f"{scratch} is a link, and is not followed: remove it")
+    try:
+        with stages.tokens_of(scratch):
+            yield scratch
+    except StaffError:  # perhaps nobody will start it again
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dict[str, Any]:

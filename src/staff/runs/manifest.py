@@ -18,8 +18,9 @@ from staff.hashing import hash_file
 from staff.notes import read_note
 from staff.runs.config_file import written_by
 from staff.runs.links import refuse_links_out
+from staff.runs.lock import utc_now
 from staff.runs.shape import check_shape
-from staff.runs.store import CORESET, utc_now, write_atomic
+from staff.runs.store import CORESET, write_atomic
 
 FORMAT = 1
 COMPARISON = "comparison.json"  # of `staff demo`

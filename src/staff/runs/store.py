@@ -2,22 +2,21 @@
 
 import json
 import os
-import platform
 import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 from staff.data.writers import replacing
 from staff.errors import ConfigError, RunError, StaffError
-from staff.notes import parse_note, read_note
+from staff.notes import read_note
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
 from staff.runs.links import refuse_links_out
+from staff.runs.lock import hold
 from staff.runs.settings import Settings
 
 # What --overwrite removes, by its exact name, beside the coresets and manifest.json. config.yaml
@@ -214,38 +213,16 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep a second process out of this folder while the block runs.
 
-        The operating system drops the lock when a process dies, however it dies. The file
-        stays: were it removed, a third process could lock a new one beside a second's. (Only a
-        first run that was refused takes its folder away again, so the lock must be of the file
-        that lies there.) It says who holds the lock, for the second process's message.
-        Raises `RunError` when another process holds it, or this is no folder of ours.
+        The lock is dropped when a process dies, however it dies; its file stays, unless a first
+        run is refused, which takes its folder away again. Raises `RunError` when another process
+        holds it, or this is no folder of ours.
         """
-        import fcntl  # Linux and macOS
-
         self.check_usable()
         new = not (self.config.exists() or self.has_results)
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
-        if lock.is_dir() or (lock.is_file() and lock.stat().st_nlink > 1):
-            raise RunError(f"{lock} is a folder, or a file of other places too: remove it")
-        with lock.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                taken_away = not os.path.samestat(os.fstat(file.fileno()), lock.stat())
-            except (BlockingIOError, FileNotFoundError):
-                taken_away = True
-            except OSError as error:
-                raise RunError(
-                    f"{self.path} cannot be locked ({error.strerror}): its file system has no "
-                    "locks, choose another one for --out"
-                ) from None
-            if taken_away:
-                raise RunError(f"another staff process is at work in {self.path}{_holder(file)}")
-            file.truncate(0)
-            me = {"host": platform.node(), "pid": os.getpid(), "started": utc_now()}
-            file.write(json.dumps(me) + "\n")
-            file.flush()
+        with hold(lock, place=self.path):
             try:
                 yield
             except StaffError:
@@ -311,21 +288,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _holder(file: TextIO) -> str:
-    """Who wrote the lock file; nothing if it does not say."""
-    try:
-        file.seek(0)
-        holder = parse_note(file.read())
-        return f": process {holder['pid']} on {holder['host']}, since {holder['started']}"
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def utc_now() -> str:
-    """The time, to the second, as ISO 8601 writes it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def refuse_other_settings(
