@@ -30,6 +30,13 @@ def test_other_training_rows_are_selected_from_anew(grid, tmp_path, monkeypatch)
     monkeypatch.setattr(grid.pipeline, "select", select)
     for rows in (50, 100, 100):
         data = grid.write_task("e2e_demo", None, tmp_path / "data", rows=rows)
-        block = grid.Block("e2e_demo", 0, data=data, work=tmp_path / "work", store=tmp_path / "s")
+        block = grid.Block(
+            "e2e_demo",
+            0,
+            data=data,
+            work=tmp_path / "work",
+            store=tmp_path / "s",
+            models=grid.Models(),
+        )
         block.select("staff")
     assert sizes == [50, 100]

@@ -46,7 +46,7 @@ def test_score(data, family, tmp_path):
     assert [stage["reused"] for stage in again["stages"]] == [False, False, True]
     assert again["files"] == manifest["files"]
     with pytest.raises(RunError, match="--overwrite"):
-        single.score(ScoreConfig(data=config.data, seed=1, **settings))
+        single.score(ScoreConfig(data=config.data, max_length=64, **settings))
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_evaluate_refuses_a_folder_of_other_files(data, family, tmp_path, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
     settings = {"data": data(data.rows), "model": family[0], "out": str(tmp_path / "out")}
-    with pytest.raises(RunError, match="holds other files than an evaluation's"):
+    with pytest.raises(RunError, match="holds a run, not an evaluation"):
         check_inputs(EvaluateConfig(**settings, overwrite=True, **COLUMNS))
 
 

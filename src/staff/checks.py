@@ -117,9 +117,8 @@ def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
         return
     left = {"metrics.json", "items.parquet"}
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    found = {name for name in found if not name.startswith(".")}
-    if found - {*left, "rejected.jsonl"} or (found and not found & left):
-        raise RunError(f"{out} holds other files than an evaluation's: choose another --out")
+    if found & {"manifest.json", "config.yaml"} or ("rejected.jsonl" in found and not found & left):
+        raise RunError(f"{out} holds a run, not an evaluation: choose another --out")
     if not config.overwrite:
         for name in ("metrics.json", "items.parquet"):
             if (out / name).exists():

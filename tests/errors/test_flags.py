@@ -15,7 +15,7 @@ CASES = [
     ("no target", {}, "staff select train.jsonl --small small --keep 0.5 --out out", 2, 'target is missing: give --target MODEL'),
     ("no folder to write to", {}, "staff select train.jsonl --method random --keep 0.5", 2, 'out is missing: give --out runs/NAME'),
     ("an empty folder name, as of a shell variable without a value", {}, "staff select train.jsonl --method random --keep 0.5 --out ''", 2, '--out must not be empty'),
-    ("a command that is not known", {}, "staff selekt train.jsonl", 2, 'unknown command "selekt". Did you mean "select"? Available commands: select, score, why, finetune, evaluate, compare, report, cache, … (see staff --help)'),
+    ("a command that is not known", {}, "staff selekt train.jsonl", 2, 'unknown command "selekt". Did you mean "select"? Available commands: select, score, why, finetune, evaluate, compare, report, export, … (see staff --help)'),
     ("a flag that is not known", {}, f"{RANDOM} --keep 0.5 --fast", 2, 'unknown option: --fast; did you mean --format?'),
     ("a mistyped flag", {}, f"{RANDOM} --keep 0.5 --sede 3", 2, 'unknown option: --sede; did you mean --seed?'),
     ("a flag without its value", {}, f"{RANDOM} --keep", 2, '--keep needs a value (see staff select --help)'),

@@ -61,7 +61,7 @@ CASES = [
     ("a folder of other files", {"out/notes.md": "mine"}, f"{SELECT} out", 5, 'out holds files but no run of staff: choose another folder for --out'),
     ("the folder that the data are in", {"out/a.jsonl": '{"text": "a"}\n', "out/config.yaml": ""}, "staff select out/a.jsonl --method random --keep 1 --out out", 5, 'data out/a.jsonl lies in the folder this run writes to, out: choose another --out'),
     ("a run that another process is at work in", {"out/.lock": lock}, f"{SELECT} out", 5, 'another staff process is at work in out'),
-    ("a run of another seed", RUN, "staff select train.jsonl --small small --target target --keep 0.5 --skip-finetune --seed 1 --out run", 5, 'run was made with seed = 0, now it is 1: choose another --out, or add --overwrite'),
+    ("a run of another maximal length", RUN, "staff select train.jsonl --small small --target target --keep 0.5 --skip-finetune --max-length 64 --out run", 5, 'run was made with max_length = (not set), now it is 64: choose another --out, or add --overwrite'),
     ("a folder of scores", {"scored": Path("scored")}, f"{SELECT} scored", 5, 'scored was made by staff score: choose another --out, or add --overwrite'),
     ("a run whose config.yaml is damaged", run(config__yaml="keep: ["), "staff select train.jsonl --small small --target target --keep 0.5 --skip-finetune --out run", 5, "run/config.yaml, line 1: not valid YAML (expected the node content, but found '<stream end>'); choose another --out, or add --overwrite"),
     ("a run that is not there", {}, "staff why run --row 0", 5, 'there is no run folder run'),
