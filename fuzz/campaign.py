@@ -65,7 +65,8 @@ def main() -> None:
         "# Fuzzing, as run",
         "",
         f"`python fuzz/campaign.py --write` (`make fuzz`), {time.strftime('%Y-%m-%d')}, "
-        f"{platform.machine()}, {args.jobs} process{'es' * (args.jobs > 1)}, Atheris {version('atheris')}",
+        f"{platform.machine()}, {os.cpu_count()} CPUs, {args.jobs} of them used, Atheris "
+        f"{version('atheris')}",
         "",
         "Nothing but a `StaffError` came out of any execution, none took more than a second of "
         "processor time, and no process grew above 500 MB: any of these ends the campaign.",

@@ -133,8 +133,8 @@ def test_what_a_killed_evaluation_leaves_does_not_speak_of_other_items(
     assert len(pq.read_table(out / "items.parquet")) == 4
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "notes.txt", "rejected.jsonl"])
-def test_evaluate_refuses_a_folder_of_other_files(data, family, tmp_path, name):
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "rejected.jsonl"])
+def test_evaluate_refuses_the_folder_of_a_run(data, family, tmp_path, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
     settings = {"data": data(data.rows), "model": family[0], "out": str(tmp_path / "out")}
