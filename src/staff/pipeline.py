@@ -173,16 +173,15 @@ def _read(run: Run) -> tuple[Prepared, str]:
         found = _inputs(config, data_hash, result.get("models", {}))
         check_same_inputs(run.folder, found, overwrite=config.overwrite)
     with run.ledger.stage("read", remember=False) as record:
-        key = stages.reading_key(config, run.source, data_hash, tokenisers)
-        prepared = stages.read(
+        prepared, key = stages.read_once(
             config,
             run.source,
             tokenisers,
+            data_hash=data_hash,
             folder=run.folder.path,
+            afresh=config.overwrite,
             progress=run.progress,
-            kept_as=None if config.overwrite else key,
         )
-        run.source.check_unchanged(data_hash)
         record.rows = prepared.rows_read
         record.tokens = prepared.tokens[0] if prepared.tokens else 0
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from staff import stages
 from staff.data.files import open_source
 from staff.data.kept import keep, put_rejected
+from staff.data.places import refuse_link
 from staff.data.prepare import REJECTED, Prepared
-from staff.errors import RunError, StaffError
+from staff.errors import StaffError
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.progress import Progress, SilentProgress
@@ -70,16 +71,15 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
         check_same_inputs(folder, inputs, overwrite=config.overwrite)
     with ledger.stage("read", remember=False) as record:
-        key = stages.reading_key(config, source, data_hash, tokenisers)
-        prepared = stages.read(
+        prepared, key = stages.read_once(
             config,
             source,
             tokenisers,
+            data_hash=data_hash,
             folder=folder.path,
+            afresh=config.overwrite,
             progress=progress,
-            kept_as=None if config.overwrite else key,
         )
-        source.check_unchanged(data_hash)
         record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, inputs)
@@ -136,11 +136,15 @@ def finetune(
         tokenisers = stages.tokenisers(
             (model,), max_length=config.max_length, trust=stages.trust_of(config)
         )
-        key = stages.reading_key(config, source, data_hash, tokenisers)
-        prepared = stages.read(
-            config, source, tokenisers, folder=scratch, progress=progress, kept_as=key
+        prepared, key = stages.read_once(
+            config,
+            source,
+            tokenisers,
+            data_hash=data_hash,
+            folder=scratch,
+            afresh=False,
+            progress=progress,
         )
-        source.check_unchanged(data_hash)
         keep(prepared, scratch / stages.TOKENS, key)
         # Where there is no earlier adapter, a file of that name is somebody else's.
         ours = prepared.rejected or (out / "adapter_config.json").is_file()
@@ -198,8 +202,7 @@ def finetune(
 def _tokens_beside(out: Path) -> Iterator[Path]:
     """The hidden folder beside `out` for tokens: after a kill they are there for the next start."""
     scratch = out.with_name(f".{out.name}.tokens")
-    if scratch.is_symlink():
-        raise RunError(f"{scratch} is a link, and is not followed: remove it")
+    refuse_link(scratch)
     try:
         with stages.tokens_of(scratch):
             yield scratch

@@ -216,6 +216,28 @@ def reading_key(
     )
 
 
+def read_once(
+    config: Any,
+    source: Source,
+    tokenisers: Sequence[Tokeniser],
+    *,
+    data_hash: str,
+    folder: Path,
+    afresh: bool,
+    progress: Progress | None,
+) -> tuple[Prepared, str]:
+    """`read`, or what an earlier start kept; and what it is to be kept as.
+
+    data_hash: of the source, before it is read. afresh: nothing of an earlier start is taken.
+    Raises what `read` does, and DataError if the source changed meanwhile.
+    """
+    key = reading_key(config, source, data_hash, tokenisers)
+    kept_as = None if afresh else key
+    prepared = read(config, source, tokenisers, folder=folder, progress=progress, kept_as=kept_as)
+    source.check_unchanged(data_hash)
+    return prepared, key
+
+
 def keep_read(prepared: Prepared, folder: RunFolder, key: str) -> None:
     """Put the rejected rows' file in its place; keep what was read for the next start."""
     kept.put_rejected(prepared, folder.rejected)

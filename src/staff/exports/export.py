@@ -21,6 +21,7 @@ from staff.exports.table import write_table
 from staff.exports.trainer import Job, Model, Trainer
 from staff.exports.trl import TRL
 from staff.hashing import hash_file
+from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
 from staff.runs.store import check_place, write_atomic
 
@@ -128,9 +129,9 @@ def _begin(folder: Path, names: set[str]) -> set[str]:
 def _named(manifest: Path) -> set[str]:
     """The files that an export.json names, those apart that no export can have."""
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        files = read_note(manifest)["files"]
         return {str(name) for name in files if NAMES.fullmatch(str(name))}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise RunError(
             f"{manifest} is damaged: choose another --out, or remove {manifest.parent}"
         ) from None

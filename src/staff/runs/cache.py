@@ -188,7 +188,7 @@ def _remove(path: Path) -> None:
 def _is_whole(folder: Path, names: tuple[str, ...]) -> bool:
     """Whether a cached adapter has these files, as its facts name them."""
     try:
-        files = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        files = read_note(folder / FACTS)
         return bool(files == {name: hash_file(folder / name) for name in names})
     except (OSError, ValueError):
         return False

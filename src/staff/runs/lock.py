@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from staff.data.places import refuse_link
 from staff.errors import RunError
 from staff.notes import parse_note
 
@@ -55,8 +56,7 @@ def hold_beside(out: Path) -> Iterator[None]:
     Raises RunError as `hold` does, and where the file would be a link.
     """
     lock = out.with_name(f".{out.name}.lock")
-    if lock.is_symlink():
-        raise RunError(f"{lock} is a link, and is not followed: remove it")
+    refuse_link(lock)
     made = [folder for folder in out.parents if not folder.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     with hold(lock, place=out):

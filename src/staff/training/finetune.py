@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from staff.errors import ConfigError, DataError, DiskFullError, RunError, StaffError
+from staff.data.places import refuse_link
+from staff.errors import ConfigError, DataError, DiskFullError, StaffError
 from staff.models.memory import is_out_of_memory
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
@@ -138,8 +139,7 @@ def finetune(
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)
     partial = out.with_name(f".{out.name}.partial")
-    if partial.is_symlink():
-        raise RunError(f"{partial} is a link, and is not followed: remove it")
+    refuse_link(partial)
     start, said = checkpoints.find(partial, made_from=made_from)
     leads = share is None or share.rank == 0
     if start is None and leads:
