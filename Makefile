@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory
+# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-peers
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-peers benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -39,12 +39,20 @@ test-exports: install build/llama-factory/.installed build/axolotl/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/exports/test_loaders.py
 
 build/%/.installed: tools/trainers/%.txt $(VENV)/.installed
-	$(BIN)/python -m venv build/$*
-	build/$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(borrowing)
+
+build/peers/.installed: tools/peers.txt $(VENV)/.installed
+	$(borrowing)
+
+# An environment of the packages that $< pins, which borrows all others from ours.
+define borrowing
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
-	  > $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
-	touch $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py
+	  > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	touch $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py
 	touch $@
+endef
 
 lint: install
 	$(BIN)/ruff check .
@@ -81,6 +89,10 @@ benchmark-selection: install
 
 benchmark-memory: install
 	$(BIN)/python benchmarks/memory.py --write
+
+# The same norms by opacus, bergson and torch.func; the first two in an environment of their own (180 MB).
+benchmark-peers: install build/peers/.installed
+	PYTHONPATH=src build/peers/bin/python benchmarks/peers.py --write
 
 # Inputs that nobody thought of, guided by coverage: a million data files, and so on; the record of it
 # is benchmarks/results/fuzz.md. Atheris lives in an environment of its own, which borrows the packages
