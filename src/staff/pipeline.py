@@ -61,6 +61,7 @@ def select(
 
 
 def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
+    stages.check_team(config)
     folder = RunFolder(config.folder)
     with stages.executing(config), folder.lock():
         folder.start(config, overwrite=config.overwrite)

@@ -119,14 +119,25 @@ def finetune(
 
     on_placed: told what is returned, before the checkpoints go; see `training.finetune`.
 
+    Of the processes that torchrun started, all but one help it, and return nothing ({}).
+
     Raises:
         RunError: ``config.out`` holds files and ``config.overwrite`` is off, or another process
             writes to it.
     """
+    with gathered(stages.follow) as leads:
+        return _finetune(config, progress, on_placed) if leads else {}
+
+
+def _finetune(
+    config: FinetuneConfig,
+    progress: Progress | None,
+    on_placed: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
     from staff.training.adapter_folder import check_out
     from staff.training.finetune import FinetuneResult
-    from staff.training.finetune import finetune as train
 
+    stages.check_team(config)
     out, model = Path(str(config.out)), str(config.model)
     check_out(out, overwrite=config.overwrite)  # before an hour of reading
     stages.device_used(config)
@@ -157,6 +168,7 @@ def finetune(
             )["model"]["hash"],
             "dtype": stages.device_used(config)["dtype"],
             **{name: getattr(config, name) for name in TUNING},
+            **stages.kernel_of(config),
         }
 
         def facts_of(result: FinetuneResult) -> dict[str, Any]:
@@ -174,24 +186,11 @@ def finetune(
                 "last_loss": round(result.losses[-1][1], 4),
             }
 
-        result = train(
-            model=model,
-            tokens=prepared.stores[0],
+        result = stages.tune(
+            config,
+            prepared.stores[0],
             out=out,
-            pad_id=stages.PAD_ID,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            rank=config.rank,
-            alpha=config.alpha,
-            max_steps=config.max_steps,
-            seed=config.seed,
-            dtype=config.dtype,
-            device=config.device,
             made_from=fingerprint(made_from),
-            checkpoint_seconds=config.checkpoint_seconds,
-            trust=stages.trust_of(config),
-            overwrite=config.overwrite,
             progress=progress,
             on_placed=lambda result: on_placed(facts_of(result)),
         )

@@ -29,7 +29,7 @@ from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
-from staff.runs.config import DRAWN, ScoreConfig, SelectConfig
+from staff.runs.config import DRAWN, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import device_facts
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.run import Elsewhere, ScoreRun, score_rows
@@ -163,11 +163,21 @@ def count_parameters(model: str, *, trust: Trust = NO_TRUST) -> int:
 
 
 def device_used(config: Any) -> dict[str, Any]:
-    """Device and precision that the settings come to here."""
-    from staff.models.load import choose_device, choose_dtype
+    """Device and precision that the settings come to here; ConfigError if they cannot work."""
+    from staff.models.load import check_attention, choose_device, choose_dtype
 
     device = choose_device(config.device)
-    return device_facts(str(device), str(choose_dtype(config.dtype, device)).removeprefix("torch."))
+    dtype = choose_dtype(config.dtype, device)
+    check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
+    return device_facts(str(device), str(dtype).removeprefix("torch."))
+
+
+def kernel_of(config: Any) -> dict[str, str]:
+    """The attention kernel that was asked for, as results depend on it; empty for the default.
+
+    Kernels differ by rounding, as devices do; but scores of two are not mixed in one table.
+    """
+    return {} if config.attention == "auto" else {"attention": config.attention}
 
 
 def read(
@@ -281,6 +291,7 @@ def finetune_small(
             "versions": versions_of("staff-coreset", *LIBRARIES),
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
+            **kernel_of(config),
         }
     )
     stamp = _stamp_of(out)
@@ -297,48 +308,80 @@ def finetune_small(
         _write_stamp(out, made_from)
         record.reused = True
         return str(out)
-    results: list[FinetuneResult] = []
-
-    def tune(_: Mapping[str, Any]) -> int:
-        results.append(_tune(config, store, out, made_from, progress))
-        return 0
-
-    if team := current():
-        team.lead({"act": "fine-tune", **_told(config, store, out), "made_from": made_from}, tune)
-    else:
-        tune({})
-    record.rows, record.tokens = results[0].rows, results[0].tokens
+    result = tune(
+        config,
+        store,
+        out=out,
+        made_from=made_from,
+        name="fine-tune small",
+        progress=progress,
+        on_placed=lambda _: _write_stamp(out, made_from),
+    )
+    record.rows, record.tokens = result.rows, result.tokens
     if cache:
         cache.keep_adapter(made_from, out, ADAPTER_FILES)
     return str(out)
 
 
-def _tune(
-    config: Any, store: TokenStore, out: Path, made_from: str, progress: Progress | None
+def check_team(config: Any) -> None:
+    """Raise `ConfigError` for ``--fsdp`` in a process that is alone."""
+    if config.fsdp and current() is None:
+        raise ConfigError(
+            "--fsdp divides a model among several processes: start it with "
+            f"torchrun --nproc-per-node N -m staff {config.command} …"
+        )
+
+
+def tune(
+    config: Any, store: TokenStore, *, out: Path, made_from: str, **how: Any
 ) -> FinetuneResult:
-    """Fine-tune, alone or with the other processes of the team."""
+    """Fine-tune as `staff select` does its small model, or `staff finetune`; alone or as a team.
+
+    how: `name`, `progress`, `on_log` and `on_placed` of `training.finetune.finetune`.
+    """
+    results: list[FinetuneResult] = []
+
+    def work(_: Mapping[str, Any]) -> int:
+        results.append(_tune(config, store, out, made_from, **how))
+        return 0
+
+    if team := current():
+        team.lead({"act": "fine-tune", **_told(config, store, out), "made_from": made_from}, work)
+    else:
+        work({})
+    return results[0]
+
+
+def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any) -> FinetuneResult:
+    """This process's part of it."""
     team = current()
     # A checkpoint of so many processes is not one of another number; an adapter is.
     checkpoint = fingerprint([made_from, team.size]) if team else made_from
+    alone = isinstance(config, FinetuneConfig)
+    own = {name: getattr(config, name) for name in ("rank", "alpha", "max_steps") if alone}
     return finetune(
-        model=config.small,
-        tokens=sample(store, config.finetune_on, seed=config.seed),
+        model=config.model if alone else config.small,
+        tokens=store if alone else sample(store, config.finetune_on, seed=config.seed),
         out=out,
         pad_id=PAD_ID,
         epochs=config.epochs,
         batch_size=config.batch_size,
+        micro_batch_size=config.micro_batch_size,
+        gradient_checkpointing=config.activation_checkpointing,
+        fsdp=config.fsdp,
         learning_rate=config.learning_rate,
         seed=config.seed,
         dtype=config.dtype,
         device=config.device,
+        attention=config.attention,
         made_from=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
         trust=trust_of(config),
         share=team.share() if team else None,
-        name="fine-tune small",
-        overwrite=True,  # what lies there was made from something else
-        progress=progress,
-        on_placed=lambda _: _write_stamp(out, made_from),
+        # What lies in a run's own folder was made from something else.
+        overwrite=config.overwrite if alone else True,
+        **own,
+        **how,
     )
 
 
@@ -446,11 +489,20 @@ class LazyScorer:
             device=config.device,
             adapter=self.adapter,
             merge=config.phi != "adapter",
+            attention=config.attention,
             trust=trust_of(config),
         )
+        free = config.padding_free
         if self.start is not None:
-            return ResponseAlone(Scorer(model, phi=None, signals=("loss",)), start=self.start)
-        return Scorer(model, phi=config.phi, features=self.features, seed=config.seed)
+            alone = Scorer(model, phi=None, signals=("loss",), padding_free=free)
+            return ResponseAlone(alone, start=self.start)
+        return Scorer(
+            model,
+            phi=config.phi,
+            features=self.features,
+            seed=config.seed,
+            padding_free=free,
+        )
 
 
 def check_executor() -> None:
@@ -532,11 +584,12 @@ def _told(config: Any, store: TokenStore, out: Path) -> dict[str, Any]:
 
 def _do(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
     """Do this process's share of an order; of its rows, how many were scored."""
-    kind = {c.command: c for c in (SelectConfig, ScoreConfig)}[order["command"]]
+    kinds = (SelectConfig, ScoreConfig, FinetuneConfig)
+    kind = {c.command: c for c in kinds}[order["command"]]
     config = kind.model_validate(order["config"])
     store, out = TokenStore.open(Path(order["tokens"])), Path(order["out"])
     if order["act"] == "fine-tune":
-        _tune(config, store, out, order["made_from"], progress)
+        _tune(config, store, out, order["made_from"], progress=progress)
         return 0
     positions = order["positions"]
     return _score(
@@ -585,6 +638,7 @@ def _score(
         "dtype": device_used(config)["dtype"],
         "features": features,
         "seed": config.seed if config.phi in DRAWN else None,
+        **kernel_of(config),
         "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
     }
     elsewhere = None

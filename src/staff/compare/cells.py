@@ -24,6 +24,7 @@ TUNED = "tuning.json"
 COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a tuning
 # Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
+MEMORY = ("micro_batch_size", "activation_checkpointing")  # change no result but by rounding
 COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device")
 
 
@@ -109,8 +110,10 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
 
     The metrics are not part of it: a cell that has more of them than asked for will do.
     """
-    shared = {"target": dict(inputs.target), "max_length": config.max_length}
+    shared: dict[str, Any] = {"target": dict(inputs.target), "max_length": config.max_length}
     shared |= {k: getattr(config, k) for k in READING}
+    if config.attention != "auto":  # its rounding; cells without one are as they were
+        shared["attention"] = config.attention
     tuning = {"data": inputs.sha256, "max_steps": inputs.max_steps, "seed": cell.seed}
     tuning |= {k: getattr(config, k) for k in TUNING}
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)
@@ -154,7 +157,8 @@ def _tune(
             seed=cell.seed or 0,
             overwrite=True,
             checkpoint_seconds=config.checkpoint_seconds,
-            **{name: getattr(config, name) for name in (*TUNING, *COMMON)},
+            attention=config.attention,
+            **{name: getattr(config, name) for name in (*TUNING, *MEMORY, *COMMON)},
         ),
         progress=progress,
         on_placed=mark,

@@ -3,8 +3,10 @@
 Weights come from safetensors and no code of a model is run, unless the user trusts it (`Trust`).
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "check_attention",
     "choose_device",
     "choose_dtype",
     "load_model",
@@ -39,6 +42,11 @@ __all__ = [
 ]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+FLASH = {  # attention kernels that come in a package of their own
+    "flash_attention_2": "flash-attn",
+    "flash_attention_3": "flash-attn-3",
+    "flash_attention_4": "flash-attn-4",
+}
 
 
 def load_model(
@@ -48,11 +56,13 @@ def load_model(
     device: str = "auto",
     adapter: str | None = None,
     merge: bool = True,
+    attention: str = "auto",
     trust: Trust = NO_TRUST,
 ) -> Any:
     """Load a causal LM in eval mode, its parameters frozen.
 
     dtype, device: see `choose_dtype` and `choose_device`.
+    attention: transformers' name of a kernel; auto: what it chooses for the model.
     adapter: folder of a LoRA adapter; added to the weights as they are stored, in float32, and
         the sum rounded to `dtype` once; or with merge=False kept beside them (for phi
         ``adapter``; the result is then a PEFT model). Weights stored in another dtype take the
@@ -67,7 +77,9 @@ def load_model(
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
     with _quiet():
-        model = _read_model(path, folder, dtype=wanted, place=place, trust=trust)
+        model = _read_model(
+            path, folder, dtype=wanted, place=place, attention=attention, trust=trust
+        )
         rounds = wanted != torch.float32 and adapter is not None and merge
         if rounds and not _stored_as(folder, wanted):
             # Rounding the weights first and the sum again would cost the update twice.
@@ -150,6 +162,28 @@ def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
     return torch.float32
 
 
+def check_attention(name: str, *, device: "torch.device", dtype: "torch.dtype") -> None:
+    """Raise ConfigError for a kernel that cannot work here: device, precision, package.
+
+    transformers itself would fetch the code of a kernel that is not installed from the Hub.
+    """
+    import torch
+
+    if name not in FLASH:
+        return
+    if device.type != "cuda":
+        raise ConfigError(f"--attention {name} needs a GPU (CUDA), not {device}; use sdpa or auto")
+    if dtype not in (torch.bfloat16, torch.float16):
+        raise ConfigError(f"--attention {name} has no float32: add --dtype bfloat16")
+    try:
+        version(FLASH[name])
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"--attention {name} needs the package {FLASH[name]}, which is not installed; use sdpa "
+            "or auto"
+        ) from None
+
+
 def _cpu_computes_bf16() -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 (AVX512-BF16 or AMX)."""
     import torch
@@ -178,7 +212,13 @@ def _producible(tokenizer: Any) -> dict[str, int]:
 
 
 def _read_model(
-    path: str, folder: Path, *, dtype: "torch.dtype", place: "torch.device", trust: Trust
+    path: str,
+    folder: Path,
+    *,
+    dtype: "torch.dtype",
+    place: "torch.device",
+    attention: str = "auto",
+    trust: Trust,
 ) -> Any:
     """The model of a folder, complete, on its device."""
     import torch
@@ -195,6 +235,7 @@ def _read_model(
             trust_remote_code=trust.code,
             output_loading_info=True,
             **({} if place.type == "cpu" else {"device_map": {"": place}}),
+            **({} if attention == "auto" else {"attn_implementation": attention}),
         )
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{path} does not fit into the memory of {place}") from error
@@ -203,6 +244,10 @@ def _read_model(
             raise code_not_run(path, folder) from error
         if is_refused_pickle(error):
             raise not_weights(weight_files(folder)[0]) from error
+        if attention != "auto" and re.search("attention|attn", str(error), re.IGNORECASE):
+            raise ModelError(
+                f"{path} cannot attend by {attention}: {first_line(error)}; use --attention auto"
+            ) from error
         if "ignore_mismatched_sizes" in str(error):
             raise ModelError(
                 f"{path} has weights of other sizes than its config.json asks for; fetch both again"

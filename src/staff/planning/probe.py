@@ -151,6 +151,9 @@ def _tune(
         pad_id=stages.PAD_ID,
         dtype=config.dtype,
         device=config.device,
+        attention=config.attention,
+        activation_checkpointing=config.activation_checkpointing,
+        micro_batch_size=config.micro_batch_size,
         trust=stages.trust_of(config),
         adapter=adapter,
     )

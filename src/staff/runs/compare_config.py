@@ -60,6 +60,8 @@ class CompareConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    micro_batch_size: s.MicroBatchSize = None
+    activation_checkpointing: s.ActivationCheckpointing = False
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     small_epochs: Annotated[
@@ -91,6 +93,7 @@ class CompareConfig(Settings):
     max_new_tokens: s.MaxNewTokens = None
     batch_tokens: s.BatchTokens = 8192
     shard_rows: s.ShardRows = 2048
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     allow_pickle: s.AllowPickle = False

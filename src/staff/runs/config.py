@@ -122,6 +122,9 @@ class SelectConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    micro_batch_size: s.MicroBatchSize = None
+    activation_checkpointing: s.ActivationCheckpointing = False
+    fsdp: s.Fsdp = False
     checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     features: s.Features = False
@@ -130,6 +133,8 @@ class SelectConfig(Settings):
     shard_rows: s.ShardRows = 2048
     executor: s.Executor = "local"
     workers: s.Workers = None
+    padding_free: s.PaddingFree = False
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     allow_pickle: s.AllowPickle = False
@@ -277,7 +282,10 @@ class SelectConfig(Settings):
 
 
 TECHNICAL = frozenset(
-    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows", "executor", "workers", "cache"}
+    {
+        *("batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache", "padding_free"),
+        *("micro_batch_size", "activation_checkpointing", "fsdp", "executor", "workers"),
+    }
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
@@ -311,6 +319,8 @@ class ScoreConfig(Settings):
     shard_rows: s.ShardRows = 2048
     executor: s.Executor = "local"
     workers: s.Workers = None
+    padding_free: s.PaddingFree = False
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     allow_pickle: s.AllowPickle = False
@@ -354,10 +364,14 @@ class FinetuneConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    micro_batch_size: s.MicroBatchSize = None
+    activation_checkpointing: s.ActivationCheckpointing = False
+    fsdp: s.Fsdp = False
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
     checkpoint_seconds: s.CheckpointSeconds = 60.0
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     allow_pickle: s.AllowPickle = False

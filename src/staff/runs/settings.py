@@ -74,6 +74,14 @@ Dtype = Annotated[
     about("Precision; auto is bfloat16 where the hardware is fast at it.", SCORING),
 ]
 Device = Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)]
+Attention = Annotated[
+    Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"],
+    about("How models attend, by transformers' names; auto: as the library chooses.", SCORING),
+]
+PaddingFree = Annotated[
+    bool, about("Score a batch as one sequence, without padding; worth it with flash attention.",
+                SCORING),
+]  # fmt: skip
 AllowPickle = Annotated[
     bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
 ]
@@ -122,6 +130,19 @@ Phi = Annotated[
 Features = Annotated[bool, about("Also store mean hidden states.", SCORING)]
 Epochs = Annotated[Positive, about("Passes over the data.", TUNING)]
 BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
+MicroBatchSize = Annotated[
+    Positive | None,
+    about("Samples computed at once in fine-tuning, gradients accumulated; default: all of a step.",
+          TUNING),
+]  # fmt: skip
+ActivationCheckpointing = Annotated[
+    bool, about("Fine-tune in less memory, computing activations again for the backward pass.",
+                TUNING),
+]  # fmt: skip
+Fsdp = Annotated[
+    bool, about("With torchrun: divide the weights of the model that is tuned among processes.",
+                TUNING),
+]  # fmt: skip
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]

@@ -43,6 +43,9 @@ def time_steps(
     pad_id: int,
     dtype: str,
     device: str,
+    attention: str = "auto",
+    activation_checkpointing: bool = False,
+    micro_batch_size: int | None = None,
     trust: Trust = NO_TRUST,
     adapter: Path | None = None,
 ) -> tuple[float, list[float]]:
@@ -52,7 +55,7 @@ def time_steps(
     """
     start = time.monotonic()
     stamps = []
-    loaded = load_model(model, dtype=dtype, device=device, trust=trust)
+    loaded = load_model(model, dtype=dtype, device=device, attention=attention, trust=trust)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch, quiet():
         trainer = _InOrder(
             model=loaded,
@@ -65,10 +68,11 @@ def time_steps(
                 learning_rate=learning_rate,
                 warmup=0.1,
                 seed=0,
-                gradient_checkpointing=False,
+                gradient_checkpointing=activation_checkpointing,
             ),
             peft_config=lora_config(rank=rank, alpha=alpha),
             callbacks=[],
+            micro_batch_size=micro_batch_size,
             curve=LossCurve(lambda _: stamps.append(time.monotonic())),
             tokens=tokens,
             pad_id=pad_id,

@@ -27,6 +27,7 @@ from staff.data.batches import collate
 from staff.errors import StaffError
 from staff.rng import keys_of_ids
 from staff.training import checkpoints
+from staff.training.micro_batches import micro_batches
 from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
 from staff.types import IGNORE
@@ -67,6 +68,10 @@ class Share:
         """This process's rows of a batch, which may be none."""
         return rows[self.rank :: self.size]
 
+    def most(self, rows: int) -> int:
+        """How many of so many rows the process with the most takes."""
+        return -(-rows // self.size)
+
     def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """The sums over all processes, float32 on the CPU, in the tensors' shapes."""
         flat = torch.cat([tensor.detach().float().cpu().flatten() for tensor in tensors])
@@ -91,6 +96,9 @@ class ResponseTrainer(SFTTrainer):
     share: of the processes that train together this one's number, and how many they are. Each
     takes every k-th row of the same batches, and `Share.add` sums their gradients before each
     step, so that they stay alike and train as one process does, but for the order of the sum.
+
+    micro_batch_size: rows of a batch, or of a share of it, that are computed at once; the
+    gradients of a batch add up before its step, whatever it is.
     """
 
     def __init__(
@@ -102,9 +110,11 @@ class ResponseTrainer(SFTTrainer):
         curve: "LossCurve",
         made_from: str | None = None,
         share: "Share | None" = None,
+        micro_batch_size: int | None = None,
         **kwargs: Any,
     ):
         self.curve, self.made_from, self.share = curve, made_from, share
+        self.micro_batch_size = micro_batch_size
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.pad_id = pad_id
@@ -211,14 +221,14 @@ class ResponseTrainer(SFTTrainer):
         rows = inputs["rows"].cpu().numpy()
         np.add.at(self.seen, rows, 1)
         self.response_tokens += len(losses)
-        if self.share:
-            return losses.sum() / int(self.tokens.response_lengths[rows].sum())
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
 
-    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """Forward and backward; then the gradients, and the loss, of all processes together."""
         counted = self.response_tokens
-        loss = super().training_step(model, *args, **kwargs)
+        loss = self._accumulate(model, inputs, num_items_in_batch)
         if self.share is None:
             return loss
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -229,6 +239,22 @@ class ResponseTrainer(SFTTrainer):
             parameter.grad = gradient.copy_(total)
         self.response_tokens = counted + int(figures[1])
         return figures[0]
+
+    def _accumulate(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
+        """Forward and backward of this process's rows, a micro-batch at a time; their loss.
+
+        items: response tokens of the batch, as the trainer counts them: here, of this share.
+        """
+        rows, size, parts = inputs["rows"].cpu().numpy(), self.micro_batch_size, None
+        if self.share or size:
+            items = int(self.tokens.response_lengths[rows].sum())
+        if self.share and size:
+            parts = -(-self.share.most(len(rows)) // size)
+        losses = [
+            super(ResponseTrainer, self).training_step(model, part, items)
+            for part in micro_batches(inputs, size=size, parts=parts)
+        ]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Zero: counting all parameters at every step costs more than it tells."""
