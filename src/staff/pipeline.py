@@ -158,6 +158,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
         if models:
             result["models"] = stages.model_facts(
                 adapter=config.adapter,
+                quantize=config.quantized,
                 trust=stages.trust_of(config),
                 progress=run.progress,
                 **models,
@@ -217,6 +218,7 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
         tokens,
         model=model,
         adapter=adapter,
+        quantize=config.quantized("small"),
         facts=facts,
         progress=run.progress,
     )
@@ -264,6 +266,7 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
             facts=run.result["models"][role],
             out=out,
             name=name,
+            quantize=run.config.quantized(role),
             progress=run.progress,
         )
         made.append(rounds)

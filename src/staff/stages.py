@@ -6,7 +6,7 @@ A finished stage is recognised by the fingerprint of everything its result depen
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from staff.errors import ConfigError
 from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
+from staff.models.placement import Spread
+from staff.models.quantised import NONE, check_installed, library_of
 from staff.models.trust import NO_TRUST, Trust
 from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
@@ -31,6 +33,7 @@ from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
 from staff.runs.config import DRAWN, ScoreConfig, SelectConfig
 from staff.runs.manifest import device_facts
+from staff.runs.settings import parse_room
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.run import ScoreRun, score_rows
 from staff.selectors.arguments import count_of
@@ -69,6 +72,22 @@ def record_options(config: Any) -> RecordOptions:
 def trust_of(config: Any) -> Trust:
     """What the settings allow the models to do."""
     return Trust(pickle=config.allow_pickle, code=config.trust_remote_code)
+
+
+def spread_of(config: Any) -> Spread | None:
+    """Over what a model that is scored or evaluated is to be spread; None: one device."""
+    if config.device_map == "none":
+        return None
+    room = parse_room(config.max_memory) if config.max_memory else {}
+    return Spread(room=room, folder=config.offload_folder)
+
+
+def quantised_facts(quantize: str) -> dict[str, Any]:
+    """What a fingerprint says of quantised weights; nothing where there are none."""
+    if quantize == NONE:
+        return {}
+    check_installed(quantize)
+    return {"quantize": quantize, "quantized by": versions_of(*library_of(quantize))}
 
 
 def tokenisers(
@@ -110,12 +129,14 @@ def context_length(model: str, *, weights: bool = True, trust: Trust = NO_TRUST)
 def model_facts(
     *,
     adapter: str | None = None,
+    quantize: Callable[[str], str] = lambda role: NONE,
     trust: Trust = NO_TRUST,
     progress: Progress | None = None,
     **models: str,
 ) -> dict[str, dict[str, Any]]:
     """Path, content hash and number of parameters by role; the revision of a Hub model.
 
+    quantize: how the weights of a role are kept, which is told where it is not in full.
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
     from staff.models.folder import local_folder, model_hash, revision_of
@@ -132,6 +153,8 @@ def model_facts(
                 "hash": model_hash(path, trust=trust, read=stage.advance),
                 "parameters": count_parameters(path, trust=trust),
             }
+            if (kept := quantize(role)) != NONE:
+                facts[role]["quantize"] = kept
             if revision := revision_of(path, trust=trust):
                 facts[role]["revision"] = revision
             if adapter is not None and len(facts) == 1:
@@ -278,6 +301,7 @@ def finetune_small(
             "versions": versions_of("staff-coreset", *LIBRARIES),
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
+            **quantised_facts(config.quantized("small")),
         }
     )
     stamp = _stamp_of(out)
@@ -330,6 +354,8 @@ def _tune(
         device=config.device,
         made_from=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
+        quantize=config.quantized("small"),
+        gradient_checkpointing=config.gradient_checkpointing,
         trust=trust_of(config),
         share=team.share() if team else None,
         name="fine-tune small",
@@ -393,6 +419,7 @@ class LazyScorer:
         *,
         model: str,
         adapter: str | None,
+        quantize: str = NONE,
         features: bool = False,
         start: int | None = None,
     ) -> None:
@@ -400,6 +427,7 @@ class LazyScorer:
         from staff.scores.signals import SIGNALS
 
         self.config, self.model, self.adapter = config, model, adapter
+        self.quantize = quantize
         self.features, self.start = features, start
         self.columns = ("effort", *SIGNALS) if start is None else ResponseAlone.columns
         self._scorer: Any = None
@@ -426,6 +454,8 @@ class LazyScorer:
             device=config.device,
             adapter=self.adapter,
             merge=config.phi != "adapter",
+            quantize=self.quantize,
+            spread=spread_of(config),
             trust=trust_of(config),
         )
         if self.start is not None:
@@ -449,8 +479,8 @@ def score(
     """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
 
     what: model, facts (the model's entry in the manifest; its hash goes into the fingerprint),
-    name of the stage; adapter; features: pooled hidden states too; alone: only the loss of
-    responses without their prompts (for IFD). What was scored goes into `record`.
+    name of the stage; adapter; quantize; features: pooled hidden states too; alone: only the loss
+    of responses without their prompts (for IFD). What was scored goes into `record`.
     earlier, more: rows that come in rounds, see `score_rows`; scorer: of an earlier round, whose
     model is loaded.
 
@@ -522,6 +552,7 @@ def _score(
     out: Path,
     name: str,
     adapter: str | None = None,
+    quantize: str = NONE,
     positions: Ints | None = None,
     features: bool = False,
     alone: bool = False,
@@ -539,8 +570,9 @@ def _score(
     trust = trust_of(config)
     start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
     features = features or config.features or has_features(out)
+    loading: dict[str, Any] = {"model": model, "adapter": adapter, "quantize": quantize}
     return score_rows(
-        scorer or LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
+        scorer or LazyScorer(config, **loading, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
@@ -558,6 +590,7 @@ def _score(
             "features": features,
             "seed": config.seed if config.phi in DRAWN else None,
             "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
+            **quantised_facts(quantize),
         },
         earlier=earlier,
         more=more,
@@ -570,7 +603,7 @@ def _score(
 class Rounds:
     """Scores rows round by round, on a model that is loaded once; each round has its own parts.
 
-    model, facts, out, name: as of `score`.
+    model, facts, out, name, quantize: as of `score`.
     """
 
     def __init__(
@@ -582,6 +615,7 @@ class Rounds:
         facts: dict[str, Any],
         out: Path,
         name: str,
+        quantize: str = NONE,
         progress: Progress | None = None,
     ) -> None:
         from staff.scores.shards import has_features
@@ -589,7 +623,9 @@ class Rounds:
         self.config, self.out = config, out
         self.rows: list[Ints] = []
         features = config.features or has_features(out)
-        self._scorer = LazyScorer(config, model=model, adapter=None, features=features)
+        self._scorer = LazyScorer(
+            config, model=model, adapter=None, quantize=quantize, features=features
+        )
         self._score = partial(
             score,
             config,
@@ -598,6 +634,7 @@ class Rounds:
             facts=facts,
             out=out,
             name=name,
+            quantize=quantize,
             features=features,
             scorer=self._scorer,
             progress=progress,

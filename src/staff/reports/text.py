@@ -201,6 +201,7 @@ def models_block(manifest: Manifest) -> list[str]:
     lines = [
         f"{name.capitalize():<10}{model['path']}"
         + (f" ({millions(model['parameters'])} parameters)" if model.get("parameters") else "")
+        + (f", linear layers in {model['quantize']}" if model.get("quantize") else "")
         for name, model in (manifest.get("models") or {}).items()
         if model
     ]

@@ -23,6 +23,7 @@ from staff.runs.settings import (
     Positive,
     Settings,
     about,
+    check_spread,
     coreset_name,
     flag,
     given,
@@ -122,6 +123,7 @@ class SelectConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    gradient_checkpointing: s.GradientCheckpointing = False
     checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     features: s.Features = False
@@ -129,6 +131,11 @@ class SelectConfig(Settings):
     shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    small_quantize: s.SmallQuantize = None
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
@@ -161,6 +168,7 @@ class SelectConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         if not self.scores:
             self.require(data="a training file, e.g. staff select train.jsonl …")
         names = self.coreset_names
@@ -191,6 +199,10 @@ class SelectConfig(Settings):
 
     def _differs(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def quantized(self, role: str) -> str:
+        """How the weights of ``small`` or ``target`` are kept."""
+        return (self.small_quantize or self.quantize) if role == "small" else self.quantize
 
     @property
     def scores_untuned(self) -> bool:
@@ -257,7 +269,10 @@ class SelectConfig(Settings):
 
 
 TECHNICAL = frozenset(
-    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache"}
+    {
+        *("batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache"),
+        *("device_map", "max_memory", "offload_folder", "gradient_checkpointing"),
+    }
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
@@ -291,6 +306,10 @@ class ScoreConfig(Settings):
     shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -314,6 +333,7 @@ class ScoreConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
         return self
 
@@ -331,12 +351,14 @@ class FinetuneConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    gradient_checkpointing: s.GradientCheckpointing = False
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
     checkpoint_seconds: s.CheckpointSeconds = 60.0
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -382,6 +404,10 @@ class EvaluateConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -402,6 +428,7 @@ class EvaluateConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(data="a test file", model="--model MODEL")
         return self
 
@@ -425,6 +452,11 @@ class CheckModelConfig(Settings):
     ] = 1e-3  # fmt: skip
     phi: s.Phi = "last-value"
     device: s.Device = "auto"
+    quantize: Annotated[
+        Literal["none", "nf4", "int8"],
+        about("Check a model whose weights are kept in 4 bits (nf4) or 8; the inputs of llm-int8 "
+              "are rounded, too, and have no gradient to be held to.", SCORING),
+    ] = "none"  # fmt: skip
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0

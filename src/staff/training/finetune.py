@@ -18,6 +18,7 @@ import numpy as np
 from staff.data.places import refuse_link
 from staff.errors import ConfigError, DataError, DiskFullError, StaffError
 from staff.models.memory import is_out_of_memory
+from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
@@ -65,6 +66,7 @@ def finetune(
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    quantize: str = NONE,
     trust: Trust = NO_TRUST,
     gradient_checkpointing: bool = False,
     max_steps: int | None = None,
@@ -91,7 +93,8 @@ def finetune(
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
         warmup: share of all steps over which the learning rate rises, in [0, 1).
-        dtype, device, trust: as in `models.load.load_model`; not used for a loaded model.
+        dtype, device, quantize, trust: as in `models.load.load_model`; not used for a loaded
+            model. LoRA on quantised weights is QLoRA; the adapter itself stays in float32.
         gradient_checkpointing: less memory for about a quarter more time.
         max_steps: stop after so many steps, whatever `epochs` says.
         made_from: fingerprint of all that the result depends on. With it checkpoints are kept
@@ -134,7 +137,7 @@ def finetune(
 
     if isinstance(model, str | Path):
         base = str(model)
-        model = load_model(base, dtype=dtype, device=device, trust=trust)
+        model = load_model(base, dtype=dtype, device=device, quantize=quantize, trust=trust)
     else:
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)

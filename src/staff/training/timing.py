@@ -13,6 +13,7 @@ import numpy as np
 
 from staff.models.adapters import lora_config
 from staff.models.load import load_model
+from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.training.adapter_folder import write_adapter
 from staff.training.finetune import explain_out_of_memory, quiet
@@ -43,6 +44,8 @@ def time_steps(
     pad_id: int,
     dtype: str,
     device: str,
+    quantize: str = NONE,
+    gradient_checkpointing: bool = False,
     trust: Trust = NO_TRUST,
     adapter: Path | None = None,
 ) -> tuple[float, list[float]]:
@@ -52,7 +55,7 @@ def time_steps(
     """
     start = time.monotonic()
     stamps = []
-    loaded = load_model(model, dtype=dtype, device=device, trust=trust)
+    loaded = load_model(model, dtype=dtype, device=device, quantize=quantize, trust=trust)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch, quiet():
         trainer = _InOrder(
             model=loaded,
@@ -65,7 +68,7 @@ def time_steps(
                 learning_rate=learning_rate,
                 warmup=0.1,
                 seed=0,
-                gradient_checkpointing=False,
+                gradient_checkpointing=gradient_checkpointing,
             ),
             peft_config=lora_config(rank=rank, alpha=alpha),
             callbacks=[],
