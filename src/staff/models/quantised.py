@@ -89,7 +89,9 @@ def settle(model: Any, path: str, quantize: str) -> None:
 def quantised_layers(model: Any) -> Iterator[tuple[str, "nn.Module"]]:
     """(name, layer) of every layer whose weight is quantised, in module order."""
     for name, module in model.named_modules():
-        if is_quantised(getattr(module, "weight", None)):
+        if is_quantised(
+            module._parameters.get("weight")
+        ):  # its own: a LoRA wrapper shows another's
             yield name, module
 
 
@@ -105,12 +107,16 @@ def dequantise_into(quantised: Any, exact: Any) -> None:
     """Give `exact`, the same model unquantised, the weights that `quantised` computes with."""
     import torch
     from peft.utils.integrations import dequantize_module_weight
+    from transformers.pytorch_utils import Conv1D
 
-    quantised, exact = (m.get_base_model() if hasattr(m, "get_base_model") else m
-                        for m in (quantised, exact))  # fmt: skip
+    quantised, exact = _without_peft(quantised), _without_peft(exact)
     with torch.no_grad():
         for name, layer in quantised_layers(quantised):
-            weight = exact.get_submodule(name.removesuffix(".base_layer")).weight
+            plain = exact.get_submodule(name.removesuffix(".base_layer"))
             found = dequantize_module_weight(layer)
-            turned = found.shape != weight.shape  # GPT-2's Conv1D keeps its weight as [d_in, d_out]
-            weight.copy_(found.T if turned else found)
+            # GPT-2's Conv1D, for which a linear layer stands here, keeps it as [d_in, d_out].
+            plain.weight.copy_(found.T if isinstance(plain, Conv1D) else found)
+
+
+def _without_peft(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -244,6 +244,8 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
         for name in READING
         if config.get(name) is not None
     )
+    if (quantize := config.get("quantize") or "none") != "none":
+        reading += f" --quantize {shlex.quote(str(quantize))}"
     lines = ["Next", f"  staff finetune {path} --model {target}{reading} --out {out}"]
     keep = shlex.quote(coresets[0]["name"])
     lines += [
