@@ -164,6 +164,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
         if models:
             result["models"] = stages.model_facts(
                 adapter=config.adapter,
+                quantize=config.quantized,
                 trust=stages.trust_of(config),
                 progress=run.progress,
                 **models,
@@ -223,6 +224,7 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
         tokens,
         model=model,
         adapter=adapter,
+        quantize=config.quantized("small"),
         facts=facts,
         progress=run.progress,
     )
@@ -303,6 +305,7 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
             facts=run.result["models"][role],
             out=out,
             name=name,
+            quantize=run.config.quantized(role),
             progress=run.progress,
         )
         made.append(rounds)

@@ -6,7 +6,7 @@ A finished stage is recognised by the fingerprint of everything its result depen
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from staff.errors import ConfigError, ModelError
 from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
+from staff.models.placement import Spread
+from staff.models.quantised import NONE, check_installed, library_of
 from staff.models.trust import NO_TRUST, Trust
 from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
@@ -31,6 +33,7 @@ from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
 from staff.runs.config import DRAWN, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import device_facts
+from staff.runs.settings import parse_room
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.run import Elsewhere, ScoreRun, score_rows
 from staff.selectors.arguments import count_of
@@ -74,6 +77,22 @@ def trust_of(config: Any) -> Trust:
     return Trust(pickle=config.allow_pickle, code=config.trust_remote_code)
 
 
+def spread_of(config: Any) -> Spread | None:
+    """Over what a model that is scored or evaluated is to be spread; None: one device."""
+    if config.device_map == "none":
+        return None
+    room = parse_room(config.max_memory) if config.max_memory else {}
+    return Spread(room=room, folder=config.offload_folder)
+
+
+def quantised_facts(quantize: str) -> dict[str, Any]:
+    """What a fingerprint says of quantised weights; nothing where there are none."""
+    if quantize == NONE:
+        return {}
+    check_installed(quantize)
+    return {"quantize": quantize, "quantized by": versions_of(*library_of(quantize))}
+
+
 def tokenisers(
     models: Sequence[str],
     *,
@@ -113,12 +132,14 @@ def context_length(model: str, *, weights: bool = True, trust: Trust = NO_TRUST)
 def model_facts(
     *,
     adapter: str | None = None,
+    quantize: Callable[[str], str] = lambda role: NONE,
     trust: Trust = NO_TRUST,
     progress: Progress | None = None,
     **models: str,
 ) -> dict[str, dict[str, Any]]:
     """Path, content hash and number of parameters by role; the revision of a Hub model.
 
+    quantize: how the weights of a role are kept, which is told where it is not in full.
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
     from staff.models.folder import local_folder, model_hash, revision_of
@@ -135,6 +156,8 @@ def model_facts(
                 "hash": model_hash(path, trust=trust, read=stage.advance),
                 "parameters": count_parameters(path, trust=trust),
             }
+            if (kept := quantize(role)) != NONE:
+                facts[role]["quantize"] = kept
             if revision := revision_of(path, trust=trust):
                 facts[role]["revision"] = revision
             if adapter is not None and len(facts) == 1:
@@ -292,6 +315,7 @@ def finetune_small(
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
             **kernel_of(config),
+            **quantised_facts(config.quantized("small")),
         }
     )
     stamp = _stamp_of(out)
@@ -376,6 +400,7 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
         attention=config.attention,
         made_from=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
+        quantize=config.quantize if alone else config.quantized("small"),
         trust=trust_of(config),
         share=team.share() if team else None,
         # What lies in a run's own folder was made from something else.
@@ -456,6 +481,7 @@ class LazyScorer:
         *,
         model: str,
         adapter: str | None,
+        quantize: str = NONE,
         features: bool = False,
         start: int | None = None,
     ) -> None:
@@ -463,6 +489,7 @@ class LazyScorer:
         from staff.scores.signals import SIGNALS
 
         self.config, self.model, self.adapter = config, model, adapter
+        self.quantize = quantize
         self.features, self.start = features, start
         self.columns = ("effort", *SIGNALS) if start is None else ResponseAlone.columns
         self._scorer: Any = None
@@ -490,6 +517,8 @@ class LazyScorer:
             adapter=self.adapter,
             merge=config.phi != "adapter",
             attention=config.attention,
+            quantize=self.quantize,
+            spread=spread_of(config),
             trust=trust_of(config),
         )
         free = config.padding_free
@@ -540,8 +569,8 @@ def score(
     """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
 
     what: model, facts (the model's entry in the manifest; its hash goes into the fingerprint),
-    name of the stage; adapter; features: pooled hidden states too; alone: only the loss of
-    responses without their prompts (for IFD). What was scored goes into `record`.
+    name of the stage; adapter; quantize; features: pooled hidden states too; alone: only the loss
+    of responses without their prompts (for IFD). What was scored goes into `record`.
     earlier, more: rows that come in rounds, see `score_rows`; scorer: of an earlier round, whose
     model is loaded.
 
@@ -614,6 +643,7 @@ def _score(
     out: Path,
     name: str,
     adapter: str | None = None,
+    quantize: str = NONE,
     positions: Ints | None = None,
     features: bool = False,
     alone: bool = False,
@@ -639,18 +669,20 @@ def _score(
         "features": features,
         "seed": config.seed if config.phi in DRAWN else None,
         **kernel_of(config),
+        **quantised_facts(quantize),
         "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
     }
+    loading: dict[str, Any] = {"model": model, "adapter": adapter, "quantize": quantize}
     elsewhere = None
     if config.executor == "ray":
         if revision := facts.get("revision"):  # whatever is uploaded meanwhile
-            model = f"{model.partition('@')[0]}@{revision}"
+            loading["model"] = f"{model.partition('@')[0]}@{revision}"
         elsewhere = _on_ray(
-            config, store, model=model, adapter=adapter, features=features, start=start,
+            config, store, **loading, features=features, start=start,
             made_from=made_from, rows=len(store) if positions is None else len(positions),
         )  # fmt: skip
     return score_rows(
-        scorer or LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
+        scorer or LazyScorer(config, **loading, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
@@ -674,6 +706,7 @@ def _on_ray(
     *,
     model: str,
     adapter: str | None,
+    quantize: str,
     features: bool,
     start: int | None,
     made_from: Mapping[str, Any],
@@ -686,7 +719,14 @@ def _on_ray(
     model = str(Path(model).absolute()) if Path(model).is_dir() else model
     adapter = None if adapter is None else str(Path(adapter).absolute())
     job = ray.Job(
-        scorer=LazyScorer(settings, model=model, adapter=adapter, features=features, start=start),
+        scorer=LazyScorer(
+            settings,
+            model=model,
+            adapter=adapter,
+            quantize=quantize,
+            features=features,
+            start=start,
+        ),
         tokens=store.path.absolute(),
         data_hash=store.content_hash,
         batch_tokens=config.batch_tokens,
@@ -725,7 +765,7 @@ def check_same(
 class Rounds:
     """Scores rows round by round, on a model that is loaded once; each round has its own parts.
 
-    model, facts, out, name: as of `score`.
+    model, facts, out, name, quantize: as of `score`.
     """
 
     def __init__(
@@ -737,6 +777,7 @@ class Rounds:
         facts: dict[str, Any],
         out: Path,
         name: str,
+        quantize: str = NONE,
         progress: Progress | None = None,
     ) -> None:
         from staff.scores.shards import has_features
@@ -744,7 +785,9 @@ class Rounds:
         self.config, self.out = config, out
         self.rows: list[Ints] = []
         features = config.features or has_features(out)
-        self._scorer = LazyScorer(config, model=model, adapter=None, features=features)
+        self._scorer = LazyScorer(
+            config, model=model, adapter=None, quantize=quantize, features=features
+        )
         self._score = partial(
             score,
             config,
@@ -753,6 +796,7 @@ class Rounds:
             facts=facts,
             out=out,
             name=name,
+            quantize=quantize,
             features=features,
             scorer=self._scorer,
             progress=progress,

@@ -45,6 +45,8 @@ def test_the_shape_of_a_llama(by_hand):
         last_output=64,
         last_mlp=384,
         value=(8, 4),
+        quantisable=1152,
+        largest=128,
     )
     assert shape_of(by_hand).adapter(8) == 2048
 

@@ -25,7 +25,8 @@ COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a 
 # Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
 MEMORY = ("micro_batch_size", "activation_checkpointing")  # change no result but by rounding
-COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device")
+COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device", "quantize")
+SPREAD = ("device_map", "max_memory", "offload_folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Inputs:
     """What a cell is made from.
 
     file: to tune on, with its SHA-256; neither for `untuned`. max_steps: of the tuning.
-    target: what the model is (hash, tokenizer, dtype). generation: SHA-256 of what says how its
-    answers end. test: SHA-256 of the test data.
+    target: what the model is (hash, tokenizer, dtype, quantisation). generation: SHA-256 of what
+    says how its answers end. test: SHA-256 of the test data.
     """
 
     target: Mapping[str, Any]
@@ -84,7 +85,7 @@ def run_cell(
             batch_tokens=config.batch_tokens,
             out=str(folder),
             overwrite=True,
-            **{name: getattr(config, name) for name in COMMON},
+            **{name: getattr(config, name) for name in (*COMMON, *SPREAD)},
         ),
         progress=progress,
     )

@@ -18,6 +18,8 @@ from staff.models.folder import (
     model_hash,
     read_config,
 )
+from staff.models.placement import Spread
+from staff.models.quantised import NONE, hush, quantisation, settle
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 from staff.models.weights import (
     SAFETENSORS_NAMES,
@@ -57,6 +59,8 @@ def load_model(
     adapter: str | None = None,
     merge: bool = True,
     attention: str = "auto",
+    quantize: str = NONE,
+    spread: Spread | None = None,
     trust: Trust = NO_TRUST,
 ) -> Any:
     """Load a causal LM in eval mode, its parameters frozen.
@@ -67,19 +71,34 @@ def load_model(
         the sum rounded to `dtype` once; or with merge=False kept beside them (for phi
         ``adapter``; the result is then a PEFT model). Weights stored in another dtype take the
         host 4 bytes a parameter meanwhile.
+    quantize: none, nf4, int8 or llm-int8 (`staff.models.quantised`), of a model stored in full;
+        `dtype` is then that of all else. spread: over GPUs, host memory and disk instead of one
+        device. With either an adapter stays beside the weights: a sum rounded to 4 bits would lose
+        it, and weights on a disk are only read.
     trust: whether weights may be pickled, and the model's own code run.
 
-    Raises ModelError when the folder is not such a model or the adapter does not fit it.
+    Raises ModelError when the folder is not such a model or the adapter does not fit it, and
+    ConfigError when the library that quantises is not installed.
     """
     import torch
 
     folder = local_folder(path, trust=trust)
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
+    merge = merge and quantize == NONE and spread is None
     with _quiet():
         model = _read_model(
-            path, folder, dtype=wanted, place=place, attention=attention, trust=trust
+            path,
+            folder,
+            dtype=wanted,
+            place=place,
+            attention=attention,
+            quantize=quantize,
+            spread=spread,
+            trust=trust,
         )
+        if quantize != NONE:
+            settle(model, path, quantize)
         rounds = wanted != torch.float32 and adapter is not None and merge
         if rounds and not _stored_as(folder, wanted):
             # Rounding the weights first and the sum again would cost the update twice.
@@ -218,12 +237,24 @@ def _read_model(
     dtype: "torch.dtype",
     place: "torch.device",
     attention: str = "auto",
+    quantize: str = NONE,
+    spread: Spread | None = None,
     trust: Trust,
 ) -> Any:
-    """The model of a folder, complete, on its device."""
+    """The model of a folder, complete, on its device or spread over several."""
     import torch
+
+    hush()  # before the libraries that tell of themselves are imported
     from transformers import AutoModelForCausalLM
 
+    how: dict[str, Any] = {}
+    if spread is not None:
+        how |= spread.arguments(place)
+    elif place.type != "cpu" or quantize != NONE:
+        how["device_map"] = {"": place}
+    if quantize != NONE:
+        _refuse_quantised(path, folder, quantize)
+        how["quantization_config"] = quantisation(quantize, dtype=dtype)
     try:
         model: Any
         report: dict[str, Any]
@@ -234,11 +265,13 @@ def _read_model(
             weights_only=True,  # of a pickle, too
             trust_remote_code=trust.code,
             output_loading_info=True,
-            **({} if place.type == "cpu" else {"device_map": {"": place}}),
             **({} if attention == "auto" else {"attn_implementation": attention}),
+            **how,
         )
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"{path} does not fit into the memory of {place}") from error
+        raise ModelError(
+            f"{path} does not fit into the memory of {place}; see --quantize and --device-map"
+        ) from error
     except Exception as error:  # whatever is wrong with the files, the user must see which
         if needs_code(error, folder, trust):
             raise code_not_run(path, folder) from error
@@ -252,6 +285,16 @@ def _read_model(
             raise ModelError(
                 f"{path} has weights of other sizes than its config.json asks for; fetch both again"
             ) from error
+        if "dispatched on the CPU or the disk" in str(error):
+            raise ModelError(
+                f"{path} does not fit into the memory of the GPUs at --quantize {quantize}, and "
+                "quantised weights cannot lie elsewhere: raise --max-memory or leave --quantize out"
+            ) from error
+        if "offload_folder" in str(error):
+            raise ModelError(
+                f"weights of {path} have to be written again to be read from disk as they are "
+                "needed: give --offload-folder DIR"
+            ) from error
         raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
@@ -259,6 +302,17 @@ def _read_model(
             f"{path} lacks weights that its config asks for ({some}); fetch the model again"
         )
     return model
+
+
+def _refuse_quantised(path: str, folder: Path, quantize: str) -> None:
+    """Raise `ModelError` if a model's own weights are quantised already."""
+    found = read_config(folder).get("quantization_config")
+    if found:
+        method = found.get("quant_method") if isinstance(found, dict) else None
+        raise ModelError(
+            f"the weights of {path} are stored quantised ({method or 'unknown'}): leave "
+            f"--quantize {quantize} out, or give the model it was made from"
+        )
 
 
 def _stored_as(folder: Path, dtype: "torch.dtype") -> bool:

@@ -33,6 +33,7 @@ def _facts(plan: Plan, width: int) -> list[str]:
     lines = _labelled("Data", f"{data['path']}: {', '.join(facts)}", width)
     for role, model in plan["models"].items():
         size = f"{millions(model['parameters'])} parameters"
+        size += "" if model["quantize"] == "none" else f", linear layers in {model['quantize']}"
         lines += _labelled(role.capitalize(), f"{model['path']} ({size})", width)
     return lines + _labelled("Device", _device(plan["device"]), width)
 

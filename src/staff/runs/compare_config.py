@@ -15,6 +15,7 @@ from staff.runs.settings import (
     Positive,
     Settings,
     about,
+    check_spread,
     coreset_name,
     given,
     listed,
@@ -96,6 +97,11 @@ class CompareConfig(Settings):
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    small_quantize: s.SmallQuantize = None
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
@@ -121,6 +127,7 @@ class CompareConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(
             data="a training file, e.g. staff compare train.jsonl …",
             test="--test FILE",
@@ -137,6 +144,10 @@ class CompareConfig(Settings):
         if "staff" in self.methods:
             check_cap(self.verify_per_region, self.verify_cap, self.regions)
         return self
+
+    def quantized(self, role: str) -> str:
+        """How the weights of ``small`` or ``target`` are kept."""
+        return (self.small_quantize or self.quantize) if role == "small" else self.quantize
 
     @property
     def keep_names(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from staff.runs.settings import (
     Positive,
     Settings,
     about,
+    check_spread,
     coreset_name,
     flag,
     given,
@@ -137,6 +138,11 @@ class SelectConfig(Settings):
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    small_quantize: s.SmallQuantize = None
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
@@ -170,6 +176,7 @@ class SelectConfig(Settings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         check_workers(self)
+        check_spread(self)
         if not self.scores:
             self.require(data="a training file, e.g. staff select train.jsonl …")
         names = self.coreset_names
@@ -216,6 +223,10 @@ class SelectConfig(Settings):
 
     def _differs(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def quantized(self, role: str) -> str:
+        """How the weights of ``small`` or ``target`` are kept."""
+        return (self.small_quantize or self.quantize) if role == "small" else self.quantize
 
     @property
     def scores_untuned(self) -> bool:
@@ -285,6 +296,7 @@ TECHNICAL = frozenset(
     {
         *("batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache", "padding_free"),
         *("micro_batch_size", "activation_checkpointing", "fsdp", "executor", "workers"),
+        *("device_map", "max_memory", "offload_folder"),
     }
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {
@@ -323,6 +335,10 @@ class ScoreConfig(Settings):
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -346,6 +362,7 @@ class ScoreConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
         check_workers(self)
         return self
@@ -374,6 +391,7 @@ class FinetuneConfig(Settings):
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -419,6 +437,10 @@ class EvaluateConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -439,6 +461,7 @@ class EvaluateConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(data="a test file", model="--model MODEL")
         return self
 
@@ -462,6 +485,11 @@ class CheckModelConfig(Settings):
     ] = 1e-3  # fmt: skip
     phi: s.Phi = "last-value"
     device: s.Device = "auto"
+    quantize: Annotated[
+        Literal["none", "nf4", "int8"],
+        about("Check a model whose weights are kept in 4 bits (nf4) or 8; the inputs of llm-int8 "
+              "are rounded, too, and have no gradient to be held to.", SCORING),
+    ] = "none"  # fmt: skip
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0

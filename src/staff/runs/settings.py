@@ -1,11 +1,12 @@
 """What settings are made of: the base class, and the fields several verbs share."""
 
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from staff.errors import ConfigError
@@ -38,6 +39,42 @@ def place(value: Any) -> Any:
     if isinstance(value, str) and not value.strip():
         raise ValueError("must not be empty")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
+
+
+ROOM = re.compile(r"(cpu|gpu\d+)=(\d+(?:\.\d+)?)([KMGT]i?B)?")
+UNITS = {
+    f"{prefix}{end}": (1024 if end == "iB" else 1000) ** power
+    for power, prefix in enumerate("KMGT", start=1)
+    for end in ("B", "iB")
+}
+
+
+def parse_room(text: str) -> dict[int | str, int]:
+    """Bytes by ``cpu`` or a GPU's number, of a text like gpu0=20GiB,cpu=40GiB.
+
+    >>> parse_room("gpu0=20GiB, cpu=1.5GB")
+    {0: 21474836480, 'cpu': 1500000000}
+
+    Raises ValueError for another text, or a device that is named twice.
+    """
+    room: dict[int | str, int] = {}
+    for part in text.replace(" ", "").split(","):
+        found = ROOM.fullmatch(part)
+        if not found:
+            raise ValueError(f"must be like gpu0=20GiB,cpu=40GiB, and {part!r} is not")
+        device, number, unit = found.groups()
+        name = device if device == "cpu" else int(device.removeprefix("gpu"))
+        if name in room:
+            raise ValueError(f"names {device} twice")
+        room[name] = int(Decimal(number) * UNITS.get(unit, 1))
+    return room
+
+
+def room(value: str | None) -> str | None:
+    """Refuse a text that `parse_room` cannot read."""
+    if value is not None:
+        parse_room(value)
+    return value
 
 
 Location = Annotated[str, BeforeValidator(place)]  # a path, or where one may stand
@@ -81,6 +118,30 @@ Attention = Annotated[
 PaddingFree = Annotated[
     bool, about("Score a batch as one sequence, without padding; worth it with flash attention.",
                 SCORING),
+]  # fmt: skip
+Quantize = Annotated[
+    Literal["none", "nf4", "int8", "llm-int8"],
+    about("Weights of linear layers in 4 bits (nf4) or 8; nf4 and llm-int8 need bitsandbytes, "
+          "int8 torchao.", SCORING),
+]  # fmt: skip
+SmallQuantize = Annotated[
+    Literal["none", "nf4", "int8", "llm-int8"] | None,
+    about("The same for the small model; default: as --quantize.", SCORING),
+]
+DeviceMap = Annotated[
+    Literal["none", "auto"],
+    about("auto: spread a model to be scored over all GPUs, then host memory, then disk.", SCORING),
+]
+MaxMemory = Annotated[
+    str | None,
+    AfterValidator(room),
+    about("With --device-map: most of a model that each may hold, e.g. gpu0=20GiB,cpu=40GiB.",
+          SCORING),
+]  # fmt: skip
+OffloadFolder = Annotated[
+    Location | None,
+    about("With --device-map: for weights that cannot be read from the model's own files as they "
+          "are needed.", SCORING),
 ]  # fmt: skip
 AllowPickle = Annotated[
     bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
@@ -276,6 +337,13 @@ class Settings(BaseModel):
         for name, how in flags.items():
             if getattr(self, name) is None:
                 raise ConfigError(f"{name} is missing: give {how}")
+
+
+def check_spread(config: Any) -> None:
+    """Raise `ConfigError` for settings of a spread model where none is to be spread."""
+    for name in ("max_memory", "offload_folder"):
+        if getattr(config, name) is not None and config.device_map == "none":
+            raise ConfigError(f"{flag(name)} goes with --device-map auto: give both")
 
 
 def flag(name: str) -> str:

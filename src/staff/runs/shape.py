@@ -120,6 +120,7 @@ class _Model(_Shape):
     path: str
     hash: str | None = None
     parameters: Count | None = None
+    quantize: Literal["nf4", "int8", "llm-int8"] | None = None
 
 
 class _Device(_Shape):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from staff.data.batches import collate
+from staff.models.adapters import attach_fresh, lora_parameters
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 from staff.types import Floats, TokenisedExample, read_only
@@ -41,11 +42,14 @@ def hold_against_oracle(
     phi: str = "last-value",
     seed: int = 0,
     pad_id: int = 0,
+    exact: Any = None,
     note: Callable[[int], None] = lambda rows: None,
 ) -> Checked:
     """Score rows with the oracle and with the fast path: alone, padded on either side, by kernels.
 
     model: in eval mode; frozen, and with phi ``adapter`` adapted, by this (see `Scorer`).
+    exact: where the weights of `model` are quantised, the same with the dequantised ones, which
+        the oracle takes its gradients of.
     note: is told how many rows more the oracle has done.
     """
     scorer = Scorer(model, phi=phi, signals=(), seed=seed)
@@ -65,11 +69,15 @@ def hold_against_oracle(
             _switch(model, kernel)
         elif other != kernel:
             left_out.append(other)
-    oracle_effort(model, examples[0], phi=phi, seed=seed)
+    if exact is None:
+        exact = model
+    elif phi == "adapter" and not lora_parameters(exact):
+        attach_fresh(exact, seed=seed)
+    oracle_effort(exact, examples[0], phi=phi, seed=seed)
     start = time.monotonic()
     truth = []
     for example in examples:
-        truth.append(oracle_effort(model, example, phi=phi, seed=seed))
+        truth.append(oracle_effort(exact, example, phi=phi, seed=seed))
         note(1)
     return Checked(
         truth=read_only(np.array(truth)),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
+from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
 from staff.scores.flat import Flat, keeps_rows_apart
 from staff.scores.narrow import narrowed, token_wise_parts
@@ -101,7 +102,7 @@ class Scorer:
         return parts if same else ()
 
     def _score(self, batch: Batch, narrow: tuple[nn.Module, ...]) -> dict[str, Floats]:
-        device = self.model.get_input_embeddings().weight.device
+        device = device_of(self.model.get_input_embeddings())
         response = find_response(batch.labels.to(device))
         if not bool((response.count > 0).all()):
             row = int(batch.rows[int((response.count == 0).nonzero()[0])])

@@ -18,6 +18,7 @@ import numpy as np
 from staff.data.places import refuse_link
 from staff.errors import ConfigError, DataError, DiskFullError, StaffError
 from staff.models.memory import is_out_of_memory
+from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
@@ -65,6 +66,7 @@ def finetune(
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    quantize: str = NONE,
     trust: Trust = NO_TRUST,
     gradient_checkpointing: bool = False,
     micro_batch_size: int | None = None,
@@ -94,8 +96,8 @@ def finetune(
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
         warmup: share of all steps over which the learning rate rises, in [0, 1).
-        dtype, device, attention, trust: as in `models.load.load_model`; not used for a loaded
-            model.
+        dtype, device, attention, quantize, trust: as in `models.load.load_model`; not used for a
+            loaded model. LoRA on quantised weights is QLoRA; the adapter itself stays in float32.
         gradient_checkpointing: keep only each block's input for the backward pass, and compute the
             block again there: less memory, more time, the same result.
         micro_batch_size: rows computed at once; a step takes the gradients of a whole batch.
@@ -142,10 +144,19 @@ def finetune(
 
     if isinstance(model, str | Path):
         base = str(model)
-        load = load_model
         if fsdp:
-            from staff.training.sharding import load_sharded as load
-        model = load(base, dtype=dtype, device=device, attention=attention, trust=trust)
+            from staff.training.sharding import load_sharded
+
+            model = load_sharded(base, dtype=dtype, device=device, attention=attention, trust=trust)
+        else:
+            model = load_model(
+                base,
+                dtype=dtype,
+                device=device,
+                attention=attention,
+                quantize=quantize,
+                trust=trust,
+            )
     else:
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)

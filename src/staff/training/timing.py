@@ -13,6 +13,7 @@ import numpy as np
 
 from staff.models.adapters import lora_config
 from staff.models.load import load_model
+from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.training.adapter_folder import write_adapter
 from staff.training.finetune import explain_out_of_memory, quiet
@@ -44,6 +45,7 @@ def time_steps(
     dtype: str,
     device: str,
     attention: str = "auto",
+    quantize: str = NONE,
     activation_checkpointing: bool = False,
     micro_batch_size: int | None = None,
     trust: Trust = NO_TRUST,
@@ -55,7 +57,9 @@ def time_steps(
     """
     start = time.monotonic()
     stamps = []
-    loaded = load_model(model, dtype=dtype, device=device, attention=attention, trust=trust)
+    loaded = load_model(
+        model, dtype=dtype, device=device, attention=attention, quantize=quantize, trust=trust
+    )
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch, quiet():
         trainer = _InOrder(
             model=loaded,

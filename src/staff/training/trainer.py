@@ -128,6 +128,8 @@ class ResponseTrainer(SFTTrainer):
         super().__init__(
             train_dataset=rows, data_collator=self._collate, processing_class=_no_text(), **kwargs
         )
+        # On a quantised model TRL makes LoRA's weights bfloat16, in which Adam's steps are lost.
+        _to_float32(self.model)
         self.remove_callback(PrinterCallback)  # prints to stdout when the HF bars are off
         self.add_callback(curve)
 
@@ -262,6 +264,13 @@ class ResponseTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Nothing leaves the machine."""
+
+
+def _to_float32(model: Any) -> None:
+    """Keep what is trained in float32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class LossCurve(TrainerCallback):
