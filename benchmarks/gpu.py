@@ -52,7 +52,7 @@ RESULTS = Path(__file__).parent / "results"
 FAMILIES = Path(__file__).parents[1] / "tests" / "data" / "families.json"
 PACKAGES = ("peft", "bergson", "flash-attn")
 OURS, NORMS = "staff", "staff (norms only)"
-PLAIN, MASKLESS = "plain forward + loss", "plain, without a padding mask"
+PLAIN, MASKLESS = "plain forward + loss", "plain forward + loss without a padding mask"
 RELEASED = "the released way, one row at a time"
 FREE = "staff (padding-free"
 FLASH = "flash_attention_2"
@@ -343,7 +343,7 @@ def speed_table(found: Results) -> list[str]:
         ]
     lines = [
         "",
-        f"## {found['parameters'] / 1e9:.2f}B parameters, vocabulary of {found['vocabulary']}",
+        f"## {found['parameters'] / 1e6:.0f}M parameters, vocabulary of {found['vocabulary']}",
         "",
         f"bfloat16, {found['rows']} rows, {found['tokens']} tokens in {found['batches']} batches, "
         f"{found['padding']:.1%} of them padding; medians. Norms: median difference to the oracle "
