@@ -139,6 +139,17 @@ def test_the_gpu_command_on_a_cpu(tmp_path):
     assert "| not measured | not measured |" in page  # utilisation and memory
 
 
+def test_without_a_gpu_nothing_is_measured_unless_asked_for(scripts, monkeypatch):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    gpu = scripts("gpu")
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit, match="no CUDA GPU here; --device cpu --tiny"):
+        gpu.main()
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
