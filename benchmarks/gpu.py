@@ -52,7 +52,7 @@ RESULTS = Path(__file__).parent / "results"
 FAMILIES = Path(__file__).parents[1] / "tests" / "data" / "families.json"
 PACKAGES = ("peft", "bergson", "flash-attn")
 OURS, NORMS = "staff", "staff (norms only)"
-PLAIN, MASKLESS = "plain forward + loss", "plain, without a padding mask"
+PLAIN, MASKLESS = "plain forward + loss", "plain forward + loss without a padding mask"
 RELEASED = "the released way, one row at a time"
 FREE = "staff (padding-free"
 FLASH = "flash_attention_2"
@@ -256,7 +256,7 @@ def _sample(device: torch.device, samples: list[int], done: threading.Event) -> 
 
 def describe(device: torch.device) -> Results:
     """The machine: processor, versions, and of a GPU its name, memory and driver."""
-    found: Results = {"host": machine(), "device": "CPU", "date": str(date.today())}
+    found: Results = {"host": machine(), "device": device.type.upper(), "date": str(date.today())}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -343,11 +343,11 @@ def speed_table(found: Results) -> list[str]:
         ]
     lines = [
         "",
-        f"## {found['parameters'] / 1e9:.2f}B parameters, vocabulary of {found['vocabulary']}",
+        f"## {found['parameters'] / 1e6:.0f}M parameters, vocabulary of {found['vocabulary']}",
         "",
         f"bfloat16, {found['rows']} rows, {found['tokens']} tokens in {found['batches']} batches, "
-        f"{found['padding']:.1%} of them padding; medians. Norms: median difference to the oracle "
-        "in bfloat16, relative (largest), over the first rows.",
+        f"{found['padding']:.1%} of whose places are padding; medians. Norms: median difference "
+        "to the oracle in bfloat16, relative (largest), over the first rows.",
         "",
         "| | seconds | tokens/s | utilisation | peak beyond the weights | norms |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -415,9 +415,13 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    device = choose_device(args.device)
+    if args.device == "auto" and device.type != "cuda":
+        sys.exit("there is no CUDA GPU here; --device cpu --tiny tries the script without one")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # the one that timing waits for
     warnings.simplefilter("ignore")  # PyTorch's and the peers' about each other
     transformers.logging.set_verbosity_error()  # which kernels a family lacks stands in the table
-    device = choose_device(args.device)
     results: Results = {
         "command": " ".join(["python benchmarks/gpu.py", *sys.argv[1:]]),
         "trial": args.tiny,

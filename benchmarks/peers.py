@@ -2,9 +2,9 @@
 
 Everyone computes, for every row, the norm of the gradient of the last value projection's weight:
 same rows, batches, dtype, threads and attention (PyTorch's SDPA), none with a padding mask, each
-cut at that layer where its interface allows it (benchmarks/ways.py). Repeated in turn; the figures
-are medians. The norms are held against the oracle: one row at a time, the model's own loss and
-autograd, in float32 on the same weights.
+cut at that layer where its interface allows it (docs/benchmarks.md says how). Repeated in turn; the
+figures are medians. The norms are held against the oracle: one row at a time, the model's own loss
+and autograd, in float32 on the same weights; told is the largest relative difference.
 
   random 58M, random rows   a Llama with a 32k vocabulary; rows as in benchmarks/scoring.py, 70-310
                             tokens, 10-60 of them response
@@ -211,7 +211,7 @@ def peers_versions() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--batch-rows", type=int, default=8)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
