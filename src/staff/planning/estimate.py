@@ -147,13 +147,15 @@ def _number_bytes(config: PlanConfig, device: Device | None) -> int:
 def _device_facts(config: PlanConfig, device: Device | None, size: int) -> dict[str, Any]:
     bits = 8 * size
     if device is not None:
-        return {**asdict(device), "utilisation": config.utilisation, "bits": bits, "probe": False}
+        facts = {**asdict(device), "unconfirmed": list(device.unconfirmed)}
+        return {**facts, "utilisation": config.utilisation, "bits": bits, "probe": False}
     name = str(choose_device(config.device))
     return {
         "name": name,
         "flops": None,
         "memory": peak.available(name),
         "source": None,
+        "unconfirmed": [],
         "utilisation": None,
         "bits": bits,
         "probe": config.probe,

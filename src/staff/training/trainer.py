@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
@@ -125,6 +125,10 @@ class ResponseTrainer(SFTTrainer):
         # By a hash of their ids: the order of the input must not matter.
         self.rows = np.argsort(keys_of_ids(tokens.ids), kind="stable")
         rows = Dataset.from_dict({"row": self.rows})
+        config = kwargs["model"].config.get_text_config()
+        if hasattr(config, "router_aux_loss_coef"):
+            config.router_aux_loss_coef = 0.0  # the loss is the response tokens' and nothing else
+        set_seed(kwargs["args"].seed)  # TRL up to 1.8 draws the adapter before it does this
         super().__init__(
             train_dataset=rows, data_collator=self._collate, processing_class=_no_text(), **kwargs
         )
@@ -363,7 +367,6 @@ def training_arguments(
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         max_length=None,  # our rows are already cut
-        router_aux_loss_coef=0.0,  # MoE: the loss is the response tokens' and nothing else
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide the first non-finite loss
         save_strategy="no",
