@@ -121,7 +121,7 @@ def select_given(data: str, out: str) -> None:
 
 
 def measured(command: Sequence[str]) -> dict[str, float]:
-    """Run a command; its peak resident memory in MB and its seconds on the clock.
+    """Run a command; its peak resident memory in MB, its seconds on the clock and of the CPUs.
 
     The kernel counts the memory of the process that started it, too: this one stays small.
     """
@@ -136,7 +136,11 @@ def measured(command: Sequence[str]) -> dict[str, float]:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {"peak_mb": usage.ru_maxrss / unit, "seconds": time.monotonic() - start}
+    return {
+        "peak_mb": usage.ru_maxrss / unit,
+        "seconds": time.monotonic() - start,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+    }
 
 
 def of_run(out: Path) -> dict[str, Any]:
