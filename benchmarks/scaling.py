@@ -15,7 +15,6 @@ results/scaling.json and not measured again (--again: all are); a figure takes a
 """
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -56,7 +55,7 @@ REPEATS = 3  # of scoring, and the median of their seconds
 
 
 def pool(data: Path, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Prompt and response of every row of the training files of these sets, as far as they are there."""
+    """Prompt and response of every training row of these sets, of those that are there."""
     pairs = []
     for name in names:
         path, (prompt, response) = data / name / "train.jsonl", SETS[name]
@@ -108,7 +107,7 @@ def select_given(data: str, out: str) -> None:
     def scorer(config: Any, *, model: str, **what: Any) -> Any:
         return Given() if model == small else real(config, model=model, **what)
 
-    stages.LazyScorer = scorer  # type: ignore[assignment, misc]
+    stages.LazyScorer = scorer
     config = SelectConfig(
         data=data,
         small=small,
@@ -122,7 +121,7 @@ def select_given(data: str, out: str) -> None:
 
 
 def measured(command: Sequence[str]) -> dict[str, float]:
-    """Run a command; its peak resident memory in MB and its seconds on the clock.
+    """Run a command; its peak resident memory in MB, its seconds on the clock and of the CPUs.
 
     The kernel counts the memory of the process that started it, too: this one stays small.
     """
@@ -137,7 +136,11 @@ def measured(command: Sequence[str]) -> dict[str, float]:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {"peak_mb": usage.ru_maxrss / unit, "seconds": time.monotonic() - start}
+    return {
+        "peak_mb": usage.ru_maxrss / unit,
+        "seconds": time.monotonic() - start,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+    }
 
 
 def of_run(out: Path) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def report(found: dict[str, Any]) -> Iterator[str]:
     chosen = _sizes(found, "selection")
     yield f"Real rows of {', '.join(SETS)}; scores given; coresets of {' and '.join(KEEP)}."
     yield ""
-    yield "| rows | usable | tokens | seconds | of them reading | peak MB | again: seconds | peak MB |"
+    yield "| rows | usable | tokens | seconds | reading | peak MB | again: seconds | peak MB |"
     yield "| --- " * 8 + "|"
     for n, cell in chosen:
         yield (
@@ -212,7 +215,7 @@ def report(found: dict[str, Any]) -> Iterator[str]:
     scored = _sizes(found, "scoring")
     yield ""
     size = (FAMILY / "small" / "model.safetensors").stat().st_size / (1 << 20)
-    yield f"Rows of {' and '.join(SHORT)} scored by the embedded small model ({size:.1f} MB on disk)."
+    yield f"Rows of {' and '.join(SHORT)} scored by the embedded small model ({size:.1f} MB)."
     yield ""
     yield "| rows | tokens | seconds of scoring | tokens a second | peak MB |"
     yield "| --- " * 5 + "|"

@@ -13,6 +13,7 @@ import pyarrow as pa
 from staff.data.writers import replacing
 from staff.errors import RunError
 from staff.hashing import hash_file
+from staff.ids import Ids
 from staff.types import IGNORE, Ints, TokenisedExample, read_only
 
 LAYOUT = "staff tokens 1"
@@ -27,6 +28,13 @@ SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
     ]
 )
+
+LIGHT = {  # what stays in memory
+    "row": np.int64,
+    "length": np.int32,
+    "response_length": np.int32,
+    "truncated": np.bool_,
+}
 
 
 class TokenWriter:
@@ -72,6 +80,7 @@ class TokenStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            columns, starts = _columns(path, LIGHT)
             self._batches, self._schema = _map(path)
         except (pa.ArrowException, OSError) as error:
             raise RunError(
@@ -79,11 +88,11 @@ class TokenStore:
             ) from error
         if (self._schema.metadata or {}).get(b"layout") != LAYOUT.encode():
             raise RunError(f"{path} was not written by this version. Delete it; it is made again.")
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        self.rows: Ints = self._column("row", np.int64)
-        self.lengths = self._column("length", np.int32)
-        self.response_lengths = self._column("response_length", np.int32)
-        self.truncated = self._column("truncated", np.bool_)
+        self._starts = starts
+        self.rows: Ints = columns["row"]
+        self.lengths = columns["length"]
+        self.response_lengths = columns["response_length"]
+        self.truncated = columns["truncated"]
 
     @classmethod
     def open(cls, path: Path) -> "TokenStore":
@@ -111,9 +120,10 @@ class TokenStore:
         return MappingProxyType({k: v for k, v in pairs.items() if k != "layout"})
 
     @cached_property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Ids:
         """The samples' ids, in order."""
-        return tuple(i for batch in self._batches for i in batch.column("id").to_pylist())
+        with _stream(self.path) as reader:
+            return Ids.from_arrow(batch.column("id") for batch in reader)
 
     @cached_property
     def content_hash(self) -> str:
@@ -149,9 +159,30 @@ class TokenStore:
             bool(self.truncated[position]),
         )
 
-    def _column(self, name: str, dtype: Any) -> Any:
-        parts = [batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches]
-        return read_only(np.concatenate([np.empty(0, dtype), *parts]).astype(dtype))
+
+@contextmanager
+def _stream(path: Path) -> Iterator[Any]:
+    """Record batches one after another, each in memory of its own.
+
+    Pages that are mapped would count as this process's memory until the file is mapped again.
+    """
+    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        yield reader
+
+
+def _columns(path: Path, dtypes: Mapping[str, Any]) -> tuple[dict[str, Any], Ints]:
+    """Columns [n] of a store by name, and where each record batch starts, and the last ends."""
+    parts: dict[str, list[Any]] = {name: [np.empty(0, dtype)] for name, dtype in dtypes.items()}
+    sizes = [0]
+    with _stream(path) as reader:
+        if not set(dtypes) <= set(reader.schema.names):
+            return {}, np.zeros(1, np.int64)  # not ours, as its layout says
+        for batch in reader:
+            sizes.append(batch.num_rows)
+            for name, column in parts.items():
+                values = batch.column(name).to_numpy(zero_copy_only=False)
+                column.append(values.astype(dtypes[name]))  # a copy: the batch goes
+    return {name: read_only(np.concatenate(part)) for name, part in parts.items()}, np.cumsum(sizes)
 
 
 def _map(path: Path) -> tuple[list[Any], Any]:

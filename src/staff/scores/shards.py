@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from staff.data.writers import replacing
 from staff.errors import RunError
+from staff.ids import Ids
 from staff.types import Ints, ScoreTable, read_only
 
 FINGERPRINT = b"staff.fingerprint"
@@ -185,7 +186,7 @@ def _read_folder(folder: Path) -> Any:
 
 def _scores(table: Any) -> ScoreTable:
     return make_table(
-        ids=tuple(table["id"].to_pylist()),
+        ids=Ids.from_arrow(table["id"].chunks),
         columns={n: table[n].to_numpy() for n in score_columns(table)},
         known=np.ones(table.num_rows, dtype=bool),
         fingerprint=json.loads(table.schema.metadata[FINGERPRINT]),
@@ -208,7 +209,7 @@ def score_columns(table: Any) -> list[str]:
 
 def make_table(
     *,
-    ids: tuple[str, ...],
+    ids: Sequence[str],
     columns: Mapping[str, Any],
     known: Any,
     fingerprint: Mapping[str, Any],
