@@ -209,6 +209,33 @@ def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
         assert same == "True"
 
 
+FAULT = """
+import torch
+from staff.errors import StaffError
+from staff.team import current, gathered
+
+def work(_):
+    if current().rank:
+        raise StaffError("out of memory here alone")
+    current().share().add(torch.zeros(3))
+    return 0
+
+with gathered(lambda team: team.follow(work)) as leads:
+    if leads:
+        current().lead({"act": "fine-tune", "together": True}, work)
+"""
+
+
+def test_a_process_that_fails_alone_does_not_let_the_others_wait_for_it(tmp_path):
+    (tmp_path / "fault.py").write_text(FAULT)
+    done = subprocess.run(
+        [*PROCESSES, str(tmp_path / "fault.py")],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "out of memory here alone" in done.stderr
+
+
 def test_one_process_has_nobody_to_share_a_model_with(data, family, tmp_path, capsys):
     from staff.cli.main import main
 

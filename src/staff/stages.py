@@ -343,7 +343,8 @@ def tune(
         return 0
 
     if team := current():
-        team.lead({"act": "fine-tune", **_told(config, store, out), "made_from": made_from}, work)
+        order = {"act": "fine-tune", "together": True, **_told(config, store, out)}
+        team.lead({**order, "made_from": made_from}, work)
     else:
         work({})
     return results[0]
