@@ -30,6 +30,7 @@ from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
 from staff.runs.config import DRAWN, FinetuneConfig, ScoreConfig, SelectConfig
+from staff.runs.facts import untested
 from staff.runs.manifest import device_facts
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.run import ScoreRun, score_rows
@@ -166,7 +167,10 @@ def device_used(config: Any) -> dict[str, Any]:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
-    return device_facts(str(device), str(dtype).removeprefix("torch."))
+    facts = device_facts(str(device), str(dtype).removeprefix("torch."))
+    if found := untested(config, device.type):
+        facts["untested"] = found
+    return facts
 
 
 def kernel_of(config: Any) -> dict[str, str]:
