@@ -32,6 +32,7 @@ from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
 from staff.runs.config import DRAWN, FinetuneConfig, ScoreConfig, SelectConfig
+from staff.runs.facts import untested
 from staff.runs.manifest import device_facts
 from staff.runs.settings import parse_room
 from staff.runs.store import RunFolder, write_atomic
@@ -192,7 +193,10 @@ def device_used(config: Any) -> dict[str, Any]:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
-    return device_facts(str(device), str(dtype).removeprefix("torch."))
+    facts = device_facts(str(device), str(dtype).removeprefix("torch."))
+    if found := untested(config, device.type):
+        facts["untested"] = found
+    return facts
 
 
 def kernel_of(config: Any) -> dict[str, str]:
@@ -370,7 +374,8 @@ def tune(
         return 0
 
     if team := current():
-        team.lead({"act": "fine-tune", **_told(config, store, out), "made_from": made_from}, work)
+        order = {"act": "fine-tune", "together": True, **_told(config, store, out)}
+        team.lead({**order, "made_from": made_from}, work)
     else:
         work({})
     return results[0]

@@ -219,6 +219,8 @@ def models_block(manifest: Manifest) -> list[str]:
     if device:
         where = f"{device['name']}, {device['threads']} threads, {device['dtype']}"
         lines.append(f"Device    {where}, seed {manifest.get('seed')}")
+        if names := device.get("untested"):
+            lines.append(f"Untested  by this project: {', '.join(names)}")
     lines += [f"Trust     {remark}" for remark in trust_remarks(manifest.get("config") or {})]
     return lines
 

@@ -127,6 +127,7 @@ class _Device(_Shape):
     name: str
     threads: Count
     dtype: str
+    untested: list[str] = []
 
 
 class _Reading(_Shape):
