@@ -8,9 +8,10 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,16 @@ def _write(file: Path, records: list[dict[str, str]]) -> None:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
+def programs():
     """A folder for the PATH with a `staff` that need not import its libraries each time."""
-    folder = tmp_path_factory.mktemp("programs")
+    with tempfile.TemporaryDirectory() as name:  # a short path: a socket's has at most 100 letters
+        if sys.platform != "linux":  # forks of a process with frameworks loaded are not safe there
+            yield Path(name)
+            return
+        yield from serving(Path(name))
+
+
+def serving(folder: Path) -> Iterator[Path]:
     address = str(folder / "socket")
     server = subprocess.Popen(
         [sys.executable, warm.__file__, address],
@@ -251,9 +259,5 @@ def test_a_command_that_fails_and_output_that_differs_are_noticed(tmp_path, prog
         run(failing, tmp_path / "page", tmp_path / "a", programs)
     assert "staff select nowhere.jsonl" in str(told.value)
     other = blocks(page, "```console\n$ staff --version\n9.9.9\n```\n")
-    with pytest.raises(AssertionError, match=r"shows\n9\.9\.9\nnot"):
+    with pytest.raises(AssertionError, match=r"(?s)9\.9\.9.*0\.1\.0"):
         run(other, tmp_path / "page", tmp_path / "b", programs)
-
-
-def test_bash_is_there():
-    assert shutil.which("bash")

@@ -2,7 +2,7 @@
 
 Imports them once; then every command is a process of its own, forked from this one, with the caller's
 arguments, folder, environment and standard streams. So a page of commands is run by a real shell as
-real processes, and costs what the commands compute. Linux and macOS.
+real processes, and costs what the commands compute. Linux.
 
 Nothing is computed in this process before a fork: threads of OpenMP would not survive one.
 """
