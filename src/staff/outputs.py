@@ -64,6 +64,7 @@ def finish(
             selections=selections,
             score_target=rows.target_scores,
             score_untuned=rows.untuned_scores,
+            interpolated=rows.interpolated,
             tokens=rows.lengths,
             regions=of_row,
             verified=verified,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,10 @@ from staff.training.adapter_folder import (
 from staff.training.checkpoints import LIBRARIES
 from staff.training.finetune import FinetuneResult, finetune
 from staff.training.tokens import Part, Tokens
-from staff.types import Ints, ScoreTable, read_only
+from staff.types import Floats, Ints, ScoreTable, read_only
+
+if TYPE_CHECKING:
+    from staff.scores.interpolate import Interpolated
 
 TOKENS = "tokens"  # in the run folder while a process works there
 PAD_ID = 0  # fills short rows up; masked, so any token will do
@@ -360,18 +363,35 @@ def _write_stamp(adapter: Path, made_from: str) -> None:
 
 def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
     """A random ⌊share·n⌋ of the stored rows, at least one; the store itself if that is all."""
-    n = len(store)
-    count = max(1, count_of(share, n))
-    if count == n:
-        return store
-    drawn = smallest(priorities(keys_of_ids(store.ids, seed), seed, "fine-tune on"), count)
-    return Part(store, read_only(np.sort(drawn)))
+    rows = drawn(store, share, seed=seed, stream="fine-tune on")
+    return store if len(rows) == len(store) else Part(store, rows)
+
+
+def rows_to_score(store: TokenStore, share: float, *, seed: int) -> Ints:
+    """Positions of the rows that ``--score-on`` has scored, ascending."""
+    return drawn(store, share, seed=seed, stream="score on")
+
+
+def drawn(store: TokenStore, share: float, *, seed: int, stream: str) -> Ints:
+    """Positions of a random ⌊share·n⌋ of the stored rows, at least one; ascending."""
+    count = max(1, count_of(share, len(store)))
+    if count == len(store):
+        return read_only(np.arange(count))
+    order = priorities(keys_of_ids(store.ids, seed), seed, stream)
+    return read_only(np.sort(smallest(order, count)))
 
 
 def some(store: TokenStore, count: int, *, seed: int) -> Ints:
     """Positions of `count` random rows of the store, of all if it has no more; ascending."""
     order = priorities(keys_of_ids(store.ids, seed), seed, "check")
     return np.sort(smallest(order, min(count, len(store))))
+
+
+def interpolate(store: TokenStore, scored: Ints, scores: Floats, *, seed: int) -> "Interpolated":
+    """Scores of all rows, told from those float64 [m] of the rows at `scored`."""
+    from staff.scores.interpolate import interpolate
+
+    return interpolate(store, scored, scores, seed=seed)
 
 
 def features_of(folder: Path) -> Any:

@@ -57,6 +57,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
         scores=scores,
         target_scores=table["score_target"],
         untuned_scores=table["score_untuned"] if config.scores_untuned else None,
+        interpolated=table.get("interpolated"),
     )
     return rows, features
 

@@ -124,7 +124,9 @@ def stages_of(
             name = f"fine-tune small, {passes(config.epochs)}"
             tuning = {"name": name, "kind": "tune small", "rows": rows, "tokens": tuned}
             listed.append(small | tuning)
-        listed.append({"name": "score small", "kind": "score small"} | small)
+        scored = max(1, count_of(config.score_on, usable))
+        part = {"rows": scored, "tokens": round(tokens * scored / usable)}
+        listed.append({"name": "score small", "kind": "score small"} | small | part)
         if "unconditioned" in wanted:
             listed.append({"name": "score responses alone", "kind": "score alone"} | small)
     if "verify" in wanted:

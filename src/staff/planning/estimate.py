@@ -175,7 +175,10 @@ def _stage(
     if kind == "verify":
         chosen = spread(others.lengths, stage["rows"])
         work, shape = scoring(others, chosen), shapes["target"]
-    elif kind in ("score small", "score alone"):
+    elif kind == "score small":
+        chosen = stages.rows_to_score(own, config.score_on, seed=config.seed)
+        work, shape = scoring(own, chosen), shapes["small"]
+    elif kind == "score alone":
         work, shape = scoring(own), shapes["small"]
     else:
         return cost

@@ -95,9 +95,12 @@ def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str,
             adapter = str(Path(scratch) / "adapter")
             rows = stages.sample(own, config.finetune_on, seed=config.seed)
             found["tune small"] = _tune(config, str(config.small), shape, rows, Path(adapter))
-        work = scoring_work(own, batch_tokens=config.batch_tokens, shard_rows=config.shard_rows)
+        scored = stages.rows_to_score(own, config.score_on, seed=config.seed)
+        limits = {"batch_tokens": config.batch_tokens, "shard_rows": config.shard_rows}
+        work = scoring_work(own, scored, **limits)
         scorer = stages.LazyScorer(config, model=str(config.small), adapter=adapter)
         found["score small"], scores, weights = _score(config, scorer, shape, own, work)
+        weights *= len(own) / len(scored)  # the others' scores are spread like theirs
     if config.method == "staff":
         count = _verified(config, scores, weights, n=len(own))
         found["verify"] = _verify(config, others, count) if count else Measured(0.0, 0.0, 0, 0)

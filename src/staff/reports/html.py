@@ -12,7 +12,7 @@ from staff.reports import figures
 from staff.reports.bins import bin_lengths, bin_scores, count_by_region, sample
 from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
-from staff.reports.proxy import findings, headline, rounds_told
+from staff.reports.proxy import findings, headline, interpolated_told, rounds_told
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
 from staff.runs.facts import trust_remarks
@@ -91,6 +91,8 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
     data = manifest["data"]
     scoreless = sum(found["rows"] for found in (manifest.get("not_finite") or {}).values())
     remarks = [f"{rows_of(scoreless)} without a finite score"] if scoreless else []
+    if interpolation := manifest.get("interpolation"):
+        remarks.append(interpolated_told(interpolation))
     remarks += [
         f"{rows_of(data[key])} {words}"
         for key, words in (

@@ -125,6 +125,7 @@ class SelectConfig(Settings):
     checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     features: s.Features = False
+    score_on: s.ScoreOn = 1.0
     batch_tokens: s.BatchTokens = 8192
     shard_rows: s.ShardRows = 2048
     dtype: s.Dtype = "auto"
@@ -185,9 +186,25 @@ class SelectConfig(Settings):
         if self.counts_tokens and not self.counting_model:
             raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
         self.require(out="--out runs/NAME")
+        self._check_score_on()
         if self.skip_finetune and self.adapter:
             raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
         return self
+
+    def _check_score_on(self) -> None:
+        """Raise `ConfigError` if the others need more than a score, which is all that is told."""
+        if self.score_on == 1:
+            return
+        needs = {
+            "--method " + self.method: self.method not in ("staff", "grand"),
+            "--within spread": self.method == "staff" and self.within == "spread",
+            "--features": self.features,
+        }
+        for wish in (name for name, asked in needs.items() if asked):
+            raise ConfigError(
+                f"--score-on {self.score_on:g} goes with the methods staff and grand alone, which "
+                f"choose by scores: {wish} needs every row to be seen by the small model"
+            )
 
     def _differs(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)

@@ -26,6 +26,7 @@ def write_selection(
     selections: Mapping[str, Selection],
     score_target: Floats | None = None,  # [n], NaN = not scored on the target
     score_untuned: Floats | None = None,  # [n], of the small model; the same
+    interpolated: Bools | None = None,  # [n], `score_small` was told from other rows'
     tokens: Ints | None = None,  # [n]
     regions: Ints | None = None,  # [n], -1 = cut, -2 = null: no part of the selection
     verified: Bools | None = None,  # [n]
@@ -35,8 +36,8 @@ def write_selection(
 
     scores: the small model's columns by name, ``effort`` becoming ``score_small``.
     selections: coreset name -> what was chosen. A column that is not known (a random
-    selection has no scores) is there and null, but `source` and `score_untuned` are only there
-    if they are given. NaN is written as null.
+    selection has no scores) is there and null, but `source`, `score_untuned` and `interpolated`
+    are only there if they are given. NaN is written as null.
     """
     n = len(ids)
     verified = np.zeros(n, bool) if verified is None else verified
@@ -48,6 +49,7 @@ def write_selection(
             "row": pa.array(rows[at], pa.int64()),
             **({} if sources is None else {"source": pa.array(sources[at], pa.string())}),
             "score_small": _floats(scores.get("effort"), at, n),
+            **({} if interpolated is None else {"interpolated": pa.array(interpolated[at])}),
             **{name: _floats(scores.get(name), at, n) for name in SIGNALS},
             "score_target": _floats(score_target, at, n),
             **({} if score_untuned is None else {"score_untuned": _floats(score_untuned, at, n)}),

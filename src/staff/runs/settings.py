@@ -137,6 +137,10 @@ FinetuneOn = Annotated[
     Fraction, about("Fraction of the rows, drawn at random, to fine-tune the small model on.",
                     TUNING),
 ]  # fmt: skip
+ScoreOn = Annotated[
+    Fraction, about("Fraction of the rows, drawn at random, to score; the others' scores are told "
+                    "from their tokens.", SCORING),
+]  # fmt: skip
 SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
 Preset = Annotated[
     Literal["released", "paper"],
