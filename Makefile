@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-crash | test-exports | test-oldest | test-newest | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-peers
+# make install | demo | test | test-slow | test-docs | test-crash | test-exports | test-oldest | test-newest | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-peers
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash test-exports test-oldest test-newest lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-peers benchmark-quick clean
+.PHONY: install demo test test-slow test-docs test-crash test-exports test-oldest test-newest lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-peers benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+# Every command of README.md and docs/, with those that take long.
+test-docs: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow" tests/docs
 
 # Real processes killed at more than a hundred instants, and what they leave held to the byte.
 test-crash: install

@@ -20,7 +20,7 @@ from staff.errors import ConfigError
 from staff.models.load import choose_device
 from staff.pipeline import counting_models, requested_sizes
 from staff.planning import flops, memory, peak, risks
-from staff.planning.counts import counts, reading, stages_of
+from staff.planning.counts import counts, passes, reading, stages_of
 from staff.planning.devices import DEVICES, Device
 from staff.planning.probe import Measured, probe, spread
 from staff.planning.shape import Shape, read_shape
@@ -201,7 +201,7 @@ def _stage(
 def _tuning(config: PlanConfig, target: Tokens, shapes: Mapping[str, Shape], *, size: int) -> Cost:
     """Fine-tuning the target on everything: what a coreset saves a part of."""
     tokens = config.epochs * int(target.lengths.sum())
-    name = f"tune target on all, {config.epochs} epochs"
+    name = f"tune target on all, {passes(config.epochs)}"
     cost = Cost(name, TUNE_TARGET, len(target.lengths), tokens)
     return _tune(cost, config, target, shapes, "target", size=size)
 
