@@ -58,6 +58,7 @@ CASES = [
     ("room on one device twice", {}, f"{MODELS} --keep 0.5 --device-map auto --max-memory cpu=1GB,cpu=2GB", 2, '--max-memory names cpu twice'),
     ("room for a model that is not spread", {}, f"{MODELS} --keep 0.5 --max-memory cpu=1GB", 2, '--max-memory goes with --device-map auto: give both'),
     ("a folder for a model that is not spread", {}, "staff score train.jsonl --model small --out out --offload-folder x", 2, '--offload-folder goes with --device-map auto: give both'),
+    ("a gradient of all that is spread", {}, f"{MODELS} --keep 0.5 --device-map auto --phi adapter", 2, '--phi adapter goes backward through the whole model, which --device-map does not hold: give another phi'),
     ("a length beyond the models' context", {}, f"{MODELS} --keep 0.5 --max-length 9999", 2, '--max-length 9999: small takes at most 512 tokens'),
     ("a metric that is not known", {}, "staff evaluate test.jsonl --model small --metrics loss rouge", 2, 'invalid value "rouge" for --metrics. Choose from: "loss", "rougeL", "bleu", "exact". Did you mean "rougeL"? (see staff evaluate --help)'),
     ("an adapter of rank 0", {}, "staff finetune train.jsonl --model small --out out --rank 0", 2, '--rank must be at least 1, not 0'),

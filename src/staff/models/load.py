@@ -18,7 +18,7 @@ from staff.models.folder import (
     model_hash,
     read_config,
 )
-from staff.models.placement import Spread
+from staff.models.placement import Spread, device_of
 from staff.models.quantised import NONE, hush, quantisation, settle
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 from staff.models.weights import (
@@ -337,7 +337,10 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     folder = Path(adapter)
     check_adapter(adapter, trust=trust)
     try:
-        model = PeftModel.from_pretrained(model, str(folder))
+        with _placed_by_us(model) as placed:
+            model = PeftModel.from_pretrained(model, str(folder), low_cpu_mem_usage=placed)
+        if placed:
+            _load_beside(model, folder)
         lacking = _lacking(model, folder)
         if not lacking:
             return model.merge_and_unload() if merge else model
@@ -351,6 +354,42 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
         f"the adapter {adapter} lacks {len(lacking)} of the weights that its config names "
         f"({lacking[0]}); fetch it again"
     )
+
+
+@contextmanager
+def _placed_by_us(model: Any) -> Iterator[bool]:
+    """Whether a model is spread over devices; PEFT, which would spread it anew, is not told so.
+
+    Its way writes offloaded base weights a second time, and fails where some lie on the disk.
+    """
+    places = getattr(model, "hf_device_map", {})
+    if "disk" not in places.values() and len(set(places.values())) < 2:
+        yield False
+        return
+    del model.hf_device_map
+    try:
+        yield True
+    finally:
+        model.hf_device_map = places
+
+
+def _load_beside(model: Any, folder: Path) -> None:
+    """Put every LoRA weight where the layer beside it computes, and read it there.
+
+    PEFT has put those of a layer on the disk to where its weight seems to be: nowhere.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+
+    from staff.models.adapters import lora_parameters
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for layers in (module.lora_A, module.lora_B):
+                layers.to_empty(device=device_of(module.get_base_layer()))
+    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    if any(parameter.is_meta for parameter in lora_parameters(model)):  # of an embedding, say
+        raise ModelError("it adapts layers that cannot lie elsewhere: leave --device-map out")
 
 
 def _lacking(model: Any, folder: Path) -> list[str]:

@@ -340,10 +340,15 @@ class Settings(BaseModel):
 
 
 def check_spread(config: Any) -> None:
-    """Raise `ConfigError` for settings of a spread model where none is to be spread."""
+    """Raise `ConfigError` for settings of a spread model that go with no such model."""
     for name in ("max_memory", "offload_folder"):
         if getattr(config, name) is not None and config.device_map == "none":
             raise ConfigError(f"{flag(name)} goes with --device-map auto: give both")
+    if config.device_map != "none" and getattr(config, "phi", None) == "adapter":
+        raise ConfigError(
+            "--phi adapter goes backward through the whole model, which --device-map does not "
+            "hold: give another phi"
+        )
 
 
 def flag(name: str) -> str:
