@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONAL = {"IPython"}  # tried for, where a notebook has it
+# Tried for where they are: in a notebook, and with the extras.
+OPTIONAL = {"IPython", "ray", "torchao", "bitsandbytes"}
 
 
 def canonical(name: str) -> str:
