@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory
+# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-scaling DATA=dir
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-scaling benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -81,6 +81,10 @@ benchmark-selection: install
 
 benchmark-memory: install
 	$(BIN)/python benchmarks/memory.py --write
+
+# DATA: a folder with the sets that the script names.
+benchmark-scaling: install
+	$(BIN)/python benchmarks/scaling.py --data $(DATA) --full --write
 
 # Inputs that nobody thought of, guided by coverage: a million data files, and so on; the record of it
 # is benchmarks/results/fuzz.md. Atheris lives in an environment of its own, which borrows the packages
