@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-docs | test-crash | test-exports | test-oldest | test-newest | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-peers
+# make install | demo | test | test-slow | test-docs | test-crash | test-exports | test-oldest | test-newest | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-scaling DATA=dir | benchmark-peers
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-docs test-crash test-exports test-oldest test-newest lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-peers benchmark-quick clean
+.PHONY: install demo test test-slow test-docs test-crash test-exports test-oldest test-newest lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-scaling benchmark-peers benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -115,6 +115,10 @@ benchmark-memory: install
 # The same norms by opacus, bergson and torch.func; the first two in an environment of their own (180 MB).
 benchmark-peers: install build/peers/.installed
 	PYTHONPATH=src build/peers/bin/python benchmarks/peers.py --write
+
+# DATA: a folder with the sets that the script names.
+benchmark-scaling: install
+	$(BIN)/python benchmarks/scaling.py --data $(DATA) --full --write
 
 # Inputs that nobody thought of, guided by coverage: a million data files, and so on; the record of it
 # is benchmarks/results/fuzz.md. Atheris lives in an environment of its own, which borrows the packages
