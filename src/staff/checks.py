@@ -57,6 +57,10 @@ def check_inputs(config: AnyConfig) -> None:
     from staff.models import folder
     from staff.stages import trust_of
 
+    if isinstance(config, SelectConfig | ScoreConfig) and config.executor == "ray":
+        from staff.stages import check_executor
+
+        check_executor()
     models: tuple[str | None, ...] = ()
     planned = isinstance(config, PlanConfig)  # leaves nothing, and may do without weights
     weights = not isinstance(config, PlanConfig) or config.probe

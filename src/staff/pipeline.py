@@ -62,7 +62,7 @@ def select(
 
 def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
     folder = RunFolder(config.folder)
-    with folder.lock():
+    with stages.executing(config), folder.lock():
         folder.start(config, overwrite=config.overwrite)
         ledger = Ledger(folder.path, say, afresh=config.overwrite)
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)

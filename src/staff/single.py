@@ -47,7 +47,7 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
     with gathered(stages.follow) as leads:
         if not leads:
             return {}
-        with folder.lock():
+        with stages.executing(config), folder.lock():
             folder.start(config, overwrite=config.overwrite)
             with stages.tokens_of(folder.path):
                 return _score(config, folder, progress)

@@ -20,7 +20,7 @@ from staff.data.prepare import Prepared, prepare
 from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
-from staff.errors import ConfigError
+from staff.errors import ConfigError, ModelError
 from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
@@ -32,7 +32,7 @@ from staff.runs.cache import Cache
 from staff.runs.config import DRAWN, ScoreConfig, SelectConfig
 from staff.runs.manifest import device_facts
 from staff.runs.store import RunFolder, write_atomic
-from staff.scores.run import ScoreRun, score_rows
+from staff.scores.run import Elsewhere, ScoreRun, score_rows
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
 from staff.team import Team, current
@@ -453,6 +453,25 @@ class LazyScorer:
         return Scorer(model, phi=config.phi, features=self.features, seed=config.seed)
 
 
+def check_executor() -> None:
+    """Raise `ConfigError` if Ray, which is asked for, is not installed."""
+    from staff.scores import ray
+
+    ray.check_installed()
+
+
+@contextmanager
+def executing(config: Any) -> Iterator[None]:
+    """A run, and the cluster that it scores on where that is not this process."""
+    if config.executor == "local":
+        yield
+        return
+    from staff.scores import ray
+
+    with ray.session():
+        yield
+
+
 def score(
     config: Any,
     store: TokenStore,
@@ -559,6 +578,23 @@ def _score(
     trust = trust_of(config)
     start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
     features = features or config.features or has_features(out)
+    made_from = {
+        "scorer": config.phi if start is None else f"response after {start}",
+        "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter, trust=trust),
+        "data_hash": store.content_hash,
+        "dtype": device_used(config)["dtype"],
+        "features": features,
+        "seed": config.seed if config.phi in DRAWN else None,
+        "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
+    }
+    elsewhere = None
+    if config.executor == "ray":
+        if revision := facts.get("revision"):  # whatever is uploaded meanwhile
+            model = f"{model.partition('@')[0]}@{revision}"
+        elsewhere = _on_ray(
+            config, store, model=model, adapter=adapter, features=features, start=start,
+            made_from=made_from, rows=len(store) if positions is None else len(positions),
+        )  # fmt: skip
     return score_rows(
         scorer or LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
         store,
@@ -568,23 +604,68 @@ def _score(
         cache=cache_of(config),
         pad_id=PAD_ID,
         out=out,
-        fingerprint={
-            "scorer": config.phi if start is None else f"response after {start}",
-            "model_hash": facts["hash"]
-            if adapter is None
-            else model_hash(model, adapter, trust=trust),
-            "data_hash": store.content_hash,
-            "dtype": device_used(config)["dtype"],
-            "features": features,
-            "seed": config.seed if config.phi in DRAWN else None,
-            "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
-        },
+        fingerprint=made_from,
+        elsewhere=elsewhere,
         earlier=earlier,
         more=more,
         share=share,
         name=name,
         progress=progress,
     )
+
+
+def _on_ray(
+    config: Any,
+    store: TokenStore,
+    *,
+    model: str,
+    adapter: str | None,
+    features: bool,
+    start: int | None,
+    made_from: Mapping[str, Any],
+    rows: int,
+) -> Elsewhere:
+    """What scores parts on Ray's workers as this process would, and as precisely."""
+    from staff.scores import ray
+
+    settings = config.model_copy(update={"dtype": made_from["dtype"]})
+    model = str(Path(model).absolute()) if Path(model).is_dir() else model
+    adapter = None if adapter is None else str(Path(adapter).absolute())
+    job = ray.Job(
+        scorer=LazyScorer(settings, model=model, adapter=adapter, features=features, start=start),
+        tokens=store.path.absolute(),
+        data_hash=store.content_hash,
+        batch_tokens=config.batch_tokens,
+        pad_id=PAD_ID,
+        rows=rows,
+        check=partial(check_same, made_from, model=model, adapter=adapter, trust=trust_of(config)),
+    )
+    return partial(ray.score_parts, job, workers=config.workers, device=config.device)
+
+
+def check_same(
+    made_from: Mapping[str, Any], *, model: str, adapter: str | None, trust: Trust
+) -> None:
+    """Raise `ModelError` if this machine would give other scores than those asked for.
+
+    That is, where it has another model, adapter or version of a library.
+    """
+    from staff.models.folder import check_adapter, model_hash
+
+    for name, wanted in made_from["versions"].items():
+        if (found := versions_of(name)[name]) != wanted:
+            raise ModelError(
+                f"a worker has {name} {found}, and the run was started with {wanted}: install the "
+                "same versions on all machines"
+            )
+    if adapter is not None:
+        check_adapter(adapter, trust=trust)
+    if model_hash(model, adapter, trust=trust) != made_from["model_hash"]:
+        both = model if adapter is None else f"{model} with {adapter}"
+        raise ModelError(
+            f"{both} is not the same on a worker as where the run was started: give a path that is "
+            "the same model on all machines"
+        )
 
 
 class Rounds:

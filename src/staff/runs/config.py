@@ -128,6 +128,8 @@ class SelectConfig(Settings):
     score_on: s.ScoreOn = 1.0
     batch_tokens: s.BatchTokens = 8192
     shard_rows: s.ShardRows = 2048
+    executor: s.Executor = "local"
+    workers: s.Workers = None
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     allow_pickle: s.AllowPickle = False
@@ -162,6 +164,7 @@ class SelectConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_workers(self)
         if not self.scores:
             self.require(data="a training file, e.g. staff select train.jsonl …")
         names = self.coreset_names
@@ -274,7 +277,7 @@ class SelectConfig(Settings):
 
 
 TECHNICAL = frozenset(
-    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache"}
+    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows", "executor", "workers", "cache"}
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
@@ -306,6 +309,8 @@ class ScoreConfig(Settings):
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
     shard_rows: s.ShardRows = 2048
+    executor: s.Executor = "local"
+    workers: s.Workers = None
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
     allow_pickle: s.AllowPickle = False
@@ -332,6 +337,7 @@ class ScoreConfig(Settings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
+        check_workers(self)
         return self
 
 
@@ -469,6 +475,12 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "".join(_text(item) for item in value)
     return "-" + (coreset_name(value) if isinstance(value, float) else Path(str(value)).name)
+
+
+def check_workers(config: "SelectConfig | ScoreConfig") -> None:
+    """Raise `ConfigError` for a number of workers where there are none."""
+    if config.workers is not None and config.executor != "ray":
+        raise ConfigError(f"--workers {config.workers} is for --executor ray")
 
 
 def check_cap(per_region: int | str, cap: int, regions: int) -> None:

@@ -84,6 +84,16 @@ BatchTokens = Annotated[
 ShardRows = Annotated[
     Positive, about("Rows scored between two writes: what a killed run can lose.", SCORING)
 ]
+Executor = Annotated[
+    Literal["local", "ray"],
+    about("Score in this process, or on a Ray cluster: $RAY_ADDRESS, or one on this machine.",
+          SCORING),
+]  # fmt: skip
+Workers = Annotated[
+    Positive | None,
+    about("With --executor ray: processes that score; default: one a GPU, else one a machine.",
+          SCORING),
+]  # fmt: skip
 MaxLength = Annotated[
     Positive | None,
     about("Cut a sample after this many tokens; default: what both models allow.", FORMAT),
