@@ -162,11 +162,13 @@ def test_a_run_that_is_killed_goes_on_where_it_was(select, alone, tmp_path, plac
     out = tmp_path / "run"
     process = start(select, out, "--workers", "2")
     until(lambda: len(parts(out)) > 2, process)
-    started = psutil.Process(process.pid).children(recursive=True)
+    found = psutil.Process(process.pid).children(recursive=True)
+    # Agents of Ray's go later, by themselves; they do nothing.
+    working = [p for p in found if p.name().startswith(("ray::MapWorker", "raylet", "gcs_server"))]
     process.kill()
     process.communicate()
-    assert len(started) > 3
-    _, left = psutil.wait_procs(started, timeout=60)
+    assert len(working) == 4
+    _, left = psutil.wait_procs(working, timeout=60)
     assert left == []  # no worker goes on for nobody
     kept = {path: path.stat().st_ino for path in parts(out)}
     assert 2 < len(kept) < ROWS // 8
@@ -177,7 +179,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(select, alone, tmp_path, plac
     assert {path: path.stat().st_ino for path in kept} == kept
     assert_same(out, alone)
     for folder in place.iterdir():  # of the one that was killed
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @needs_ray
@@ -193,6 +195,7 @@ def test_a_cluster_that_is_there_may_lose_a_machine(select, alone, tmp_path, pla
         killed = until(lambda: stopped_at_work(out), process)
         [lost] = [node for node in nodes if raylet_of(node) in {p.pid for p in killed.parents()}]
         cluster.remove_node(lost, allow_graceful=False)
+        killed.kill()  # it was stopped, and could not see that its machine is gone
         cluster.add_node(num_cpus=1)
         _, said = process.communicate(timeout=400)
         assert process.returncode == 0, said
@@ -223,8 +226,10 @@ def store(tmp_path):
 @pytest.fixture(scope="module")
 def cluster(place):
     """Two workers on this machine, for several tests."""
+    handler = signal.getsignal(signal.SIGTERM)
     with on_ray.session():
         on_ray.connected(2)
+        assert signal.getsignal(signal.SIGTERM) is handler  # Ray has one of its own
         yield
 
 
@@ -274,8 +279,9 @@ def test_what_goes_wrong_on_a_worker_is_told_in_its_own_words(cluster, store, tm
 
     with pytest.raises(ModelError, match=r"^model folder x does not exist$"):
         run(store, tmp_path / "a", totals(), check=refuse)
-    with pytest.raises(RuntimeError, match=r"^ValueError: two$") as raised:
+    with pytest.raises(RuntimeError) as raised:
         run(store, tmp_path / "c", totals(break_down))
+    assert str(raised.value) == "ValueError: two"
     assert "in break_down" in raised.value.__notes__[0]
     with pytest.raises(StaffError, match="must lie on a file system that all machines"):
         run(store, tmp_path / "d", totals(), tokens=tmp_path / "nothing")
@@ -321,16 +327,17 @@ def test_too_many_scores_that_are_not_finite_stop_a_run(cluster, store, tmp_path
 
 @needs_ray
 def test_an_address_where_no_cluster_is(data, family, tmp_path, monkeypatch, capsys):
-    score = ["score", data, "--model", family[0], "--out", str(tmp_path / "x"), "--executor", "ray"]
+    score = [
+        "score", data, "--model", family[0], "--out", str(tmp_path / "x"), "--executor", "ray",
+        "--prompt-column", "mr", "--response-column", "ref",
+    ]  # fmt: skip
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
     assert main(score) == 2
     assert "Ray Client cannot be used" in capsys.readouterr().err
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "1")
-    handler = signal.getsignal(signal.SIGTERM)
     assert main(score) == 1
-    assert "no Ray cluster can be joined at RAY_ADDRESS=127.0.0.1:1" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is handler
+    said = capsys.readouterr().err
+    assert "no Ray cluster can be joined at RAY_ADDRESS=127.0.0.1:1: Connection refused" in said
     assert not (tmp_path / "x").exists()
 
 

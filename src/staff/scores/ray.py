@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 import traceback
@@ -194,7 +195,9 @@ def score_parts(
             fn_constructor_args=(job, counter(ray)),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(size, len(parts)), max_tasks_in_flight_per_actor=1
+            ),
             **room,
         )
         for block in scored.iter_batches(
@@ -247,7 +250,7 @@ def session() -> Iterator[None]:
     with ExitStack() as ending:
         _sessions.append(ending)
         ending.callback(_sessions.pop)
-        if os.environ.get(ADDRESS) and not ray.is_initialized():
+        if address_given() and not ray.is_initialized():
             connected(None)
         yield
 
@@ -255,33 +258,47 @@ def session() -> Iterator[None]:
 _sessions: list[ExitStack] = []  # of the run in this process
 
 
+def address_given() -> str | None:
+    """Where a cluster is that is to be joined."""
+    address = os.environ.get(ADDRESS, "")
+    return None if address in ("", "local") else address
+
+
 def connected(workers: int | None) -> Any:
     """The module `ray`, connected: to the caller's cluster, $RAY_ADDRESS, or a new one here."""
     ray = imported()
     if ray.is_initialized():
         return ray
-    address = os.environ.get(ADDRESS)
+    address = address_given()
     if address and "://" in address:
         raise ConfigError(
             f"{ADDRESS}={address}: Ray Client cannot be used; start staff on a machine of the "
             "cluster, e.g. with ray job submit"
         )
-    options: dict[str, Any] = {"address": address}
-    if not address:
-        options = _of_this_machine(workers)
+    options = {"address": address} if address else _of_this_machine(workers)
     try:
+        if address:
+            _knock(address)
         with _sigterm_kept(), _native_kept_quiet():
             ray.init(log_to_driver=False, logging_level=_level(), **options)
     except Exception as error:  # Ray's own are many
         what = f"no Ray cluster can be joined at {ADDRESS}={address}" if address else (
             "Ray cannot be started here"
         )  # fmt: skip
-        raise StaffError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise StaffError(f"{what}: {why}") from error
     _sessions[-1].callback(ray.shutdown)
     if _level() > logging.INFO:
         # Or a thread of its prints to standard output what we tell of ourselves: a worker died.
         ray._private.worker._worker_logs_enabled = False
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
 
 
 def _of_this_machine(workers: int | None) -> dict[str, Any]:
