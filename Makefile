@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-docs | test-crash | test-exports | test-oldest | test-newest | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-scaling DATA=dir | benchmark-peers
+# make install | demo | test | test-slow | test-docs | test-crash | test-exports | test-ray | test-oldest | test-newest | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-scaling DATA=dir | benchmark-peers
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-docs test-crash test-exports test-oldest test-newest lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-scaling benchmark-peers benchmark-quick clean
+.PHONY: install demo test test-slow test-docs test-crash test-exports test-ray test-oldest test-newest lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-scaling benchmark-peers benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,18 @@ test-crash: install
 # empty file.
 test-exports: install build/llama-factory/.installed build/axolotl/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/exports/test_loaders.py
+
+# Scoring on real Ray clusters of this machine, whose workers and nodes are killed. Ray lives in an
+# environment of its own, which borrows the packages of the other.
+test-ray: install build/ray/.installed
+	OMP_NUM_THREADS=1 build/ray/bin/python -m pytest -q tests/scores/test_ray.py
+
+build/ray/.installed: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m venv build/ray
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > $$(build/ray/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	build/ray/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	touch $@
 
 build/%/.installed: tools/trainers/%.txt $(VENV)/.installed
 	$(borrowing)
