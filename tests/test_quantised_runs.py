@@ -15,7 +15,17 @@ pytest.importorskip("bitsandbytes", reason="needs bitsandbytes and torchao: make
 pytest.importorskip("torchao", reason="needs bitsandbytes and torchao: make test-quant")
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
-FLAGS = ["--prompt-column", "mr", "--response-column", "ref", "--device", "cpu", "--dtype", "float32", "--quiet"]
+FLAGS = [
+    "--prompt-column",
+    "mr",
+    "--response-column",
+    "ref",
+    "--device",
+    "cpu",
+    "--dtype",
+    "float32",
+    "--quiet",
+]
 
 
 @pytest.fixture(scope="module")
