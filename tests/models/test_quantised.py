@@ -148,3 +148,29 @@ def test_the_package_is_named_where_it_is_missing(folder, monkeypatch):
     for quantize, package in (("nf4", "bitsandbytes"), ("int8", "torchao")):
         with pytest.raises(ConfigError, match=f"--quantize {quantize} needs {package}: pip inst"):
             load(folder("llama"), quantize=quantize)
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8", "llm-int8"])
+def test_a_plan_knows_their_size(tiny, tmp_path, quantize):
+    """Large enough for scales not to matter; the scales of nf4 are counted."""
+    from staff.planning import memory
+    from staff.planning.shape import shape_of
+
+    model = tiny("llama", hidden_size=512, intermediate_size=1024, num_key_value_heads=4)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    shape = shape_of(model)
+    planned = memory.weights(shape, size=4, quantize=quantize) - 4 * shape.largest
+    loaded = load(str(tmp_path), quantize=quantize)
+    found = 0
+    for parameter in loaded.parameters():
+        state, scales = getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)
+        held = [parameter]
+        if hasattr(parameter, "qdata"):
+            held = [parameter.qdata, parameter.scale]
+        elif state is not None:
+            held += [state.absmax, state.state2.absmax]
+        elif scales is not None:
+            held.append(scales)
+        found += sum(t.untyped_storage().nbytes() for t in held)
+    assert found == pytest.approx(planned, rel=0.02)

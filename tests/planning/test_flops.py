@@ -119,3 +119,10 @@ def test_other_families_are_near(tiny, store, family):
     assert counted(lambda: scorer(batch)) == pytest.approx(
         flops.score(shape, work, phi="last-value")[0], rel=0.35
     )
+
+
+def test_checkpointed_blocks_go_forward_twice(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    # 2·1152 and the adapter's 2·2048 a token, and attention 4·16·5·5
+    again = flops.finetune(shape, work, checkpointing=True) - flops.finetune(shape, work)
+    assert again.tolist() == [(2 * 1152 + 2 * 2048) * 5 + 4 * 16 * 25]
