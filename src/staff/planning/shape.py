@@ -6,11 +6,11 @@ from typing import Any
 from torch import nn
 
 from staff.errors import ModelError
+from staff.models.narrow import token_wise_parts
 from staff.models.response_logits import output_head
 from staff.models.skeleton import build_skeleton
 from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_projection import find_blocks
-from staff.scores.narrow import token_wise_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Shape:
     routed experts only the chosen). ends: Σ (d_in + d_out) of these layers: rank times it is a
     LoRA's size. attention: Σ heads·head_dim over the blocks. last_attention, last_output,
     last_mlp: of the last block alone the same, its output projection's weights, and those of the
-    parts that `staff.scores.narrow` runs at response positions only. value: d_in and d_out of
+    parts that `staff.models.narrow` runs at response positions only. value: d_in and d_out of
     the last value projection.
     """
 
