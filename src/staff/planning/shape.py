@@ -7,11 +7,11 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from staff.errors import ModelError
+from staff.models.narrow import token_wise_parts
 from staff.models.response_logits import output_head
 from staff.models.skeleton import build_skeleton
 from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_projection import find_blocks
-from staff.scores.narrow import token_wise_parts
 
 LINEAR = (nn.Linear, Conv1D)
 
@@ -25,7 +25,7 @@ class Shape:
     routed experts only the chosen). ends: Σ (d_in + d_out) of these layers: rank times it is a
     LoRA's size. attention: Σ heads·head_dim over the blocks. last_attention, last_output,
     last_mlp: of the last block alone the same, its output projection's weights, and those of the
-    parts that `staff.scores.narrow` runs at response positions only. value: d_in and d_out of
+    parts that `staff.models.narrow` runs at response positions only. value: d_in and d_out of
     the last value projection. quantisable: weights of the blocks' linear layers, all of them, and
     largest: of the largest of these layers (experts that are stacked are no linear layers).
     """

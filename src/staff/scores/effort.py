@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
+from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
 from staff.scores.flat import Flat, keeps_rows_apart
-from staff.scores.narrow import narrowed, token_wise_parts
 from staff.scores.phi import PHI, PerSampleShapeLost
 from staff.scores.signals import SIGNALS, Response, collect, find_response, token_signals
 from staff.scores.taps import Tap, gradients, tapped
