@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,12 @@ BLOCKS = {str(page.relative_to(ROOT)): blocks(page) for page in PAGES}
 ALL = [block for found in BLOCKS.values() for block in found]
 # Pages that begin with an empty folder, since they say where their data come from.
 FROM_NOTHING = ("docs/quickstart.md", "docs/tutorials/medical-qa.md")
+# Pages that begin with the run of this command, which README.md does from the start, in their folder:
+# what they do again of it is kept.
+FIRST = "staff select train.jsonl --small SMALL --target TARGET --keep 0.2 --out runs/x"
+FROM_A_RUN = (
+    *("docs/export.md", "docs/proxy.md", "docs/how-to/resume.md", "docs/how-to/token-budget.md"),
+)
 
 
 def pages_with(*fates: str) -> list[str]:
@@ -116,12 +124,26 @@ def environment(programs: Path | None = None) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="session")
+def first_run(programs, tmp_path_factory):
+    """A folder of placeholders with the run of FIRST in it."""
+    folder = tmp_path_factory.mktemp("first")
+    placeholders(folder)
+    subprocess.run(
+        shlex.split(FIRST), cwd=folder, env=environment(programs), check=True, capture_output=True
+    )
+    return folder
+
+
 @pytest.fixture
 def place(request, tmp_path):
     """A function from a page to its folder, with what the page may count on."""
 
     def prepare(page: str) -> Path:
         folder = tmp_path / "page"
+        if page in FROM_A_RUN:
+            shutil.copytree(request.getfixturevalue("first_run"), folder, symlinks=True)
+            return folder
         folder.mkdir()
         if page in UNSHIPPED:
             UNSHIPPED[page](folder, request.getfixturevalue("shared"))
@@ -208,6 +230,11 @@ def _names(verb: str) -> set[str]:
 
     collection = build_app()[verb].assemble_argument_collection()
     return {argument.field_info.names[0] for argument in collection}
+
+
+def test_the_run_that_pages_begin_with_is_the_readmes():
+    first = next(c.text for b in BLOCKS["README.md"] if b.fate == "run" for c in b.commands)
+    assert first.startswith(f"{FIRST} ")
 
 
 def test_every_command_is_run_or_says_why_not():

@@ -10,7 +10,6 @@ Nothing is computed in this process before a fork: threads of OpenMP would not s
 import contextlib
 import json
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -37,7 +36,6 @@ def serve(address: str) -> None:
     from staff.planning import estimate  # noqa: F401
     from staff.training import trainer  # noqa: F401 - TRL, PEFT
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
@@ -45,10 +43,12 @@ def serve(address: str) -> None:
         while True:
             caller, _ = listener.accept()
             if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
                 answer(caller)
             caller.close()
+            with contextlib.suppress(ChildProcessError):  # those that ended since
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
 
 
 def answer(caller: socket.socket) -> None:
