@@ -138,7 +138,8 @@ class ResponseTrainer(SFTTrainer):
         )
         # On a quantised model TRL makes LoRA's weights bfloat16, in which Adam's steps are lost.
         _to_float32(self.model)
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        adapted: Any = self.model
+        self.trained = [p for p in adapted.parameters() if p.requires_grad]
         self.remove_callback(PrinterCallback)  # prints to stdout when the HF bars are off
         self.add_callback(curve)
 
@@ -152,7 +153,8 @@ class ResponseTrainer(SFTTrainer):
         if start is not None:
             self._resume(start)
         self.started = time.monotonic()
-        with by_row(self.model.get_base_model()) if self.packing else nullcontext():
+        base: Any = self.model
+        with by_row(base.get_base_model()) if self.packing else nullcontext():
             self.train(resume_from_checkpoint=None if start is None else str(start.folder))
 
     def _resume(self, start: checkpoints.Checkpoint) -> None:
@@ -229,7 +231,7 @@ class ResponseTrainer(SFTTrainer):
         inputs = dict(inputs)
         rows = inputs.pop("rows").cpu().numpy()
         how = self.packing
-        sizes = {"narrow": how.narrow, "multiple": how.responses} if how else {}
+        sizes: Any = {"narrow": how.narrow, "multiple": how.responses} if how else {}
         losses, _ = response_losses(model, **sizes, **inputs)
         np.add.at(self.seen, rows, 1)
         self.response_tokens += len(losses)
