@@ -287,11 +287,20 @@ def connected(workers: int | None) -> Any:
         )  # fmt: skip
         why = getattr(error, "strerror", None) or first_line(error)
         raise StaffError(f"{what}: {why}") from error
-    _sessions[-1].callback(ray.shutdown)
     if _level() > logging.INFO:
-        # Or a thread of its prints to standard output what we tell of ourselves: a worker died.
-        ray._private.worker._worker_logs_enabled = False
+        _silence(ray, _sessions[-1])
+    _sessions[-1].callback(ray.shutdown)
     return ray
+
+
+def _silence(ray: Any, ending: ExitStack) -> None:
+    """Let Ray print nothing until the end: what matters to a user is told by `Told`."""
+    log = logging.getLogger("ray.data")
+    ending.callback(log.setLevel, log.level)
+    log.setLevel(logging.CRITICAL)
+    # Else a thread of its prints to standard output that a worker died, with or without logs.
+    ending.callback(setattr, ray._private.worker, "_worker_logs_enabled", True)
+    ray._private.worker._worker_logs_enabled = False
 
 
 def _knock(address: str) -> None:
@@ -335,8 +344,6 @@ def imported() -> Any:
         import ray.data
     except ImportError as error:
         raise ConfigError(f"{INSTALL} ({error})") from error
-    if _level() > logging.INFO:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return ray
 
 
