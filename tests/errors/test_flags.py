@@ -85,7 +85,7 @@ CASES = [
     ("a plan without a size", {}, PLAN, 2, 'nothing to weigh: give --keep FRACTION (0.1 is 10 %) or --total N'),
     ("a plan of what costs nothing", {}, f"{PLAN} --keep 0.5 --method random", 2, '--method random needs no plan: it costs nothing'),
     ("a plan of stored scores", {}, f"{PLAN} --keep 0.5 --scores run", 2, '--scores needs no plan: no model runs, it takes seconds'),
-    ("a plan for a device that is not known", {}, f"{PLAN} --keep 0.5 --device gtx-1080", 2, "device 'gtx-1080' is not in the table: give one of h200, h100-80gb, a100-80gb, a100-40gb, l40s, l4, a10, rtx-4090, rtx-3090, or measure on this machine with --probe"),
+    ("a plan for a device that is not known", {}, f"{PLAN} --keep 0.5 --device gtx-1080", 2, "device 'gtx-1080' is not in the table: give one of h200, h100-80gb, h100-pcie, a100-80gb, a100-40gb, l40s, l4, a10, rtx-4090, rtx-3090, or measure on this machine with --probe"),
     ("a probe of a device that is elsewhere", {}, f"{PLAN} --keep 0.5 --device l4 --probe", 2, '--probe times this machine, not l4: leave --device out, or give cpu or cuda'),
     ("auto for the small model without a target", {}, "staff select train.jsonl --method grand --small auto --keep 0.5 --out out", 2, '--small auto goes by the target: give --target MODEL'),
     ("auto for a target that is not known", {}, "staff plan train.jsonl --small auto --target someone/llama --keep 0.5", 2, "--small auto: someone/llama is not in the table of families; give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's parameters or fewer (staff families lists those that are known)"),

@@ -52,7 +52,7 @@ def test_each_is_read_by_its_verb(room):
         SelectConfig, flags={**where, "keep": (0.1,)}, file=FILES / f"8b-on-{room}-select.yaml"
     )
     tune = build(FinetuneConfig, flags=where, file=FILES / f"8b-on-{room}-finetune.yaml")
-    for name in ("quantize", "dtype", "batch_size", "max_length", "gradient_checkpointing"):
+    for name in ("quantize", "dtype", "batch_size", "max_length", "activation_checkpointing"):
         assert getattr(select, name) == getattr(tune, name), name
     assert select.target == tune.model
     assert members()[str(select.target)].small == select.small  # as --small auto would take
@@ -78,7 +78,7 @@ def test_the_plan_is_as_the_file_says_and_fits(room, models, longest):
 def test_without_four_bits_24_gb_are_too_few(models, longest):
     file = FILES / "8b-on-24gb-select.yaml"
     flags = {"data": longest, "small": models[0], "target": models[1], "keep": (0.1,)}
-    for change in ({"quantize": "none"}, {"gradient_checkpointing": False}):
+    for change in ({"quantize": "none"}, {"activation_checkpointing": False}):
         plan = estimate(
             build(PlanConfig, flags={**flags, **change, "device": "rtx-4090"}, file=file)
         )
