@@ -35,7 +35,7 @@ from staff.runs.store import RunFolder, write_atomic
 from staff.scores.run import Elsewhere, ScoreRun, score_rows
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
-from staff.team import Team, current
+from staff.team import Team, current, in_team
 from staff.training.adapter_folder import (
     ADAPTER_FILES,
     STAMP,
@@ -454,9 +454,11 @@ class LazyScorer:
 
 
 def check_executor() -> None:
-    """Raise `ConfigError` if Ray, which is asked for, is not installed."""
+    """Raise `ConfigError` if Ray, which is asked for, cannot be had."""
     from staff.scores import ray
 
+    if in_team() or current():
+        raise ConfigError("--executor ray has workers of its own: start staff without torchrun")
     ray.check_installed()
 
 
@@ -468,6 +470,7 @@ def executing(config: Any) -> Iterator[None]:
         return
     from staff.scores import ray
 
+    check_executor()
     with ray.session():
         yield
 

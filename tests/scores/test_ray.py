@@ -358,7 +358,10 @@ def test_workers_are_rays(data, family, tmp_path, monkeypatch, capsys):
     assert "--workers 2 is for --executor ray" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*score, "--executor", "ray"]) == 2
-    assert "start it without torchrun" in capsys.readouterr().err
+    assert (
+        "--executor ray has workers of its own: start staff without torchrun"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_worker_refuses_another_model_adapter_or_library(family, tmp_path):

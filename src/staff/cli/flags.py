@@ -77,10 +77,6 @@ def verb(
                 raise ConfigError(
                     f"staff {function.__name__} works in one process: start it without torchrun"
                 )
-            if in_team() and getattr(settings, "executor", "local") != "local":
-                raise ConfigError(
-                    "--executor ray has workers of its own: start it without torchrun"
-                )
             if helps() and (running["print_config"] or running.get("dry_run")):
                 return
             terminal = open_terminal(

@@ -276,6 +276,9 @@ def connected(workers: int | None) -> Any:
             "cluster, e.g. with ray job submit"
         )
     options = {"address": address} if address else _of_this_machine(workers)
+    if _level() > logging.INFO:
+        _silence(ray, _sessions[-1])
+    _sessions[-1].callback(ray.shutdown)  # of a start that is broken off, too
     try:
         if address:
             _knock(address)
@@ -287,11 +290,17 @@ def connected(workers: int | None) -> Any:
         )  # fmt: skip
         why = getattr(error, "strerror", None) or first_line(error)
         raise StaffError(f"{what}: {why}") from error
-    _sessions[-1].callback(ray.shutdown)
-    if _level() > logging.INFO:
-        # Or a thread of its prints to standard output what we tell of ourselves: a worker died.
-        ray._private.worker._worker_logs_enabled = False
     return ray
+
+
+def _silence(ray: Any, ending: ExitStack) -> None:
+    """Let Ray print nothing until the end: what matters to a user is told by `Told`."""
+    log = logging.getLogger("ray.data")
+    ending.callback(log.setLevel, log.level)
+    log.setLevel(logging.CRITICAL)
+    # Else a thread of its prints to standard output that a worker died, with or without logs.
+    ending.callback(setattr, ray._private.worker, "_worker_logs_enabled", True)
+    ray._private.worker._worker_logs_enabled = False
 
 
 def _knock(address: str) -> None:
@@ -335,8 +344,6 @@ def imported() -> Any:
         import ray.data
     except ImportError as error:
         raise ConfigError(f"{INSTALL} ({error})") from error
-    if _level() > logging.INFO:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return ray
 
 
@@ -348,10 +355,14 @@ def _level() -> int:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of the program's."""
+    """Ray puts a handler of its own, which exits, in the place of the program's."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM and callable(handler):
+            handler(signal.SIGTERM, None)
+        raise
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
