@@ -276,6 +276,9 @@ def connected(workers: int | None) -> Any:
             "cluster, e.g. with ray job submit"
         )
     options = {"address": address} if address else _of_this_machine(workers)
+    if _level() > logging.INFO:
+        _silence(ray, _sessions[-1])
+    _sessions[-1].callback(ray.shutdown)  # of a start that is broken off, too
     try:
         if address:
             _knock(address)
@@ -287,9 +290,6 @@ def connected(workers: int | None) -> Any:
         )  # fmt: skip
         why = getattr(error, "strerror", None) or first_line(error)
         raise StaffError(f"{what}: {why}") from error
-    if _level() > logging.INFO:
-        _silence(ray, _sessions[-1])
-    _sessions[-1].callback(ray.shutdown)
     return ray
 
 
@@ -355,10 +355,14 @@ def _level() -> int:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of the program's."""
+    """Ray puts a handler of its own, which exits, in the place of the program's."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM and callable(handler):
+            handler(signal.SIGTERM, None)
+        raise
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
