@@ -118,8 +118,9 @@ def test_what_a_selection_is_made_again_from(tmp_path):
     assert stored["source"][0] is stored["source"][4]  # one text, not one a row
     names = [n for n in table if n != "id" and not n.startswith("reason@")]
     assert list(read_numbers(path)) == names
-    for name in names:
+    for name in {*stored} & {*names}:
         np.testing.assert_array_equal(stored[name], table[name])
+    assert {"row", "score_small", "score_target", "loss", "tokens"} <= {*stored}
     some = read_numbers(path, ("tokens", "loss"))
     assert list(some) == ["loss", "tokens", "selected@0.1", "selected@0.2"]
 

@@ -16,6 +16,10 @@ from staff.runs.store import write_atomic
 from staff.types import REASONS, Bools, Floats, Ints, Selection
 
 SIGNALS = ("loss", "entropy", "el2n", "response_length", "unconditioned_loss")
+STORED = (  # what a selection is made again from, beside the ids
+    *("row", "source", "tokens", "score_small", "score_target", "score_untuned"),
+    *SIGNALS,
+)
 GROUP = 65_536  # rows converted at a time
 
 
@@ -107,7 +111,7 @@ def read_stored(path: str | Path) -> dict[str, Any]:
             if name.startswith("reason@"):
                 reasons = pq.read_table(path, columns=[name])[name]
                 rejected |= pc.equal(reasons, "rejected").to_numpy()
-    return {"id": ids, "rejected": rejected, **read_numbers(path)}
+    return {"id": ids, "rejected": rejected, **read_numbers(path, STORED)}
 
 
 def read_rows(path: str | Path, at: Ints) -> list[dict[str, Any]]:
