@@ -1,5 +1,6 @@
 """Tokenised samples on disk: an Arrow stream that is read where it is needed, never whole."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+RECENT = 16  # record batches in memory: the rows of a shard lie in a few
 LIGHT = {  # what stays in memory
     "row": np.int64,
     "length": np.int32,
@@ -80,8 +82,8 @@ class TokenStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            columns, starts = _columns(path, LIGHT)
-            self._batches, self._schema = _map(path)
+            self._file = pa.OSFile(str(path))
+            columns, starts, self._places, self._schema = _columns(self._file, LIGHT)
         except (pa.ArrowException, OSError) as error:
             raise RunError(
                 f"cannot read the tokens in {path} ({error}). Delete it; it is made again."
@@ -89,6 +91,7 @@ class TokenStore:
         if (self._schema.metadata or {}).get(b"layout") != LAYOUT.encode():
             raise RunError(f"{path} was not written by this version. Delete it; it is made again.")
         self._starts = starts
+        self._recent: OrderedDict[int, Any] = OrderedDict()  # record batches by number
         self.rows: Ints = columns["row"]
         self.lengths = columns["length"]
         self.response_lengths = columns["response_length"]
@@ -122,8 +125,7 @@ class TokenStore:
     @cached_property
     def ids(self) -> Ids:
         """The samples' ids, in order."""
-        with _stream(self.path) as reader:
-            return Ids.from_arrow(batch.column("id") for batch in reader)
+        return Ids.from_arrow(self._batch(n).column("id") for n in range(len(self._places)))
 
     @cached_property
     def content_hash(self) -> str:
@@ -135,8 +137,8 @@ class TokenStore:
         return [self._example(int(position)) for position in positions]
 
     def release(self) -> None:
-        """Let go of the mapped pages read so far: they count as this process's memory."""
-        self._batches, self._schema = _map(self.path)
+        """Let go of the record batches that were read last."""
+        self._recent.clear()
 
     def dataset(self) -> Any:
         """A memory-mapped `datasets.Dataset` of id, row, input_ids and labels."""
@@ -145,11 +147,23 @@ class TokenStore:
         stored = Dataset.from_file(str(self.path))
         return stored.with_transform(_labelled)
 
+    def _batch(self, number: int) -> Any:
+        """A record batch, from the file if it is none of the last `RECENT`."""
+        if number in self._recent:
+            self._recent.move_to_end(number)
+            return self._recent[number]
+        self._file.seek(self._places[number])
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(self._file), self._schema)
+        self._recent[number] = batch
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return batch
+
     def _example(self, position: int) -> TokenisedExample:
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} in a store of {len(self)} samples")
         number = int(np.searchsorted(self._starts, position, side="right")) - 1
-        batch, at = self._batches[number], position - int(self._starts[number])
+        batch, at = self._batch(number), position - int(self._starts[number])
         ids = batch.column("input_ids")[at].values.to_numpy().astype(np.int64)
         mask = batch.column("loss_mask")[at].values.to_numpy(zero_copy_only=False)
         return TokenisedExample(
@@ -160,35 +174,30 @@ class TokenStore:
         )
 
 
-@contextmanager
-def _stream(path: Path) -> Iterator[Any]:
-    """Record batches one after another, each in memory of its own.
+def _columns(file: Any, dtypes: Mapping[str, Any]) -> tuple[dict[str, Any], Ints, list[int], Any]:
+    """Columns [n] of a store by name; the position in it at which each record batch starts, and
+    at which the last ends; where in the file each begins; the schema.
 
-    Pages that are mapped would count as this process's memory until the file is mapped again.
+    Read, not mapped: pages of a mapped file count as this process's memory, and the first page of
+    every record batch, with its neighbours, is near the whole file.
     """
-    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
-        yield reader
-
-
-def _columns(path: Path, dtypes: Mapping[str, Any]) -> tuple[dict[str, Any], Ints]:
-    """Columns [n] of a store by name, and where each record batch starts, and the last ends."""
     parts: dict[str, list[Any]] = {name: [np.empty(0, dtype)] for name, dtype in dtypes.items()}
-    sizes = [0]
-    with _stream(path) as reader:
-        if not set(dtypes) <= set(reader.schema.names):
-            return {}, np.zeros(1, np.int64)  # not ours, as its layout says
-        for batch in reader:
+    sizes, places = [0], []
+    with pa.ipc.open_stream(file) as reader:
+        ours = set(dtypes) <= set(reader.schema.names)  # if not, its layout says so
+        while ours:
+            place = file.tell()
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                break
+            places.append(place)
             sizes.append(batch.num_rows)
             for name, column in parts.items():
                 values = batch.column(name).to_numpy(zero_copy_only=False)
                 column.append(values.astype(dtypes[name]))  # a copy: the batch goes
-    return {name: read_only(np.concatenate(part)) for name, part in parts.items()}, np.cumsum(sizes)
-
-
-def _map(path: Path) -> tuple[list[Any], Any]:
-    """Record batches that point into the file, and its schema."""
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
-        return list(reader), reader.schema
+    columns = {name: read_only(np.concatenate(part)) for name, part in parts.items()}
+    return columns, np.cumsum(sizes), places, reader.schema
 
 
 def _labelled(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
