@@ -50,6 +50,7 @@ CASES = [
     ("a model beside stored scores", {}, "staff select --scores run --small small --keep 0.5", 2, '--small cannot be used with --scores: the stored scores of run were made with their own setting'),
     ("a device that is not there", {}, f"{MODELS} --keep 0.5 --device cuda:99", 2, "device 'cuda:99' is not available here; use --device cpu or auto"),
     ("flash attention without a GPU", {}, f"{MODELS} --keep 0.5 --device cpu --attention flash_attention_2", 2, '--attention flash_attention_2 needs a GPU (CUDA), not cpu; use sdpa or auto'),
+    ("quantised weights to be divided", {}, f"{MODELS} --keep 0.5 --fsdp --quantize nf4", 2, "--fsdp divides weights that are whole: leave out --quantize, or --fsdp"),
     ("a model to be divided by one process", {}, f"{MODELS} --keep 0.5 --fsdp", 2, '--fsdp divides a model among several processes: start it with torchrun --nproc-per-node N -m staff select …'),
     ("micro-batches of no rows", {}, "staff finetune train.jsonl --model small --out out --micro-batch-size 0", 2, '--micro-batch-size must be at least 1, not 0'),
     ("a precision that is not known", {}, f"{MODELS} --keep 0.5 --dtype float64", 2, 'invalid value "float64" for --dtype. Choose from: "auto", "float32", "bfloat16", "float16". Did you mean "float16"? (see staff select --help)'),
