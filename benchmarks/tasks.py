@@ -2,8 +2,8 @@
 
 `data` is a folder with one folder a set, each with the JSON Lines files of its official splits:
 e2e_nlg (mr, ref), cogs (sentence, logical_form), snips_full (text, intent, segments), dialogsum
-(dialogue, summary) and bioinstruct (instruction, input, output). Without it only `e2e_demo` is
-there: the sample of E2E NLG that staff ships.
+(dialogue, summary), gsm8k (question, answer) and bioinstruct (instruction, input, output). Without
+it only `e2e_demo` is there: the sample of E2E NLG that staff ships.
 """
 
 import hashlib
@@ -62,6 +62,9 @@ TASKS = {
         "test",
         lambda r: (r["dialogue"], r.get("summary") or r["summary1"]),
         characters=1000,
+    ),
+    "gsm8k": Task(
+        "gsm8k", "train", "test", lambda r: (r["question"], r["answer"]), characters=1500
     ),
     "bioinstruct": Task(
         "bioinstruct",

@@ -61,8 +61,9 @@ def select(
 
 
 def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
+    stages.check_team(config)
     folder = RunFolder(config.folder)
-    with folder.lock():
+    with stages.executing(config), folder.lock():
         folder.start(config, overwrite=config.overwrite)
         ledger = Ledger(folder.path, say, afresh=config.overwrite)
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
@@ -163,6 +164,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
         if models:
             result["models"] = stages.model_facts(
                 adapter=config.adapter,
+                quantize=config.quantized,
                 trust=stages.trust_of(config),
                 progress=run.progress,
                 **models,
@@ -222,6 +224,7 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
         tokens,
         model=model,
         adapter=adapter,
+        quantize=config.quantized("small"),
         facts=facts,
         progress=run.progress,
     )
@@ -302,6 +305,7 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
             facts=run.result["models"][role],
             out=out,
             name=name,
+            quantize=run.config.quantized(role),
             progress=run.progress,
         )
         made.append(rounds)

@@ -65,7 +65,7 @@ class ScoreTable:
     target's table is one whose `known` is mostly False.
     """
 
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     columns: Mapping[str, Floats]
     known: Bools
     scorer: str

@@ -121,7 +121,7 @@ def stages_of(
         if config.adapter is None and not config.skip_finetune:
             rows = max(1, count_of(config.finetune_on, usable))
             tuned = round(config.epochs * tokens * rows / usable)
-            name = f"fine-tune small, {config.epochs} epochs"
+            name = f"fine-tune small, {passes(config.epochs)}"
             tuning = {"name": name, "kind": "tune small", "rows": rows, "tokens": tuned}
             listed.append(small | tuning)
         scored = max(1, count_of(config.score_on, usable))
@@ -137,6 +137,15 @@ def stages_of(
         name = "verify on target, at most"
         listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
     return [*listed, {"name": "select", "kind": "select", "rows": usable}]
+
+
+def passes(epochs: int) -> str:
+    """A number of epochs in words.
+
+    >>> passes(1), passes(3)
+    ('1 epoch', '3 epochs')
+    """
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> list[str]:

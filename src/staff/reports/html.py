@@ -25,6 +25,10 @@ from staff.types import Bools
 MAX_CORESETS = 6  # those asked for first have charts and columns
 MAX_REGIONS = 200  # lines in the table of regions
 MAX_POINTS = 400
+COLUMNS = (  # of selection.parquet that the page is made of, beside those of the coresets
+    *("row", "source", "region", "verified", "score_small", "score_target"),
+    *("loss", "entropy", "response_length"),
+)
 
 
 def data_of(manifest: Mapping[str, Any]) -> Source:
@@ -56,7 +60,7 @@ def render_run(
     folder: RunFolder, manifest: Mapping[str, Any], source: Source | None, *, missing: str = ""
 ) -> str:
     """The page as text; the same for the same run."""
-    table = read_numbers(folder.selection)
+    table = read_numbers(folder.selection, {*COLUMNS, manifest["config"].get("difficulty")})
     chosen = {name: table[f"selected@{name}"] for name in coreset_columns(table)[:MAX_CORESETS]}
     regions, stages = manifest.get("regions") or [], manifest.get("stages") or []
     if not regions:  # a random selection: the column is there, and null

@@ -211,6 +211,7 @@ def models_block(manifest: Manifest) -> list[str]:
     lines = [
         f"{name.capitalize():<10}{model['path']}"
         + (f" ({millions(model['parameters'])} parameters)" if model.get("parameters") else "")
+        + (f", linear layers in {model['quantize']}" if model.get("quantize") else "")
         for name, model in (manifest.get("models") or {}).items()
         if model
     ]
@@ -218,6 +219,8 @@ def models_block(manifest: Manifest) -> list[str]:
     if device:
         where = f"{device['name']}, {device['threads']} threads, {device['dtype']}"
         lines.append(f"Device    {where}, seed {manifest.get('seed')}")
+        if names := device.get("untested"):
+            lines.append(f"Untested  by this project: {', '.join(names)}")
     lines += [f"Trust     {remark}" for remark in trust_remarks(manifest.get("config") or {})]
     return lines
 
@@ -253,6 +256,8 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
         for name in READING
         if config.get(name) is not None
     )
+    if (quantize := config.get("quantize") or "none") != "none":
+        reading += f" --quantize {shlex.quote(str(quantize))}"
     lines = ["Next", f"  staff finetune {path} --model {target}{reading} --out {out}"]
     keep = shlex.quote(coresets[0]["name"])
     lines += [

@@ -120,12 +120,14 @@ class _Model(_Shape):
     path: str
     hash: str | None = None
     parameters: Count | None = None
+    quantize: Literal["nf4", "int8", "llm-int8"] | None = None
 
 
 class _Device(_Shape):
     name: str
     threads: Count
     dtype: str
+    untested: list[str] = []
 
 
 class _Reading(_Shape):

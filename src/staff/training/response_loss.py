@@ -1,17 +1,24 @@
 """The loss of response tokens, with logits computed nowhere else."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from staff.models.narrow import narrowed
 from staff.models.response_logits import gathered, output_head
 from staff.types import IGNORE
 
 
 def response_losses(
-    model: Any, *, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    model: Any,
+    *,
+    labels: Tensor,
+    narrow: Sequence[nn.Module] = (),
+    multiple: int = 1,
+    **inputs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of every response token, in float32 with its graph.
 
@@ -19,7 +26,10 @@ def response_losses(
 
     Args:
         model: a causal LM of transformers, or a PEFT model around one.
-        input_ids, attention_mask, labels: int64 [B, T].
+        labels: int64 [B, T].
+        narrow: parts of the last block that are to work where logits are computed, only.
+        multiple: compute logits at a multiple of so many positions, the odd ones for nothing.
+        inputs: what the model takes beside: input_ids int64 [B, T], attention_mask, ….
 
     Returns:
         losses float32 [N] and rows int64 [N], the row of the batch each belongs to.
@@ -31,8 +41,17 @@ def response_losses(
     predicts = torch.zeros_like(labels, dtype=torch.bool)  # [B, T]; t predicts the token at t + 1
     predicts[:, :-1] = labels[:, 1:] != IGNORE
     targets = labels[:, 1:][predicts[:, :-1]]  # [N], row by row like the gathered positions
-    with gathered(head, predicts.flatten().nonzero()[:, 0]):
-        output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    logits = output.logits[0].float()  # [N, V]
+    positions = _rounded(predicts.flatten(), multiple)
+    batch, length = labels.shape
+    with gathered(head, positions), narrowed(narrow, shape=(batch, length), rows=positions):
+        output = model(**inputs, use_cache=False)
+    logits = output.logits[0, : len(targets)].float()  # [N, V]
     losses = cross_entropy(logits, targets.to(logits.device), reduction="none")
     return losses, predicts.nonzero()[:, 0]
+
+
+def _rounded(wanted: Tensor, multiple: int) -> Tensor:
+    """Where `wanted` bool [B·T] holds, then as many other places as make it a multiple."""
+    places = wanted.nonzero()[:, 0]
+    lacking = -len(places) % multiple
+    return torch.cat([places, (~wanted).nonzero()[:lacking, 0]]) if lacking else places

@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
@@ -27,6 +27,8 @@ from staff.data.batches import collate
 from staff.errors import StaffError
 from staff.rng import keys_of_ids
 from staff.training import checkpoints
+from staff.training.micro_batches import micro_batches
+from staff.training.packed import by_row, pack, packs
 from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
 from staff.types import IGNORE
@@ -67,6 +69,10 @@ class Share:
         """This process's rows of a batch, which may be none."""
         return rows[self.rank :: self.size]
 
+    def most(self, rows: int) -> int:
+        """How many of so many rows the process with the most takes."""
+        return -(-rows // self.size)
+
     def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """The sums over all processes, float32 on the CPU, in the tensors' shapes."""
         flat = torch.cat([tensor.detach().float().cpu().flatten() for tensor in tensors])
@@ -80,7 +86,8 @@ class ResponseTrainer(SFTTrainer):
 
     Off CUDA, SFTTrainer projects every position onto the vocabulary and computes each
     step's entropy and token accuracy from it; here neither happens. The loss is the
-    same: the mean over the batch's response tokens (`num_items_in_batch`).
+    same: the mean over the batch's response tokens (`num_items_in_batch`). Where the model
+    takes them (`packed`), the rows of a batch come without padding.
 
     `seen` [n] counts how often each row entered the loss, `response_tokens` the
     tokens that did: the caller compares them with what it handed over.
@@ -91,6 +98,9 @@ class ResponseTrainer(SFTTrainer):
     share: of the processes that train together this one's number, and how many they are. Each
     takes every k-th row of the same batches, and `Share.add` sums their gradients before each
     step, so that they stay alike and train as one process does, but for the order of the sum.
+
+    micro_batch_size: rows of a batch, or of a share of it, that are computed at once; the
+    gradients of a batch add up before its step, whatever it is.
     """
 
     def __init__(
@@ -102,22 +112,34 @@ class ResponseTrainer(SFTTrainer):
         curve: "LossCurve",
         made_from: str | None = None,
         share: "Share | None" = None,
+        micro_batch_size: int | None = None,
         **kwargs: Any,
     ):
         self.curve, self.made_from, self.share = curve, made_from, share
+        self.micro_batch_size = micro_batch_size
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.pad_id = pad_id
         self.padding = padding_of(kwargs["model"])
+        # Parts of a batch are rows of a padded one.
+        self.packing = None if micro_batch_size else packs(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
         self.response_tokens = 0
         # By a hash of their ids: the order of the input must not matter.
         self.rows = np.argsort(keys_of_ids(tokens.ids), kind="stable")
         rows = Dataset.from_dict({"row": self.rows})
+        config = kwargs["model"].config.get_text_config()
+        if hasattr(config, "router_aux_loss_coef"):
+            config.router_aux_loss_coef = 0.0  # the loss is the response tokens' and nothing else
+        set_seed(kwargs["args"].seed)  # TRL up to 1.8 draws the adapter before it does this
         super().__init__(
             train_dataset=rows, data_collator=self._collate, processing_class=_no_text(), **kwargs
         )
+        # On a quantised model TRL makes LoRA's weights bfloat16, in which Adam's steps are lost.
+        _to_float32(self.model)
+        adapted: Any = self.model
+        self.trained = [p for p in adapted.parameters() if p.requires_grad]
         self.remove_callback(PrinterCallback)  # prints to stdout when the HF bars are off
         self.add_callback(curve)
 
@@ -131,7 +153,9 @@ class ResponseTrainer(SFTTrainer):
         if start is not None:
             self._resume(start)
         self.started = time.monotonic()
-        self.train(resume_from_checkpoint=None if start is None else str(start.folder))
+        base: Any = self.model
+        with by_row(base.get_base_model()) if self.packing else nullcontext():
+            self.train(resume_from_checkpoint=None if start is None else str(start.folder))
 
     def _resume(self, start: checkpoints.Checkpoint) -> None:
         """Take up our own counts; the trainer does the same with its weights and states."""
@@ -170,20 +194,22 @@ class ResponseTrainer(SFTTrainer):
         saving.rmdir()
 
     def _collate(self, features: list[dict[str, int]]) -> dict[str, Any]:
-        """Read the rows' tokens; input_ids, labels, attention_mask int64 [B, T], rows.
+        """Read the rows' tokens: what the model takes, labels int64 [B, T], and rows.
 
         rows: those of the whole batch, whatever this process's share of it.
         """
         rows = [feature["row"] for feature in features]
         mine = rows if self.share is None else self.share.of(rows)
-        batch = collate(self.tokens.get(mine or rows[:1]), pad_id=self.pad_id, **self.padding)
-        labels = batch.labels if mine else torch.full_like(batch.labels, IGNORE)
-        return {
-            "input_ids": batch.input_ids,
-            "labels": labels,
-            "attention_mask": batch.attention_mask,
-            "rows": torch.tensor(rows),
-        }
+        examples = self.tokens.get(mine or rows[:1])
+        if self.packing:
+            inputs = pack(examples, pad_id=self.pad_id, multiple=self.packing.multiple)
+        else:
+            batch = collate(examples, pad_id=self.pad_id, **self.padding)
+            names = ("input_ids", "labels", "attention_mask")
+            inputs = {name: getattr(batch, name) for name in names}
+        if not mine:
+            inputs["labels"] = torch.full_like(inputs["labels"], IGNORE)
+        return {**inputs, "rows": torch.tensor(rows)}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         # Lengths as a plain list: looked up one at a time in a Dataset column, 10^5 rows
@@ -202,26 +228,24 @@ class ResponseTrainer(SFTTrainer):
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """Mean negative log-likelihood over the batch's response tokens."""
-        losses, _ = response_losses(
-            model,
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            labels=inputs["labels"],
-        )
-        rows = inputs["rows"].cpu().numpy()
+        inputs = dict(inputs)
+        rows = inputs.pop("rows").cpu().numpy()
+        how = self.packing
+        sizes: Any = {"narrow": how.narrow, "multiple": how.responses} if how else {}
+        losses, _ = response_losses(model, **sizes, **inputs)
         np.add.at(self.seen, rows, 1)
         self.response_tokens += len(losses)
-        if self.share:
-            return losses.sum() / int(self.tokens.response_lengths[rows].sum())
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
 
-    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """Forward and backward; then the gradients, and the loss, of all processes together."""
         counted = self.response_tokens
-        loss = super().training_step(model, *args, **kwargs)
+        loss = self._accumulate(model, inputs, num_items_in_batch)
         if self.share is None:
             return loss
-        trained = [p for p in model.parameters() if p.requires_grad]
+        trained = self.trained
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         figures = torch.stack([loss.float(), loss.new_tensor(self.response_tokens - counted)])
         *gradients_sum, figures = self.share.summed([*gradients, figures])
@@ -230,12 +254,53 @@ class ResponseTrainer(SFTTrainer):
         self.response_tokens = counted + int(figures[1])
         return figures[0]
 
+    def _accumulate(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
+        """Forward and backward of this process's rows, a micro-batch at a time; their loss.
+
+        items: response tokens of the batch, as the trainer counts them: here, of this share.
+        """
+        rows, size, parts = inputs["rows"].cpu().numpy(), self.micro_batch_size, None
+        if self.share or size:
+            items = int(self.tokens.response_lengths[rows].sum())
+        if self.share and size:
+            parts = -(-self.share.most(len(rows)) // size)
+        losses = [
+            self._backward(model, part, items)
+            for part in micro_batches(inputs, size=size, parts=parts)
+        ]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _backward(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
+        """Forward and backward of some rows; their loss.
+
+        Without the Trainer's walk over all modules at every step, a tenth of a small model's time.
+        """
+        if not model.training:
+            model.train()
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs, num_items_in_batch=items)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """The Trainer's own, of the parameters that have gradients."""
+        self.accelerator.unscale_gradients()
+        return torch.nn.utils.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Zero: counting all parameters at every step costs more than it tells."""
         return 0
 
     def _send_telemetry(self) -> None:
         """Nothing leaves the machine."""
+
+
+def _to_float32(model: Any) -> None:
+    """Keep what is trained in float32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class LossCurve(TrainerCallback):
@@ -328,7 +393,6 @@ def training_arguments(
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         max_length=None,  # our rows are already cut
-        router_aux_loss_coef=0.0,  # MoE: the loss is the response tokens' and nothing else
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide the first non-finite loss
         save_strategy="no",

@@ -3,7 +3,7 @@
 Nothing attends after the last block, so its output elsewhere never reaches the loss: those rows of
 its feed-forward part, two thirds of a block's work, are computed forward and backward for nothing.
 Which layers may be narrowed is found in the module tree and held against the whole computation by
-`staff.scores.effort.Scorer` before it is relied on.
+`staff.scores.effort.Scorer` and `staff.training.packed` before it is relied on.
 """
 
 from collections.abc import Iterator, Sequence

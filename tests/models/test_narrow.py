@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from staff.scores.narrow import narrowed, token_wise_parts
+from staff.models.narrow import narrowed, token_wise_parts
 
 ROWS = torch.tensor([1, 5])  # of 2·3 tokens
 
