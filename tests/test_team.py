@@ -194,6 +194,7 @@ with gathered(lambda team: team.follow(check)) as leads:
 """
 
 
+@pytest.mark.slow  # twenty seconds; the test above has the same two processes
 def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
     """Before the model is run, and of its blocks afterwards; the logits are those of the whole."""
     (tmp_path / "shares.py").write_text(SHARES)
