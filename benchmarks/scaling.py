@@ -196,7 +196,8 @@ def report(found: dict[str, Any]) -> Iterator[str]:
     """The lines of the tables and of the verdicts under them."""
     yield "# What grows with the number of rows"
     yield ""
-    yield f"`python benchmarks/scaling.py --data DIR --full --write`, {found['machine']}"
+    full = " --full" if str(SCORED[-1]) in found["cells"].get("scoring", {}) else ""
+    yield f"`python benchmarks/scaling.py --data DIR{full} --write`, {found['machine']}"
     yield ""
     chosen = _sizes(found, "selection")
     yield f"Real rows of {', '.join(SETS)}; scores given; coresets of {' and '.join(KEEP)}."
