@@ -352,10 +352,7 @@ def finetune_small(
 
 
 def check_team(config: Any) -> None:
-    """Raise `ConfigError` for ``--fsdp`` with quantised weights, or in a process that is alone."""
-    tuned = config.quantize if isinstance(config, FinetuneConfig) else config.quantized("small")
-    if config.fsdp and tuned != NONE:
-        raise ConfigError("--fsdp divides weights that are whole: leave out --quantize, or --fsdp")
+    """Raise `ConfigError` for ``--fsdp`` in a process that is alone."""
     if config.fsdp and current() is None:
         raise ConfigError(
             "--fsdp divides a model among several processes: start it with "

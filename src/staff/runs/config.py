@@ -177,6 +177,7 @@ class SelectConfig(Settings):
     def _complete(self) -> Self:
         check_workers(self)
         check_spread(self)
+        check_divided(self, self.quantized("small"))
         if not self.scores:
             self.require(data="a training file, e.g. staff select train.jsonl …")
         names = self.coreset_names
@@ -418,6 +419,7 @@ class FinetuneConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_divided(self, self.quantize)
         self.require(data="a data file", model="--model MODEL")
         return self
 
@@ -517,6 +519,12 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "".join(_text(item) for item in value)
     return "-" + (coreset_name(value) if isinstance(value, float) else Path(str(value)).name)
+
+
+def check_divided(config: "SelectConfig | FinetuneConfig", quantize: str) -> None:
+    """Raise `ConfigError` if a quantised model is to be divided among processes."""
+    if config.fsdp and quantize != "none":
+        raise ConfigError("--fsdp divides weights that are whole: leave out --quantize, or --fsdp")
 
 
 def check_workers(config: "SelectConfig | ScoreConfig") -> None:
