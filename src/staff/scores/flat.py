@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from staff.data.batches import Batch
+from staff.models.placement import device_of
 from staff.scores.phi import PerSampleShapeLost
 from staff.scores.taps import Tap
 
@@ -63,7 +64,7 @@ def keeps_rows_apart(model: Any) -> bool:
     Some models let them see each other; some take positions from the mask that is not there. Held
     on the second of two rows: its logits must not change with the first, nor by being alone.
     """
-    device = model.get_input_embeddings().weight.device
+    device = device_of(model.get_input_embeddings())
     first, second = torch.tensor([1, 2, 3, 4, 5, 6]), torch.tensor([6, 5, 4, 3])
 
     def logits(*rows: Tensor) -> Tensor:  # [len(second), V]
