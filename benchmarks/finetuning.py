@@ -38,10 +38,11 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
+from scoring import make_model
 from staff.data.files import open_source
 from staff.data.store import TokenStore
 from staff.demo import TARGET
@@ -52,6 +53,7 @@ from staff.stages import read, tokenisers
 from staff.training.finetune import quiet
 from staff.training.timing import time_steps
 from tasks import write_task
+from written import command_line
 
 RESULTS = Path(__file__).parent / "results" / "finetuning.md"
 MIXED = ("dialogsum", "e2e_nlg", "gsm8k")
@@ -100,17 +102,7 @@ def tokenised(path: Path, out: Path) -> TokenStore:
 
 def random_llama(out: Path, layers: int, hidden: int) -> Path:
     """A Llama of random weights with the embedded family's vocabulary."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=hidden,
-        intermediate_size=hidden * 11 // 4,
-        num_hidden_layers=layers,
-        num_attention_heads=max(1, hidden // 64),
-        num_key_value_heads=max(1, hidden // 64),
-        max_position_embeddings=512,
-    )
-    LlamaForCausalLM(config).save_pretrained(out)
+    make_model(layers, hidden, 4096).save_pretrained(out)
     load_tokenizer(str(TARGET)).save_pretrained(out)
     return out
 
@@ -297,8 +289,7 @@ def main() -> None:
     text = "\n".join(["\n\n".join(head), *lines, ""])
     sys.stdout.write(text)
     if args.write:
-        words = ["DIR" if word == str(args.data) else word for word in sys.argv[1:]]
-        command = " ".join(["python benchmarks/finetuning.py", *words])
+        command = command_line(__file__, data=args.data)
         RESULTS.write_text(
             f"# Fine-tuning against TRL\n\n`{command}`, {date.today()}\n\n{text}", encoding="utf-8"
         )

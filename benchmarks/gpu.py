@@ -47,6 +47,7 @@ from staff.scores.check import hold_against_oracle
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 from staff.types import IGNORE, Floats, TokenisedExample
+from written import command_line
 
 RESULTS = Path(__file__).parent / "results"
 FAMILIES = Path(__file__).parents[1] / "tests" / "data" / "families.json"
@@ -423,7 +424,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # PyTorch's and the peers' about each other
     transformers.logging.set_verbosity_error()  # which kernels a family lacks stands in the table
     results: Results = {
-        "command": " ".join(["python benchmarks/gpu.py", *sys.argv[1:]]),
+        "command": command_line(__file__),
         "trial": args.tiny,
         "machine": describe(device),
     }

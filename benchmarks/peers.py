@@ -47,6 +47,7 @@ from staff.models.load import choose_dtype, load_model
 from staff.runs.config import SelectConfig
 from staff.scores.oracle import oracle_effort
 from staff.types import Floats, TokenisedExample
+from written import command_line
 
 RESULTS = Path(__file__).parent / "results" / "peers.md"
 OURS = "staff"
@@ -249,7 +250,7 @@ def main() -> None:
     text = "\n".join([*lines, ""])
     sys.stdout.write(text)
     if args.write:
-        command = " ".join(["python benchmarks/peers.py", *sys.argv[1:]])
+        command = command_line(__file__)
         intro = __doc__.splitlines()[2:7]
         RESULTS.write_text(
             "\n".join(

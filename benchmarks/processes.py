@@ -24,6 +24,7 @@ from statistics import median
 
 from scoring import machine
 from staff.demo import SMALL, TARGET, TASK
+from written import command_line
 
 RESULTS = Path(__file__).parent / "results" / "processes.md"
 WHOLE = "whole command"
@@ -104,7 +105,7 @@ def main() -> None:
     text = "\n".join([setting, "", f"{processor}, {versions}", "", *lines, ""])
     sys.stdout.write(text)
     if args.write:
-        command = " ".join(["python benchmarks/processes.py", *sys.argv[1:]])
+        command = command_line(__file__)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(
             f"# Several processes against one\n\n`{command}`, {date.today()}\n\n{text}",

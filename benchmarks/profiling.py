@@ -35,6 +35,7 @@ from staff.models.load import choose_dtype
 from staff.runs.config import SelectConfig
 from staff.training.timing import time_steps
 from tasks import write_task
+from written import command_line
 
 RESULTS = Path(__file__).parent / "results" / "profile.md"
 TOP = 14
@@ -177,8 +178,7 @@ def main() -> None:
     text = "\n".join([about, "", *lines])
     sys.stdout.write(text)
     if args.write:
-        words = ["DIR" if word == str(args.data) else word for word in sys.argv[1:]]
-        command = " ".join(["python benchmarks/profiling.py", *words])
+        command = command_line(__file__, data=args.data)
         RESULTS.write_text(
             f"# Where the time goes\n\n`{command}`, {date.today()}\n\n{text}", encoding="utf-8"
         )

@@ -36,6 +36,7 @@ from staff.data.batches import Batch, collate, token_budget_batches
 from staff.models.load import choose_dtype
 from staff.scores.effort import Scorer
 from staff.types import IGNORE, TokenisedExample
+from written import command_line
 
 RESULTS = Path(__file__).parent / "results" / "scoring.md"
 PAD = 0
@@ -204,7 +205,7 @@ def main() -> None:
     text = "\n".join([setting, machine(), "", *lines, ""])
     sys.stdout.write(text)
     if args.write:
-        command = " ".join(["python benchmarks/scoring.py", *sys.argv[1:]])
+        command = command_line(__file__)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(
             f"# Speed of effort scoring\n\n`{command}`, {date.today()}\n\n{text}", encoding="utf-8"

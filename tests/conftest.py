@@ -55,6 +55,29 @@ def tiny() -> Callable[..., Any]:
     return build
 
 
+@pytest.fixture(scope="session")
+def kept_for_backward() -> Callable[..., int]:
+    """Runs something and tells the bytes it keeps for a backward pass, the model's weights aside."""
+
+    def measure(model: Any, run: Callable[[], Any]) -> int:
+        from torch.autograd.graph import saved_tensors_hooks
+
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        seen: dict[int, tuple[int, Any]] = {}
+
+        def pack(tensor: Any) -> Any:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:  # held, so no place comes twice
+                seen[storage.data_ptr()] = (storage.nbytes(), tensor)
+            return tensor
+
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            run()
+        return sum(size for size, _ in seen.values())
+
+    return measure
+
+
 @pytest.fixture
 def hub_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Lay rows out as `datasets` keeps a Hub data set, someone/some-data:main; gives its commit.

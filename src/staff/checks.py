@@ -109,11 +109,10 @@ def check_inputs(config: AnyConfig) -> None:
 
 def check_quantized(config: AnyConfig) -> None:
     """Raise `ConfigError` if a package that quantises weights is asked for and not there."""
-    from staff.models.quantised import NONE, check_installed
+    from staff.models.quantised import check_installed
 
-    small = getattr(config, "small_quantize", None)
-    for quantize in (config.quantize, small):
-        check_installed(quantize or NONE)
+    for role in ("target", "small"):
+        check_installed(config.quantized(role))
 
 
 def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:

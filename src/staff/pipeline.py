@@ -18,6 +18,7 @@ import numpy as np
 from staff import stages
 from staff.data.files import open_source
 from staff.data.prepare import Prepared
+from staff.data.store import TokenStore
 from staff.errors import ConfigError, DataError
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
@@ -85,10 +86,7 @@ def _select(run: Run) -> dict[str, Any]:
     stages.keep_read(prepared, folder, key)
 
     wanted = wanted_by(config)
-    scores, features = _score(run, prepared) if wanted else ({}, None)
-    interpolated = None
-    if wanted and config.score_on < 1:
-        scores, interpolated = _interpolate(run, prepared, scores["effort"])
+    scores, interpolated, features = _score(run, prepared) if wanted else ({}, None, None)
     rows = Rows(
         ids=prepared.ids,
         rows=prepared.rows,
@@ -202,8 +200,11 @@ def _inputs(
     return input_facts(data=(config.data, data_hash)) | model_inputs(models)
 
 
-def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
-    """Steps 1 and 2: fine-tune the small model, score the rows; its columns and features."""
+def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Bools | None, Any]:
+    """Steps 1 and 2: fine-tune the small model, score the rows.
+
+    Returns its columns, which of them were told from other rows' (`_interpolate`), and features.
+    """
     config, folder, ledger = run.config, run.folder, run.ledger
     wanted, tokens = wanted_by(config), prepared.stores[0]
     model, facts = str(config.small), run.result["models"]["small"]
@@ -229,7 +230,8 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
         progress=run.progress,
     )
     features = bool(wanted & {"features", "connect"})
-    part = stages.rows_to_score(tokens, config.score_on, seed=config.seed)
+    scored = stages.rows_to_score(tokens, config.score_on, seed=config.seed)
+    whole = len(scored) == len(tokens)
     with ledger.stage("score small") as record:
         columns = dict(
             score(
@@ -237,30 +239,29 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
                 name="score small",
                 record=record,
                 features=features,
-                positions=part if len(part) < len(tokens) else None,
+                positions=None if whole else scored,
             ).columns
         )
     if "unconditioned" in wanted:
         name = "score responses alone"
         with ledger.stage(name) as record:
             columns |= score(out=folder.scores_alone, name=name, record=record, alone=True).columns
-    return columns, stages.features_of(folder.scores_small) if features else None
+    interpolated = None
+    if config.score_on < 1:  # of the other columns only one stays, which needs no model
+        lengths = tokens.response_lengths.astype(np.float64)
+        columns = {"effort": columns["effort"], "response_length": lengths}
+    if not whole:
+        columns["effort"], interpolated = _interpolate(run, tokens, scored, columns["effort"])
+    return columns, interpolated, stages.features_of(folder.scores_small) if features else None
 
 
 def _interpolate(
-    run: Run, prepared: Prepared, effort: Floats
-) -> tuple[dict[str, Floats], Bools | None]:
-    """Scores of all rows from those of some; whose were not computed.
-
-    Of the other columns only the response's length stays, which needs no model.
+    run: Run, tokens: TokenStore, scored: Ints, effort: Floats
+) -> tuple[Floats, Bools]:
+    """Scores of all rows from those of the rows at `scored`; whose were not computed.
 
     What the scored rows say of it goes into the manifest.
     """
-    tokens = prepared.stores[0]
-    scored = stages.rows_to_score(tokens, run.config.score_on, seed=run.config.seed)
-    lengths = tokens.response_lengths.astype(np.float64)
-    if len(scored) == len(tokens):
-        return {"effort": effort, "response_length": lengths}, None
     with run.ledger.stage("interpolate", remember=False) as record:
         found = stages.interpolate(tokens, scored, effort[scored], seed=run.config.seed)
         record.rows = len(tokens) - len(scored)
@@ -272,7 +273,7 @@ def _interpolate(
     }
     told = np.ones(len(tokens), np.bool_)
     told[scored] = False
-    return {"effort": found.scores, "response_length": lengths}, told
+    return found.scores, told
 
 
 def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:

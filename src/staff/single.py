@@ -65,7 +65,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         )
         result["models"] = facts = stages.model_facts(
             model=model,
-            quantize=lambda role: config.quantize,
+            quantize=config.quantized,
             trust=stages.trust_of(config),
             progress=progress,
         )

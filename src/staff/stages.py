@@ -405,7 +405,7 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
         attention=config.attention,
         made_from=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
-        quantize=config.quantize if alone else config.quantized("small"),
+        quantize=config.quantized("small"),
         trust=trust_of(config),
         share=team.share() if team else None,
         # What lies in a run's own folder was made from something else.

@@ -1,13 +1,16 @@
-"""Models that want trust: pickled weights, weights that are no weights, code of their own."""
+"""Rows and folders of tiny models, and models that want trust: pickled weights, own code."""
 
 import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from staff.types import IGNORE, TokenisedExample
 
 OWN_CODE = """
 from pathlib import Path
@@ -34,6 +37,28 @@ class Payload:
 
     def __reduce__(self):
         return Path.touch, (Path(self.marker),)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    generator = np.random.default_rng(0)
+    found = []
+    for i, length in enumerate((7, 19, 12, 23, 9)):
+        ids = generator.integers(3, 101, length)
+        labels = np.where(np.arange(length) < length // 2, IGNORE, ids)
+        found.append(TokenisedExample(f"row-{i}", ids, labels))
+    return found
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    def save(family):
+        where = tmp_path / family
+        tiny(family).save_pretrained(where)
+        (where / "tokenizer.json").write_text("{}")  # a model folder has one; nothing reads it here
+        return str(where)
+
+    return save
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
 from staff.models.placement import Spread, device_of
 from staff.scores.effort import Scorer
-from staff.types import IGNORE, TokenisedExample
 
 FAMILIES = ("llama", "phi3", "qwen3", "gemma2", "gpt2", "mixtral")
 
@@ -48,28 +47,6 @@ def score(spread):
 room = Spread(room={"cpu": int(sys.argv[2])})
 print(json.dumps({"spread": score(room), "whole": score(None)}))
 """
-
-
-@pytest.fixture(scope="module")
-def rows():
-    generator = np.random.default_rng(0)
-    found = []
-    for i, length in enumerate((7, 19, 12, 23)):
-        ids = generator.integers(3, 101, length)
-        labels = np.where(np.arange(length) < length // 2, IGNORE, ids)
-        found.append(TokenisedExample(f"row-{i}", ids, labels))
-    return found
-
-
-@pytest.fixture
-def folder(tiny, tmp_path):
-    def save(family):
-        where = tmp_path / family
-        tiny(family).save_pretrained(where)
-        (where / "tokenizer.json").write_text("{}")  # a model folder has one; nothing reads it here
-        return str(where)
-
-    return save
 
 
 def load(path, **how):

@@ -12,34 +12,11 @@ from staff.models.load import load_model
 from staff.models.quantised import dequantise_into, quantised_layers
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
-from staff.types import IGNORE, TokenisedExample
 
 pytest.importorskip("bitsandbytes", reason="needs bitsandbytes and torchao: make test-quant")
 pytest.importorskip("torchao", reason="needs bitsandbytes and torchao: make test-quant")
 
 FAMILIES = ("llama", "gpt2", "phi3", "qwen3", "gemma2")
-
-
-@pytest.fixture(scope="module")
-def rows():
-    generator = np.random.default_rng(0)
-    found = []
-    for i, length in enumerate((7, 19, 12, 23, 9)):
-        ids = generator.integers(3, 101, length)
-        labels = np.where(np.arange(length) < length // 2, IGNORE, ids)
-        found.append(TokenisedExample(f"row-{i}", ids, labels))
-    return found
-
-
-@pytest.fixture
-def folder(tiny, tmp_path):
-    def save(family):
-        where = tmp_path / family
-        tiny(family).save_pretrained(where)
-        (where / "tokenizer.json").write_text("{}")  # a model folder has one; nothing reads it here
-        return str(where)
-
-    return save
 
 
 def load(path, **how):

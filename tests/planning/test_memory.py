@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from torch.autograd.graph import saved_tensors_hooks
 
 from staff.data.batches import collate
 from staff.models.adapters import attach_fresh
@@ -12,29 +11,8 @@ from staff.planning.work import work_of
 from staff.training.response_loss import response_losses
 
 
-def kept(model, batch):
-    """Bytes that a forward pass with LoRA keeps for the backward pass, weights aside."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    seen = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so no place comes twice
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        response_losses(
-            model,
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            labels=batch.labels,
-        )
-    return sum(size for size, _ in seen.values())
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt-neox", "gemma2", "qwen3", "phi3"])
-def test_activations_are_near_what_autograd_keeps(tiny, store, family):
+def test_activations_are_near_what_autograd_keeps(tiny, store, kept_for_backward, family):
     tokens = store([(48, 8)] * 8)
     work, batch = work_of([np.arange(8)], tokens), collate(tokens.get(range(8)), pad_id=0)
     model = tiny(family)
@@ -42,7 +20,9 @@ def test_activations_are_near_what_autograd_keeps(tiny, store, family):
     weights = 4 * shape.parameters + memory.ADAM * shape.adapter(8)
     estimate = memory.finetune(shape, work, size=4) - weights
     tuned = attach_fresh(model, seed=0)
-    found = kept(tuned, batch)
+    names = ("input_ids", "attention_mask", "labels")
+    inputs = {name: getattr(batch, name) for name in names}
+    found = kept_for_backward(tuned, lambda: response_losses(tuned, **inputs))
     assert estimate == pytest.approx(found, rel=0.5), found
 
 

@@ -145,10 +145,6 @@ class CompareConfig(Settings):
             check_cap(self.verify_per_region, self.verify_cap, self.regions)
         return self
 
-    def quantized(self, role: str) -> str:
-        """How the weights of ``small`` or ``target`` are kept."""
-        return (self.small_quantize or self.quantize) if role == "small" else self.quantize
-
     @property
     def keep_names(self) -> tuple[str, ...]:
         """The fractions as they are written in file names."""

@@ -177,7 +177,7 @@ class SelectConfig(Settings):
     def _complete(self) -> Self:
         check_workers(self)
         check_spread(self)
-        check_divided(self, self.quantized("small"))
+        check_divided(self)
         if not self.scores:
             self.require(data="a training file, e.g. staff select train.jsonl …")
         names = self.coreset_names
@@ -224,10 +224,6 @@ class SelectConfig(Settings):
 
     def _differs(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
-
-    def quantized(self, role: str) -> str:
-        """How the weights of ``small`` or ``target`` are kept."""
-        return (self.small_quantize or self.quantize) if role == "small" else self.quantize
 
     @property
     def scores_untuned(self) -> bool:
@@ -419,7 +415,7 @@ class FinetuneConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        check_divided(self, self.quantize)
+        check_divided(self)
         self.require(data="a data file", model="--model MODEL")
         return self
 
@@ -521,9 +517,9 @@ def _text(value: Any) -> str:
     return "-" + (coreset_name(value) if isinstance(value, float) else Path(str(value)).name)
 
 
-def check_divided(config: "SelectConfig | FinetuneConfig", quantize: str) -> None:
+def check_divided(config: "SelectConfig | FinetuneConfig") -> None:
     """Raise `ConfigError` if a quantised model is to be divided among processes."""
-    if config.fsdp and quantize != "none":
+    if config.fsdp and config.quantized("small") != "none":
         raise ConfigError("--fsdp divides weights that are whole: leave out --quantize, or --fsdp")
 
 

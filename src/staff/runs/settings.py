@@ -324,6 +324,11 @@ class Settings(BaseModel):
     def _drop_missing(cls, values: Any) -> Any:
         return given(values)
 
+    def quantized(self, role: str) -> str:
+        """How the weights of a model are kept; role: ``small`` or any other."""
+        small = getattr(self, "small_quantize", None) if role == "small" else None
+        return str(small or getattr(self, "quantize", "none"))
+
     @property
     def scores_hang_on_seed(self) -> bool:
         """Whether what is computed with another seed differs."""

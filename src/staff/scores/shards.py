@@ -163,9 +163,7 @@ def read_with_features(folder: Path) -> tuple[ScoreTable, Any]:
     if not has_features(folder):
         raise RunError(f"no features in {folder}; score with features on")
     table = _read_folder(folder)
-    chunks = table["features"].chunks
-    features = [c.flatten().to_numpy().reshape(len(c), c.type.list_size) for c in chunks]
-    return _scores(table), np.concatenate(features)
+    return _scores(table), as_numpy(table["features"])
 
 
 def _read_folder(folder: Path) -> Any:
