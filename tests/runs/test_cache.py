@@ -98,6 +98,28 @@ def test_two_runs_at_once(data, family, tmp_path):
     assert not list((tmp_path / "cache").rglob(".*.part"))
 
 
+def test_a_folder_that_others_are_opening_is_usable(tmp_path):
+    """Many open the same new folder at once: none takes another's tag for a foreign file."""
+
+    def open_all(wait):
+        wait.wait()
+        try:
+            Cache(folder).open().keep_shard("key", shard)
+        except RunError as error:
+            said.append(str(error))
+
+    said, shard = [], tmp_path / "shard"
+    shard.write_bytes(b"scores")
+    for number in range(100):
+        folder, wait = tmp_path / f"cache-{number}", threading.Barrier(4)
+        openers = [threading.Thread(target=open_all, args=(wait,)) for _ in range(4)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+    assert said == []
+
+
 def test_shards_go_in_and_come_out(cache, tmp_path):
     (tmp_path / "shard").write_bytes(b"scores")
     assert not cache.fetch_shard("ab12", tmp_path / "out" / "part")

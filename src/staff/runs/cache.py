@@ -58,7 +58,8 @@ class Cache:
 
     def check_usable(self) -> None:
         """Raise RunError if the folder holds something else; makes nothing."""
-        if not self._is_ours() and self.path.exists() and not self._is_empty():
+        # Looked into first: what another process makes meanwhile, it makes after the tag.
+        if self._holds_others() and not self._is_ours():
             raise RunError(f"--cache {self.path} holds other files: give a folder of its own")
 
     def check(self) -> "Cache":
@@ -166,8 +167,14 @@ class Cache:
         except (OSError, ValueError):
             return False
 
-    def _is_empty(self) -> bool:
-        return self.path.is_dir() and not any(self.path.iterdir())
+    def _holds_others(self) -> bool:
+        """Whether anything but another process's half-written tag lies there."""
+        try:
+            return any(not path.match(f".{TAG}.*.part") for path in self.path.iterdir())
+        except FileNotFoundError:
+            return False
+        except OSError:  # a file, or a folder that may not be read
+            return True
 
 
 def _touch(path: Path) -> None:
