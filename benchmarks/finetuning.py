@@ -9,8 +9,8 @@ cosine; activation checkpointing off, no packing. The models start alike and see
   as they come    each in its own default order: `staff` by length, TRL random
 
 "real tokens" leave padding out. TRL pads a batch to its longest row; its padding-free collator is
-there for comparison, in random order (on the CPU attention then spans the batch, under a mask). Every repetition
-runs all ways one after the other; the figures are medians over repetitions.
+there for comparison, in random order (on the CPU attention then spans the batch, under a mask).
+Every repetition runs all ways one after the other; the figures are medians over repetitions.
 
   python benchmarks/finetuning.py --data DIR --write   # writes benchmarks/results/finetuning.md
   python benchmarks/finetuning.py --steps 3 --repeats 1 --layers 2 --hidden 64   # a quick look
