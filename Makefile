@@ -1,11 +1,11 @@
-# make install | demo | test | test-slow | test-crash | test-exports | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory
+# make install | demo | test | test-slow | test-docs | test-crash | test-exports | test-quant | test-ray | test-oldest | test-newest | check | dist | audit | fuzz | family DATA=dir | benchmark-quick | benchmark-scoring | benchmark-selection | benchmark-verification | benchmark-memory | benchmark-scaling DATA=dir | benchmark-peers
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
 export HF_HUB_OFFLINE = 1
 
-.PHONY: install demo test test-slow test-crash test-exports lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-quick clean
+.PHONY: install demo test test-slow test-docs test-crash test-exports test-quant test-ray test-oldest test-newest lint check dist audit fuzz family benchmark-scoring benchmark-selection benchmark-verification benchmark-memory benchmark-scaling benchmark-peers benchmark-quick clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
+# Every command of README.md and docs/, with those that take long.
+test-docs: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or not slow" tests/docs
+
 # Real processes killed at more than a hundred instants, and what they leave held to the byte.
 test-crash: install
 	$(BIN)/python tools/crash.py --write
@@ -38,12 +42,64 @@ test-crash: install
 test-exports: install build/llama-factory/.installed build/axolotl/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/exports/test_loaders.py
 
-build/%/.installed: tools/trainers/%.txt $(VENV)/.installed
-	$(BIN)/python -m venv build/$*
-	build/$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+# Scoring on real Ray clusters of this machine, whose workers and nodes are killed. Ray lives in an
+# environment of its own, which borrows the packages of the other.
+test-ray: install build/ray/.installed
+	OMP_NUM_THREADS=1 build/ray/bin/python -m pytest -q tests/scores/test_ray.py
+
+build/ray/.installed: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m venv build/ray
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
-	  > $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
-	touch $$(build/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py
+	  > $$(build/ray/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	build/ray/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	touch $@
+
+build/%/.installed: tools/trainers/%.txt $(VENV)/.installed
+	$(borrowing)
+
+build/peers/.installed: tools/peers.txt $(VENV)/.installed
+	$(borrowing)
+
+# An environment of the packages that $< pins, which borrows all others from ours.
+define borrowing
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	touch $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py
+	touch $@
+endef
+
+# The oldest versions of the dependencies that pyproject.toml allows, and the newest there are, each in
+# an environment of its own (1.5 GB); what was run is in docs/versions.md. Only torch is the same in both.
+OLDEST ?= build/oldest
+NEWEST ?= build/newest
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+test-newest:
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+	  -c constraints.txt -e '.[dev]'
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[dev]'
+	touch $@
+
+# Weights in 4 and 8 bits, with bitsandbytes and torchao (150 MB) in an environment of their own that
+# borrows the rest from ours.
+QUANT := build/quant
+test-quant: install $(QUANT)/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(QUANT)/bin/python -m pytest -q \
+	  tests/models/test_quantised.py tests/training/test_qlora.py tests/test_quantised_runs.py
+
+$(QUANT)/.installed: tools/quant.txt $(VENV)/.installed
+	$(BIN)/python -m venv $(QUANT)
+	$(QUANT)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > $$($(QUANT)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
 	touch $@
 
 lint: install
@@ -81,6 +137,14 @@ benchmark-selection: install
 
 benchmark-memory: install
 	$(BIN)/python benchmarks/memory.py --write
+
+# The same norms by opacus, bergson and torch.func; the first two in an environment of their own (180 MB).
+benchmark-peers: install build/peers/.installed
+	PYTHONPATH=src build/peers/bin/python benchmarks/peers.py --write
+
+# DATA: a folder with the sets that the script names.
+benchmark-scaling: install
+	$(BIN)/python benchmarks/scaling.py --data $(DATA) --full --write
 
 # Inputs that nobody thought of, guided by coverage: a million data files, and so on; the record of it
 # is benchmarks/results/fuzz.md. Atheris lives in an environment of its own, which borrows the packages

@@ -25,20 +25,24 @@ from staff.runs.config import FinetuneConfig, SelectConfig
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED, REPORT = RESULTS / "cost.json", RESULTS / "cost.md"
-STAGES = ("fine-tune small", "score small", "verify on target")
+STAGES = ("fine-tune small", "score small", "interpolate", "verify on target")
 WAYS: dict[str, dict[str, Any]] = {
     "T = 3": {"epochs": 3},
     "T = 1": {"epochs": 1},
     "T = 3 on 30 %": {"epochs": 3, "finetune_on": 0.3},
     "T = 0": {"skip_finetune": True},
+    "T = 3, scores of 30 %": {"epochs": 3, "score_on": 0.3},
+    "T = 0, scores of 30 %": {"skip_finetune": True, "score_on": 0.3},
 }
 # How the grid's cells were chosen from these scores -> the variant of each way (variants.py).
 CURVES = {
     "verified, random within regions": (
         *("within-random", "random-epochs-1", "random-tune-0.3", "random-epochs-0"),
+        *("random-score-0.3", "random-epochs-0-score-0.3"),
     ),
     "not verified, hardest within regions": (
         *("no-verification", "plain-epochs-1", "plain-tune-0.3", "plain-epochs-0"),
+        *("plain-score-0.3", "plain-epochs-0-score-0.3"),
     ),
 }
 
@@ -113,8 +117,11 @@ def _costs(measured: dict[str, Any]) -> Iterator[str]:
     for dtype, found in measured["dtypes"].items():
         tuning = found["tuning"]
         yield f"{dtype}: tuning the target on all rows for {EPOCHS} epochs: {tuning:.0f} s.\n"
-        yield "| small model tuned | fine-tune | score | verify | ratio | ratio, not verified |"
-        yield "| --- " * 6 + "|"
+        yield (
+            "| small model tuned | fine-tune | score | interpolate | verify | ratio | ratio, not "
+            "verified |"
+        )
+        yield "| --- " * 7 + "|"
         for way, stages in found["ways"].items():
             parts = [stages.get(name, 0) for name in STAGES]
             texts = " | ".join(f"{part:.1f}" for part in parts)

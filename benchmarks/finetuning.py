@@ -297,7 +297,8 @@ def main() -> None:
     text = "\n".join(["\n\n".join(head), *lines, ""])
     sys.stdout.write(text)
     if args.write:
-        command = " ".join(["python benchmarks/finetuning.py", *sys.argv[1:]])
+        words = ["DIR" if word == str(args.data) else word for word in sys.argv[1:]]
+        command = " ".join(["python benchmarks/finetuning.py", *words])
         RESULTS.write_text(
             f"# Fine-tuning against TRL\n\n`{command}`, {date.today()}\n\n{text}", encoding="utf-8"
         )

@@ -127,6 +127,8 @@ class Block:
         settings = base.model_dump(exclude={"preset", "allocation", "within", "cut"})
         if "phi" in variant.settings:
             settings["adapter"] = str(origin / "adapter")
+        if "score_on" in variant.settings:
+            settings["features"] = False
         pipeline.select(SelectConfig(**{**settings, **variant.settings}))
         return out
 

@@ -177,7 +177,8 @@ def main() -> None:
     text = "\n".join([about, "", *lines])
     sys.stdout.write(text)
     if args.write:
-        command = " ".join(["python benchmarks/profiling.py", *sys.argv[1:]])
+        words = ["DIR" if word == str(args.data) else word for word in sys.argv[1:]]
+        command = " ".join(["python benchmarks/profiling.py", *words])
         RESULTS.write_text(
             f"# Where the time goes\n\n`{command}`, {date.today()}\n\n{text}", encoding="utf-8"
         )

@@ -88,9 +88,9 @@ def plain_way(
         for batch in batches:
             float(
                 model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask if masked else None,
-                    labels=batch.labels,
+                    input_ids=batch.input_ids.to(model.device),
+                    attention_mask=batch.attention_mask.to(model.device) if masked else None,
+                    labels=batch.labels.to(model.device),
                     use_cache=False,
                 ).loss
             )
@@ -108,8 +108,9 @@ def released_way(model: LlamaForCausalLM, rows: list[TokenisedExample]) -> Calla
 
     def run() -> None:
         for row in rows:
-            ids = torch.tensor(row.input_ids)[None]
-            loss = model(input_ids=ids, labels=torch.tensor(row.labels)[None], use_cache=False).loss
+            ids = torch.tensor(row.input_ids, device=model.device)[None]
+            labels = torch.tensor(row.labels, device=model.device)[None]
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
             loss.backward(retain_graph=True)
             loss.backward()
             sum(float(p.grad.norm()) for p in lora_b)
@@ -118,9 +119,13 @@ def released_way(model: LlamaForCausalLM, rows: list[TokenisedExample]) -> Calla
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
+def seconds(run: Callable[[], object]) -> float:
+    """What it takes; on a GPU, until the GPU is done."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
     start = time.perf_counter()
     run()
+    wait()
     return time.perf_counter() - start
 
 

@@ -65,6 +65,15 @@ VARIANTS = {
     "random-epochs-0": Variant({"skip_finetune": True, "within": "random"}, scored_anew=True),
     "random-epochs-1": Variant({"epochs": 1, "within": "random"}, scored_anew=True),
     "random-tune-0.3": Variant({"finetune_on": 0.3, "within": "random"}, scored_anew=True),
+    # Scores of 30 % of the rows, the others' told from those
+    "random-score-0.3": Variant({"score_on": 0.3, "within": "random"}, scored_anew=True),
+    "random-epochs-0-score-0.3": Variant(
+        {"skip_finetune": True, "score_on": 0.3, "within": "random"}, scored_anew=True
+    ),
+    "plain-score-0.3": Variant({**UNVERIFIED, "score_on": 0.3}, scored_anew=True),
+    "plain-epochs-0-score-0.3": Variant(
+        {**UNVERIFIED, "skip_finetune": True, "score_on": 0.3}, scored_anew=True
+    ),
     # Second round of the search
     "against-untuned": Variant({"verify_against": "untuned"}),
     "against-untuned-random": Variant({"verify_against": "untuned", "within": "random"}),

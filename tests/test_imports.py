@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
-SHARED = {"errors", "rng", "types", "progress", "visible", "hashing", "notes"}
+SHARED = {"errors", "rng", "types", "ids", "progress", "visible", "hashing", "notes"}
 ALLOWED = {
     "errors": set(),
     "rng": set(),
     "types": set(),
+    "ids": set(),
     "progress": set(),
     "visible": set(),
     "hashing": set(),

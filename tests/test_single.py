@@ -49,6 +49,28 @@ def test_score(data, family, tmp_path):
         single.score(ScoreConfig(data=config.data, max_length=64, **settings))
 
 
+def test_scores_without_padding_are_those_with_it(data, family, tmp_path, monkeypatch):
+    """The kernel is part of what scores are made from; how batches are laid out is not."""
+    from staff.scores import flat as module
+
+    made, original = [], module.Flat.inputs
+    monkeypatch.setattr(module.Flat, "inputs", lambda flat: made.append(flat) or original(flat))
+    config = ScoreConfig(data=data(data.rows), model=family[0], out=str(tmp_path / "x"), **COLUMNS)
+    part = tmp_path / "x" / "scores" / "small" / "part-00000.parquet"
+    single.score(config)
+    padded = pq.read_table(part)
+    flat = config.model_copy(update={"padding_free": True})
+    assert single.score(flat)["stages"][-1]["reused"]
+    assert not made
+    single.score(flat.model_copy(update={"overwrite": True}))
+    assert max(one.batch for one in made) == len(padded)
+    for name in ("effort", "loss", "entropy", "el2n"):
+        found, wanted = (table[name].to_numpy() for table in (pq.read_table(part), padded))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    with pytest.raises(RunError, match=r"attention.*--overwrite"):
+        single.score(config.model_copy(update={"attention": "eager"}))
+
+
 @pytest.fixture
 def tune(data, family, tmp_path):
     def run(**changes):

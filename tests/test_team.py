@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 STAFF = ["-m", "staff"]
@@ -129,8 +130,123 @@ def test_other_commands_say_that_they_work_alone(data, family, tmp_path, monkeyp
     from staff.cli.main import main
 
     monkeypatch.setenv("WORLD_SIZE", "2")
-    command = ["finetune", data, "--model", family[0], "--out", str(tmp_path / "x")]
-    assert main(command) == 2
-    assert "staff finetune works in one process: start it without torchrun" in (
+    assert main(["evaluate", data, "--model", family[0]]) == 2
+    assert "staff evaluate works in one process: start it without torchrun" in (
         capsys.readouterr().err
     )
+
+
+def test_two_processes_tune_a_model_that_they_hold_between_them(e2e_rows, family, tmp_path):
+    """FSDP2: as one process tunes it whole, but for the order of sums. One row is left over."""
+    from staff.cli.main import main
+
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(f"{line}\n" for line in e2e_rows[:19]), encoding="utf-8")
+    tune = [
+        "finetune", str(few), "--model", family[0], "--prompt-column", "mr",
+        "--response-column", "ref", "--epochs", "1", "--batch-size", "6", "--learning-rate", "0.01",
+        "--dtype", "float32",
+    ]  # fmt: skip
+    sharded = ["--fsdp", "--micro-batch-size", "2", "--activation-checkpointing"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*tune, "--quiet", "--out", str(one)]) == 0
+    done = subprocess.run(
+        [*PROCESSES, *STAFF, *tune, *sharded, "--out", str(two)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("adapter") == 1  # one of them tells
+    lost = [np.array([x["loss"] for x in lines(out / "loss.jsonl")]) for out in (one, two)]
+    assert len(lost[0]) == 4  # six rows a step
+    np.testing.assert_allclose(lost[1], lost[0], atol=2e-4)
+    weights = [load_file(out / "adapter_model.safetensors") for out in (one, two)]
+    for name, tensor in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], tensor, atol=2e-3)
+        assert np.abs(tensor).max() > 1e-2
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+SHARES = """
+import sys
+import torch
+from staff.models.load import load_model
+from staff.team import current, gathered
+
+def check(_):
+    from staff.training.sharding import load_sharded
+
+    whole = load_model(sys.argv[1], dtype="float32", device="cpu")
+    held = load_sharded(sys.argv[1], dtype="float32", device="cpu")
+    ids = torch.arange(3, 40)[None] + current().rank  # each its own rows
+    mine = sum(p.to_local().numel() for p in held.parameters())
+    same = torch.equal(held(input_ids=ids).logits, whole(input_ids=ids).logits)
+    again = sum(p.to_local().numel() for p in held.model.layers.parameters())
+    blocks = sum(p.numel() for p in whole.model.layers.parameters())
+    print(mine / sum(p.numel() for p in whole.parameters()), again / blocks, same, flush=True)
+    return 0
+
+with gathered(lambda team: team.follow(check)) as leads:
+    if leads:
+        current().lead({"act": "check"}, check)
+"""
+
+
+@pytest.mark.slow  # twenty seconds; the test above has the same two processes
+def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
+    """Before the model is run, and of its blocks afterwards; the logits are those of the whole."""
+    (tmp_path / "shares.py").write_text(SHARES)
+    done = subprocess.run(
+        [*PROCESSES, str(tmp_path / "shares.py"), family[0]],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert len(told) == 2
+    for before, after, same in told:
+        assert float(before) == pytest.approx(0.5, abs=0.01)
+        assert float(after) == pytest.approx(0.5, abs=0.01)
+        assert same == "True"
+
+
+FAULT = """
+import torch
+from staff.errors import StaffError
+from staff.team import current, gathered
+
+def work(_):
+    if current().rank:
+        raise StaffError("out of memory here alone")
+    current().share().add(torch.zeros(3))
+    return 0
+
+with gathered(lambda team: team.follow(work)) as leads:
+    if leads:
+        current().lead({"act": "fine-tune", "together": True}, work)
+"""
+
+
+def test_a_process_that_fails_alone_does_not_let_the_others_wait_for_it(tmp_path):
+    (tmp_path / "fault.py").write_text(FAULT)
+    done = subprocess.run(
+        [*PROCESSES, str(tmp_path / "fault.py")],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "out of memory here alone" in done.stderr
+
+
+def test_one_process_has_nobody_to_share_a_model_with(data, family, tmp_path, capsys):
+    from staff.cli.main import main
+
+    out = tmp_path / "x"
+    for command in (
+        ["finetune", data, "--model", family[0]],
+        ["select", data, "--small", family[0], "--target", family[1], "--keep", "0.2"],
+    ):
+        columns = ["--prompt-column", "mr", "--response-column", "ref"]
+        assert main([*command, *columns, "--fsdp", "--out", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert f"start it with torchrun --nproc-per-node N -m staff {command[0]}" in said
+        assert not out.exists()

@@ -13,6 +13,8 @@ ORDER = (
 HEAD = """\
 # Bad inputs and what is said of them
 
+<!-- run by tests/errors -->
+
 {cases} bad inputs and their {messages} messages. Each is made and refused in
 [tests/errors](../tests/errors): exit code and message are as they stand here, no traceback is
 shown, nothing is written, and no file that was there is changed. `PATH` is the folder that the

@@ -57,6 +57,10 @@ def check_inputs(config: AnyConfig) -> None:
     from staff.models import folder
     from staff.stages import trust_of
 
+    if isinstance(config, SelectConfig | ScoreConfig) and config.executor == "ray":
+        from staff.stages import check_executor
+
+        check_executor()
     models: tuple[str | None, ...] = ()
     planned = isinstance(config, PlanConfig)  # leaves nothing, and may do without weights
     weights = not isinstance(config, PlanConfig) or config.probe
@@ -92,6 +96,8 @@ def check_inputs(config: AnyConfig) -> None:
         check_data(config, config.data)
         if isinstance(config, SelectConfig):
             check_sizes(config)
+    if weights:
+        check_quantized(config)
     for model in models:
         if model is not None:
             folder.check_model_folder(model, weights=weights, trust=trust_of(config))
@@ -99,6 +105,15 @@ def check_inputs(config: AnyConfig) -> None:
         Cache(config.cache).check_usable()
     if not isinstance(config, FinetuneConfig | CompareConfig) and config.adapter is not None:
         folder.check_adapter(config.adapter, trust=trust_of(config))
+
+
+def check_quantized(config: AnyConfig) -> None:
+    """Raise `ConfigError` if a package that quantises weights is asked for and not there."""
+    from staff.models.quantised import NONE, check_installed
+
+    small = getattr(config, "small_quantize", None)
+    for quantize in (config.quantize, small):
+        check_installed(quantize or NONE)
 
 
 def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:

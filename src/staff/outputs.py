@@ -20,7 +20,7 @@ from staff.runs.selection_file import write_selection
 from staff.runs.settings import coreset_name
 from staff.runs.store import RunFolder
 from staff.selectors.compose import Wishes
-from staff.types import Rows, Selection
+from staff.types import Ints, Rows, Selection
 
 
 @dataclass(slots=True)
@@ -64,6 +64,7 @@ def finish(
             selections=selections,
             score_target=rows.target_scores,
             score_untuned=rows.untuned_scores,
+            interpolated=rows.interpolated,
             tokens=rows.lengths,
             regions=of_row,
             verified=verified,
@@ -71,10 +72,10 @@ def finish(
         )
         folder.remove_other_coresets(list(selections), format=config.format)
         for name, selection in selections.items():
-            chosen = set(rows.rows[selection.rows].tolist())
+            chosen = _these(run.source.records(), rows.rows[selection.rows])
             record.rows += write_records(
                 folder.coreset(name, config.format),
-                _noted((raw for raw in run.source.records() if raw.row in chosen), stage),
+                _noted(chosen, stage),
                 format=config.format,
             )
         run.source.check_unchanged(result["data"]["sha256"])
@@ -122,6 +123,16 @@ def _verified(
             first.verification.rounds, tolerance=config.verify_tolerance, cap=config.verify_cap
         )
     return facts
+
+
+def _these(records: Iterator[RawRecord], wanted: Ints) -> Iterator[RawRecord]:
+    """The records of these rows, which like the records ascend; without a set of them."""
+    rest = iter(wanted)
+    row = next(rest, None)
+    for raw in records:
+        if raw.row == row:
+            yield raw
+            row = next(rest, None)
 
 
 def _noted(records: Iterator[RawRecord], stage: Stage) -> Iterator[RawRecord]:

@@ -31,12 +31,13 @@ from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, writ
 from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import total_of
+from staff.selectors.agreement import rank_correlation
 from staff.selectors.compose import Size, Wishes, check_wishes, choose_all
 from staff.selectors.rounds import AUTO, not_verified
 from staff.selectors.staff import Verify
 from staff.stored import read_stored
 from staff.team import gathered, helps
-from staff.types import Floats, Ints, Rows, Selection
+from staff.types import Bools, Floats, Ints, Rows, Selection
 from staff.wishes import read_wishes
 
 Say = Callable[[str], None]
@@ -60,8 +61,9 @@ def select(
 
 
 def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
+    stages.check_team(config)
     folder = RunFolder(config.folder)
-    with folder.lock():
+    with stages.executing(config), folder.lock():
         folder.start(config, overwrite=config.overwrite)
         ledger = Ledger(folder.path, say, afresh=config.overwrite)
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
@@ -84,6 +86,9 @@ def _select(run: Run) -> dict[str, Any]:
 
     wanted = wanted_by(config)
     scores, features = _score(run, prepared) if wanted else ({}, None)
+    interpolated = None
+    if wanted and config.score_on < 1:
+        scores, interpolated = _interpolate(run, prepared, scores["effort"])
     rows = Rows(
         ids=prepared.ids,
         rows=prepared.rows,
@@ -92,6 +97,7 @@ def _select(run: Run) -> dict[str, Any]:
         scores=scores,
         target_scores=np.full(prepared.usable, np.nan),
         untuned_scores=np.full(prepared.usable, np.nan) if config.scores_untuned else None,
+        interpolated=interpolated,
     )
     inputs = Inputs(keys_of_ids(rows.ids, config.seed), scores, features)
     wishes = _without_scoreless(run, rows, wishes)
@@ -158,6 +164,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
         if models:
             result["models"] = stages.model_facts(
                 adapter=config.adapter,
+                quantize=config.quantized,
                 trust=stages.trust_of(config),
                 progress=run.progress,
                 **models,
@@ -196,7 +203,7 @@ def _inputs(
 
 
 def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
-    """Steps 1 and 2: fine-tune the small model, score every row; its columns and features."""
+    """Steps 1 and 2: fine-tune the small model, score the rows; its columns and features."""
     config, folder, ledger = run.config, run.folder, run.ledger
     wanted, tokens = wanted_by(config), prepared.stores[0]
     model, facts = str(config.small), run.result["models"]["small"]
@@ -217,14 +224,20 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
         tokens,
         model=model,
         adapter=adapter,
+        quantize=config.quantized("small"),
         facts=facts,
         progress=run.progress,
     )
     features = bool(wanted & {"features", "connect"})
+    part = stages.rows_to_score(tokens, config.score_on, seed=config.seed)
     with ledger.stage("score small") as record:
         columns = dict(
             score(
-                out=folder.scores_small, name="score small", record=record, features=features
+                out=folder.scores_small,
+                name="score small",
+                record=record,
+                features=features,
+                positions=part if len(part) < len(tokens) else None,
             ).columns
         )
     if "unconditioned" in wanted:
@@ -232,6 +245,34 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Any]:
         with ledger.stage(name) as record:
             columns |= score(out=folder.scores_alone, name=name, record=record, alone=True).columns
     return columns, stages.features_of(folder.scores_small) if features else None
+
+
+def _interpolate(
+    run: Run, prepared: Prepared, effort: Floats
+) -> tuple[dict[str, Floats], Bools | None]:
+    """Scores of all rows from those of some; whose were not computed.
+
+    Of the other columns only the response's length stays, which needs no model.
+
+    What the scored rows say of it goes into the manifest.
+    """
+    tokens = prepared.stores[0]
+    scored = stages.rows_to_score(tokens, run.config.score_on, seed=run.config.seed)
+    lengths = tokens.response_lengths.astype(np.float64)
+    if len(scored) == len(tokens):
+        return {"effort": effort, "response_length": lengths}, None
+    with run.ledger.stage("interpolate", remember=False) as record:
+        found = stages.interpolate(tokens, scored, effort[scored], seed=run.config.seed)
+        record.rows = len(tokens) - len(scored)
+    agreed = rank_correlation(found.seen, found.foretold)
+    run.result["interpolation"] = {
+        "rows_scored": len(scored),
+        "spearman": None if agreed is None else agreed.value,
+        "interval": None if agreed is None else agreed.interval,
+    }
+    told = np.ones(len(tokens), np.bool_)
+    told[scored] = False
+    return {"effort": found.scores, "response_length": lengths}, told
 
 
 def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:
@@ -264,6 +305,7 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
             facts=run.result["models"][role],
             out=out,
             name=name,
+            quantize=run.config.quantized(role),
             progress=run.progress,
         )
         made.append(rounds)

@@ -47,7 +47,7 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
     with gathered(stages.follow) as leads:
         if not leads:
             return {}
-        with folder.lock():
+        with stages.executing(config), folder.lock():
             folder.start(config, overwrite=config.overwrite)
             with stages.tokens_of(folder.path):
                 return _score(config, folder, progress)
@@ -64,7 +64,10 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             (model,), max_length=config.max_length, trust=stages.trust_of(config)
         )
         result["models"] = facts = stages.model_facts(
-            model=model, trust=stages.trust_of(config), progress=progress
+            model=model,
+            quantize=lambda role: config.quantize,
+            trust=stages.trust_of(config),
+            progress=progress,
         )
         data_hash = source.content_hash()
         inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
@@ -90,6 +93,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             prepared.stores[0],
             model=model,
             adapter=config.adapter,
+            quantize=config.quantize,
             facts=facts["model"],
             out=folder.scores_small,
             name="score",
@@ -119,14 +123,25 @@ def finetune(
 
     on_placed: told what is returned, before the checkpoints go; see `training.finetune`.
 
+    Of the processes that torchrun started, all but one help it, and return nothing ({}).
+
     Raises:
         RunError: ``config.out`` holds files and ``config.overwrite`` is off, or another process
             writes to it.
     """
+    with gathered(stages.follow) as leads:
+        return _finetune(config, progress, on_placed) if leads else {}
+
+
+def _finetune(
+    config: FinetuneConfig,
+    progress: Progress | None,
+    on_placed: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
     from staff.training.adapter_folder import check_out
     from staff.training.finetune import FinetuneResult
-    from staff.training.finetune import finetune as train
 
+    stages.check_team(config)
     out, model = Path(str(config.out)), str(config.model)
     check_out(out, overwrite=config.overwrite)  # before an hour of reading
     stages.device_used(config)
@@ -157,6 +172,8 @@ def finetune(
             )["model"]["hash"],
             "dtype": stages.device_used(config)["dtype"],
             **{name: getattr(config, name) for name in TUNING},
+            **stages.kernel_of(config),
+            **stages.quantised_facts(config.quantize),
         }
 
         def facts_of(result: FinetuneResult) -> dict[str, Any]:
@@ -174,24 +191,11 @@ def finetune(
                 "last_loss": round(result.losses[-1][1], 4),
             }
 
-        result = train(
-            model=model,
-            tokens=prepared.stores[0],
+        result = stages.tune(
+            config,
+            prepared.stores[0],
             out=out,
-            pad_id=stages.PAD_ID,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            rank=config.rank,
-            alpha=config.alpha,
-            max_steps=config.max_steps,
-            seed=config.seed,
-            dtype=config.dtype,
-            device=config.device,
             made_from=fingerprint(made_from),
-            checkpoint_seconds=config.checkpoint_seconds,
-            trust=stages.trust_of(config),
-            overwrite=config.overwrite,
             progress=progress,
             on_placed=lambda result: on_placed(facts_of(result)),
         )
@@ -245,6 +249,8 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             batch_tokens=config.batch_tokens,
             dtype=config.dtype,
             device=config.device,
+            quantize=config.quantize,
+            spread=stages.spread_of(config),
             trust=stages.trust_of(config),
             progress=progress,
         )
@@ -278,12 +284,15 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
 def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -> dict[str, Any]:
     """Hold the fast path of scoring against the oracle on some rows; leaves no file.
 
+    Of quantised weights the oracle takes the gradients of the dequantised ones.
+
     Returns ``layer`` (the value projection, None with another phi), ``rows``, ``tokens``,
     ``kernel``, ``left_out`` (attention kernels the model has not), ``comparisons`` (list of
     ``name``, ``largest`` and ``median`` relative difference to the oracle, ``row`` of the largest,
     ``rank`` correlation, ``judged``), ``seconds`` (``fast``, ``plain``) and ``agrees``.
     """
     from staff.models.load import choose_device, load_model
+    from staff.models.quantised import NONE, dequantise_into
     from staff.scores.check import fast_path, hold_against_oracle
     from staff.scores.effort import Scorer
 
@@ -298,28 +307,38 @@ def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -
         examples = store.get(rows)
     load = partial(
         load_model, model, device=config.device, adapter=config.adapter,
-        merge=config.phi != "adapter", trust=trust,
+        merge=config.phi != "adapter" and config.quantize == NONE, trust=trust,
     )  # fmt: skip
     exact = load(dtype="float32")
     place = str(next(exact.parameters()).device)
     layer = layer_facts(exact) if config.phi.startswith("last-value") else None
     show = (progress or SilentProgress()).stage("check", total=len(rows), unit="rows")
+    told: dict[str, Floats] = {}  # and not judged
     with show as stage:
         options: dict[str, Any] = {"phi": config.phi, "seed": config.seed}
-        found = hold_against_oracle(exact, examples, **options, note=stage.advance)
-        del exact  # one model at a time
-        half = fast_path(Scorer(load(dtype="bfloat16"), signals=(), **options), examples)
+        checked = exact
+        if config.quantize != NONE:
+            told["not quantised"] = fast_path(Scorer(exact, signals=(), **options), examples)
+            checked = load(dtype="float32", quantize=config.quantize)
+            dequantise_into(checked, exact)
+        found = hold_against_oracle(checked, examples, **options, exact=exact, note=stage.advance)
+        del exact, checked  # one model at a time
+        half = load(dtype="bfloat16", quantize=config.quantize)
+        told["bfloat16"] = fast_path(Scorer(half, signals=(), **options), examples)
     places = store.rows[rows]
     comparisons = [
         comparison(name, norms, found.truth, places, judged=True)
         for name, norms in found.norms.items()
     ]
-    comparisons.append(comparison("bfloat16", half, found.truth, places, judged=False))
+    comparisons += [
+        comparison(name, norms, found.truth, places, judged=False) for name, norms in told.items()
+    ]
     worst = max(one["largest"] for one in comparisons if one["judged"])
     return {
         "model": model,
         "device": place,
         "phi": config.phi,
+        "quantize": config.quantize,
         "layer": layer,
         "rows": len(rows),
         "tokens": int(store.lengths[rows].sum()),

@@ -6,11 +6,11 @@ A finished stage is recognised by the fingerprint of everything its result depen
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,22 +20,26 @@ from staff.data.prepare import Prepared, prepare
 from staff.data.records import RecordOptions
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
-from staff.errors import ConfigError
+from staff.errors import ConfigError, ModelError
 from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
+from staff.models.placement import Spread
+from staff.models.quantised import NONE, check_installed, library_of
 from staff.models.trust import NO_TRUST, Trust
 from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids, priorities
 from staff.runs.cache import Cache
-from staff.runs.config import DRAWN, ScoreConfig, SelectConfig
+from staff.runs.config import DRAWN, FinetuneConfig, ScoreConfig, SelectConfig
+from staff.runs.facts import untested
 from staff.runs.manifest import device_facts
+from staff.runs.settings import parse_room
 from staff.runs.store import RunFolder, write_atomic
-from staff.scores.run import ScoreRun, score_rows
+from staff.scores.run import Elsewhere, ScoreRun, score_rows
 from staff.selectors.arguments import count_of
 from staff.selectors.order import smallest
-from staff.team import Team, current
+from staff.team import Team, current, in_team
 from staff.training.adapter_folder import (
     ADAPTER_FILES,
     STAMP,
@@ -46,7 +50,10 @@ from staff.training.adapter_folder import (
 from staff.training.checkpoints import LIBRARIES
 from staff.training.finetune import FinetuneResult, finetune
 from staff.training.tokens import Part, Tokens
-from staff.types import Ints, ScoreTable, read_only
+from staff.types import Floats, Ints, ScoreTable, read_only
+
+if TYPE_CHECKING:
+    from staff.scores.interpolate import Interpolated
 
 TOKENS = "tokens"  # in the run folder while a process works there
 PAD_ID = 0  # fills short rows up; masked, so any token will do
@@ -69,6 +76,22 @@ def record_options(config: Any) -> RecordOptions:
 def trust_of(config: Any) -> Trust:
     """What the settings allow the models to do."""
     return Trust(pickle=config.allow_pickle, code=config.trust_remote_code)
+
+
+def spread_of(config: Any) -> Spread | None:
+    """Over what a model that is scored or evaluated is to be spread; None: one device."""
+    if config.device_map == "none":
+        return None
+    room = parse_room(config.max_memory) if config.max_memory else {}
+    return Spread(room=room, folder=config.offload_folder)
+
+
+def quantised_facts(quantize: str) -> dict[str, Any]:
+    """What a fingerprint says of quantised weights; nothing where there are none."""
+    if quantize == NONE:
+        return {}
+    check_installed(quantize)
+    return {"quantize": quantize, "quantized by": versions_of(*library_of(quantize))}
 
 
 def tokenisers(
@@ -110,12 +133,14 @@ def context_length(model: str, *, weights: bool = True, trust: Trust = NO_TRUST)
 def model_facts(
     *,
     adapter: str | None = None,
+    quantize: Callable[[str], str] = lambda role: NONE,
     trust: Trust = NO_TRUST,
     progress: Progress | None = None,
     **models: str,
 ) -> dict[str, dict[str, Any]]:
     """Path, content hash and number of parameters by role; the revision of a Hub model.
 
+    quantize: how the weights of a role are kept, which is told where it is not in full.
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
     from staff.models.folder import local_folder, model_hash, revision_of
@@ -132,6 +157,8 @@ def model_facts(
                 "hash": model_hash(path, trust=trust, read=stage.advance),
                 "parameters": count_parameters(path, trust=trust),
             }
+            if (kept := quantize(role)) != NONE:
+                facts[role]["quantize"] = kept
             if revision := revision_of(path, trust=trust):
                 facts[role]["revision"] = revision
             if adapter is not None and len(facts) == 1:
@@ -160,11 +187,24 @@ def count_parameters(model: str, *, trust: Trust = NO_TRUST) -> int:
 
 
 def device_used(config: Any) -> dict[str, Any]:
-    """Device and precision that the settings come to here."""
-    from staff.models.load import choose_device, choose_dtype
+    """Device and precision that the settings come to here; ConfigError if they cannot work."""
+    from staff.models.load import check_attention, choose_device, choose_dtype
 
     device = choose_device(config.device)
-    return device_facts(str(device), str(choose_dtype(config.dtype, device)).removeprefix("torch."))
+    dtype = choose_dtype(config.dtype, device)
+    check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
+    facts = device_facts(str(device), str(dtype).removeprefix("torch."))
+    if found := untested(config, device.type):
+        facts["untested"] = found
+    return facts
+
+
+def kernel_of(config: Any) -> dict[str, str]:
+    """The attention kernel that was asked for, as results depend on it; empty for the default.
+
+    Kernels differ by rounding, as devices do; but scores of two are not mixed in one table.
+    """
+    return {} if config.attention == "auto" else {"attention": config.attention}
 
 
 def read(
@@ -278,6 +318,8 @@ def finetune_small(
             "versions": versions_of("staff-coreset", *LIBRARIES),
             **{k: getattr(config, k) for k in ("epochs", "learning_rate", "batch_size", "seed")},
             **({} if config.finetune_on == 1 else {"finetune_on": config.finetune_on}),
+            **kernel_of(config),
+            **quantised_facts(config.quantized("small")),
         }
     )
     stamp = _stamp_of(out)
@@ -294,48 +336,82 @@ def finetune_small(
         _write_stamp(out, made_from)
         record.reused = True
         return str(out)
-    results: list[FinetuneResult] = []
-
-    def tune(_: Mapping[str, Any]) -> int:
-        results.append(_tune(config, store, out, made_from, progress))
-        return 0
-
-    if team := current():
-        team.lead({"act": "fine-tune", **_told(config, store, out), "made_from": made_from}, tune)
-    else:
-        tune({})
-    record.rows, record.tokens = results[0].rows, results[0].tokens
+    result = tune(
+        config,
+        store,
+        out=out,
+        made_from=made_from,
+        name="fine-tune small",
+        progress=progress,
+        on_placed=lambda _: _write_stamp(out, made_from),
+    )
+    record.rows, record.tokens = result.rows, result.tokens
     if cache:
         cache.keep_adapter(made_from, out, ADAPTER_FILES)
     return str(out)
 
 
-def _tune(
-    config: Any, store: TokenStore, out: Path, made_from: str, progress: Progress | None
+def check_team(config: Any) -> None:
+    """Raise `ConfigError` for ``--fsdp`` in a process that is alone."""
+    if config.fsdp and current() is None:
+        raise ConfigError(
+            "--fsdp divides a model among several processes: start it with "
+            f"torchrun --nproc-per-node N -m staff {config.command} …"
+        )
+
+
+def tune(
+    config: Any, store: TokenStore, *, out: Path, made_from: str, **how: Any
 ) -> FinetuneResult:
-    """Fine-tune, alone or with the other processes of the team."""
+    """Fine-tune as `staff select` does its small model, or `staff finetune`; alone or as a team.
+
+    how: `name`, `progress`, `on_log` and `on_placed` of `training.finetune.finetune`.
+    """
+    results: list[FinetuneResult] = []
+
+    def work(_: Mapping[str, Any]) -> int:
+        results.append(_tune(config, store, out, made_from, **how))
+        return 0
+
+    if team := current():
+        order = {"act": "fine-tune", "together": True, **_told(config, store, out)}
+        team.lead({**order, "made_from": made_from}, work)
+    else:
+        work({})
+    return results[0]
+
+
+def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any) -> FinetuneResult:
+    """This process's part of it."""
     team = current()
     # A checkpoint of so many processes is not one of another number; an adapter is.
     checkpoint = fingerprint([made_from, team.size]) if team else made_from
+    alone = isinstance(config, FinetuneConfig)
+    own = {name: getattr(config, name) for name in ("rank", "alpha", "max_steps") if alone}
     return finetune(
-        model=config.small,
-        tokens=sample(store, config.finetune_on, seed=config.seed),
+        model=config.model if alone else config.small,
+        tokens=store if alone else sample(store, config.finetune_on, seed=config.seed),
         out=out,
         pad_id=PAD_ID,
         epochs=config.epochs,
         batch_size=config.batch_size,
+        micro_batch_size=config.micro_batch_size,
+        gradient_checkpointing=config.activation_checkpointing,
+        fsdp=config.fsdp,
         learning_rate=config.learning_rate,
         seed=config.seed,
         dtype=config.dtype,
         device=config.device,
+        attention=config.attention,
         made_from=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
+        quantize=config.quantize if alone else config.quantized("small"),
         trust=trust_of(config),
         share=team.share() if team else None,
-        name="fine-tune small",
-        overwrite=True,  # what lies there was made from something else
-        progress=progress,
-        on_placed=lambda _: _write_stamp(out, made_from),
+        # What lies in a run's own folder was made from something else.
+        overwrite=config.overwrite if alone else True,
+        **own,
+        **how,
     )
 
 
@@ -360,18 +436,35 @@ def _write_stamp(adapter: Path, made_from: str) -> None:
 
 def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
     """A random ⌊share·n⌋ of the stored rows, at least one; the store itself if that is all."""
-    n = len(store)
-    count = max(1, count_of(share, n))
-    if count == n:
-        return store
-    drawn = smallest(priorities(keys_of_ids(store.ids, seed), seed, "fine-tune on"), count)
-    return Part(store, read_only(np.sort(drawn)))
+    rows = drawn(store, share, seed=seed, stream="fine-tune on")
+    return store if len(rows) == len(store) else Part(store, rows)
+
+
+def rows_to_score(store: TokenStore, share: float, *, seed: int) -> Ints:
+    """Positions of the rows that ``--score-on`` has scored, ascending."""
+    return drawn(store, share, seed=seed, stream="score on")
+
+
+def drawn(store: TokenStore, share: float, *, seed: int, stream: str) -> Ints:
+    """Positions of a random ⌊share·n⌋ of the stored rows, at least one; ascending."""
+    count = max(1, count_of(share, len(store)))
+    if count == len(store):
+        return read_only(np.arange(count))
+    order = priorities(keys_of_ids(store.ids, seed), seed, stream)
+    return read_only(np.sort(smallest(order, count)))
 
 
 def some(store: TokenStore, count: int, *, seed: int) -> Ints:
     """Positions of `count` random rows of the store, of all if it has no more; ascending."""
     order = priorities(keys_of_ids(store.ids, seed), seed, "check")
     return np.sort(smallest(order, min(count, len(store))))
+
+
+def interpolate(store: TokenStore, scored: Ints, scores: Floats, *, seed: int) -> "Interpolated":
+    """Scores of all rows, told from those float64 [m] of the rows at `scored`."""
+    from staff.scores.interpolate import interpolate
+
+    return interpolate(store, scored, scores, seed=seed)
 
 
 def features_of(folder: Path) -> Any:
@@ -393,6 +486,7 @@ class LazyScorer:
         *,
         model: str,
         adapter: str | None,
+        quantize: str = NONE,
         features: bool = False,
         start: int | None = None,
     ) -> None:
@@ -400,6 +494,7 @@ class LazyScorer:
         from staff.scores.signals import SIGNALS
 
         self.config, self.model, self.adapter = config, model, adapter
+        self.quantize = quantize
         self.features, self.start = features, start
         self.columns = ("effort", *SIGNALS) if start is None else ResponseAlone.columns
         self._scorer: Any = None
@@ -426,11 +521,44 @@ class LazyScorer:
             device=config.device,
             adapter=self.adapter,
             merge=config.phi != "adapter",
+            attention=config.attention,
+            quantize=self.quantize,
+            spread=spread_of(config),
             trust=trust_of(config),
         )
+        free = config.padding_free
         if self.start is not None:
-            return ResponseAlone(Scorer(model, phi=None, signals=("loss",)), start=self.start)
-        return Scorer(model, phi=config.phi, features=self.features, seed=config.seed)
+            alone = Scorer(model, phi=None, signals=("loss",), padding_free=free)
+            return ResponseAlone(alone, start=self.start)
+        return Scorer(
+            model,
+            phi=config.phi,
+            features=self.features,
+            seed=config.seed,
+            padding_free=free,
+        )
+
+
+def check_executor() -> None:
+    """Raise `ConfigError` if Ray, which is asked for, cannot be had."""
+    from staff.scores import ray
+
+    if in_team() or current():
+        raise ConfigError("--executor ray has workers of its own: start staff without torchrun")
+    ray.check_installed()
+
+
+@contextmanager
+def executing(config: Any) -> Iterator[None]:
+    """A run, and the cluster that it scores on where that is not this process."""
+    if config.executor == "local":
+        yield
+        return
+    from staff.scores import ray
+
+    check_executor()
+    with ray.session():
+        yield
 
 
 def score(
@@ -449,8 +577,8 @@ def score(
     """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
 
     what: model, facts (the model's entry in the manifest; its hash goes into the fingerprint),
-    name of the stage; adapter; features: pooled hidden states too; alone: only the loss of
-    responses without their prompts (for IFD). What was scored goes into `record`.
+    name of the stage; adapter; quantize; features: pooled hidden states too; alone: only the loss
+    of responses without their prompts (for IFD). What was scored goes into `record`.
     earlier, more: rows that come in rounds, see `score_rows`; scorer: of an earlier round, whose
     model is loaded.
 
@@ -493,11 +621,12 @@ def _told(config: Any, store: TokenStore, out: Path) -> dict[str, Any]:
 
 def _do(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
     """Do this process's share of an order; of its rows, how many were scored."""
-    kind = {c.command: c for c in (SelectConfig, ScoreConfig)}[order["command"]]
+    kinds = (SelectConfig, ScoreConfig, FinetuneConfig)
+    kind = {c.command: c for c in kinds}[order["command"]]
     config = kind.model_validate(order["config"])
     store, out = TokenStore.open(Path(order["tokens"])), Path(order["out"])
     if order["act"] == "fine-tune":
-        _tune(config, store, out, order["made_from"], progress)
+        _tune(config, store, out, order["made_from"], progress=progress)
         return 0
     positions = order["positions"]
     return _score(
@@ -522,6 +651,7 @@ def _score(
     out: Path,
     name: str,
     adapter: str | None = None,
+    quantize: str = NONE,
     positions: Ints | None = None,
     features: bool = False,
     alone: bool = False,
@@ -539,8 +669,28 @@ def _score(
     trust = trust_of(config)
     start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
     features = features or config.features or has_features(out)
+    made_from = {
+        "scorer": config.phi if start is None else f"response after {start}",
+        "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter, trust=trust),
+        "data_hash": store.content_hash,
+        "dtype": device_used(config)["dtype"],
+        "features": features,
+        "seed": config.seed if config.phi in DRAWN else None,
+        **kernel_of(config),
+        **quantised_facts(quantize),
+        "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
+    }
+    loading: dict[str, Any] = {"model": model, "adapter": adapter, "quantize": quantize}
+    elsewhere = None
+    if config.executor == "ray":
+        if revision := facts.get("revision"):  # whatever is uploaded meanwhile
+            loading["model"] = f"{model.partition('@')[0]}@{revision}"
+        elsewhere = _on_ray(
+            config, store, **loading, features=features, start=start,
+            made_from=made_from, rows=len(store) if positions is None else len(positions),
+        )  # fmt: skip
     return score_rows(
-        scorer or LazyScorer(config, model=model, adapter=adapter, features=features, start=start),
+        scorer or LazyScorer(config, **loading, features=features, start=start),
         store,
         positions,
         batch_tokens=config.batch_tokens,
@@ -548,17 +698,8 @@ def _score(
         cache=cache_of(config),
         pad_id=PAD_ID,
         out=out,
-        fingerprint={
-            "scorer": config.phi if start is None else f"response after {start}",
-            "model_hash": facts["hash"]
-            if adapter is None
-            else model_hash(model, adapter, trust=trust),
-            "data_hash": store.content_hash,
-            "dtype": device_used(config)["dtype"],
-            "features": features,
-            "seed": config.seed if config.phi in DRAWN else None,
-            "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
-        },
+        fingerprint=made_from,
+        elsewhere=elsewhere,
         earlier=earlier,
         more=more,
         share=share,
@@ -567,10 +708,72 @@ def _score(
     )
 
 
+def _on_ray(
+    config: Any,
+    store: TokenStore,
+    *,
+    model: str,
+    adapter: str | None,
+    quantize: str,
+    features: bool,
+    start: int | None,
+    made_from: Mapping[str, Any],
+    rows: int,
+) -> Elsewhere:
+    """What scores parts on Ray's workers as this process would, and as precisely."""
+    from staff.scores import ray
+
+    settings = config.model_copy(update={"dtype": made_from["dtype"]})
+    model = str(Path(model).absolute()) if Path(model).is_dir() else model
+    adapter = None if adapter is None else str(Path(adapter).absolute())
+    job = ray.Job(
+        scorer=LazyScorer(
+            settings,
+            model=model,
+            adapter=adapter,
+            quantize=quantize,
+            features=features,
+            start=start,
+        ),
+        tokens=store.path.absolute(),
+        data_hash=store.content_hash,
+        batch_tokens=config.batch_tokens,
+        pad_id=PAD_ID,
+        rows=rows,
+        check=partial(check_same, made_from, model=model, adapter=adapter, trust=trust_of(config)),
+    )
+    return partial(ray.score_parts, job, workers=config.workers, device=config.device)
+
+
+def check_same(
+    made_from: Mapping[str, Any], *, model: str, adapter: str | None, trust: Trust
+) -> None:
+    """Raise `ModelError` if this machine would give other scores than those asked for.
+
+    That is, where it has another model, adapter or version of a library.
+    """
+    from staff.models.folder import check_adapter, model_hash
+
+    for name, wanted in made_from["versions"].items():
+        if (found := versions_of(name)[name]) != wanted:
+            raise ModelError(
+                f"a worker has {name} {found}, and the run was started with {wanted}: install the "
+                "same versions on all machines"
+            )
+    if adapter is not None:
+        check_adapter(adapter, trust=trust)
+    if model_hash(model, adapter, trust=trust) != made_from["model_hash"]:
+        both = model if adapter is None else f"{model} with {adapter}"
+        raise ModelError(
+            f"{both} is not the same on a worker as where the run was started: give a path that is "
+            "the same model on all machines"
+        )
+
+
 class Rounds:
     """Scores rows round by round, on a model that is loaded once; each round has its own parts.
 
-    model, facts, out, name: as of `score`.
+    model, facts, out, name, quantize: as of `score`.
     """
 
     def __init__(
@@ -582,6 +785,7 @@ class Rounds:
         facts: dict[str, Any],
         out: Path,
         name: str,
+        quantize: str = NONE,
         progress: Progress | None = None,
     ) -> None:
         from staff.scores.shards import has_features
@@ -589,7 +793,9 @@ class Rounds:
         self.config, self.out = config, out
         self.rows: list[Ints] = []
         features = config.features or has_features(out)
-        self._scorer = LazyScorer(config, model=model, adapter=None, features=features)
+        self._scorer = LazyScorer(
+            config, model=model, adapter=None, quantize=quantize, features=features
+        )
         self._score = partial(
             score,
             config,
@@ -598,6 +804,7 @@ class Rounds:
             facts=facts,
             out=out,
             name=name,
+            quantize=quantize,
             features=features,
             scorer=self._scorer,
             progress=progress,

@@ -10,7 +10,8 @@ from staff.errors import RunError
 from staff.methods import score_column, wanted_by
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import check_parts, check_selection, read_manifest
-from staff.runs.selection_file import SIGNALS, read_selection
+from staff.runs.selection_file import SIGNALS
+from staff.runs.selection_file import read_stored as read_table
 from staff.runs.store import RunFolder
 from staff.types import Rows
 
@@ -24,12 +25,10 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     Raises `RunError` saying what is missing and which command computes it.
     """
     check_selection(str(config.scores), read_manifest(str(config.scores)))
-    table = read_selection(RunFolder(str(config.scores)).selection)
+    table = read_table(RunFolder(str(config.scores)).selection)
     named = {"effort": table["score_small"], **{k: table[k] for k in SIGNALS if k in table}}
     # A row without a finite score has none at all, and one with a score has every score there is.
-    scored = ~np.isnan(table["score_small"])
-    for reasons in (table[name] for name in table if name.startswith("reason@")):
-        scored &= reasons != "rejected"
+    scored = ~np.isnan(table["score_small"]) & ~table["rejected"]
     scores = {
         name: x for name, x in named.items() if scored.any() and not np.isnan(x[scored]).any()
     }
@@ -50,13 +49,14 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     if config.counts_tokens and lengths is None:
         raise RunError(f"{config.scores} holds no numbers of tokens: no tokenizer read its rows")
     rows = Rows(
-        ids=tuple(table["id"]),
+        ids=table["id"],
         rows=table["row"],
         sources=table.get("source"),
         lengths=lengths,
         scores=scores,
         target_scores=table["score_target"],
         untuned_scores=table["score_untuned"] if config.scores_untuned else None,
+        interpolated=table.get("interpolated"),
     )
     return rows, features
 
@@ -71,7 +71,7 @@ def _features(config: SelectConfig, root: str, table: Mapping[str, Any]) -> Any:
         raise RunError(_missing(config, root, "no features"))
     scores, features = read_with_features(folder)
     efforts = scores.columns["effort"]
-    same_rows = np.array_equal(scores.ids, table["id"])
+    same_rows = scores.ids == table["id"]
     if not same_rows or not np.array_equal(efforts, table["score_small"], equal_nan=True):
         raise RunError(
             f"the features in {folder} are not of the rows and scores in {config.scores}: {root} "

@@ -37,6 +37,8 @@ class Team:
     def lead(self, order: Order, work: Work) -> int:
         """On rank 0: have every process do an order; the sum of what they return.
 
+        An order with ``together`` is one in which they wait for each other.
+
         Raises:
             StaffError: what the first one raised that failed.
         """
@@ -69,6 +71,8 @@ class Team:
         try:
             amount = work(order)
         except StaffError as error:
+            if order.get("together"):
+                raise  # the others wait for this one elsewhere; they end when it has ended
             fault = error
         mine = {"fault": fault and str(fault), "amount": amount}
         said = [self._say(mine, by=rank) for rank in range(self.size)]

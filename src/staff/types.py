@@ -65,7 +65,7 @@ class ScoreTable:
     target's table is one whose `known` is mostly False.
     """
 
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     columns: Mapping[str, Floats]
     known: Bools
     scorer: str
@@ -81,7 +81,7 @@ class Rows:
     lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
     float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
     untuned_scores: the same of the small model before fine-tuning, if the target's scores are
-    divided by those.
+    divided by those. interpolated: bool [n], whose score was told from other rows', if any.
     """
 
     ids: Sequence[str]
@@ -91,6 +91,7 @@ class Rows:
     scores: Mapping[str, Floats]
     target_scores: Floats
     untuned_scores: Floats | None = None
+    interpolated: Bools | None = None
 
 
 @dataclass(frozen=True, slots=True)

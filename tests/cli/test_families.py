@@ -1,6 +1,7 @@
 """`staff families`, and --small auto on the command line."""
 
 import json
+import re
 
 import pytest
 
@@ -12,8 +13,14 @@ def test_the_table_fits_the_terminal(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     assert main(["families", "gemma 2"]) == 0
     text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= width
-    assert "https://arxiv.org/abs/2408.00118" in text
+    lines = text.splitlines()
+    sources = [line for line in lines if re.fullmatch(r"\[\d+\] https://\S+", line)]
+    assert sources
+    assert max(len(line) for line in lines if line not in sources) <= width
+    assert [f"Gemma 2:{''.join(f' [{n + 1}]' for n in range(len(sources)))}"] == [
+        line for line in lines if line.startswith("Gemma 2")
+    ]
+    assert "tied" in text  # of Gemma 2 it is not confirmed
     assert "google/gemma-2-9b-it" in text
     assert "Llama" not in text
 

@@ -32,6 +32,15 @@ def test_the_plan_fits_the_terminal(place, capsys, monkeypatch, width, device):
     assert ("for times give --probe" in words) == (device == "cpu")
 
 
+def test_a_figure_without_a_source_is_told(place, capsys):
+    command = [*COMMAND.split(), "--keep", "0.1", "--device"]
+    for device in ("rtx-3090", "l4"):
+        assert main([*command, device]) == 0
+        words = " ".join(capsys.readouterr().out.split())
+        assert ("its speed not confirmed" in words) == (device == "rtx-3090")
+        assert "(by " in words
+
+
 def test_as_json(place, capsys, tmp_path):
     assert main([*COMMAND.split(), "--total", "5", "--device", "l4", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

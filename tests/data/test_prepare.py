@@ -173,6 +173,19 @@ def test_two_tokenisers_that_agree_share_a_store(jsonl, tokeniser, tokenizer_fol
     assert (tmp_path / "tokens.arrow").exists()
 
 
+def test_tokenisers_that_differ_in_their_template_share_a_store_of_plain_rows(
+    jsonl, tokeniser, tokenizer_folder, tmp_path
+):
+    instruct = AutoTokenizer.from_pretrained(tokenizer_folder)
+    instruct.chat_template = instruct.chat_template + " "
+    both = [tokeniser, Tokeniser(instruct, max_length=200, source="target")]
+    chat = {"messages": [{"role": r, "content": "hi"} for r in ("user", "assistant")]}
+    plain = prepare(open_source(jsonl([PAIR])), RecordOptions(), both, out=tmp_path / "a")
+    assert plain.stores[0] is plain.stores[1]
+    chats = prepare(open_source(jsonl([chat])), RecordOptions(), both, out=tmp_path / "b")
+    assert chats.stores[0] is not chats.stores[1]
+
+
 def test_a_row_must_suit_every_tokeniser(jsonl, tokenizer, tokeniser, tmp_path):
     short = Tokeniser(tokenizer, max_length=12, source="target")
     records = [PAIR, {"prompt": "word " * 15, "response": "x"}, pair(1)]

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from staff.data.store import TokenStore
+from staff.data.store import RECENT, TokenStore
 from staff.errors import RunError
 from staff.types import IGNORE, TokenisedExample
 
@@ -99,3 +99,15 @@ def test_same_samples_same_bytes(tmp_path):
     write(tmp_path / "a.arrow", samples(30))
     write(tmp_path / "b.arrow", samples(30))
     assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
+
+
+def test_rows_of_more_record_batches_than_are_kept(tmp_path):
+    examples, _ = write(tmp_path / "t.arrow", samples(60), size=2)
+    store = TokenStore.open(tmp_path / "t.arrow")
+    order = np.random.default_rng(2).permutation(60)
+    assert all(same(a, examples[i]) for a, i in zip(store.get(order), order, strict=True))
+    assert len(store._recent) == RECENT
+    store.release()
+    assert not store._recent
+    (tmp_path / "t.arrow").unlink()  # what was opened can be read on
+    assert same(store.get([59])[0], examples[59])

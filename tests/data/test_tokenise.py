@@ -128,3 +128,37 @@ def test_sentencepiece_weights_from_elsewhere(shared):
     ids = Tokeniser(tokenizer, max_length=None).encode(example).input_ids
     assert (ids[0], ids[-1]) == (1, 2)
     assert not np.isin(ids[1:-1], [1, 2]).any()
+
+
+STRANGE = ["", " ", "a  b\n", "<|eos|> <|user|>", "né 日本 \U0001f600", "x" * 400, "\u200d", "\tA"]
+
+
+def test_what_transformers_itself_would_say(tokenizer, family):
+    for one in (tokenizer, AutoTokenizer.from_pretrained(family[0])):
+        one.padding_side = "left"
+        one("a", padding="max_length", max_length=9, truncation=True)  # it remembers that
+        tokens = Tokeniser(one, max_length=None)._plain(STRANGE)
+        assert tokens == [plain(one, text) for text in STRANGE]
+
+
+def test_a_tokenizer_with_rules_of_its_own_is_asked(tokenizer, tokenizer_folder):
+    class Lower(type(tokenizer)):
+        def _encode_plus(self, text, **options):
+            lower = [t.lower() for t in text] if isinstance(text, list) else text.lower()
+            return super()._encode_plus(lower, **options)
+
+    low = Lower.from_pretrained(tokenizer_folder)
+    example = Example(id="x", response="THE EAGLE")
+    small = Example(id="x", response="the eagle")
+    both = [Tokeniser(low, max_length=None).encode(e).input_ids.tolist() for e in (example, small)]
+    assert both[0] == both[1]
+    assert Tokeniser(tokenizer, max_length=None).encode(example).input_ids.tolist() != both[0]
+
+
+def test_a_chat_template_matters_to_conversations_alone(tokenizer, tokenizer_folder):
+    other = AutoTokenizer.from_pretrained(tokenizer_folder)
+    other.chat_template = "{{ messages[0]['content'] }}"
+    one, two = Tokeniser(tokenizer, max_length=9), Tokeniser(other, max_length=9)
+    assert one.fingerprint != two.fingerprint
+    assert one.plain_fingerprint == two.plain_fingerprint
+    assert one.plain_fingerprint != Tokeniser(other, max_length=8).plain_fingerprint

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from changes import apply, tensors
+from packaging.version import Version
 
 GROUP = "Model folders"
 FAMILY = Path(__file__).parents[2] / "src" / "staff" / "assets" / "family"
@@ -90,4 +92,6 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
 def test_it_is_refused(case, refused):
+    if case[0] == "layers that are text" and Version(version("transformers")) < Version("5.4"):
+        pytest.skip("transformers looks at the kinds of a config's values since 5.4")
     refused(case)

@@ -1,5 +1,6 @@
 """The table behind --small auto, and who is found in it."""
 
+import csv
 import json
 import re
 
@@ -26,13 +27,24 @@ def test_every_row_is_whole():
     assert len(lines) - 1 == len(members())  # no id stands there twice
     for member in members().values():
         assert HUB_ID.fullmatch(member.target), member
-        assert re.fullmatch(r"https://\S+", member.source), member
+        assert member.sources, member  # pages that were looked at
+        assert all(re.fullmatch(r"https://[\w.-]+/\S+", url) for url in member.sources), member
+        assert set(member.unconfirmed) <= {*SIZES, "sizes", "tied", "tokenizer"}, member
         assert member.family
         if member.small:
             small = members()[member.small]  # has a row of its own, with its sizes
             assert small.parameters < member.parameters
             same = small.sizes["model_type"] == member.sizes["model_type"]
             assert same or not member.same_tokenizer, member
+
+
+def test_a_tokenizer_has_a_source_or_is_told_to_have_none():
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        told = "tokenizer" in row["unconfirmed"].split()
+        assert bool(row["tokenizer_source"]) == (bool(row["small"]) and not told), row["target"]
+    assert any("tokenizer" in row["unconfirmed"] for row in rows)
 
 
 def test_the_rule_of_the_table():
@@ -70,6 +82,7 @@ def test_parameters_are_what_transformers_counts():
             assert values.pop("head_dim") * values["num_attention_heads"] == values["hidden_size"]
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values))
+        model.tie_weights()
         return sum(parameter.numel() for parameter in model.parameters())
 
     known = {tuple(m.sizes.values()): m for m in members().values()}
@@ -87,6 +100,7 @@ def test_a_hub_id_is_looked_up(name):
 
 def test_another_vocabulary_is_told():
     assert "vocabulary differs" in sibling_of("mistralai/Mistral-Nemo-Base-2407").say()
+    assert "could not be confirmed" in sibling_of("microsoft/phi-2").say()
 
 
 def test_a_folder_needs_the_name_and_the_sizes(tmp_path):

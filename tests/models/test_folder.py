@@ -190,7 +190,7 @@ def test_of_a_hub_model_only_what_is_trusted_is_fetched(hub, folder, monkeypatch
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     snapshot, asked = hub(folder), []
 
-    def download(repository, *, revision, allow_patterns, ignore_patterns):
+    def download(repository, *, revision, allow_patterns, ignore_patterns, local_files_only):
         asked.append((revision, allow_patterns))
         return str(snapshot)
 

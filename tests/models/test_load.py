@@ -8,7 +8,13 @@ from transformers import PreTrainedTokenizerFast
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError, ModelError
 from staff.models.adapters import attach_fresh
-from staff.models.load import choose_device, choose_dtype, load_model, load_tokenizer
+from staff.models.load import (
+    check_attention,
+    choose_device,
+    choose_dtype,
+    load_model,
+    load_tokenizer,
+)
 from staff.types import Example
 
 
@@ -34,6 +40,37 @@ def test_a_model_comes_frozen_in_eval_mode_with_the_dtype_asked_for(folder, tiny
     ids = torch.tensor([[5, 6, 7]])
     torch.testing.assert_close(model(input_ids=ids).logits, tiny("llama")(input_ids=ids).logits)
     assert load_model(str(folder), dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_a_model_attends_by_the_kernel_asked_for(folder, tiny, kernel):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    model = load_model(str(folder), dtype="float32", device="cpu", attention=kernel)
+    assert model.config._attn_implementation == kernel
+    torch.testing.assert_close(model(input_ids=ids).logits, tiny("llama")(input_ids=ids).logits)
+
+
+def test_a_kernel_that_a_model_has_not_is_told(tiny, tmp_path):
+    tiny("gemma2").save_pretrained(tmp_path)
+    make_tokenizer(101, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
+    assert load_model(str(tmp_path), device="cpu").config._attn_implementation == "eager"
+    with pytest.raises(ModelError, match=r"cannot attend by sdpa: .*Gemma2.*--attention auto"):
+        load_model(str(tmp_path), device="cpu", attention="sdpa")
+
+
+def test_flash_attention_is_refused_where_it_cannot_work():
+    """Before transformers looks for it, and would fetch its code from the Hub."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
+    for name, device, dtype, said in (
+        ("flash_attention_2", cpu, torch.bfloat16, "needs a GPU"),
+        ("flash_attention_2", gpu, torch.float32, "has no float32: add --dtype bfloat16"),
+        ("flash_attention_2", gpu, torch.bfloat16, "needs the package flash-attn,"),
+        ("flash_attention_3", gpu, torch.float16, "needs the package flash-attn-3,"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            check_attention(name, device=device, dtype=dtype)
+    for name in ("auto", "sdpa", "eager"):
+        check_attention(name, device=cpu, dtype=torch.float32)
 
 
 def test_auto_dtype_is_bfloat16_only_where_the_cpu_computes_it(monkeypatch):

@@ -17,6 +17,8 @@ from staff.training.response_loss import response_losses
 
 # Two rows of 5 tokens, 6 of the 10 in the loss.
 ROWS = [(5, 4), (5, 2)]
+# The angles of rotary positions, head_dim·T, which transformers before 5.20 makes by a product.
+ANGLES = 4 * 5
 
 
 @pytest.fixture
@@ -45,6 +47,8 @@ def test_the_shape_of_a_llama(by_hand):
         last_output=64,
         last_mlp=384,
         value=(8, 4),
+        quantisable=1152,
+        largest=128,
     )
     assert shape_of(by_hand).adapter(8) == 2048
 
@@ -94,7 +98,7 @@ def test_torch_counts_the_same_in_a_lora_step(by_hand, store, work):
 
     # Nothing is learnt below the first block, so the gradient ends at its q, k and v, frozen
     # 2·10·(64 + 32 + 32) and of their LoRA 2·10·3·8·8: a formula for a block would be too long.
-    assert counted(step) == expected - 2560 - 3840
+    assert counted(step) - (expected - 2560 - 3840) in (0, ANGLES)
 
 
 @pytest.mark.parametrize("phi", ["last-value", "lm-head"])
@@ -104,7 +108,7 @@ def test_torch_counts_the_same_in_scoring(by_hand, store, work, phi):
     expected = flops.score(shape_of(by_hand), work, phi=phi)[0]
     # The formula takes 3 and 3 response tokens where there are 4 and 2: (16 + 4)·40 products.
     more = 2 * (20 - 18) * 40 if phi == "lm-head" else 0
-    assert counted(lambda: scorer(batch)) == expected + more
+    assert counted(lambda: scorer(batch)) - (expected + more) in (0, ANGLES)
 
 
 @pytest.mark.parametrize("family", ["gpt-neox", "gemma2", "phi3", "qwen3", "olmo2", "gpt2", "opt"])
@@ -117,3 +121,10 @@ def test_other_families_are_near(tiny, store, family):
     assert counted(lambda: scorer(batch)) == pytest.approx(
         flops.score(shape, work, phi="last-value")[0], rel=0.35
     )
+
+
+def test_checkpointed_blocks_go_forward_twice(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    # 2·1152 and the adapter's 2·2048 a token, and attention 4·16·5·5
+    again = flops.finetune(shape, work, checkpointing=True) - flops.finetune(shape, work)
+    assert again.tolist() == [(2 * 1152 + 2 * 2048) * 5 + 4 * 16 * 25]

@@ -80,3 +80,27 @@ def test_memory_grows_with_everything(by_hand, store):
     assert memory.score(shape, small, size=2, phi="last-value") < memory.score(
         shape, small, size=4, phi="last-value"
     )
+
+
+def test_quantised_weights_by_hand(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    # 1704 weights, of them 1152 in the blocks' linear layers, 128 in the largest of these
+    assert memory.weights(shape, size=2) == 2 * 1704
+    assert memory.weights(shape, size=2, quantize="int8") == 1152 + 2 * (1704 - 1152 + 128)
+    four = (1 / 2 + 1 / 64 + 4 / (64 * 256)) * 1152  # 16 levels; scales of scales
+    assert memory.weights(shape, size=2, quantize="nf4") == four + 2 * (1704 - 1152 + 128)
+    plain, less = (
+        memory.score(shape, work, size=2, phi="last-value", quantize=q) for q in ("none", "nf4")
+    )
+    assert plain - less == pytest.approx(2 * (1152 - 128) - four, abs=1)
+    # What torchao dequantises is kept until the backward pass, what bitsandbytes does is not.
+    kept = [memory.finetune(shape, work, size=2, quantize=q) for q in ("int8", "llm-int8")]
+    assert kept[0] - kept[1] == 2 * 1152
+
+
+def test_checkpointed_blocks_by_hand(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    # inputs of two blocks of width 8 and the activations of one, at 5 tokens; the rest as before
+    kept = 4 * 8 * 2 * 5 + 1.1 * 4 * 128 * 5 + (4 + 8) * 32 * 4
+    found = memory.finetune(shape, work, size=4, checkpointing=True)
+    assert found == round(4 * 1704 + 16 * 2048 + kept)

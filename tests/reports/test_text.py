@@ -76,6 +76,15 @@ def test_what_a_user_asks_of_a_run_is_there():
     assert "duplicates" not in text
 
 
+def test_a_run_on_a_device_that_no_test_has_seen_says_so():
+    run = manifest()
+    assert "Untested" not in render(run, folder="runs/x", width=100)
+    run["device"]["untested"] = ["cuda", "--padding-free"]
+    assert "Untested  by this project: cuda, --padding-free\n" in render(
+        run, folder="runs/x", width=100
+    )
+
+
 def test_the_next_command_reads_the_coreset_like_the_data():
     config = {
         "prompt_template": "{a} {b}", "response_column": "ref", "prompt_column": None,

@@ -8,6 +8,7 @@ from staff.runs.selection_file import (
     read_numbers,
     read_rows,
     read_selection,
+    read_stored,
     write_selection,
 )
 from staff.types import Selection
@@ -104,12 +105,33 @@ def test_some_rows_in_the_order_asked_for(tmp_path, monkeypatch):
             read(tmp_path / "none.parquet")
 
 
+def test_what_a_selection_is_made_again_from(tmp_path):
+    path = tmp_path / "s.parquet"
+    sources = ["web", None, "", "é", "web", "x"]
+    gone = Selection(np.array([1]), np.array([0, 1, 6, 0, 0, 6], np.int8), "staff")
+    kept = Selection(np.array([1]), np.array([6, 1, 0, 0, 0, 0], np.int8), "staff")
+    write(path, sources=sources, selections={"0.1": gone, "0.2": kept})
+    stored, table = read_stored(path), read_selection(path)
+    assert stored["id"] == tuple(table["id"])
+    assert stored["rejected"].tolist() == [True, False, True, False, False, True]
+    assert stored["source"].tolist() == sources
+    assert stored["source"][0] is stored["source"][4]  # one text, not one a row
+    names = [n for n in table if n != "id" and not n.startswith("reason@")]
+    assert list(read_numbers(path)) == names
+    for name in {*stored} & {*names}:
+        np.testing.assert_array_equal(stored[name], table[name])
+    assert {"row", "score_small", "score_target", "loss", "tokens"} <= {*stored}
+    some = read_numbers(path, ("tokens", "loss"))
+    assert list(some) == ["loss", "tokens", "selected@0.1", "selected@0.2"]
+
+
 def test_no_rows(tmp_path):
     nothing = np.zeros(0)
     write_selection(
         tmp_path / "s", ids=[], rows=nothing.astype(int), scores={"effort": nothing}, selections={}
     )
     assert len(read_selection(tmp_path / "s")["id"]) == 0
+    assert read_stored(tmp_path / "s")["id"] == ()
 
 
 def test_missing_and_damaged_files_are_run_errors(tmp_path):

@@ -34,6 +34,7 @@ def test_all_ways_agree_and_the_kernels_are_those_asked_for(tiny, rows, family):
     assert (found.kernel, found.left_out) == (model.config._attn_implementation, ())
     assert list(found.norms) == [
         "one row at a time", "8 rows, padded on the right", "8 rows, padded on the left",
+        "8 rows, without padding",
         f"attention {({'sdpa', 'eager'} - {found.kernel}).pop()}",
     ]  # fmt: skip
     assert np.array_equal(found.truth, [oracle_effort(model, row) for row in rows])
@@ -48,7 +49,7 @@ def test_every_gradient_and_an_adapter(tiny, rows, phi, adapted):
     if adapted:
         model = attach_fresh(model, seed=0)
     found = hold_against_oracle(model, rows, phi=phi, seed=3)
-    assert len(found.norms) == 4
+    assert len(found.norms) == 5
     for norms in found.norms.values():
         np.testing.assert_allclose(norms, found.truth, rtol=1e-4)
 
@@ -62,7 +63,13 @@ def test_a_kernel_that_the_model_has_not_is_left_out(tiny, rows, monkeypatch):
     monkeypatch.setattr(model, "set_attn_implementation", refuse)
     found = hold_against_oracle(model, rows)
     assert (found.kernel, found.left_out) == ("eager", ("sdpa",))
-    assert len(found.norms) == 3
+    assert len(found.norms) == 4
+
+
+def test_rows_in_one_sequence_are_left_out_where_a_model_mixes_them(tiny, rows):
+    found = hold_against_oracle(tiny("opt"), rows[:2])
+    assert found.left_out == ("--padding-free",)
+    assert "8 rows, without padding" not in found.norms
 
 
 def test_the_embedded_family(data, family):
@@ -77,7 +84,7 @@ def test_the_embedded_family(data, family):
     assert facts["layer"]["name"].endswith("self_attn.v_proj")
     assert facts["layer"]["fused"] is False
     judged = [one for one in facts["comparisons"] if one["judged"]]
-    assert len(judged) == 4
+    assert len(judged) == 5
     assert all(one["largest"] < 1e-4 and one["rank"] > 0.99 for one in judged)
     half = facts["comparisons"][-1]
     assert half["name"] == "bfloat16"

@@ -8,7 +8,7 @@ import torch
 from staff.data.store import TokenStore
 from staff.errors import ModelError, RunError, StaffError
 from staff.scores.effort import Scorer
-from staff.scores.run import forget_others, plan_parts, score_rows
+from staff.scores.run import PartScorer, forget_others, plan_parts, score_rows
 from staff.scores.shards import read_features, read_scores
 from staff.types import IGNORE, TokenisedExample
 
@@ -236,6 +236,27 @@ def test_the_same_run_twice_is_the_same_bytes(store, tmp_path, tiny):
         run(Scorer(tiny("llama")), store, tmp_path / name)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_parts_scored_elsewhere_come_in_any_order(store, tmp_path):
+    asked = []
+
+    def elsewhere(parts, stage):
+        asked.append(sorted(parts))
+        scorer = PartScorer(Counting(), store, batch_tokens=64, pad_id=0, rows=50)
+        for number in sorted(parts, reverse=True):
+            yield number, scorer.score(parts[number], stage)
+
+    run(Counting(), store, tmp_path / "here")
+    here = Counting()
+    done = run(here, store, tmp_path / "far", elsewhere=elsewhere)
+    (tmp_path / "far" / "part-00001.parquet").unlink()
+    again = run(here, store, tmp_path / "far", elsewhere=elsewhere)
+    assert (done.rows, again.rows, here.seen) == (50, 16, [])
+    assert asked == [[0, 1, 2, 3], [1]]
+    np.testing.assert_array_equal(again.table.columns["effort"], truth(store))
+    for path in sorted((tmp_path / "here").iterdir()):
+        assert path.read_bytes() == (tmp_path / "far" / path.name).read_bytes()
 
 
 def test_rounds_follow_each_other_in_parts_of_their_own(store, tmp_path):

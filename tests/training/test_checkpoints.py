@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from transformers.trainer_pt_utils import safe_globals
+from transformers.trainer import safe_globals
 
 from staff.training import checkpoints
 from staff.training.finetune import finetune

@@ -10,10 +10,14 @@ EXAMPLES = """
     --out runs/x-tuned-0.1
   staff finetune runs/x/coreset-0.1.jsonl --model TARGET --out tuned \\
     --epochs 1 --learning-rate 2e-4
+
+  # a model too large for one GPU: four hold its weights between them
+  torchrun --nproc-per-node 4 -m staff finetune runs/x/coreset-0.1.jsonl \\
+    --model TARGET --out tuned --fsdp --activation-checkpointing
 """
 
 
-@verb(FinetuneConfig, dry_run=True)
+@verb(FinetuneConfig, dry_run=True, torchrun=True)
 def finetune(config: FinetuneConfig, terminal: Terminal) -> None:
     """Train and say where the adapter is."""
     from staff.checks import check_inputs
@@ -27,7 +31,8 @@ def finetune(config: FinetuneConfig, terminal: Terminal) -> None:
     with terminal.loading():
         from staff import single
     facts = single.finetune(config, progress=terminal.progress)
-    terminal.summary(render_facts(facts))
+    if facts:
+        terminal.summary(render_facts(facts))
 
 
 app = command_app("finetune", finetune, examples=EXAMPLES)

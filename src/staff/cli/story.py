@@ -37,6 +37,8 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
     at = int(wanted[0])
     keys, name_of_row = keys_of_ids(ids, manifest["seed"]), one_line(ids[at])
     score, scores = _scores(manifest["config"], table)
+    if "interpolated" in table and table["interpolated"][at]:
+        score = f"interpolated {score}"
     paragraphs = []
     for name in coreset_columns(table):
         selection = rebuild(manifest, table, name)

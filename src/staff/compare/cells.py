@@ -24,7 +24,9 @@ TUNED = "tuning.json"
 COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a tuning
 # Settings that tuning and evaluating take from the comparison as they are.
 TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
-COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device")
+MEMORY = ("micro_batch_size", "activation_checkpointing")  # change no result but by rounding
+COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device", "quantize")
+SPREAD = ("device_map", "max_memory", "offload_folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Inputs:
     """What a cell is made from.
 
     file: to tune on, with its SHA-256; neither for `untuned`. max_steps: of the tuning.
-    target: what the model is (hash, tokenizer, dtype). generation: SHA-256 of what says how its
-    answers end. test: SHA-256 of the test data.
+    target: what the model is (hash, tokenizer, dtype, quantisation). generation: SHA-256 of what
+    says how its answers end. test: SHA-256 of the test data.
     """
 
     target: Mapping[str, Any]
@@ -83,7 +85,7 @@ def run_cell(
             batch_tokens=config.batch_tokens,
             out=str(folder),
             overwrite=True,
-            **{name: getattr(config, name) for name in COMMON},
+            **{name: getattr(config, name) for name in (*COMMON, *SPREAD)},
         ),
         progress=progress,
     )
@@ -109,8 +111,10 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
 
     The metrics are not part of it: a cell that has more of them than asked for will do.
     """
-    shared = {"target": dict(inputs.target), "max_length": config.max_length}
+    shared: dict[str, Any] = {"target": dict(inputs.target), "max_length": config.max_length}
     shared |= {k: getattr(config, k) for k in READING}
+    if config.attention != "auto":  # its rounding; cells without one are as they were
+        shared["attention"] = config.attention
     tuning = {"data": inputs.sha256, "max_steps": inputs.max_steps, "seed": cell.seed}
     tuning |= {k: getattr(config, k) for k in TUNING}
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)
@@ -154,7 +158,8 @@ def _tune(
             seed=cell.seed or 0,
             overwrite=True,
             checkpoint_seconds=config.checkpoint_seconds,
-            **{name: getattr(config, name) for name in (*TUNING, *COMMON)},
+            attention=config.attention,
+            **{name: getattr(config, name) for name in (*TUNING, *MEMORY, *COMMON)},
         ),
         progress=progress,
         on_placed=mark,

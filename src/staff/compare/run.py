@@ -80,7 +80,7 @@ def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     options, trust = stages.record_options(config), stages.trust_of(config)
     train, test = open_source(str(config.data)), open_source(str(config.test))
     paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
-    models = stages.model_facts(trust=trust, progress=progress, **paths)
+    models = stages.model_facts(quantize=config.quantized, trust=trust, progress=progress, **paths)
     tokenisers = stages.tokenisers([*paths.values()], max_length=config.max_length, trust=trust)
     for role, tokeniser in zip(paths, tokenisers, strict=True):
         models[role]["tokenizer"] = tokeniser.fingerprint
@@ -133,6 +133,7 @@ def _cells(
         "hash": found["models"]["target"]["hash"],
         "tokenizer": tokeniser.fingerprint,
         "dtype": stages.device_used(config)["dtype"],
+        **stages.quantised_facts(config.quantize),
     }
     generation = generation_hash(str(config.target), trust=stages.trust_of(config))
     done: dict[Cell, dict[str, Any]] = {}

@@ -3,25 +3,29 @@
 file -> RawRecord -> Example -> TokenisedExample -> TokenStore, a few hundred rows at a time.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
 
+from staff.data.ahead import in_order
 from staff.data.columns import resolve_options
 from staff.data.files import Source
+from staff.data.occurrences import Occurrences
 from staff.data.raw import RawRecord
-from staff.data.records import RecordOptions, content_id, to_example
+from staff.data.records import CHAT, RecordOptions, content_id, to_example
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.data.writers import json_text, replacing
 from staff.errors import BadRow, DataError
+from staff.ids import Ids
 from staff.progress import Progress, SilentProgress
+from staff.rng import keys_of_ids
 from staff.types import Example, Ints, TokenisedExample, read_only
 
 CHUNK_ROWS = 512
@@ -42,7 +46,7 @@ class Prepared:
     """
 
     stores: tuple[TokenStore, ...]
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     rows: Ints
     rows_read: int
     usable: int
@@ -95,15 +99,14 @@ def prepare(
     whatever `check_columns` raises. On any error no store is left behind.
     """
     options = check_columns(source, options)
-    prints = [tokeniser.fingerprint for tokeniser in tokenisers]
-    distinct = dict(zip(prints, tokenisers, strict=True))  # one store for tokenisers that agree
+    distinct, prints = _distinct(tokenisers, options)
     several = len(distinct) > 1
     paths = {p: f"tokens-{n}.arrow" if several else "tokens.arrow" for n, p in enumerate(distinct)}
     bad = _BadRows(source.name)
-    ids = _Ids(source.name, options.id_column)
+    ids = _Ids(source, options)
     rows_read = truncated = duplicates = 0
-    usable_ids: list[str] = []
-    usable_rows: list[int] = []
+    usable_ids: list[Ids] = []
+    usable_rows: list[Ints] = []
     usable_sources: list[str | None] = []
     names: dict[str | None, str | None] = {}  # one text a source, however many rows it has
     with ExitStack() as stack:
@@ -115,18 +118,21 @@ def prepare(
             bad.file = stack.enter_context(replacing(out / REJECTED)).open("w", encoding="utf-8")
             stack.enter_context(bad.file)
         writers = [stack.enter_context(TokenStore.write(out / path)) for path in paths.values()]
-        for chunk in _chunks(source.records()):
-            usable = _usable(chunk, options, list(distinct.values()), ids, bad)
+        chunks = (_examples(chunk, options, ids) for chunk in _chunks(source.records()))
+        encode = partial(_encode, list(distinct.values()))
+        for chunk, encoded in stack.enter_context(closing(in_order(encode, chunks))):
+            usable = _usable(chunk, encoded, list(distinct.values()), bad)
             for n, writer in enumerate(writers):
                 writer.append([u.row for u in usable], [u.tokens[n] for u in usable])
-            usable_ids += [u.id for u in usable]
-            usable_rows += [u.row for u in usable]
+            if not writers:
+                usable_ids.append(Ids.of(u.id for u in usable))
+            usable_rows.append(np.array([u.row for u in usable], np.int64))
             if options.source_column:
                 usable_sources += [names.setdefault(u.source, u.source) for u in usable]
-            rows_read += len(chunk)
+            rows_read += len(chunk.raws)
             truncated += sum(any(t.truncated for t in u.tokens) for u in usable)
             duplicates += sum(u.duplicate for u in usable)
-            stage.advance(len(chunk))
+            stage.advance(len(chunk.raws))
         if bad.count and (on_bad_row == "error" or bad.count == rows_read):
             raise bad.error(rows_read, skippable=bad.count < rows_read)
     if not bad.count:
@@ -135,8 +141,8 @@ def prepare(
     tokens = {print_: w.tokens for print_, w in zip(distinct, writers, strict=True)}
     return Prepared(
         stores=tuple(stores[print_] for print_ in prints),
-        ids=tuple(usable_ids),
-        rows=read_only(np.array(usable_rows, np.int64)),
+        ids=stores[prints[0]].ids if prints else Ids.joined(usable_ids),
+        rows=read_only(np.concatenate([np.empty(0, np.int64), *usable_rows])),
         rows_read=rows_read,
         usable=rows_read - bad.count,
         rejected=bad.count,
@@ -147,6 +153,28 @@ def prepare(
         rejected_path=out / REJECTED if bad.count else None,
         sources=tuple(usable_sources) if options.source_column else None,
     )
+
+
+def _distinct(
+    tokenisers: Sequence[Tokeniser], options: RecordOptions
+) -> tuple[dict[str, Tokeniser], list[str]]:
+    """One tokeniser of those that agree, by fingerprint; the fingerprint of each that was given."""
+    chats = options.format in CHAT
+    prints = [t.fingerprint if chats else t.plain_fingerprint for t in tokenisers]
+    return dict(zip(prints, tokenisers, strict=True)), prints
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Some rows in the order of the input.
+
+    examples: of those that make one, by row, with whether its content occurred before.
+    reasons: why the others are bad, by row.
+    """
+
+    raws: list[RawRecord]
+    examples: dict[int, tuple[Example, bool]]
+    reasons: dict[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,27 +193,38 @@ def _chunks(records: Iterator[RawRecord]) -> Iterator[list[RawRecord]]:
         yield chunk
 
 
-def _usable(
-    chunk: list[RawRecord],
-    options: RecordOptions,
-    tokenisers: list[Tokeniser],
-    ids: "_Ids",
-    bad: "_BadRows",
-) -> list[_Usable]:
-    """Sort one chunk into usable rows and bad ones, both in the order of the input."""
+def _examples(raws: list[RawRecord], options: RecordOptions, ids: "_Ids") -> _Chunk:
+    """What can be told of some rows without a tokeniser."""
     reasons: dict[int, str] = {}
-    examples: dict[int, tuple[Example, bool]] = {}
-    for raw in chunk:
+    made: list[tuple[RawRecord, Example]] = []
+    for raw in raws:
         if raw.record is None:
             reasons[raw.row] = raw.problem or "cannot be read"
             continue
         try:
-            examples[raw.row] = ids.give(to_example(raw.record, options), raw.place)
+            made.append((raw, to_example(raw.record, options)))
         except BadRow as fault:
             reasons[raw.row] = str(fault)
-    encoded = [t.encode_batch([example for example, _ in examples.values()]) for t in tokenisers]
+    named = zip(made, ids.give(made), strict=True)
+    return _Chunk(raws, {raw.row: given for (raw, _), given in named}, reasons)
+
+
+def _encode(tokenisers: list[Tokeniser], chunk: _Chunk) -> list[list[TokenisedExample | BadRow]]:
+    """Of every tokeniser, what it makes of each of the chunk's examples."""
+    examples = [example for example, _ in chunk.examples.values()]
+    return [tokeniser.encode_batch(examples) for tokeniser in tokenisers]
+
+
+def _usable(
+    chunk: _Chunk,
+    encoded: list[list[TokenisedExample | BadRow]],
+    tokenisers: list[Tokeniser],
+    bad: "_BadRows",
+) -> list[_Usable]:
+    """Sort one chunk into usable rows and bad ones, both in the order of the input."""
+    reasons = dict(chunk.reasons)
     usable = []
-    for n, (row, (example, duplicate)) in enumerate(examples.items()):
+    for n, (row, (example, duplicate)) in enumerate(chunk.examples.items()):
         tokens = []
         for tokeniser, results in zip(tokenisers, encoded, strict=True):
             result = results[n]
@@ -196,7 +235,7 @@ def _usable(
                 reasons[row] = f"{result}{which}"
         if row not in reasons:
             usable.append(_Usable(row, example.id, example.source, duplicate, tuple(tokens)))
-    for raw in chunk:
+    for raw in chunk.raws:
         if raw.row in reasons:
             bad.add(raw, reasons[raw.row])
     return usable
@@ -205,31 +244,47 @@ def _usable(
 class _Ids:
     """Makes ids unique. Remembers a few bytes a row, never its text."""
 
-    def __init__(self, name: str, column: str | None) -> None:
-        self.name = name
-        self.column = column
-        self._seen: set[int] = set()
-        self._repeats: dict[int, int] = {}
-        self._given: dict[int, str] = {}
+    def __init__(self, source: Source, options: RecordOptions) -> None:
+        self.source, self.options = source, options
+        self._contents, self._given = Occurrences(), Occurrences()
 
-    def give(self, example: Example, place: str) -> tuple[Example, bool]:
-        """The example under its final id, and whether its content occurred before."""
-        content = int(content_id(example) if self.column else example.id, 16)
-        repeated = content in self._seen
-        self._seen.add(content)
-        if not self.column:
-            if repeated:
-                self._repeats[content] = self._repeats.get(content, 0) + 1
-            occurrence = self._repeats.get(content, 0)
-            return replace(example, id=f"{example.id}-{occurrence}"), repeated
-        digest = hashlib.blake2b(example.id.encode(), digest_size=12).digest()
-        first = self._given.setdefault(int.from_bytes(digest, "little"), place)
-        if first != place:
-            raise DataError(
-                f"{self.name}: {first} and {place} have the same id {example.id!r} in column "
-                f"{self.column!r}. Make the ids unique, or leave --id-column out."
-            )
-        return example, repeated
+    def give(self, made: list[tuple[RawRecord, Example]]) -> list[tuple[Example, bool]]:
+        """Each example under its final id, and whether its content occurred before.
+
+        Raises `DataError` for an id of the id column that is there twice.
+        """
+        if self.options.id_column:
+            self._refuse_repeated(made)
+        contents = [content_id(e) if self.options.id_column else e.id for _, e in made]
+        before = self._contents.count(np.array([int(c, 16) for c in contents], np.uint64)).tolist()
+        if self.options.id_column:
+            return [(e, times > 0) for (_, e), times in zip(made, before, strict=True)]
+        return [
+            (Example(f"{e.id}-{times}", e.prompt, e.response, e.messages, e.source), times > 0)
+            for (_, e), times in zip(made, before, strict=True)
+        ]
+
+    def _refuse_repeated(self, made: list[tuple[RawRecord, Example]]) -> None:
+        for at in np.flatnonzero(self._given.count(keys_of_ids(e.id for _, e in made))).tolist():
+            raw, example = made[at]
+            if first := self._first_place(example.id, raw.row):  # or two ids of one hash
+                raise DataError(
+                    f"{self.source.name}: {first} and {raw.place} have the same id {example.id!r} "
+                    f"in column {self.options.id_column!r}. Make the ids unique, or leave "
+                    "--id-column out."
+                )
+
+    def _first_place(self, name: str, before: int) -> str | None:
+        """Where an id is first given; the rows are read again, as far as row `before`."""
+        for raw in self.source.records():
+            if raw.row >= before:
+                return None
+            try:
+                if raw.record and to_example(raw.record, self.options).id == name:
+                    return raw.place
+            except BadRow:
+                continue
+        return None
 
 
 class _BadRows:

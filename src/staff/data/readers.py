@@ -21,6 +21,9 @@ from staff.data.streams import (
 from staff.data.tables import read_arrow, read_parquet
 from staff.errors import DataError
 
+DECODER = json.JSONDecoder(object_pairs_hook=once)  # json.loads would make one for every line
+MARK = "\ufeff"  # which only json.loads refuses with a reason
+
 
 def read_jsonl(path: Path) -> Iterator[RawRecord]:
     """Rows of a file with one JSON object a line. Blank lines are no rows.
@@ -47,7 +50,7 @@ def parse_line(body: bytes, *, row: int, line: int) -> RawRecord:
         problem = f"invalid UTF-8 at byte {error.start + 1} of the line"
         return RawRecord(row, line, None, body.decode("utf-8", "replace"), problem)
     try:
-        value = json.loads(text, object_pairs_hook=once)
+        value = json.loads(text) if text.startswith(MARK) else DECODER.decode(text)
     except json.JSONDecodeError as error:
         # Some of json's own messages end in "at", as if the place were to follow.
         problem = f"broken JSON: {error.msg.removesuffix(' at')} at column {error.colno}"

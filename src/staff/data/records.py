@@ -4,10 +4,10 @@ A format is one function `(record, options) -> Example` and one line in `FORMATS
 """
 
 import hashlib
-import json
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from staff.errors import BadRow
@@ -96,6 +96,7 @@ FORMATS: dict[str, Callable[[Record, RecordOptions], Example]] = {
     "sharegpt": from_sharegpt,
     "text": from_text,
 }
+CHAT = ("messages", "sharegpt")  # the formats of conversations
 
 
 def to_example(record: Record, options: RecordOptions) -> Example:
@@ -112,24 +113,22 @@ def to_example(record: Record, options: RecordOptions) -> Example:
         if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
             raise BadRow(f"column {options.id_column!r} holds no id")
         _refuse_half_characters(str(given))
-        example = replace(example, id=str(given))
+        name = str(given)
     else:
-        example = replace(example, id=content_id(example))
+        name = content_id(example)
     source = record.get(options.source_column) if options.source_column else None
     if source is not None:
-        _refuse_half_characters(str(source))
-        example = replace(example, source=str(source))
-    return example
+        source = str(source)
+        _refuse_half_characters(source)
+    return Example(name, example.prompt, example.response, example.messages, source)
 
 
 def content_id(example: Example) -> str:
     """16 hex digits of the SHA-256 of what is learnt from: texts and roles, nothing else."""
-    content = [
-        example.prompt,
-        example.response,
-        [[message.role, message.content] for message in example.messages],
-    ]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    # As json.dumps writes the three of them, in a tenth of its time.
+    turns = ", ".join(f"[{quoted(m.role)}, {quoted(m.content)}]" for m in example.messages)
+    content = f"[{quoted(example.prompt)}, {quoted(example.response)}, [{turns}]]"
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def fill_template(template: str, record: Record) -> str:

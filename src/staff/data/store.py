@@ -1,5 +1,6 @@
 """Tokenised samples on disk: an Arrow stream that is read where it is needed, never whole."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,6 +14,7 @@ import pyarrow as pa
 from staff.data.writers import replacing
 from staff.errors import RunError
 from staff.hashing import hash_file
+from staff.ids import Ids
 from staff.types import IGNORE, Ints, TokenisedExample, read_only
 
 LAYOUT = "staff tokens 1"
@@ -27,6 +29,14 @@ SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
     ]
 )
+
+RECENT = 16  # record batches in memory: the rows of a shard lie in a few
+LIGHT = {  # what stays in memory
+    "row": np.int64,
+    "length": np.int32,
+    "response_length": np.int32,
+    "truncated": np.bool_,
+}
 
 
 class TokenWriter:
@@ -72,18 +82,20 @@ class TokenStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._batches, self._schema = _map(path)
+            self._file = pa.OSFile(str(path))
+            columns, starts, self._places, self._schema = _columns(self._file, LIGHT)
         except (pa.ArrowException, OSError) as error:
             raise RunError(
                 f"cannot read the tokens in {path} ({error}). Delete it; it is made again."
             ) from error
         if (self._schema.metadata or {}).get(b"layout") != LAYOUT.encode():
             raise RunError(f"{path} was not written by this version. Delete it; it is made again.")
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        self.rows: Ints = self._column("row", np.int64)
-        self.lengths = self._column("length", np.int32)
-        self.response_lengths = self._column("response_length", np.int32)
-        self.truncated = self._column("truncated", np.bool_)
+        self._starts = starts
+        self._recent: OrderedDict[int, Any] = OrderedDict()  # record batches by number
+        self.rows: Ints = columns["row"]
+        self.lengths = columns["length"]
+        self.response_lengths = columns["response_length"]
+        self.truncated = columns["truncated"]
 
     @classmethod
     def open(cls, path: Path) -> "TokenStore":
@@ -111,9 +123,9 @@ class TokenStore:
         return MappingProxyType({k: v for k, v in pairs.items() if k != "layout"})
 
     @cached_property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Ids:
         """The samples' ids, in order."""
-        return tuple(i for batch in self._batches for i in batch.column("id").to_pylist())
+        return Ids.from_arrow(self._batch(n).column("id") for n in range(len(self._places)))
 
     @cached_property
     def content_hash(self) -> str:
@@ -125,8 +137,8 @@ class TokenStore:
         return [self._example(int(position)) for position in positions]
 
     def release(self) -> None:
-        """Let go of the mapped pages read so far: they count as this process's memory."""
-        self._batches, self._schema = _map(self.path)
+        """Let go of the record batches that were read last."""
+        self._recent.clear()
 
     def dataset(self) -> Any:
         """A memory-mapped `datasets.Dataset` of id, row, input_ids and labels."""
@@ -135,11 +147,23 @@ class TokenStore:
         stored = Dataset.from_file(str(self.path))
         return stored.with_transform(_labelled)
 
+    def _batch(self, number: int) -> Any:
+        """A record batch, from the file if it is none of the last `RECENT`."""
+        if number in self._recent:
+            self._recent.move_to_end(number)
+            return self._recent[number]
+        self._file.seek(self._places[number])
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(self._file), self._schema)
+        self._recent[number] = batch
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return batch
+
     def _example(self, position: int) -> TokenisedExample:
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} in a store of {len(self)} samples")
         number = int(np.searchsorted(self._starts, position, side="right")) - 1
-        batch, at = self._batches[number], position - int(self._starts[number])
+        batch, at = self._batch(number), position - int(self._starts[number])
         ids = batch.column("input_ids")[at].values.to_numpy().astype(np.int64)
         mask = batch.column("loss_mask")[at].values.to_numpy(zero_copy_only=False)
         return TokenisedExample(
@@ -149,15 +173,31 @@ class TokenStore:
             bool(self.truncated[position]),
         )
 
-    def _column(self, name: str, dtype: Any) -> Any:
-        parts = [batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches]
-        return read_only(np.concatenate([np.empty(0, dtype), *parts]).astype(dtype))
 
+def _columns(file: Any, dtypes: Mapping[str, Any]) -> tuple[dict[str, Any], Ints, list[int], Any]:
+    """Columns [n] of a store by name; the position in it at which each record batch starts, and
+    at which the last ends; where in the file each begins; the schema.
 
-def _map(path: Path) -> tuple[list[Any], Any]:
-    """Record batches that point into the file, and its schema."""
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
-        return list(reader), reader.schema
+    Read, not mapped: pages of a mapped file count as this process's memory, and the first page of
+    every record batch, with its neighbours, is near the whole file.
+    """
+    parts: dict[str, list[Any]] = {name: [np.empty(0, dtype)] for name, dtype in dtypes.items()}
+    sizes, places = [0], []
+    with pa.ipc.open_stream(file) as reader:
+        ours = set(dtypes) <= set(reader.schema.names)  # if not, its layout says so
+        while ours:
+            place = file.tell()
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                break
+            places.append(place)
+            sizes.append(batch.num_rows)
+            for name, column in parts.items():
+                values = batch.column(name).to_numpy(zero_copy_only=False)
+                column.append(values.astype(dtypes[name]))  # a copy: the batch goes
+    columns = {name: read_only(np.concatenate(part)) for name, part in parts.items()}
+    return columns, np.cumsum(sizes), places, reader.schema
 
 
 def _labelled(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -9,15 +9,13 @@ import numpy as np
 
 from staff.data.files import Source, open_source
 from staff.data.raw import RawRecord
-from staff.data.records import RecordOptions
+from staff.data.records import CHAT, RecordOptions
 from staff.errors import ConfigError, RunError
 from staff.hashing import hash_file
 from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import coreset_columns, read_numbers
 from staff.runs.settings import coreset_name
 from staff.runs.store import CORESET
-
-CHAT = ("messages", "sharegpt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ def _chosen(names: list[str], keep: str | None, folder: Path) -> str:
 
 def _longest(selection: Path, name: str) -> int | None:
     """Tokens of the longest row of a coreset; None where they are not known."""
-    table = read_numbers(selection)
+    table = read_numbers(selection, ("tokens",))
     if name not in coreset_columns(table):
         raise RunError(f"manifest.json and selection.parquet disagree on the coreset {name}")
     if "tokens" not in table:

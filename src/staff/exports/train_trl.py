@@ -36,10 +36,12 @@ def prepare(arguments: list[str]) -> SFTTrainer:
     parser = TrlParser(kinds)
     training, model, mixture = parser.parse_args_and_config(arguments)
     rows: Any = get_dataset(mixture)["train"]
+    quantized = get_quantization_config(model)
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "dtype": model.dtype,
         "attn_implementation": model.attn_implementation,
+        **({"quantization_config": quantized} if quantized else {}),
         **(training.model_init_kwargs or {}),
     }
     trainer = SFTTrainer(
@@ -47,7 +49,6 @@ def prepare(arguments: list[str]) -> SFTTrainer:
         args=training,
         train_dataset=rows,
         peft_config=get_peft_config(model),
-        quantization_config=get_quantization_config(model),
     )
     # TRL leaves out rows whose answer lies wholly beyond max_length, and does not say so.
     kept: Any = trainer.train_dataset

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from staff.exports.coreset import CHAT, Coreset
+from staff.data.records import CHAT
+from staff.exports.coreset import Coreset
 from staff.types import Example
 
 Kind = Literal["pair", "chat", "single", "text"]

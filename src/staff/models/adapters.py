@@ -1,7 +1,7 @@
 """LoRA as the paper fine-tunes with it: on all linear layers, rank 8, alpha 16."""
 
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,14 +48,16 @@ def lora_layers(model: nn.Module) -> list[nn.Linear]:
     Not so for experts kept as one stacked parameter (their update is added to the weight, never
     called as a layer), for DoRA's magnitudes and for adapted embeddings.
     """
-    from peft.tuners.lora import Linear, ParamWrapper
+    from peft.tuners.lora import LoraLayer, ParamWrapper
 
     layers: list[nn.Linear] = []
     for module in model.modules():
-        if isinstance(module, Linear) and not isinstance(module, ParamWrapper):
+        # Around quantised layers they are of other classes, with the same two layers within.
+        if isinstance(module, LoraLayer) and not isinstance(module, ParamWrapper):
             for name in module.active_adapters:
                 if name in module.lora_A and not module.lora_variant.get(name):
-                    layers += cast("list[nn.Linear]", [module.lora_A[name], module.lora_B[name]])
+                    pair = [module.lora_A[name], module.lora_B[name]]
+                    layers += [layer for layer in pair if isinstance(layer, nn.Linear)]
     claimed = {id(layer.weight) for layer in layers}
     covered = all(id(p) in claimed for p in lora_parameters(model))
     return layers if covered else []

@@ -40,7 +40,8 @@ class Member:
 
     target: Hub id. small: that of its sibling, None where it has none. same_tokenizer: whether
     the two turn a text into the same ids. parameters: of the language model, tied weights once.
-    sizes: as in its config. source: where its family is described.
+    sizes: as in its config. sources: the pages that were looked at for the sizes and for the
+    tokenizer. unconfirmed: columns of the table that none of them says (`sizes`: none at all).
     """
 
     family: str
@@ -49,7 +50,8 @@ class Member:
     same_tokenizer: bool
     parameters: int
     sizes: dict[str, Any]
-    source: str
+    sources: tuple[str, ...]
+    unconfirmed: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -70,6 +72,8 @@ class Sibling:
         text = f"--small auto: {self.location}, of {self.target.family}"
         if not self.target.same_tokenizer:
             text += "; its vocabulary differs from the target's, so scores are of other tokens"
+        elif "tokenizer" in self.target.unconfirmed:
+            text += "; that it has the target's vocabulary could not be confirmed for the table"
         return text
 
 
@@ -88,7 +92,8 @@ def _member(row: dict[str, str]) -> Member:
         same_tokenizer=row["tokenizer"] == "same",
         parameters=int(row["parameters"]),
         sizes={n: row[n] if n == "model_type" else int(row[n]) for n in (*SIZES, "tied")},
-        source=row["source"],
+        sources=tuple(dict.fromkeys(f"{row['source']} {row['tokenizer_source']}".split())),
+        unconfirmed=tuple(row["unconfirmed"].split()),
     )
 
 
@@ -102,7 +107,9 @@ def pairs(word: str = "") -> list[dict[str, Any]]:
             "small": member.small,
             "small_parameters": members()[member.small].parameters,
             "same_tokenizer": member.same_tokenizer,
-            "source": member.source,
+            "sources": list(dict.fromkeys([*member.sources, *members()[member.small].sources])),
+            "unconfirmed": list(member.unconfirmed),
+            "small_unconfirmed": list(members()[member.small].unconfirmed),
         }
         for member in members().values()
         if member.small and word.lower() in f"{member.family} {member.target}".lower()

@@ -110,12 +110,16 @@ def _snapshot(name: str, weights: bool, trust: Trust) -> Path:
 
 def _download(name: str, repository: str, revision: str | None, wanted: list[str]) -> Path:
     """The snapshot of a Hub model, with the files of these patterns."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import is_offline_mode, snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
     try:
         found = snapshot_download(
-            repository, revision=revision, allow_patterns=wanted, ignore_patterns=UNWANTED
+            repository,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=UNWANTED,
+            local_files_only=is_offline_mode(),  # some releases list a commit's files all the same
         )
     except GatedRepoError as error:
         raise ModelError(

@@ -3,8 +3,10 @@
 Weights come from safetensors and no code of a model is run, unless the user trusts it (`Trust`).
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from staff.models.folder import (
     model_hash,
     read_config,
 )
+from staff.models.placement import Spread, device_of
+from staff.models.quantised import NONE, hush, quantisation, settle
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 from staff.models.weights import (
     SAFETENSORS_NAMES,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "check_attention",
     "choose_device",
     "choose_dtype",
     "load_model",
@@ -39,6 +44,11 @@ __all__ = [
 ]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+FLASH = {  # attention kernels that come in a package of their own
+    "flash_attention_2": "flash-attn",
+    "flash_attention_3": "flash-attn-3",
+    "flash_attention_4": "flash-attn-4",
+}
 
 
 def load_model(
@@ -48,26 +58,47 @@ def load_model(
     device: str = "auto",
     adapter: str | None = None,
     merge: bool = True,
+    attention: str = "auto",
+    quantize: str = NONE,
+    spread: Spread | None = None,
     trust: Trust = NO_TRUST,
 ) -> Any:
     """Load a causal LM in eval mode, its parameters frozen.
 
     dtype, device: see `choose_dtype` and `choose_device`.
+    attention: transformers' name of a kernel; auto: what it chooses for the model.
     adapter: folder of a LoRA adapter; added to the weights as they are stored, in float32, and
         the sum rounded to `dtype` once; or with merge=False kept beside them (for phi
         ``adapter``; the result is then a PEFT model). Weights stored in another dtype take the
         host 4 bytes a parameter meanwhile.
+    quantize: none, nf4, int8 or llm-int8 (`staff.models.quantised`), of a model stored in full;
+        `dtype` is then that of all else. spread: over GPUs, host memory and disk instead of one
+        device. With either an adapter stays beside the weights: a sum rounded to 4 bits would lose
+        it, and weights on a disk are only read.
     trust: whether weights may be pickled, and the model's own code run.
 
-    Raises ModelError when the folder is not such a model or the adapter does not fit it.
+    Raises ModelError when the folder is not such a model or the adapter does not fit it, and
+    ConfigError when the library that quantises is not installed.
     """
     import torch
 
     folder = local_folder(path, trust=trust)
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
+    merge = merge and quantize == NONE and spread is None
     with _quiet():
-        model = _read_model(path, folder, dtype=wanted, place=place, trust=trust)
+        model = _read_model(
+            path,
+            folder,
+            dtype=wanted,
+            place=place,
+            attention=attention,
+            quantize=quantize,
+            spread=spread,
+            trust=trust,
+        )
+        if quantize != NONE:
+            settle(model, path, quantize)
         rounds = wanted != torch.float32 and adapter is not None and merge
         if rounds and not _stored_as(folder, wanted):
             # Rounding the weights first and the sum again would cost the update twice.
@@ -150,6 +181,28 @@ def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
     return torch.float32
 
 
+def check_attention(name: str, *, device: "torch.device", dtype: "torch.dtype") -> None:
+    """Raise ConfigError for a kernel that cannot work here: device, precision, package.
+
+    transformers itself would fetch the code of a kernel that is not installed from the Hub.
+    """
+    import torch
+
+    if name not in FLASH:
+        return
+    if device.type != "cuda":
+        raise ConfigError(f"--attention {name} needs a GPU (CUDA), not {device}; use sdpa or auto")
+    if dtype not in (torch.bfloat16, torch.float16):
+        raise ConfigError(f"--attention {name} has no float32: add --dtype bfloat16")
+    try:
+        version(FLASH[name])
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"--attention {name} needs the package {FLASH[name]}, which is not installed; use sdpa "
+            "or auto"
+        ) from None
+
+
 def _cpu_computes_bf16() -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 (AVX512-BF16 or AMX)."""
     import torch
@@ -178,12 +231,30 @@ def _producible(tokenizer: Any) -> dict[str, int]:
 
 
 def _read_model(
-    path: str, folder: Path, *, dtype: "torch.dtype", place: "torch.device", trust: Trust
+    path: str,
+    folder: Path,
+    *,
+    dtype: "torch.dtype",
+    place: "torch.device",
+    attention: str = "auto",
+    quantize: str = NONE,
+    spread: Spread | None = None,
+    trust: Trust,
 ) -> Any:
-    """The model of a folder, complete, on its device."""
+    """The model of a folder, complete, on its device or spread over several."""
     import torch
+
+    hush()  # before the libraries that tell of themselves are imported
     from transformers import AutoModelForCausalLM
 
+    how: dict[str, Any] = {}
+    if spread is not None:
+        how |= spread.arguments(place)
+    elif place.type != "cpu" or quantize != NONE:
+        how["device_map"] = {"": place}
+    if quantize != NONE:
+        _refuse_quantised(path, folder, quantize)
+        how["quantization_config"] = quantisation(quantize, dtype=dtype)
     try:
         model: Any
         report: dict[str, Any]
@@ -194,18 +265,35 @@ def _read_model(
             weights_only=True,  # of a pickle, too
             trust_remote_code=trust.code,
             output_loading_info=True,
-            **({} if place.type == "cpu" else {"device_map": {"": place}}),
+            **({} if attention == "auto" else {"attn_implementation": attention}),
+            **how,
         )
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"{path} does not fit into the memory of {place}") from error
+        raise ModelError(
+            f"{path} does not fit into the memory of {place}; see --quantize and --device-map"
+        ) from error
     except Exception as error:  # whatever is wrong with the files, the user must see which
         if needs_code(error, folder, trust):
             raise code_not_run(path, folder) from error
         if is_refused_pickle(error):
             raise not_weights(weight_files(folder)[0]) from error
+        if attention != "auto" and re.search("attention|attn", str(error), re.IGNORECASE):
+            raise ModelError(
+                f"{path} cannot attend by {attention}: {first_line(error)}; use --attention auto"
+            ) from error
         if "ignore_mismatched_sizes" in str(error):
             raise ModelError(
                 f"{path} has weights of other sizes than its config.json asks for; fetch both again"
+            ) from error
+        if "dispatched on the CPU or the disk" in str(error):
+            raise ModelError(
+                f"{path} does not fit into the memory of the GPUs at --quantize {quantize}, and "
+                "quantised weights cannot lie elsewhere: raise --max-memory or leave --quantize out"
+            ) from error
+        if "offload_folder" in str(error):
+            raise ModelError(
+                f"weights of {path} have to be written again to be read from disk as they are "
+                "needed: give --offload-folder DIR"
             ) from error
         raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
@@ -214,6 +302,17 @@ def _read_model(
             f"{path} lacks weights that its config asks for ({some}); fetch the model again"
         )
     return model
+
+
+def _refuse_quantised(path: str, folder: Path, quantize: str) -> None:
+    """Raise `ModelError` if a model's own weights are quantised already."""
+    found = read_config(folder).get("quantization_config")
+    if found:
+        method = found.get("quant_method") if isinstance(found, dict) else None
+        raise ModelError(
+            f"the weights of {path} are stored quantised ({method or 'unknown'}): leave "
+            f"--quantize {quantize} out, or give the model it was made from"
+        )
 
 
 def _stored_as(folder: Path, dtype: "torch.dtype") -> bool:
@@ -238,7 +337,10 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     folder = Path(adapter)
     check_adapter(adapter, trust=trust)
     try:
-        model = PeftModel.from_pretrained(model, str(folder))
+        with _placed_by_us(model) as placed:
+            model = PeftModel.from_pretrained(model, str(folder), low_cpu_mem_usage=placed)
+        if placed:
+            _load_beside(model, folder)
         lacking = _lacking(model, folder)
         if not lacking:
             return model.merge_and_unload() if merge else model
@@ -252,6 +354,42 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
         f"the adapter {adapter} lacks {len(lacking)} of the weights that its config names "
         f"({lacking[0]}); fetch it again"
     )
+
+
+@contextmanager
+def _placed_by_us(model: Any) -> Iterator[bool]:
+    """Whether a model is spread over devices; PEFT, which would spread it anew, is not told so.
+
+    Its way writes offloaded base weights a second time, and fails where some lie on the disk.
+    """
+    places = getattr(model, "hf_device_map", {})
+    if "disk" not in places.values() and len(set(places.values())) < 2:
+        yield False
+        return
+    del model.hf_device_map
+    try:
+        yield True
+    finally:
+        model.hf_device_map = places
+
+
+def _load_beside(model: Any, folder: Path) -> None:
+    """Put every LoRA weight where the layer beside it computes, and read it there.
+
+    PEFT has put those of a layer on the disk to where its weight seems to be: nowhere.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+
+    from staff.models.adapters import lora_parameters
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for layers in (module.lora_A, module.lora_B):
+                layers.to_empty(device=device_of(module.get_base_layer()))
+    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    if any(parameter.is_meta for parameter in lora_parameters(model)):  # of an embedding, say
+        raise ModelError("it adapts layers that cannot lie elsewhere: leave --device-map out")
 
 
 def _lacking(model: Any, folder: Path) -> list[str]:

@@ -23,6 +23,7 @@ def build_skeleton(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust.code)
+        model.tie_weights()  # transformers 5.0 leaves them apart on this device
     except Exception as error:  # whatever is wrong with the files, the user must see which
         if needs_code(error, Path(folder), trust):
             raise code_not_run(path, Path(folder)) from error

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from staff.models.placement import device_of
+
 CLEAR = 30.0  # value columns must outweigh the others by this factor (seen: 1e4 and more)
 PROBES = 8  # one-token sequences
 
@@ -42,7 +44,7 @@ def column_weights(model: Any, module: Any) -> Tensor:
         return leaves[-1].clone()
 
     generator = torch.Generator().manual_seed(0)
-    device = module.weight.device
+    device = device_of(model.get_input_embeddings())
     vocabulary = model.get_input_embeddings().weight.shape[0]
     tokens = torch.randint(vocabulary, (PROBES, 1), generator=generator).to(device)
     handle = module.register_forward_hook(cut)

@@ -121,10 +121,12 @@ def stages_of(
         if config.adapter is None and not config.skip_finetune:
             rows = max(1, count_of(config.finetune_on, usable))
             tuned = round(config.epochs * tokens * rows / usable)
-            name = f"fine-tune small, {config.epochs} epochs"
+            name = f"fine-tune small, {passes(config.epochs)}"
             tuning = {"name": name, "kind": "tune small", "rows": rows, "tokens": tuned}
             listed.append(small | tuning)
-        listed.append({"name": "score small", "kind": "score small"} | small)
+        scored = max(1, count_of(config.score_on, usable))
+        part = {"rows": scored, "tokens": round(tokens * scored / usable)}
+        listed.append({"name": "score small", "kind": "score small"} | small | part)
         if "unconditioned" in wanted:
             listed.append({"name": "score responses alone", "kind": "score alone"} | small)
     if "verify" in wanted:
@@ -135,6 +137,15 @@ def stages_of(
         name = "verify on target, at most"
         listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
     return [*listed, {"name": "select", "kind": "select", "rows": usable}]
+
+
+def passes(epochs: int) -> str:
+    """A number of epochs in words.
+
+    >>> passes(1), passes(3)
+    ('1 epoch', '3 epochs')
+    """
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> list[str]:

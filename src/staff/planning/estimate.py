@@ -20,7 +20,7 @@ from staff.errors import ConfigError
 from staff.models.load import choose_device
 from staff.pipeline import counting_models, requested_sizes
 from staff.planning import flops, memory, peak, risks
-from staff.planning.counts import counts, reading, stages_of
+from staff.planning.counts import counts, passes, reading, stages_of
 from staff.planning.devices import DEVICES, Device
 from staff.planning.probe import Measured, probe, spread
 from staff.planning.shape import Shape, read_shape
@@ -79,7 +79,7 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
             measured = probe(config, small.path, target.path, progress=progress)
         costs = [
             *(_stage(config, s, prepared, shapes, size=size) for s in stages_of(config, prepared)),
-            _tuning(config, target, shapes["target"], size=size),
+            _tuning(config, target, shapes, size=size),
         ]
         costs = [_timed(cost, config, device, size, measured, read_seconds) for cost in costs]
         total = int(target.lengths.sum())
@@ -112,7 +112,11 @@ def _facts(
         "longest": int(lengths.max()),
     }
     models = {
-        role: {"path": getattr(config, role), "parameters": shape.parameters}
+        role: {
+            "path": getattr(config, role),
+            "parameters": shape.parameters,
+            "quantize": config.quantized(role),
+        }
         for role, shape in shapes.items()
     }
     return {"data": data, "models": models}
@@ -143,13 +147,15 @@ def _number_bytes(config: PlanConfig, device: Device | None) -> int:
 def _device_facts(config: PlanConfig, device: Device | None, size: int) -> dict[str, Any]:
     bits = 8 * size
     if device is not None:
-        return {**asdict(device), "utilisation": config.utilisation, "bits": bits, "probe": False}
+        facts = {**asdict(device), "unconfirmed": list(device.unconfirmed)}
+        return {**facts, "utilisation": config.utilisation, "bits": bits, "probe": False}
     name = str(choose_device(config.device))
     return {
         "name": name,
         "flops": None,
         "memory": peak.available(name),
         "source": None,
+        "unconfirmed": [],
         "utilisation": None,
         "bits": bits,
         "probe": config.probe,
@@ -171,35 +177,51 @@ def _stage(
     scoring = partial(scoring_work, batch_tokens=config.batch_tokens, shard_rows=config.shard_rows)
     if kind == "tune small":
         rows = stages.sample(own, config.finetune_on, seed=config.seed)
-        return _tune(cost, config, rows, shapes["small"], size=size)
+        return _tune(cost, config, rows, shapes, "small", size=size)
     if kind == "verify":
         chosen = spread(others.lengths, stage["rows"])
-        work, shape = scoring(others, chosen), shapes["target"]
-    elif kind in ("score small", "score alone"):
-        work, shape = scoring(own), shapes["small"]
+        work, role = scoring(others, chosen), "target"
+    elif kind == "score small":
+        chosen = stages.rows_to_score(own, config.score_on, seed=config.seed)
+        work, role = scoring(own, chosen), "small"
+    elif kind == "score alone":
+        work, role = scoring(own), "small"
     else:
         return cost
+    shape, quantize = shapes[role], config.quantized(role)
     if kind == "score alone":  # the responses without their prompts, forward only
         work = Work(work.places, work.rows, work.responses / work.rows, work.responses)
         operations = flops.forward(shape, work)
     else:
         operations = flops.score(shape, work, phi=config.phi)
-    used = memory.score(shape, work, size=size, phi=config.phi)
+    used = memory.score(shape, work, size=size, phi=config.phi, quantize=quantize)
     return _with(cost, work, float(operations.sum()), used)
 
 
-def _tuning(config: PlanConfig, target: Tokens, shape: Shape, *, size: int) -> Cost:
+def _tuning(config: PlanConfig, target: Tokens, shapes: Mapping[str, Shape], *, size: int) -> Cost:
     """Fine-tuning the target on everything: what a coreset saves a part of."""
     tokens = config.epochs * int(target.lengths.sum())
-    name = f"tune target on all, {config.epochs} epochs"
+    name = f"tune target on all, {passes(config.epochs)}"
     cost = Cost(name, TUNE_TARGET, len(target.lengths), tokens)
-    return _tune(cost, config, target, shape, size=size)
+    return _tune(cost, config, target, shapes, "target", size=size)
 
 
-def _tune(cost: Cost, config: PlanConfig, rows: Tokens, shape: Shape, *, size: int) -> Cost:
+def _tune(
+    cost: Cost,
+    config: PlanConfig,
+    rows: Tokens,
+    shapes: Mapping[str, Shape],
+    role: str,
+    *,
+    size: int,
+) -> Cost:
     work = tuning_work(rows, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed)
-    operations = float(flops.finetune(shape, work).sum())
-    return _with(cost, work, operations, memory.finetune(shape, work, size=size))
+    shape, again = shapes[role], config.activation_checkpointing
+    operations = float(flops.finetune(shape, work, checkpointing=again).sum())
+    used = memory.finetune(
+        shape, work, size=size, quantize=config.quantized(role), checkpointing=again
+    )
+    return _with(cost, work, operations, used)
 
 
 def _with(cost: Cost, work: Work, operations: float, used: int) -> Cost:

@@ -23,12 +23,17 @@ def forward(shape: Shape, work: Work) -> Floats:
     return 2 * shape.linear * tokens + 4 * shape.attention * tokens * length + head
 
 
-def finetune(shape: Shape, work: Work, *, rank: int = 8) -> Floats:
-    """A LoRA step [k]: forward, and backward for activations and the adapter's weights only."""
+def finetune(shape: Shape, work: Work, *, rank: int = 8, checkpointing: bool = False) -> Floats:
+    """A LoRA step [k]: forward, and backward for activations and the adapter's weights only.
+
+    checkpointing: the blocks' forward pass is done twice.
+    """
     tokens, length, responses = work.padded, work.length, work.responses
     frozen = 4 * (shape.linear * tokens + shape.vocabulary * shape.hidden * responses)
     attention = 12 * shape.attention * tokens * length
-    return frozen + attention + 6 * shape.adapter(rank) * tokens
+    again = 2 * (shape.linear + shape.adapter(rank) + 2 * shape.attention * length) * tokens
+    step = frozen + attention + 6 * shape.adapter(rank) * tokens
+    return step + again if checkpointing else step
 
 
 def score(shape: Shape, work: Work, *, phi: str) -> Floats:

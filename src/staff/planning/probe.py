@@ -94,10 +94,13 @@ def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str,
         if adapter is None and not config.skip_finetune:
             adapter = str(Path(scratch) / "adapter")
             rows = stages.sample(own, config.finetune_on, seed=config.seed)
-            found["tune small"] = _tune(config, str(config.small), shape, rows, Path(adapter))
-        work = scoring_work(own, batch_tokens=config.batch_tokens, shard_rows=config.shard_rows)
-        scorer = stages.LazyScorer(config, model=str(config.small), adapter=adapter)
+            found["tune small"] = _tune(config, "small", shape, rows, Path(adapter))
+        scored = stages.rows_to_score(own, config.score_on, seed=config.seed)
+        limits = {"batch_tokens": config.batch_tokens, "shard_rows": config.shard_rows}
+        work = scoring_work(own, scored, **limits)
+        scorer = _scorer(config, "small", adapter)
         found["score small"], scores, weights = _score(config, scorer, shape, own, work)
+        weights *= len(own) / len(scored)  # the others' scores are spread like theirs
     if config.method == "staff":
         count = _verified(config, scores, weights, n=len(own))
         found["verify"] = _verify(config, others, count) if count else Measured(0.0, 0.0, 0, 0)
@@ -113,20 +116,22 @@ def _verify(config: PlanConfig, store: TokenStore, count: int) -> Measured:
         batch_tokens=config.batch_tokens,
         shard_rows=config.shard_rows,
     )
-    scorer = stages.LazyScorer(config, model=str(config.target), adapter=None)
-    return _score(config, scorer, shape, store, work)[0]
+    return _score(config, _scorer(config, "target", None), shape, store, work)[0]
+
+
+def _scorer(config: PlanConfig, role: str, adapter: str | None) -> stages.LazyScorer:
+    model, quantize = str(getattr(config, role)), config.quantized(role)
+    return stages.LazyScorer(config, model=model, adapter=adapter, quantize=quantize)
 
 
 def _probe_tuning(config: PlanConfig, target: Path) -> dict[str, Measured]:
     """In a process of its own: `staff finetune` of the target on all rows."""
     shape = read_shape(str(config.target), trust=stages.trust_of(config))
     rows = TokenStore.open(target)
-    return {"tune target": _tune(config, str(config.target), shape, rows, None)}
+    return {"tune target": _tune(config, "target", shape, rows, None)}
 
 
-def _tune(
-    config: PlanConfig, model: str, shape: Shape, rows: Any, adapter: Path | None
-) -> Measured:
+def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path | None) -> Measured:
     start = time.monotonic()
     from staff.training.timing import time_steps
 
@@ -136,11 +141,12 @@ def _tune(
     work = tuning_work(rows, batch_size=batch_size, epochs=config.epochs, seed=config.seed)
     whole = work.take(np.flatnonzero(work.rows == batch_size))
     codes = device == "cpu" and stages.device_used(config)["dtype"] != "float32"
-    operations = flops.finetune(shape, whole)
+    again = config.activation_checkpointing
+    operations = flops.finetune(shape, whole, checkpointing=again)
     largest, chosen, groups = choose(operations, STEPS_WITH_CODE if codes else STEPS)
     imported = time.monotonic() - start
     setup, seconds = time_steps(
-        model,
+        str(getattr(config, role)),
         rows,
         [whole.places[batch] for batch in (largest, *chosen)],
         batch_size=batch_size,
@@ -148,11 +154,15 @@ def _tune(
         pad_id=stages.PAD_ID,
         dtype=config.dtype,
         device=config.device,
+        attention=config.attention,
+        micro_batch_size=config.micro_batch_size,
+        quantize=config.quantized(role),
+        activation_checkpointing=again,
         trust=stages.trust_of(config),
         adapter=adapter,
     )
     every = extrapolate(operations, chosen, groups, np.array(seconds[1:]))
-    every *= flops.finetune(shape, work).sum() / operations.sum()
+    every *= flops.finetune(shape, work, checkpointing=again).sum() / operations.sum()
     setup += imported
     return Measured(
         seconds=setup + every,

@@ -34,7 +34,8 @@ def _memory(plan: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f"memory is too small: {stage['name'].partition(',')[0]} needs "
                 f"{_gigabytes(stage['memory'])}, {plan['device']['name']} has {_gigabytes(room)}; "
-                "lower --batch-size, --batch-tokens or --max-length"
+                "lower --batch-size, --batch-tokens or --max-length, or see --quantize and "
+                "--gradient-checkpointing"
             )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from staff.errors import ModelError
 from staff.models.narrow import token_wise_parts
@@ -11,6 +12,8 @@ from staff.models.response_logits import output_head
 from staff.models.skeleton import build_skeleton
 from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_projection import find_blocks
+
+LINEAR = (nn.Linear, Conv1D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class Shape:
     LoRA's size. attention: Σ heads·head_dim over the blocks. last_attention, last_output,
     last_mlp: of the last block alone the same, its output projection's weights, and those of the
     parts that `staff.models.narrow` runs at response positions only. value: d_in and d_out of
-    the last value projection.
+    the last value projection. quantisable: weights of the blocks' linear layers, all of them, and
+    largest: of the largest of these layers (experts that are stacked are no linear layers).
     """
 
     parameters: int
@@ -37,6 +41,8 @@ class Shape:
     last_output: int
     last_mlp: int
     value: tuple[int, int]
+    quantisable: int
+    largest: int
 
     def adapter(self, rank: int) -> int:
         """Parameters of a LoRA of this rank on every linear layer but the head."""
@@ -64,6 +70,9 @@ def shape_of(model: Any) -> Shape:
     linear, ends = zip(*(_linear(block, share) for block in blocks.children()), strict=True)
     weight: Any = output_head(model).weight
     vocabulary, hidden = weight.shape
+    layers = [
+        module.weight.numel() for module in blocks.modules() if isinstance(module, LINEAR)
+    ] or [0]
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocabulary=vocabulary,
@@ -76,6 +85,8 @@ def shape_of(model: Any) -> Shape:
         last_output=heads * head_dim * hidden,
         last_mlp=sum(_linear(part, share)[0] for part in token_wise_parts(model)),
         value=(hidden, value_heads * head_dim),
+        quantisable=sum(layers),
+        largest=max(layers),
     )
 
 

@@ -13,7 +13,9 @@ def render_checked(facts: Mapping[str, Any], *, width: int = 80) -> str:
     facts: as of `staff.single.check_model`.
     """
     layer, compared = facts["layer"], facts["comparisons"]
-    head = [f"Model     {facts['model']} on {facts['device']}, attention {facts['kernel']}"]
+    kept = "" if facts["quantize"] == "none" else f", weights in {facts['quantize']}"
+    where = f"on {facts['device']}, attention {facts['kernel']}{kept}"
+    head = [f"Model     {facts['model']} {where}"]
     if layer:
         d_value, d_in = layer["size"]
         fused = ", the value columns of a fused layer" if layer["fused"] else ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
@@ -11,26 +12,32 @@ DIFFERENT = "other vocabulary"
 
 
 def render_families(pairs: Sequence[Mapping[str, Any]], *, width: int = 80) -> str:
-    """A table a family under its name and source; where that is too wide, two lines a target.
+    """A table a family under its name, then its sources; where too wide, two lines a target.
 
-    pairs: each with family, target, small, their parameters, same_tokenizer and source.
+    pairs: each with family, target, small, their parameters, same_tokenizer, sources and what is
+    unconfirmed of either. A source is a number here, and an address on a line of its own below.
     """
     columns = _columns(pairs)
     lines = layout(columns, width)
-    if not lines:
-        return "\n\n".join(_stacked(list(group)) for group in _groups(pairs)) + "\n"
-    blocks = [lines[0]]
-    rows = iter(lines[1:])
-    for group in _groups(pairs):
+    numbers = {url: n for n, url in enumerate(_unique(pairs), start=1)}
+    rows = iter(lines[1:]) if lines else None
+    blocks = lines[:1]
+    for family, group in groupby(pairs, lambda pair: pair["family"]):
         members = list(group)
-        title = f"{members[0]['family']}: {members[0]['source']}"
-        blocks.append("\n".join([title, *(next(rows) for _ in members)]))
+        cited = "".join(f" [{numbers[url]}]" for url in _unique(members))
+        shown = [next(rows) for _ in members] if rows else _stacked(members)
+        blocks.append("\n".join([*_title(family, cited, width), *shown]))
+    blocks.append("\n".join(f"[{number}] {url}" for url, number in numbers.items()))
     return "\n\n".join(blocks) + "\n"
 
 
-def _groups(pairs: Sequence[Mapping[str, Any]]) -> Any:
-    """Neighbours of one family and source."""
-    return (group for _, group in groupby(pairs, lambda pair: (pair["family"], pair["source"])))
+def _unique(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sources of some pairs, each once, in their order."""
+    return list(dict.fromkeys(url for pair in pairs for url in pair["sources"]))
+
+
+def _title(family: str, cited: str, width: int) -> list[str]:
+    return wrap(f"{family}:{cited}", width, subsequent_indent="  ")
 
 
 def _columns(pairs: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -41,17 +48,25 @@ def _columns(pairs: Sequence[Mapping[str, Any]]) -> list[Column]:
         Column("", [millions(pair["small_parameters"]) for pair in pairs]),
         Column("times", [_times(pair) for pair in pairs]),
         Column("", ["" if pair["same_tokenizer"] else DIFFERENT for pair in pairs], left=True),
+        Column("not confirmed", [_unconfirmed(pair) for pair in pairs], left=True),
     ]
 
 
-def _stacked(pairs: Sequence[Mapping[str, Any]]) -> str:
-    lines = [f"{pairs[0]['family']}: {pairs[0]['source']}"]
+def _stacked(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
     for pair in pairs:
         lines.append(f"  {pair['target']} {millions(pair['parameters'])}")
         lines.append(f"    small: {pair['small']} {millions(pair['small_parameters'])}")
         if not pair["same_tokenizer"]:
             lines.append(f"    {DIFFERENT}")
-    return "\n".join(lines)
+        if _unconfirmed(pair):
+            lines.append(f"    not confirmed: {_unconfirmed(pair)}")
+    return lines
+
+
+def _unconfirmed(pair: Mapping[str, Any]) -> str:
+    """The figures of the target or the small model that no source says."""
+    return ", ".join(dict.fromkeys([*pair["unconfirmed"], *pair["small_unconfirmed"]]))
 
 
 def _times(pair: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from staff.reports import figures
 from staff.reports.bins import bin_lengths, bin_scores, count_by_region, sample
 from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
-from staff.reports.proxy import findings, headline, rounds_told
+from staff.reports.proxy import findings, headline, interpolated_told, rounds_told
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
 from staff.runs.facts import trust_remarks
@@ -25,6 +25,10 @@ from staff.types import Bools
 MAX_CORESETS = 6  # those asked for first have charts and columns
 MAX_REGIONS = 200  # lines in the table of regions
 MAX_POINTS = 400
+COLUMNS = (  # of selection.parquet that the page is made of, beside those of the coresets
+    *("row", "source", "region", "verified", "score_small", "score_target"),
+    *("loss", "entropy", "response_length"),
+)
 
 
 def data_of(manifest: Mapping[str, Any]) -> Source:
@@ -56,7 +60,7 @@ def render_run(
     folder: RunFolder, manifest: Mapping[str, Any], source: Source | None, *, missing: str = ""
 ) -> str:
     """The page as text; the same for the same run."""
-    table = read_numbers(folder.selection)
+    table = read_numbers(folder.selection, {*COLUMNS, manifest["config"].get("difficulty")})
     chosen = {name: table[f"selected@{name}"] for name in coreset_columns(table)[:MAX_CORESETS]}
     regions, stages = manifest.get("regions") or [], manifest.get("stages") or []
     if not regions:  # a random selection: the column is there, and null
@@ -91,6 +95,8 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
     data = manifest["data"]
     scoreless = sum(found["rows"] for found in (manifest.get("not_finite") or {}).values())
     remarks = [f"{rows_of(scoreless)} without a finite score"] if scoreless else []
+    if interpolation := manifest.get("interpolation"):
+        remarks.append(interpolated_told(interpolation))
     remarks += [
         f"{rows_of(data[key])} {words}"
         for key, words in (

@@ -39,8 +39,12 @@ def rows_of(value: int) -> str:
 
 
 def millions(value: int) -> str:
-    """Parameters: 4.2M, 7B."""
-    return f"{value / 1e9:.3g}B" if value >= 1e9 else f"{value / 1e6:.3g}M"
+    """Parameters in three digits: 4.2M, 7B.
+
+    >>> millions(999_400_000), millions(999_885_952)
+    ('999M', '1B')
+    """
+    return f"{value / 1e9:.3g}B" if value >= 999.5e6 else f"{value / 1e6:.3g}M"
 
 
 def operations(value: float) -> str:

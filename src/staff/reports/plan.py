@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
+from urllib.parse import urlsplit
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration, memory, millions, operations
 
 Plan = Mapping[str, Any]
 INDENT = " " * 10
+UNCONFIRMED = {"flops": "speed", "memory": "memory"}
 
 
 def render_costs(plan: Plan, *, width: int = 80) -> str:
@@ -33,6 +35,7 @@ def _facts(plan: Plan, width: int) -> list[str]:
     lines = _labelled("Data", f"{data['path']}: {', '.join(facts)}", width)
     for role, model in plan["models"].items():
         size = f"{millions(model['parameters'])} parameters"
+        size += "" if model["quantize"] == "none" else f", linear layers in {model['quantize']}"
         lines += _labelled(role.capitalize(), f"{model['path']} ({size})", width)
     return lines + _labelled("Device", _device(plan["device"]), width)
 
@@ -49,7 +52,10 @@ def _device(device: Mapping[str, Any]) -> str:
     assumed = f"assumed: {device['utilisation']:.0%} of the peak (--utilisation)"
     if device["bits"] > 16:
         assumed = "its peak is that of bfloat16, so there are no times"
-    return f"{device['name']}, {bits}, {told} ({device['source']}); {assumed}"
+    hosts = ", ".join(urlsplit(url).netloc for url in device["source"].split())
+    names = [UNCONFIRMED[name] for name in device["unconfirmed"]]
+    doubt = f"; its {' and '.join(names)} not confirmed" if names else ""
+    return f"{device['name']}, {bits}, {told} (by {hosts}{doubt}); {assumed}"
 
 
 def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> list[str]:

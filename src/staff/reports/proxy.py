@@ -57,6 +57,16 @@ def rounds_told(verification: Facts) -> str:
     return f"{spent}, then {ended} ended it: error {error:.3f}, tolerance {tolerance:g}"
 
 
+def interpolated_told(interpolation: Facts) -> str:
+    """How many rows were scored, and how well the others' scores were told from them."""
+    said = f"{rows_of(interpolation['rows_scored'])} scored, the others' scores told from those"
+    if (value := interpolation["spearman"]) is None:
+        return said
+    ends = interpolation["interval"]
+    interval = f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}" if ends else ""
+    return f"{said} (rank correlation on rows left out {value:.2f}{interval})"
+
+
 def _correlation(proxy: Facts) -> str:
     if proxy["spearman"] is None:
         return f"{rows_of(proxy['rows'])} verified"

@@ -7,7 +7,7 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration, millions, rows_of, significant
-from staff.reports.proxy import findings, headline, rounds_told
+from staff.reports.proxy import findings, headline, interpolated_told, rounds_told
 from staff.runs.facts import trust_remarks
 from staff.runs.settings import READING
 
@@ -30,6 +30,7 @@ def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool 
     blocks = [
         data_block(manifest, width),
         not_finite_block(manifest, width),
+        interpolated_block(manifest, width),
         method_block(manifest, width),
         regions_block(manifest, width),
         proxy_block(manifest, width),
@@ -68,6 +69,15 @@ def not_finite_block(manifest: Manifest, width: int) -> list[str]:
         said = f"no finite score ({role}): {rows_of(found['rows'])}, {first}{more}"
         lines += wrap(said, max(20, width - 10))
     return [("Rejected  " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+
+
+def interpolated_block(manifest: Manifest, width: int) -> list[str]:
+    """How many rows were scored, where the others' scores are told from theirs."""
+    interpolation = manifest.get("interpolation")
+    if not interpolation:
+        return []
+    lines = wrap(interpolated_told(interpolation), max(20, width - 10))
+    return [("Scores    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
 
 def method_block(manifest: Manifest, width: int) -> list[str]:
@@ -201,6 +211,7 @@ def models_block(manifest: Manifest) -> list[str]:
     lines = [
         f"{name.capitalize():<10}{model['path']}"
         + (f" ({millions(model['parameters'])} parameters)" if model.get("parameters") else "")
+        + (f", linear layers in {model['quantize']}" if model.get("quantize") else "")
         for name, model in (manifest.get("models") or {}).items()
         if model
     ]
@@ -208,6 +219,8 @@ def models_block(manifest: Manifest) -> list[str]:
     if device:
         where = f"{device['name']}, {device['threads']} threads, {device['dtype']}"
         lines.append(f"Device    {where}, seed {manifest.get('seed')}")
+        if names := device.get("untested"):
+            lines.append(f"Untested  by this project: {', '.join(names)}")
     lines += [f"Trust     {remark}" for remark in trust_remarks(manifest.get("config") or {})]
     return lines
 
@@ -243,6 +256,8 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
         for name in READING
         if config.get(name) is not None
     )
+    if (quantize := config.get("quantize") or "none") != "none":
+        reading += f" --quantize {shlex.quote(str(quantize))}"
     lines = ["Next", f"  staff finetune {path} --model {target}{reading} --out {out}"]
     keep = shlex.quote(coresets[0]["name"])
     lines += [

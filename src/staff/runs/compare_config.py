@@ -15,6 +15,7 @@ from staff.runs.settings import (
     Positive,
     Settings,
     about,
+    check_spread,
     coreset_name,
     given,
     listed,
@@ -60,6 +61,8 @@ class CompareConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    micro_batch_size: s.MicroBatchSize = None
+    activation_checkpointing: s.ActivationCheckpointing = False
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     small_epochs: Annotated[
@@ -91,8 +94,14 @@ class CompareConfig(Settings):
     max_new_tokens: s.MaxNewTokens = None
     batch_tokens: s.BatchTokens = 8192
     shard_rows: s.ShardRows = 2048
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    small_quantize: s.SmallQuantize = None
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
@@ -118,6 +127,7 @@ class CompareConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(
             data="a training file, e.g. staff compare train.jsonl …",
             test="--test FILE",
@@ -134,6 +144,10 @@ class CompareConfig(Settings):
         if "staff" in self.methods:
             check_cap(self.verify_per_region, self.verify_cap, self.regions)
         return self
+
+    def quantized(self, role: str) -> str:
+        """How the weights of ``small`` or ``target`` are kept."""
+        return (self.small_quantize or self.quantize) if role == "small" else self.quantize
 
     @property
     def keep_names(self) -> tuple[str, ...]:

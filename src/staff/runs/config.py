@@ -23,6 +23,7 @@ from staff.runs.settings import (
     Positive,
     Settings,
     about,
+    check_spread,
     coreset_name,
     flag,
     given,
@@ -122,13 +123,26 @@ class SelectConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    micro_batch_size: s.MicroBatchSize = None
+    activation_checkpointing: s.ActivationCheckpointing = False
+    fsdp: s.Fsdp = False
     checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     features: s.Features = False
+    score_on: s.ScoreOn = 1.0
     batch_tokens: s.BatchTokens = 8192
     shard_rows: s.ShardRows = 2048
+    executor: s.Executor = "local"
+    workers: s.Workers = None
+    padding_free: s.PaddingFree = False
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    small_quantize: s.SmallQuantize = None
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     max_length: s.MaxLength = None
@@ -161,6 +175,9 @@ class SelectConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_workers(self)
+        check_spread(self)
+        check_divided(self, self.quantized("small"))
         if not self.scores:
             self.require(data="a training file, e.g. staff select train.jsonl …")
         names = self.coreset_names
@@ -185,12 +202,32 @@ class SelectConfig(Settings):
         if self.counts_tokens and not self.counting_model:
             raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
         self.require(out="--out runs/NAME")
+        self._check_score_on()
         if self.skip_finetune and self.adapter:
             raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
         return self
 
+    def _check_score_on(self) -> None:
+        """Raise `ConfigError` if the others need more than a score, which is all that is told."""
+        if self.score_on == 1:
+            return
+        needs = {
+            "--method " + self.method: self.method not in ("staff", "grand"),
+            "--within spread": self.method == "staff" and self.within == "spread",
+            "--features": self.features,
+        }
+        for wish in (name for name, asked in needs.items() if asked):
+            raise ConfigError(
+                f"--score-on {self.score_on:g} goes with the methods staff and grand alone, which "
+                f"choose by scores: {wish} needs every row to be seen by the small model"
+            )
+
     def _differs(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def quantized(self, role: str) -> str:
+        """How the weights of ``small`` or ``target`` are kept."""
+        return (self.small_quantize or self.quantize) if role == "small" else self.quantize
 
     @property
     def scores_untuned(self) -> bool:
@@ -257,7 +294,11 @@ class SelectConfig(Settings):
 
 
 TECHNICAL = frozenset(
-    {"batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache"}
+    {
+        *("batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache", "padding_free"),
+        *("micro_batch_size", "activation_checkpointing", "fsdp", "executor", "workers"),
+        *("device_map", "max_memory", "offload_folder"),
+    }
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {
     *("scores", "keep", "total", "tokens", "keep_of", "method", "preset", "allocation", "within"),
@@ -289,8 +330,16 @@ class ScoreConfig(Settings):
     features: s.Features = False
     batch_tokens: s.BatchTokens = 8192
     shard_rows: s.ShardRows = 2048
+    executor: s.Executor = "local"
+    workers: s.Workers = None
+    padding_free: s.PaddingFree = False
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -314,7 +363,9 @@ class ScoreConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
+        check_workers(self)
         return self
 
 
@@ -331,12 +382,17 @@ class FinetuneConfig(Settings):
     epochs: s.Epochs = 3
     learning_rate: s.LearningRate = 1e-4
     batch_size: s.BatchSize = 8
+    micro_batch_size: s.MicroBatchSize = None
+    activation_checkpointing: s.ActivationCheckpointing = False
+    fsdp: s.Fsdp = False
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
     checkpoint_seconds: s.CheckpointSeconds = 60.0
+    attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -363,6 +419,7 @@ class FinetuneConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_divided(self, self.quantize)
         self.require(data="a data file", model="--model MODEL")
         return self
 
@@ -382,6 +439,10 @@ class EvaluateConfig(Settings):
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
     device: s.Device = "auto"
+    quantize: s.Quantize = "none"
+    device_map: s.DeviceMap = "none"
+    max_memory: s.MaxMemory = None
+    offload_folder: s.OffloadFolder = None
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -402,6 +463,7 @@ class EvaluateConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(data="a test file", model="--model MODEL")
         return self
 
@@ -425,6 +487,11 @@ class CheckModelConfig(Settings):
     ] = 1e-3  # fmt: skip
     phi: s.Phi = "last-value"
     device: s.Device = "auto"
+    quantize: Annotated[
+        Literal["none", "nf4", "int8"],
+        about("Check a model whose weights are kept in 4 bits (nf4) or 8; the inputs of llm-int8 "
+              "are rounded, too, and have no gradient to be held to.", SCORING),
+    ] = "none"  # fmt: skip
     allow_pickle: s.AllowPickle = False
     trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
@@ -452,6 +519,18 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "".join(_text(item) for item in value)
     return "-" + (coreset_name(value) if isinstance(value, float) else Path(str(value)).name)
+
+
+def check_divided(config: "SelectConfig | FinetuneConfig", quantize: str) -> None:
+    """Raise `ConfigError` if a quantised model is to be divided among processes."""
+    if config.fsdp and quantize != "none":
+        raise ConfigError("--fsdp divides weights that are whole: leave out --quantize, or --fsdp")
+
+
+def check_workers(config: "SelectConfig | ScoreConfig") -> None:
+    """Raise `ConfigError` for a number of workers where there are none."""
+    if config.workers is not None and config.executor != "ray":
+        raise ConfigError(f"--workers {config.workers} is for --executor ray")
 
 
 def check_cap(per_region: int | str, cap: int, regions: int) -> None:

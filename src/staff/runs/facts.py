@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from staff.data.prepare import Prepared
+from staff.runs.settings import flag
 from staff.selectors.compose import Wishes
 from staff.selectors.stability import stability
 from staff.types import Floats, Ints, Round, Selection
@@ -43,6 +44,24 @@ def trust_remarks(config: Mapping[str, Any]) -> list[str]:
         "trust_remote_code": "the models' own code was allowed to run (--trust-remote-code)",
     }
     return [text for name, text in words.items() if config.get(name)]
+
+
+TESTED = "cpu"  # where the project's tests and benchmarks have run
+UNTESTED = ("padding_free", "fsdp")  # there alone, too, of what is meant for GPUs
+
+
+def untested(config: Any, device: str) -> list[str]:
+    """What of a run no test of this project has done; empty on a CPU. device: its type.
+
+    >>> from types import SimpleNamespace
+    >>> untested(SimpleNamespace(fsdp=True, attention="flash_attention_2"), "cuda")
+    ['cuda', '--fsdp', '--attention flash_attention_2']
+    """
+    if device == TESTED:
+        return []
+    named = [flag(name) for name in UNTESTED if getattr(config, name, False)]
+    kernel = getattr(config, "attention", "auto")
+    return [device, *named, *([f"--attention {kernel}"] if kernel != "auto" else [])]
 
 
 def not_finite_facts(

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from staff.errors import ConfigError
 from staff.runs.config import SelectConfig
-from staff.runs.settings import SCORING, Fraction, about
+from staff.runs.settings import SCORING, Fraction, about, check_spread
 
 
 class PlanConfig(SelectConfig):
@@ -30,6 +30,7 @@ class PlanConfig(SelectConfig):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_spread(self)
         self.require(
             data="a training file, e.g. staff plan train.jsonl …",
             small="--small MODEL",

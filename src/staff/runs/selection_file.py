@@ -1,19 +1,25 @@
 """selection.parquet: every row of the data, its scores, its region, and what became of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from staff.errors import RunError
+from staff.ids import Ids
 from staff.runs.store import write_atomic
 from staff.types import REASONS, Bools, Floats, Ints, Selection
 
 SIGNALS = ("loss", "entropy", "el2n", "response_length", "unconditioned_loss")
+STORED = (  # what a selection is made again from, beside the ids
+    *("row", "source", "tokens", "score_small", "interpolated", "score_target", "score_untuned"),
+    *SIGNALS,
+)
 GROUP = 65_536  # rows converted at a time
 
 
@@ -26,6 +32,7 @@ def write_selection(
     selections: Mapping[str, Selection],
     score_target: Floats | None = None,  # [n], NaN = not scored on the target
     score_untuned: Floats | None = None,  # [n], of the small model; the same
+    interpolated: Bools | None = None,  # [n], `score_small` was told from other rows'
     tokens: Ints | None = None,  # [n]
     regions: Ints | None = None,  # [n], -1 = cut, -2 = null: no part of the selection
     verified: Bools | None = None,  # [n]
@@ -35,8 +42,8 @@ def write_selection(
 
     scores: the small model's columns by name, ``effort`` becoming ``score_small``.
     selections: coreset name -> what was chosen. A column that is not known (a random
-    selection has no scores) is there and null, but `source` and `score_untuned` are only there
-    if they are given. NaN is written as null.
+    selection has no scores) is there and null, but `source`, `score_untuned` and `interpolated`
+    are only there if they are given. NaN is written as null.
     """
     n = len(ids)
     verified = np.zeros(n, bool) if verified is None else verified
@@ -48,6 +55,7 @@ def write_selection(
             "row": pa.array(rows[at], pa.int64()),
             **({} if sources is None else {"source": pa.array(sources[at], pa.string())}),
             "score_small": _floats(scores.get("effort"), at, n),
+            **({} if interpolated is None else {"interpolated": pa.array(interpolated[at])}),
             **{name: _floats(scores.get(name), at, n) for name in SIGNALS},
             "score_target": _floats(score_target, at, n),
             **({} if score_untuned is None else {"score_untuned": _floats(score_untuned, at, n)}),
@@ -85,11 +93,27 @@ def read_selection(path: str | Path, columns: Sequence[str] | None = None) -> di
     return dict(_arrays(table))
 
 
-def read_numbers(path: str | Path) -> dict[str, Any]:
-    """All columns but the ids and the reasons, which are text: a few bytes a row in memory."""
+def read_numbers(path: str | Path, columns: Container[str] | None = None) -> dict[str, Any]:
+    """All columns but the ids and the reasons, which are text: a few bytes a row in memory.
+
+    columns: of those that have a name of their own (not one of a coreset), which to read. Of the
+    sources there is one text each, however many rows it has.
+    """
+    return dict(_lean(path, columns))
+
+
+def read_stored(path: str | Path) -> dict[str, Any]:
+    """What `read_numbers` gives, and the ids (`Ids`), and in "rejected", bool [n], which rows
+    had no finite score and so could not be chosen for some coreset."""
     with _faults(path):
         names = pq.read_schema(path).names
-    return read_selection(path, [n for n in names if n != "id" and not n.startswith("reason@")])
+        ids = Ids.from_arrow(pq.read_table(path, columns=["id"])["id"].chunks)
+        rejected = np.zeros(len(ids), np.bool_)
+        for name in names:
+            if name.startswith("reason@"):
+                reasons = pq.read_table(path, columns=[name])[name]
+                rejected |= pc.equal(reasons, "rejected").to_numpy()
+    return {"id": ids, "rejected": rejected, **read_numbers(path, STORED)}
 
 
 def read_rows(path: str | Path, at: Ints) -> list[dict[str, Any]]:
@@ -134,6 +158,24 @@ def _faults(path: str | Path) -> Iterator[None]:
         raise RunError(
             f"{path} is damaged: run staff select again with the same settings"
         ) from None
+
+
+def _lean(path: str | Path, columns: Container[str] | None) -> Iterator[tuple[str, Any]]:
+    """Name and NumPy array of one column after another: the file is never in memory whole."""
+    with _faults(path):
+        for name in pq.read_schema(path).names:
+            of_coreset = name.startswith("selected@")
+            if name == "id" or name.startswith("reason@"):
+                continue
+            if columns is not None and not of_coreset and name not in columns:
+                continue
+            column = pq.read_table(path, columns=[name])[name]
+            if pa.types.is_string(column.type):
+                coded = column.combine_chunks().dictionary_encode()
+                texts = np.array([*coded.dictionary.to_pylist(), None], object)
+                yield name, texts[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+            else:
+                yield name, column.to_numpy()
 
 
 def _arrays(table: pa.Table) -> Iterator[tuple[str, Any]]:

@@ -1,11 +1,12 @@
 """What settings are made of: the base class, and the fields several verbs share."""
 
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from staff.errors import ConfigError
@@ -38,6 +39,42 @@ def place(value: Any) -> Any:
     if isinstance(value, str) and not value.strip():
         raise ValueError("must not be empty")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
+
+
+ROOM = re.compile(r"(cpu|gpu\d+)=(\d+(?:\.\d+)?)([KMGT]i?B)?")
+UNITS = {
+    f"{prefix}{end}": (1024 if end == "iB" else 1000) ** power
+    for power, prefix in enumerate("KMGT", start=1)
+    for end in ("B", "iB")
+}
+
+
+def parse_room(text: str) -> dict[int | str, int]:
+    """Bytes by ``cpu`` or a GPU's number, of a text like gpu0=20GiB,cpu=40GiB.
+
+    >>> parse_room("gpu0=20GiB, cpu=1.5GB")
+    {0: 21474836480, 'cpu': 1500000000}
+
+    Raises ValueError for another text, or a device that is named twice.
+    """
+    room: dict[int | str, int] = {}
+    for part in text.replace(" ", "").split(","):
+        found = ROOM.fullmatch(part)
+        if not found:
+            raise ValueError(f"must be like gpu0=20GiB,cpu=40GiB, and {part!r} is not")
+        device, number, unit = found.groups()
+        name = device if device == "cpu" else int(device.removeprefix("gpu"))
+        if name in room:
+            raise ValueError(f"names {device} twice")
+        room[name] = int(Decimal(number) * UNITS.get(unit, 1))
+    return room
+
+
+def room(value: str | None) -> str | None:
+    """Refuse a text that `parse_room` cannot read."""
+    if value is not None:
+        parse_room(value)
+    return value
 
 
 Location = Annotated[str, BeforeValidator(place)]  # a path, or where one may stand
@@ -74,6 +111,38 @@ Dtype = Annotated[
     about("Precision; auto is bfloat16 where the hardware is fast at it.", SCORING),
 ]
 Device = Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)]
+Attention = Annotated[
+    Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"],
+    about("How models attend, by transformers' names; auto: as the library chooses.", SCORING),
+]
+PaddingFree = Annotated[
+    bool, about("Score a batch as one sequence, without padding; worth it with flash attention.",
+                SCORING),
+]  # fmt: skip
+Quantize = Annotated[
+    Literal["none", "nf4", "int8", "llm-int8"],
+    about("Weights of linear layers in 4 bits (nf4) or 8; nf4 and llm-int8 need bitsandbytes, "
+          "int8 torchao.", SCORING),
+]  # fmt: skip
+SmallQuantize = Annotated[
+    Literal["none", "nf4", "int8", "llm-int8"] | None,
+    about("The same for the small model; default: as --quantize.", SCORING),
+]
+DeviceMap = Annotated[
+    Literal["none", "auto"],
+    about("auto: spread a model to be scored over all GPUs, then host memory, then disk.", SCORING),
+]
+MaxMemory = Annotated[
+    str | None,
+    AfterValidator(room),
+    about("With --device-map: most of a model that each may hold, e.g. gpu0=20GiB,cpu=40GiB.",
+          SCORING),
+]  # fmt: skip
+OffloadFolder = Annotated[
+    Location | None,
+    about("With --device-map: for weights that cannot be read from the model's own files as they "
+          "are needed.", SCORING),
+]  # fmt: skip
 AllowPickle = Annotated[
     bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
 ]
@@ -84,6 +153,16 @@ BatchTokens = Annotated[
 ShardRows = Annotated[
     Positive, about("Rows scored between two writes: what a killed run can lose.", SCORING)
 ]
+Executor = Annotated[
+    Literal["local", "ray"],
+    about("Score in this process, or on a Ray cluster: $RAY_ADDRESS, or one on this machine.",
+          SCORING),
+]  # fmt: skip
+Workers = Annotated[
+    Positive | None,
+    about("With --executor ray: processes that score; default: one a GPU, else one a machine.",
+          SCORING),
+]  # fmt: skip
 MaxLength = Annotated[
     Positive | None,
     about("Cut a sample after this many tokens; default: what both models allow.", FORMAT),
@@ -112,6 +191,19 @@ Phi = Annotated[
 Features = Annotated[bool, about("Also store mean hidden states.", SCORING)]
 Epochs = Annotated[Positive, about("Passes over the data.", TUNING)]
 BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
+MicroBatchSize = Annotated[
+    Positive | None,
+    about("Samples computed at once in fine-tuning, gradients accumulated; default: all of a step.",
+          TUNING),
+]  # fmt: skip
+ActivationCheckpointing = Annotated[
+    bool, about("Fine-tune in less memory, computing activations again for the backward pass.",
+                TUNING),
+]  # fmt: skip
+Fsdp = Annotated[
+    bool, about("With torchrun: divide the weights of the model that is tuned among processes.",
+                TUNING),
+]  # fmt: skip
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
@@ -136,6 +228,10 @@ Alpha = Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)]
 FinetuneOn = Annotated[
     Fraction, about("Fraction of the rows, drawn at random, to fine-tune the small model on.",
                     TUNING),
+]  # fmt: skip
+ScoreOn = Annotated[
+    Fraction, about("Fraction of the rows, drawn at random, to score; the others' scores are told "
+                    "from their tokens.", SCORING),
 ]  # fmt: skip
 SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
 Preset = Annotated[
@@ -241,6 +337,18 @@ class Settings(BaseModel):
         for name, how in flags.items():
             if getattr(self, name) is None:
                 raise ConfigError(f"{name} is missing: give {how}")
+
+
+def check_spread(config: Any) -> None:
+    """Raise `ConfigError` for settings of a spread model that go with no such model."""
+    for name in ("max_memory", "offload_folder"):
+        if getattr(config, name) is not None and config.device_map == "none":
+            raise ConfigError(f"{flag(name)} goes with --device-map auto: give both")
+    if config.device_map != "none" and getattr(config, "phi", None) == "adapter":
+        raise ConfigError(
+            "--phi adapter goes backward through the whole model, which --device-map does not "
+            "hold: give another phi"
+        )
 
 
 def flag(name: str) -> str:

@@ -120,12 +120,14 @@ class _Model(_Shape):
     path: str
     hash: str | None = None
     parameters: Count | None = None
+    quantize: Literal["nf4", "int8", "llm-int8"] | None = None
 
 
 class _Device(_Shape):
     name: str
     threads: Count
     dtype: str
+    untested: list[str] = []
 
 
 class _Reading(_Shape):
@@ -183,6 +185,12 @@ class _Scored(_Shape):
     not_finite: dict[str, _NotFinite] = {}
 
 
+class _Interpolation(_Shape):
+    rows_scored: Count
+    spearman: float | None
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+
+
 class _Selected(_Scored):
     """Of `staff select`."""
 
@@ -193,6 +201,7 @@ class _Selected(_Scored):
     cut: _Cut | None = None
     proxy: _Proxy | None = None
     verification: _Verification | None = None
+    interpolation: _Interpolation | None = None
     include: _Listed | None = None
     exclude: _Listed | None = None
     quotas: _Quotas | None = None

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from staff.data.batches import collate
+from staff.errors import ModelError
+from staff.models.adapters import attach_fresh, lora_parameters
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 from staff.types import Floats, TokenisedExample, read_only
@@ -22,8 +24,8 @@ class Checked:
     """Norms float64 [n] of the same rows, found in several ways, and how fast the two paths were.
 
     truth: by the oracle, one row at a time. norms: by the fast path, by how it was asked. kernel:
-    the attention both used; left_out: kernels that the model does not offer. Seconds are for all
-    rows once.
+    the attention both used; left_out: kernels that the model does not offer, or --padding-free.
+    Seconds are for all rows once.
     """
 
     truth: Floats
@@ -41,11 +43,14 @@ def hold_against_oracle(
     phi: str = "last-value",
     seed: int = 0,
     pad_id: int = 0,
+    exact: Any = None,
     note: Callable[[int], None] = lambda rows: None,
 ) -> Checked:
-    """Score rows with the oracle and with the fast path: alone, padded on either side, by kernels.
+    """Score rows with the oracle and with the fast path: alone, padded, not padded, by kernels.
 
     model: in eval mode; frozen, and with phi ``adapter`` adapted, by this (see `Scorer`).
+    exact: where the weights of `model` are quantised, the same with the dequantised ones, which
+        the oracle takes its gradients of.
     note: is told how many rows more the oracle has done.
     """
     scorer = Scorer(model, phi=phi, signals=(), seed=seed)
@@ -57,19 +62,29 @@ def hold_against_oracle(
     norms[f"{BATCH} rows, padded on the left"] = fast_path(
         scorer, examples, side="left", pad_id=pad_id
     )
-    kernel = str(model.config._attn_implementation)
     left_out = []
+    try:
+        flat = Scorer(model, phi=phi, signals=(), seed=seed, padding_free=True)
+    except ModelError:  # it mixes such rows
+        left_out.append("--padding-free")
+    else:
+        norms[f"{BATCH} rows, without padding"] = fast_path(flat, examples, pad_id=pad_id)
+    kernel = str(model.config._attn_implementation)
     for other in KERNELS:
         if other != kernel and _switch(model, other):
             norms[f"attention {other}"] = fast_path(scorer, examples, pad_id=pad_id)
             _switch(model, kernel)
         elif other != kernel:
             left_out.append(other)
-    oracle_effort(model, examples[0], phi=phi, seed=seed)
+    if exact is None:
+        exact = model
+    elif phi == "adapter" and not lora_parameters(exact):
+        attach_fresh(exact, seed=seed)
+    oracle_effort(exact, examples[0], phi=phi, seed=seed)
     start = time.monotonic()
     truth = []
     for example in examples:
-        truth.append(oracle_effort(model, example, phi=phi, seed=seed))
+        truth.append(oracle_effort(exact, example, phi=phi, seed=seed))
         note(1)
     return Checked(
         truth=read_only(np.array(truth)),

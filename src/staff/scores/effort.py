@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from staff.data.batches import Batch
-from staff.errors import ConfigError, DataError, unknown_name
+from staff.errors import ConfigError, DataError, ModelError, unknown_name
 from staff.models.narrow import narrowed, token_wise_parts
+from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
+from staff.scores.flat import Flat, keeps_rows_apart
 from staff.scores.phi import PHI, PerSampleShapeLost
 from staff.scores.signals import SIGNALS, Response, collect, find_response, token_signals
 from staff.scores.taps import Tap, gradients, tapped
@@ -32,8 +34,10 @@ class Scorer:
     signals: which of loss, entropy, el2n and response_length to return beside it.
     features: also return "features", the mean final hidden state over a sample's real tokens.
     seed: of what phi draws at random (last-value-lora; adapter where it is freshly attached).
+    padding_free: run the model on the rows of a batch one behind the other (`staff.scores.flat`).
 
-    Raises ConfigError for unknown names and ModelError where phi is not found in the model.
+    Raises ConfigError for unknown names and ModelError where phi is not found in the model, or
+    where it does not keep rows apart that stand in one sequence.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Scorer:
         signals: Sequence[str] = SIGNALS,
         features: bool = False,
         seed: int = 0,
+        padding_free: bool = False,
     ) -> None:
         if phi is not None and phi not in PHI:
             raise ConfigError(unknown_name("phi", phi, PHI))
@@ -59,6 +64,12 @@ class Scorer:
         self.signals = tuple(signals)
         self.features = features
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.padding_free = padding_free
+        if padding_free and not (self._takes_positions and keeps_rows_apart(self.model)):
+            raise ModelError(
+                f"{type(self.model).__name__} does not keep rows of one sequence apart: leave out "
+                "--padding-free"
+            )
         self._narrow = self._narrowable(phi)
 
     @property
@@ -91,7 +102,7 @@ class Scorer:
         return parts if same else ()
 
     def _score(self, batch: Batch, narrow: tuple[nn.Module, ...]) -> dict[str, Floats]:
-        device = self.model.get_input_embeddings().weight.device
+        device = device_of(self.model.get_input_embeddings())
         response = find_response(batch.labels.to(device))
         if not bool((response.count > 0).all()):
             row = int(batch.rows[int((response.count == 0).nonzero()[0])])
@@ -99,35 +110,48 @@ class Scorer:
         modules = self.phi.modules if self.phi else ()
         b, t = batch.labels.shape
         rows = response.sample * t + response.position  # [N], of the batch's B·T tokens
+        flat = Flat(batch, device) if self.padding_free and b > 1 else None
+        if flat is not None:
+            rows = flat.places(rows)
         with (
             torch.set_grad_enabled(self.phi is not None),
-            narrowed(narrow, shape=(b, t), rows=rows),
+            narrowed(narrow, shape=flat.shape if flat else (b, t), rows=rows),
             gathered(self.head, rows) as states,
             tapped(modules) as taps,
         ):
-            logits = self.model(**self._inputs(batch, device)).logits  # [1, N, V]
-        flat = logits.detach()[0]
-        target = response.target.to(flat.device)
+            inputs = flat.inputs() if flat else self._inputs(batch, device)
+            logits = self.model(**inputs).logits  # [1, N, V]
+        found = logits.detach()[0]
+        target = response.target.to(found.device)
         tokens, slope = token_signals(
-            flat, target, signals=self.signals, gradient=self.phi is not None
+            found, target, signals=self.signals, gradient=self.phi is not None
         )
         columns: dict[str, Any] = {}
         if self.phi is not None and slope is not None:
             # L_i is a mean over n_i tokens: dividing by n_i last spares float16 an underflow.
-            squared = self._squared_norms(logits, slope[None], taps, response).cpu()
+            squared = self._squared_norms(logits, slope[None], taps, response, flat).cpu()
             columns["effort"] = (squared.sqrt() / response.count.cpu()).numpy()
         columns |= collect(response, tokens, self.signals)
         if self.features:
-            columns["features"] = _pooled(states[0], batch.attention_mask)
+            last = flat.padded(states[0]) if flat else states[0]
+            columns["features"] = _pooled(last, batch.attention_mask)
         return columns
 
     def _squared_norms(
-        self, logits: Tensor, slope: Tensor, taps: Sequence[Tap], response: Response
+        self,
+        logits: Tensor,
+        slope: Tensor,
+        taps: Sequence[Tap],
+        response: Response,
+        flat: Flat | None,
     ) -> Tensor:
         """‖∇_φ n_i L_i‖² float64 [B]."""
         assert self.phi is not None
         if self.phi.squared_norms is not None:
-            return self.phi.squared_norms(taps, gradients(logits, slope, taps), response)
+            grads = gradients(logits, slope, taps)
+            if flat is not None and self.head not in self.phi.modules:  # it sees responses only
+                taps, grads = flat.apart(taps, grads)
+            return self.phi.squared_norms(taps, grads, response)
         found = torch.autograd.grad(
             logits, self.phi.parameters, grad_outputs=slope, allow_unused=True
         )

@@ -1,7 +1,7 @@
 """Stream a data set through a scorer: resumable, and undeterred by a batch too large for memory."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from staff.scores.shards import (
 from staff.types import Ints, ScoreTable
 
 Scoring = Callable[[Batch], Mapping[str, Any]]
+# Number of a part -> positions in it, scored by other processes: (number, columns) as they come.
+Elsewhere = Callable[[Mapping[int, Ints], Stage], Iterator[tuple[int, dict[str, Any]]]]
 NOT_FINITE = 0.01  # share of the rows; more say something of the model, not of the rows
 
 
@@ -57,6 +59,7 @@ def score_rows(
     earlier: Sequence[Ints] = (),
     more: bool = False,
     share: tuple[int, int] = (0, 1),
+    elsewhere: Elsewhere | None = None,
     name: str = "score",
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -73,6 +76,7 @@ def score_rows(
     then parts beyond these stay, since they may be its own from an earlier start, until
     `forget_others` is called.
     share: (r, k): of the parts only r, r + k, r + 2k, …; the others' rows are not known.
+    elsewhere: scores the parts instead of this process, each as `PartScorer` does.
 
     A row with a value that is not finite has NaN in every column (and zeros for features).
 
@@ -88,8 +92,15 @@ def score_rows(
     plan = {k: part for k, part in plan.items() if k % share[1] == share[0]}
     wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
+    missing: dict[int, Ints] = {}
     rows = tokens = cached = 0
-    worker = _Worker(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
+    here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
+
+    def keep(part: Ints, found: Mapping[str, Any]) -> None:
+        for column, values in found.items():
+            if values.ndim == 1:
+                columns.setdefault(column, np.full(len(store), np.nan))[part] = values
+
     with (progress or SilentProgress()).stage(name, total=len(wanted), unit="rows") as stage:
         for number, part in plan.items():
             path = part_path(out, number)
@@ -100,29 +111,30 @@ def score_rows(
             if stored is None and cache is not None and cache.fetch_shard(key, path):
                 stored, _ = read_part(path, fingerprint=made_from, positions=part)
                 cached += stored is not None
-            if stored is not None:
-                found = {n: stored[n].to_numpy() for n in score_columns(stored)}
-                worker.note_unknown(part[np.any([np.isnan(v) for v in found.values()], axis=0)])
-                stage.advance(len(part))
-            else:
-                found = worker.score(part, stage)
-                write_part(
-                    path,
-                    ids=[store.ids[i] for i in part],
-                    rows=store.rows[part],
-                    positions=part,
-                    columns=found,
-                    fingerprint=made_from,
-                )
-                if cache is not None:
-                    cache.keep_shard(key, path)
-                rows += len(part)
-                tokens += int(store.lengths[part].sum())
-                store.release()
-            for column, values in found.items():
-                if values.ndim == 1:
-                    whole = columns.setdefault(column, np.full(len(store), np.nan))
-                    whole[part] = values
+            if stored is None:
+                missing[number] = part
+                continue
+            found = {n: stored[n].to_numpy() for n in score_columns(stored)}
+            here.note_unknown(part, found)
+            stage.advance(len(part))
+            keep(part, found)
+        for number, found in (elsewhere or here.score_all)(missing, stage):
+            part, path = missing[number], part_path(out, number)
+            here.note_unknown(part, found)
+            write_part(
+                path,
+                ids=[store.ids[i] for i in part],
+                rows=store.rows[part],
+                positions=part,
+                columns=found,
+                fingerprint=made_from,
+            )
+            if cache is not None:
+                cache.keep_shard(part_key(made_from, part), path)
+            rows += len(part)
+            tokens += int(store.lengths[part].sum())
+            store.release()
+            keep(part, found)
         if cached:
             stage.note(f"{cached} of {len(plan)} shards came from the cache")
     known = np.zeros(len(store), dtype=bool)
@@ -132,16 +144,26 @@ def score_rows(
     return ScoreRun(table, rows, tokens, reused=len(wanted) - rows, seconds=seconds)
 
 
-class _Worker:
-    """Scores groups of rows; remembers the batch size that memory has allowed."""
+class PartScorer:
+    """Scores groups of rows; remembers the batch size that memory has allowed.
+
+    rows: that are to be scored in all, here or elsewhere.
+    """
 
     def __init__(
         self, scorer: Scoring, store: TokenStore, *, batch_tokens: int, pad_id: int, rows: int
     ) -> None:
         self.scorer, self.store, self.pad_id = scorer, store, pad_id
         self.rows = rows
-        self.unknown: list[int] = []  # positions whose scores are not finite
+        self.unknown: set[int] = set()  # positions whose scores are not finite
         self.batches = Halving(batch_tokens, note=lambda text: None)
+
+    def score_all(
+        self, parts: Mapping[int, Ints], stage: Stage
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Number and columns of each part, in their order."""
+        for number, positions in parts.items():
+            yield number, self.score(positions, stage)
 
     def score(self, positions: Ints, stage: Stage) -> dict[str, Any]:
         """Columns [m] of the rows at `positions`, in their order."""
@@ -172,24 +194,26 @@ class _Worker:
         return f"row {row} (id {store.ids[position]}, {tokens} tokens)"
 
     def _with_nan(self, found: Mapping[str, Any], positions: Ints) -> dict[str, Any]:
-        """The columns, NaN in all of them where one is not finite."""
+        """The columns [m], NaN in all of them where one is not finite."""
         columns = {name: np.asarray(values) for name, values in found.items()}
         bad = np.zeros(len(positions), np.bool_)
         for values in columns.values():
             bad |= ~np.isfinite(values).reshape(len(positions), -1).all(axis=1)
         if not bad.any():
             return columns
-        self.note_unknown(positions[bad])
-        return {
+        columns = {
             name: np.where(bad, np.nan, values)
             if values.ndim == 1
             else np.where(bad[:, None], values.dtype.type(0), values)
             for name, values in columns.items()
         }
+        self.note_unknown(positions, columns)
+        return columns
 
-    def note_unknown(self, positions: Ints) -> None:
-        """Count rows without a finite score; ModelError once they are too many."""
-        self.unknown += positions.tolist()
+    def note_unknown(self, positions: Ints, columns: Mapping[str, Any]) -> None:
+        """Count rows without a finite score in columns [m]; ModelError once they are too many."""
+        bad = np.any([np.isnan(v) for v in columns.values() if v.ndim == 1], axis=0)
+        self.unknown |= set(positions[bad].tolist())
         many = len(self.unknown)
         if many <= max(1, int(NOT_FINITE * self.rows)) and many < self.rows:
             return

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from staff.data.writers import replacing
 from staff.errors import RunError
+from staff.ids import Ids
 from staff.types import Ints, ScoreTable, read_only
 
 FINGERPRINT = b"staff.fingerprint"
@@ -62,17 +63,27 @@ def write_part(
         "row": pa.array(rows, pa.int64()),
         "position": pa.array(positions, pa.int64()),
     }
-    for name, values in columns.items():
-        if values.ndim == 1:
-            arrays[name] = pa.array(values, pa.float64())
-        else:
-            flat = pa.array(values.ravel(), pa.float32())
-            arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    table = pa.table(arrays)
+    table = pa.table({**arrays, **{name: as_arrow(values) for name, values in columns.items()}})
     content = _content_hash(table, fingerprint).encode()
     table = table.replace_schema_metadata({FINGERPRINT: fingerprint, CONTENT: content})
     with replacing(path) as part:
         pq.write_table(table, part, write_page_checksum=True)
+
+
+def as_arrow(values: Any) -> Any:
+    """A column float64 [m] or float32 [m, D] as Arrow's."""
+    if values.ndim == 1:
+        return pa.array(values, pa.float64())
+    flat = pa.array(values.ravel(), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def as_numpy(column: Any) -> Any:
+    """A column that `as_arrow` made."""
+    values = column.combine_chunks()
+    if pa.types.is_fixed_size_list(column.type):
+        return values.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return values.to_numpy()
 
 
 def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> tuple[Any, str]:
@@ -175,7 +186,7 @@ def _read_folder(folder: Path) -> Any:
 
 def _scores(table: Any) -> ScoreTable:
     return make_table(
-        ids=tuple(table["id"].to_pylist()),
+        ids=Ids.from_arrow(table["id"].chunks),
         columns={n: table[n].to_numpy() for n in score_columns(table)},
         known=np.ones(table.num_rows, dtype=bool),
         fingerprint=json.loads(table.schema.metadata[FINGERPRINT]),
@@ -198,7 +209,7 @@ def score_columns(table: Any) -> list[str]:
 
 def make_table(
     *,
-    ids: tuple[str, ...],
+    ids: Sequence[str],
     columns: Mapping[str, Any],
     known: Any,
     fingerprint: Mapping[str, Any],

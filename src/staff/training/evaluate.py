@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
+from staff.models.placement import Spread, device_of
+from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.training.metrics import TEXT_METRICS
@@ -47,6 +49,8 @@ def evaluate(
     batch_tokens: int = 8192,
     dtype: str = "auto",
     device: str = "auto",
+    quantize: str = NONE,
+    spread: Spread | None = None,
     trust: Trust = NO_TRUST,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -67,7 +71,8 @@ def evaluate(
         max_new_tokens: of a prediction; 1.5 times the longest reference plus 8, at
             most 512, when not given.
         batch_tokens: padded tokens in a batch; halved when memory runs out.
-        dtype, device, trust: as in `models.load.load_model`; not used for a loaded model.
+        dtype, device, quantize, spread, trust: as in `models.load.load_model`; not used for a
+            loaded model.
 
     Raises:
         ConfigError: an unknown metric, or an adapter for a loaded model.
@@ -92,6 +97,8 @@ def evaluate(
             dtype=dtype,
             device=device,
             adapter=None if adapter is None else str(adapter),
+            quantize=quantize,
+            spread=spread,
             trust=trust,
         )
     elif adapter is not None:
@@ -161,15 +168,16 @@ def item_losses(
 
     lengths = np.asarray(tokens.lengths)
     losses = np.full(len(lengths), np.nan)
+    device = device_of(model.get_input_embeddings())
 
     def mean_losses(rows: Ints) -> Floats:
         batch = collate(tokens.get(rows), pad_id=0)  # masked, so any id will do
         with torch.no_grad():
             per_token, of_row = response_losses(
                 model,
-                input_ids=batch.input_ids.to(model.device),
-                attention_mask=batch.attention_mask.to(model.device),
-                labels=batch.labels.to(model.device),
+                input_ids=batch.input_ids.to(device),
+                attention_mask=batch.attention_mask.to(device),
+                labels=batch.labels.to(device),
             )
         at = of_row.cpu().numpy()  # [N]
         sums = np.bincount(at, weights=per_token.double().cpu().numpy(), minlength=len(rows))

@@ -18,6 +18,7 @@ import numpy as np
 from staff.data.places import refuse_link
 from staff.errors import ConfigError, DataError, DiskFullError, StaffError
 from staff.models.memory import is_out_of_memory
+from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
@@ -65,8 +66,12 @@ def finetune(
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    quantize: str = NONE,
     trust: Trust = NO_TRUST,
     gradient_checkpointing: bool = False,
+    micro_batch_size: int | None = None,
+    fsdp: bool = False,
+    attention: str = "auto",
     max_steps: int | None = None,
     made_from: str | None = None,
     checkpoint_seconds: float = 60.0,
@@ -91,8 +96,12 @@ def finetune(
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
         warmup: share of all steps over which the learning rate rises, in [0, 1).
-        dtype, device, trust: as in `models.load.load_model`; not used for a loaded model.
-        gradient_checkpointing: less memory for about a quarter more time.
+        dtype, device, attention, quantize, trust: as in `models.load.load_model`; not used for a
+            loaded model. LoRA on quantised weights is QLoRA; the adapter itself stays in float32.
+        gradient_checkpointing: keep only each block's input for the backward pass, and compute the
+            block again there: less memory, more time, the same result.
+        micro_batch_size: rows computed at once; a step takes the gradients of a whole batch.
+        fsdp: divide the frozen weights among the processes of `share`, on their devices.
         max_steps: stop after so many steps, whatever `epochs` says.
         made_from: fingerprint of all that the result depends on. With it checkpoints are kept
             beside `out` while training lasts, and a call with the same goes on from the last.
@@ -114,6 +123,7 @@ def finetune(
     """
     _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     _check_settings(rank=rank, alpha=alpha, max_steps=1 if max_steps is None else max_steps)
+    _check_settings(micro_batch_size=1 if micro_batch_size is None else micro_batch_size)
     if not 0 <= warmup < 1:
         raise ConfigError(f"warmup must be in [0, 1), a share of all steps; it is {warmup}")
     n = len(tokens.lengths)
@@ -134,7 +144,19 @@ def finetune(
 
     if isinstance(model, str | Path):
         base = str(model)
-        model = load_model(base, dtype=dtype, device=device, trust=trust)
+        if fsdp:
+            from staff.training.sharding import load_sharded
+
+            model = load_sharded(base, dtype=dtype, device=device, attention=attention, trust=trust)
+        else:
+            model = load_model(
+                base,
+                dtype=dtype,
+                device=device,
+                attention=attention,
+                quantize=quantize,
+                trust=trust,
+            )
     else:
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)
@@ -176,6 +198,7 @@ def finetune(
                 peft_config=lora_config(rank=rank, alpha=alpha),
                 callbacks=[SaveEvery(checkpoint_seconds)] if leads else [],
                 share=share,
+                micro_batch_size=micro_batch_size,
                 curve=curve,
                 made_from=made_from,
                 tokens=tokens,
@@ -186,7 +209,8 @@ def finetune(
                 stage.note(f"goes on after step {start.step} of {total}")
                 stage.advance(start.step)
             longest = int(tokens.lengths.max())
-            with explain_out_of_memory(batch_size, longest), repeatable(model.device):
+            at_once = min(batch_size, micro_batch_size or batch_size)
+            with explain_out_of_memory(at_once, longest), repeatable(model.device):
                 trainer.run(start)
             seconds = trainer.seconds
         check_counts(trainer, epochs=None if max_steps else epochs)
@@ -271,8 +295,8 @@ def explain_out_of_memory(batch_size: int, longest: int) -> Iterator[None]:
             raise
         raise StaffError(
             f"not enough memory to fine-tune on {batch_size} rows of up to {longest} tokens at "
-            "once; lower --max-length (or the --batch-size of staff finetune), or use another "
-            "--device"
+            "once; lower --micro-batch-size or --max-length, add --activation-checkpointing, or "
+            "use another --device"
         ) from error
 
 

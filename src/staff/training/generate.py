@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from staff.models.placement import device_of
 from staff.progress import Progress, SilentProgress
 from staff.types import IGNORE, Ints, TokenisedExample
 
@@ -44,6 +45,7 @@ def generate_greedily(
     settings = GenerationConfig(
         do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=pad_id, use_cache=True
     )
+    device = device_of(model.get_input_embeddings())
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     lengths = np.array([len(prompt) for prompt in prompts], np.int64)
     rooms = np.full(len(prompts), max_new_tokens)
@@ -63,8 +65,8 @@ def generate_greedily(
         batch = collate([_unlabelled(prompts[i]) for i in rows], pad_id=pad_id, side="left")
         with torch.no_grad():
             ids = model.generate(
-                input_ids=batch.input_ids.to(model.device),
-                attention_mask=batch.attention_mask.to(model.device),
+                input_ids=batch.input_ids.to(device),
+                attention_mask=batch.attention_mask.to(device),
                 max_new_tokens=int(rooms[rows[0]]),
             )
         return ids[:, batch.input_ids.shape[1] :].tolist()

@@ -115,8 +115,8 @@ def row_attention(
     """
     rows = zip(*(states.split(row_lengths, dim=2) for states in (query, key, value)), strict=True)
     outputs = [
-        sdpa_attention_forward(module, *row, _window(row[0], sliding_window), **kwargs)[0]
-        for row in rows
+        sdpa_attention_forward(module, q, k, v, _window(q, sliding_window), **kwargs)[0]
+        for q, k, v in rows
     ]
     return torch.cat(outputs, dim=1), None
 

@@ -42,7 +42,8 @@ def response_losses(
     predicts[:, :-1] = labels[:, 1:] != IGNORE
     targets = labels[:, 1:][predicts[:, :-1]]  # [N], row by row like the gathered positions
     positions = _rounded(predicts.flatten(), multiple)
-    with gathered(head, positions), narrowed(narrow, shape=labels.shape, rows=positions):
+    batch, length = labels.shape
+    with gathered(head, positions), narrowed(narrow, shape=(batch, length), rows=positions):
         output = model(**inputs, use_cache=False)
     logits = output.logits[0, : len(targets)].float()  # [N, V]
     losses = cross_entropy(logits, targets.to(logits.device), reduction="none")

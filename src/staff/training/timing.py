@@ -13,6 +13,7 @@ import numpy as np
 
 from staff.models.adapters import lora_config
 from staff.models.load import load_model
+from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.training.adapter_folder import write_adapter
 from staff.training.finetune import explain_out_of_memory, quiet
@@ -43,6 +44,10 @@ def time_steps(
     pad_id: int,
     dtype: str,
     device: str,
+    attention: str = "auto",
+    quantize: str = NONE,
+    activation_checkpointing: bool = False,
+    micro_batch_size: int | None = None,
     trust: Trust = NO_TRUST,
     adapter: Path | None = None,
 ) -> tuple[float, list[float]]:
@@ -52,7 +57,9 @@ def time_steps(
     """
     start = time.monotonic()
     stamps = []
-    loaded = load_model(model, dtype=dtype, device=device, trust=trust)
+    loaded = load_model(
+        model, dtype=dtype, device=device, attention=attention, quantize=quantize, trust=trust
+    )
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch, quiet():
         trainer = _InOrder(
             model=loaded,
@@ -65,10 +72,11 @@ def time_steps(
                 learning_rate=learning_rate,
                 warmup=0.1,
                 seed=0,
-                gradient_checkpointing=False,
+                gradient_checkpointing=activation_checkpointing,
             ),
             peft_config=lora_config(rank=rank, alpha=alpha),
             callbacks=[],
+            micro_batch_size=micro_batch_size,
             curve=LossCurve(lambda _: stamps.append(time.monotonic())),
             tokens=tokens,
             pad_id=pad_id,

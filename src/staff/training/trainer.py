@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
@@ -27,6 +27,7 @@ from staff.data.batches import collate
 from staff.errors import StaffError
 from staff.rng import keys_of_ids
 from staff.training import checkpoints
+from staff.training.micro_batches import micro_batches
 from staff.training.packed import by_row, pack, packs
 from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
@@ -68,6 +69,10 @@ class Share:
         """This process's rows of a batch, which may be none."""
         return rows[self.rank :: self.size]
 
+    def most(self, rows: int) -> int:
+        """How many of so many rows the process with the most takes."""
+        return -(-rows // self.size)
+
     def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """The sums over all processes, float32 on the CPU, in the tensors' shapes."""
         flat = torch.cat([tensor.detach().float().cpu().flatten() for tensor in tensors])
@@ -93,6 +98,9 @@ class ResponseTrainer(SFTTrainer):
     share: of the processes that train together this one's number, and how many they are. Each
     takes every k-th row of the same batches, and `Share.add` sums their gradients before each
     step, so that they stay alike and train as one process does, but for the order of the sum.
+
+    micro_batch_size: rows of a batch, or of a share of it, that are computed at once; the
+    gradients of a batch add up before its step, whatever it is.
     """
 
     def __init__(
@@ -104,24 +112,34 @@ class ResponseTrainer(SFTTrainer):
         curve: "LossCurve",
         made_from: str | None = None,
         share: "Share | None" = None,
+        micro_batch_size: int | None = None,
         **kwargs: Any,
     ):
         self.curve, self.made_from, self.share = curve, made_from, share
+        self.micro_batch_size = micro_batch_size
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.pad_id = pad_id
         self.padding = padding_of(kwargs["model"])
-        self.packing = packs(kwargs["model"])
+        # Parts of a batch are rows of a padded one.
+        self.packing = None if micro_batch_size else packs(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
         self.response_tokens = 0
         # By a hash of their ids: the order of the input must not matter.
         self.rows = np.argsort(keys_of_ids(tokens.ids), kind="stable")
         rows = Dataset.from_dict({"row": self.rows})
+        config = kwargs["model"].config.get_text_config()
+        if hasattr(config, "router_aux_loss_coef"):
+            config.router_aux_loss_coef = 0.0  # the loss is the response tokens' and nothing else
+        set_seed(kwargs["args"].seed)  # TRL up to 1.8 draws the adapter before it does this
         super().__init__(
             train_dataset=rows, data_collator=self._collate, processing_class=_no_text(), **kwargs
         )
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        # On a quantised model TRL makes LoRA's weights bfloat16, in which Adam's steps are lost.
+        _to_float32(self.model)
+        adapted: Any = self.model
+        self.trained = [p for p in adapted.parameters() if p.requires_grad]
         self.remove_callback(PrinterCallback)  # prints to stdout when the HF bars are off
         self.add_callback(curve)
 
@@ -135,7 +153,8 @@ class ResponseTrainer(SFTTrainer):
         if start is not None:
             self._resume(start)
         self.started = time.monotonic()
-        with by_row(self.model.get_base_model()) if self.packing else nullcontext():
+        base: Any = self.model
+        with by_row(base.get_base_model()) if self.packing else nullcontext():
             self.train(resume_from_checkpoint=None if start is None else str(start.folder))
 
     def _resume(self, start: checkpoints.Checkpoint) -> None:
@@ -212,29 +231,18 @@ class ResponseTrainer(SFTTrainer):
         inputs = dict(inputs)
         rows = inputs.pop("rows").cpu().numpy()
         how = self.packing
-        sizes = {"narrow": how.narrow, "multiple": how.responses} if how else {}
+        sizes: Any = {"narrow": how.narrow, "multiple": how.responses} if how else {}
         losses, _ = response_losses(model, **sizes, **inputs)
         np.add.at(self.seen, rows, 1)
         self.response_tokens += len(losses)
-        if self.share:
-            return losses.sum() / int(self.tokens.response_lengths[rows].sum())
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Forward and backward; then the gradients, and the loss, of all processes together.
-
-        Without the Trainer's walk over all modules at every step, a tenth of a small model's time.
-        """
+        """Forward and backward; then the gradients, and the loss, of all processes together."""
         counted = self.response_tokens
-        if not model.training:
-            model.train()
-        inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        self.accelerator.backward(loss)
-        loss = loss.detach()
+        loss = self._accumulate(model, inputs, num_items_in_batch)
         if self.share is None:
             return loss
         trained = self.trained
@@ -245,6 +253,35 @@ class ResponseTrainer(SFTTrainer):
             parameter.grad = gradient.copy_(total)
         self.response_tokens = counted + int(figures[1])
         return figures[0]
+
+    def _accumulate(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
+        """Forward and backward of this process's rows, a micro-batch at a time; their loss.
+
+        items: response tokens of the batch, as the trainer counts them: here, of this share.
+        """
+        rows, size, parts = inputs["rows"].cpu().numpy(), self.micro_batch_size, None
+        if self.share or size:
+            items = int(self.tokens.response_lengths[rows].sum())
+        if self.share and size:
+            parts = -(-self.share.most(len(rows)) // size)
+        losses = [
+            self._backward(model, part, items)
+            for part in micro_batches(inputs, size=size, parts=parts)
+        ]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _backward(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
+        """Forward and backward of some rows; their loss.
+
+        Without the Trainer's walk over all modules at every step, a tenth of a small model's time.
+        """
+        if not model.training:
+            model.train()
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs, num_items_in_batch=items)
+        self.accelerator.backward(loss)
+        return loss.detach()
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         """The Trainer's own, of the parameters that have gradients."""
@@ -257,6 +294,13 @@ class ResponseTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Nothing leaves the machine."""
+
+
+def _to_float32(model: Any) -> None:
+    """Keep what is trained in float32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class LossCurve(TrainerCallback):
@@ -349,7 +393,6 @@ def training_arguments(
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         max_length=None,  # our rows are already cut
-        router_aux_loss_coef=0.0,  # MoE: the loss is the response tokens' and nothing else
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide the first non-finite loss
         save_strategy="no",

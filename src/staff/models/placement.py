@@ -1,0 +1,46 @@
+"""Where a model's weights lie: on one device, or spread over GPUs, host memory and disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A model that is spread over what there is: GPUs first, then host memory, then disk.
+
+    room: most bytes that each may hold of it, by ``cpu`` or a GPU's number; others as they are
+    free. folder: for weights that have to be written again to be read from disk as they are needed
+    (pickled ones, experts that are stored apart); others are read from the model's own files.
+    """
+
+    room: Mapping[int | str, int] = field(default_factory=dict)
+    folder: str | None = None
+
+    def arguments(self, place: "torch.device") -> dict[str, Any]:
+        """What `from_pretrained` is to be told; place: as `load.choose_device` says."""
+        from transformers.integrations.accelerate import get_max_memory
+
+        room = get_max_memory() | dict(self.room)
+        if place.type == "cpu":
+            room = {name: most for name, most in room.items() if name == "cpu"}
+        elif place.index is not None and place.index != _current():
+            room = {name: most for name, most in room.items() if name in (place.index, "cpu")}
+        return {"device_map": "auto", "max_memory": room, "offload_folder": self.folder}
+
+
+def device_of(module: Any) -> "torch.device":
+    """Where a layer computes: its weight may lie elsewhere until it is needed."""
+    import torch
+
+    execution = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    return module.weight.device if execution is None else torch.device(execution)
+
+
+def _current() -> int:
+    import torch
+
+    return torch.cuda.current_device() if torch.cuda.is_available() else 0

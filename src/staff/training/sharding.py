@@ -1,0 +1,45 @@
+"""A model whose frozen weights lie divided among several processes (FSDP2), a block at a time.
+
+Each process holds its share of every block; a block is put together where it is computed, and let
+go of afterwards. LoRA layers that are attached later are whole in every process, and small.
+Imports torch: import it inside the function that needs it.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from staff.models.load import choose_device, choose_dtype, load_model
+from staff.models.trust import NO_TRUST, Trust
+from staff.models.value_projection import find_blocks
+
+BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+
+
+def load_sharded(
+    path: str, *, dtype: str = "auto", device: str = "auto", trust: Trust = NO_TRUST, **how: Any
+) -> Any:
+    """`models.load.load_model` in every process of the group, and each keeps its share.
+
+    The device never holds more of the weights than the shares and one block; the host holds the
+    whole model, once a process, while they are read.
+
+    Raises ModelError where the model has no stack of blocks, beside what `load_model` raises.
+    """
+    place = choose_device(device)
+    name = str(choose_dtype(dtype, place)).removeprefix("torch.")
+    model = load_model(path, dtype=name, device="cpu", trust=trust, **how)
+    return shard(model, place)
+
+
+def shard(model: Any, place: torch.device) -> Any:
+    """Divide a model on the CPU, frozen, among all processes; its shares go to `place`."""
+    group = dist.new_group(backend=BACKENDS[place.type])
+    mesh = DeviceMesh.from_group(group, place.type)
+    _, blocks, _ = find_blocks(model)
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)

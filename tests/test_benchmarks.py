@@ -1,0 +1,167 @@
+"""The benchmarks against others: everyone computes the same norms, and the GPU's command works."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from staff.scores.oracle import oracle_effort
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+WAYS = (
+    "staff",
+    "one_row",
+    "opacus",
+    "bergson",
+    "bergson_own",
+    "torch_func",
+    "torch_func_last_block",
+)
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """Import a script of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_finds_the_norms_of_the_oracle(scripts, way):
+    peer = way.partition("_")[0]
+    if peer in ("opacus", "bergson") and not importlib.util.find_spec(peer):
+        pytest.skip(f"needs {peer}, which only build/peers has (make benchmark-peers)")
+    model, rows = model_and_rows(scripts)
+    batches = scripts("peers").in_batches(rows, size=4)
+    truth = [oracle_effort(model, row) for row in scripts("peers").unpadded(batches)]
+    run = getattr(scripts("ways"), f"{way}_way")(model, batches)
+    first, second = run(), run()
+    np.testing.assert_allclose(first, truth, rtol=1e-4)
+    np.testing.assert_array_equal(second, first)
+
+
+def model_and_rows(scripts):
+    scoring = scripts("scoring")
+    return scoring.make_model(2, 64, 300), scoring.make_rows(6, 300)
+
+
+def test_a_peer_that_cannot_is_told_and_the_others_are_measured(scripts):
+    import torch
+
+    peers = scripts("peers")
+    model, rows = model_and_rows(scripts)
+
+    def fails(model, batches):
+        raise RuntimeError("no such kernel\nand more")
+
+    def absent(model, batches):
+        import no_such_package
+
+        return no_such_package
+
+    peers.PEERS = {"staff": peers.ways.staff_way, "torch.func": fails, "opacus": absent}
+    setting = peers.Setting("tiny", lambda: model, rows, torch.float32)
+    found = peers.measure(setting, batch_rows=4, repeats=2, say=print)
+    text = "\n".join(peers.table(found))
+    assert len(found["staff"].seconds) == len(found[peers.RELEASED].seconds) == 2
+    assert found["staff"].apart < 1e-4
+    assert "| torch.func | not measured: RuntimeError: no such kernel | | |" in text
+    assert "| opacus | not measured: no_such_package is not installed | | |" in text
+
+
+def test_the_verdict_names_peers_that_are_not_half_as_fast(scripts):
+    peers = scripts("peers")
+    took = {"staff": 1.0, "opacus (ghost norms)": 2.5, "bergson": 1.9, "one row at a time": 1.1}
+    found = {name: peers.Measured(seconds=[took[name]] * 3) for name in took}
+    assert peers.verdict(found).endswith("not reached: bergson 1.90.")
+    found["bergson"].seconds = [2.0, 2.0, 9.0]
+    assert peers.verdict(found).endswith("each: reached.")
+
+
+def test_what_does_not_fit_into_memory_is_told(scripts):
+    import torch
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    found = scripts("gpu").in_turn(
+        {"large": lambda: full, "small": lambda: lambda: np.array([2.0, 5.0])},
+        torch.device("cpu"),
+        repeats=2,
+        truth=np.array([1.0]),
+    )
+    assert found["large"]["why"] == "out of memory"
+    assert found["large"]["seconds"] == []
+    assert len(found["small"]["seconds"]) == 2
+    assert found["small"]["apart"] == {"median": 1.0, "largest": 1.0}
+
+
+def test_the_gpu_command_on_a_cpu(tmp_path):
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), "--device", "cpu", "--tiny", "--name", "trial"]
+    done = subprocess.run(
+        [*command, "--families", "llama", "gemma2", "bloom", "--out", str(tmp_path)],
+        env={**os.environ, "GPU_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "gpu-trial.md").read_text(encoding="utf-8")
+    results = json.loads((tmp_path / "gpu-trial.json").read_text(encoding="utf-8"))
+    assert done.stdout == page
+    assert "A trial of the script at tiny sizes" in page
+    assert results["machine"]["device"] == "CPU"
+
+    for one in results["families"]:
+        assert all(way["median"] < 0.02 for way in [one["oracle"], *one["staff"].values()]), one
+    assert [one["family"] for one in results["families"]] == ["llama", "gemma2", "bloom"]
+
+    assert [found["vocabulary"] for found in results["speed"]] == [300, 500]
+    for found in results["speed"]:
+        for name, way in found["ways"].items():
+            if way.get("why") != "bergson is not installed":
+                assert len(way["seconds"]) == 1, (name, way)
+            if "apart" in way:
+                assert way["apart"]["median"] < 0.02, (name, way)
+        assert "apart" in found["ways"]["torch.func (last block)"]
+    assert "| time against a plain forward + loss |" in page
+    assert "| not measured | not measured |" in page  # utilisation and memory
+
+
+def test_without_a_gpu_nothing_is_measured_unless_asked_for(scripts, monkeypatch):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    gpu = scripts("gpu")
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit, match="no CUDA GPU here; --device cpu --tiny"):
+        gpu.main()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("plain forward + loss", "| time against a plain forward + loss | 0.50 | ≤ 0.8 |"),
+        ("bergson", "| speed of staff (norms only) against bergson | 4.0 | |"),
+        (
+            "staff (padding-free, sdpa)",
+            "| speed of staff (padding-free, sdpa) against padded | 0.50 | |",
+        ),
+    ],
+)
+def test_ratios_compare_like_with_like(scripts, name, wanted):
+    # All signals take a second, norms alone half of it, the other way two seconds.
+    medians = {"staff": 1.0, "staff (norms only)": 0.5, name: 2.0}
+    assert scripts("gpu").ratios(medians) == [wanted]

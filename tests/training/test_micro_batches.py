@@ -1,0 +1,152 @@
+"""Fewer rows at once, and activations computed twice: the same training in less memory."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from staff.training.finetune import finetune
+from staff.training.micro_batches import micro_batches
+from staff.types import IGNORE
+
+BATCH = {name: torch.arange(10).view(5, 2) for name in ("input_ids", "labels", "attention_mask")}
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, rows, tmp_path_factory):
+    """Fine-tune the tiny model on all 16 rows, five a step; (adapter's weights, losses)."""
+    folder = tmp_path_factory.mktemp("tuned")
+
+    def tune(name, **how):
+        done = finetune(
+            model=str(tiny), tokens=rows, out=folder / name, pad_id=0, epochs=2, batch_size=5,
+            learning_rate=1e-2, **how,
+        )  # fmt: skip
+        assert done.response_tokens == 2 * rows.response_lengths.sum()
+        return load_file(done.adapter / "adapter_model.safetensors"), [x for _, x in done.losses]
+
+    return tune
+
+
+@pytest.fixture(scope="module")
+def whole(tuned):
+    return tuned("whole")
+
+
+def test_micro_batches_have_the_loss_and_gradients_of_the_whole_batch(tiny, rows, tmp_path):
+    found = {size: step(tiny, rows, tmp_path, size) for size in (None, 1, 2, 5, 99)}
+    loss, whole = found.pop(None)
+    assert all(grad.abs().max() > 0 for grad in whole.values())
+    for other, grads in found.values():
+        assert other == pytest.approx(loss, rel=1e-6)
+        for name, grad in grads.items():
+            np.testing.assert_allclose(grad, whole[name], rtol=1e-4, atol=1e-6)
+
+
+def step(tiny, rows, folder, size):
+    """(loss, gradients by parameter) of a step on five rows, ready for the optimiser."""
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM
+
+    from staff.training.trainer import LossCurve, ResponseTrainer, training_arguments
+
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    args = training_arguments(
+        folder=folder, model=model, epochs=1, max_steps=None, batch_size=5, learning_rate=1e-3,
+        warmup=0.1, seed=0, gradient_checkpointing=False,
+    )  # fmt: skip
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora.init_lora_weights = False  # B is not zero: every weight has a gradient
+    torch.manual_seed(0)
+    trainer = ResponseTrainer(
+        model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0,
+        curve=LossCurve(lambda point: None), micro_batch_size=size,
+    )  # fmt: skip
+    inputs = trainer._collate([{"row": row} for row in (0, 5, 8, 14, 3)])
+    loss = trainer.training_step(trainer.model, inputs, (inputs["labels"][:, 1:] != IGNORE).sum())
+    assert trainer.seen.sum() == 5
+    return loss.item(), {n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def test_micro_batches_take_their_part_of_the_batch_only(tuned, monkeypatch):
+    from staff.training import trainer
+
+    widths, original = [], trainer.response_losses
+
+    def watch(model, **inputs):
+        widths.append(len(inputs["input_ids"]))
+        return original(model, **inputs)
+
+    monkeypatch.setattr(trainer, "response_losses", watch)
+    tuned("watched", micro_batch_size=2)
+    assert widths == [2, 2, 1] * 3 + [1] + [2, 2, 1] * 3 + [1]
+
+
+def test_activation_checkpointing_changes_no_byte_of_the_adapter(tuned, whole):
+    weights, losses = tuned("checkpointed", gradient_checkpointing=True)
+    assert losses == whole[1]
+    assert digest(weights) == digest(whole[0])
+
+
+def digest(weights):
+    return [hashlib.sha256(weights[name].numpy().tobytes()).hexdigest() for name in sorted(weights)]
+
+
+def test_a_batch_is_made_up_with_rows_in_no_loss():
+    """Of processes that hold a model together each must run it equally often."""
+    first, second, third = micro_batches({**BATCH, "rows": torch.arange(9)}, size=4, parts=3)
+    assert first["rows"].tolist() == list(range(9))
+    assert len(second["rows"]) == len(third["rows"]) == 0
+    assert [len(part["labels"]) for part in (first, second, third)] == [4, 1, 1]
+    assert second["labels"].tolist() == BATCH["labels"][4:].tolist()
+    assert (third["labels"] == IGNORE).all()
+
+
+PEAK = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from staff.training.finetune import finetune
+from staff.types import TokenisedExample
+
+class Rows:
+    ids = [str(i) for i in range(16)]
+    lengths = response_lengths = np.full(16, 256)
+    def get(self, positions):
+        ids = np.random.default_rng(0).integers(3, 1000, 256)
+        return [TokenisedExample("x", ids, np.r_[-100, ids[1:]]) for _ in positions]
+
+Rows.response_lengths = Rows.lengths - 1
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(
+    vocab_size=1000, hidden_size=192, intermediate_size=528, num_hidden_layers=12,
+    num_attention_heads=4, max_position_embeddings=512,
+)).requires_grad_(False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+finetune(model=model, tokens=Rows(), out=Path(sys.argv[1]), pad_id=0, max_steps=1, batch_size=16,
+         **json.loads(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_both_take_less_memory(tmp_path):
+    """A Llama of 12 blocks, 16 rows of 256 tokens; growth of the peak, in a process of its own."""
+    grown = {}
+    for name, how in (
+        ("whole", {}),
+        ("micro", {"micro_batch_size": 2}),
+        ("checkpointed", {"gradient_checkpointing": True}),
+    ):
+        command = [sys.executable, "-c", PEAK, str(tmp_path / name), json.dumps(how)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        grown[name] = int(done.stdout)
+    assert grown["micro"] < grown["whole"] / 2, grown
+    assert grown["checkpointed"] < grown["whole"] * 2 / 3, grown
