@@ -108,7 +108,7 @@ class Scorer:
         if not may_go_by_row(self.model) or (self.phi is not None and self.phi.parameters):
             return None
         half = self.head.weight.dtype in (torch.bfloat16, torch.float16)
-        sizes = {"tokens": 64, "responses": 32} if half else {}
+        sizes = {"tokens": 128, "responses": 64} if half else {}
         laying = Laying(by_row=True, **sizes)
         try:
             return laying if self._same_as_plain((), laying) else None
