@@ -41,7 +41,7 @@ def data(tmp_path_factory, e2e_rows):
 
 @pytest.fixture(scope="module")
 def seen():
-    """Token sequences, padded on the right, that entered each model's forward, by path."""
+    """Token sequences that entered each model's forward, by path; padded ones on the right."""
     rows: dict[str, list[tuple[int, ...]]] = {}
     original = load.load_model
 
@@ -50,6 +50,8 @@ def seen():
 
         def note(_module, args, kwargs):
             batch = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+            if lengths := kwargs.get("row_lengths"):
+                batch = batch[0].split(lengths)
             rows.setdefault(path, []).extend(tuple(row.tolist()) for row in batch)
 
         model.register_forward_pre_hook(note, with_kwargs=True)

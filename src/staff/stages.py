@@ -526,7 +526,7 @@ class LazyScorer:
             spread=spread_of(config),
             trust=trust_of(config),
         )
-        free = config.padding_free
+        free = config.padding_free or None
         if self.start is not None:
             alone = Scorer(model, phi=None, signals=("loss",), padding_free=free)
             return ResponseAlone(alone, start=self.start)

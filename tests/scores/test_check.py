@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from staff.cli.main import main
+from staff.models import by_row
 from staff.models.adapters import attach_fresh
 from staff.reports.checked import render_checked
 from staff.runs.config import CheckModelConfig
@@ -30,11 +31,11 @@ def test_all_ways_agree_and_the_kernels_are_those_asked_for(tiny, rows, family):
     done = []
     found = hold_against_oracle(model, rows, note=done.append)
     assert sum(done) == len(rows)
-    assert seen == {"sdpa", "eager"}
+    assert seen == {"sdpa", "eager", *([by_row.NAME] if found.kernel == "sdpa" else [])}
     assert (found.kernel, found.left_out) == (model.config._attn_implementation, ())
     assert list(found.norms) == [
-        "one row at a time", "8 rows, padded on the right", "8 rows, padded on the left",
-        "8 rows, without padding",
+        "one row at a time", *(["8 rows, end to end"] if found.kernel == "sdpa" else []),
+        "8 rows, padded on the right", "8 rows, padded on the left", "8 rows, --padding-free",
         f"attention {({'sdpa', 'eager'} - {found.kernel}).pop()}",
     ]  # fmt: skip
     assert np.array_equal(found.truth, [oracle_effort(model, row) for row in rows])
@@ -49,7 +50,7 @@ def test_every_gradient_and_an_adapter(tiny, rows, phi, adapted):
     if adapted:
         model = attach_fresh(model, seed=0)
     found = hold_against_oracle(model, rows, phi=phi, seed=3)
-    assert len(found.norms) == 5
+    assert len(found.norms) == 6
     for norms in found.norms.values():
         np.testing.assert_allclose(norms, found.truth, rtol=1e-4)
 
@@ -69,7 +70,7 @@ def test_a_kernel_that_the_model_has_not_is_left_out(tiny, rows, monkeypatch):
 def test_rows_in_one_sequence_are_left_out_where_a_model_mixes_them(tiny, rows):
     found = hold_against_oracle(tiny("opt"), rows[:2])
     assert found.left_out == ("--padding-free",)
-    assert "8 rows, without padding" not in found.norms
+    assert "8 rows, --padding-free" not in found.norms
 
 
 def test_the_embedded_family(data, family):
@@ -84,7 +85,7 @@ def test_the_embedded_family(data, family):
     assert facts["layer"]["name"].endswith("self_attn.v_proj")
     assert facts["layer"]["fused"] is False
     judged = [one for one in facts["comparisons"] if one["judged"]]
-    assert len(judged) == 5
+    assert len(judged) == 6
     assert all(one["largest"] < 1e-4 and one["rank"] > 0.99 for one in judged)
     half = facts["comparisons"][-1]
     assert half["name"] == "bfloat16"

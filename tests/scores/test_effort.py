@@ -12,12 +12,14 @@ from staff.errors import ConfigError, DataError, ModelError
 from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
 from staff.scores.effort import Scorer
+from staff.scores.flat import Laying
 from staff.scores.oracle import oracle_effort
 from staff.types import IGNORE, TokenisedExample
 
 FAMILIES = sorted(
     json.loads((Path(__file__).parents[1] / "data" / "families.json").read_text())["families"]
 )
+PADDED = {"bloom", "falcon-rw", "falcon-7b", "falcon-40b", "gemma2"}
 PHIS = ["last-value", "last-value-lora", "lm-head", "adapter"]
 
 
@@ -59,11 +61,22 @@ def test_agrees_with_the_oracle_over_batch_sizes_and_padding(tiny, rows, family)
     truth = oracle(model, rows)
     sure = ~tied_routing(model, rows)  # all True without routing
     assert sure.mean() > 0.8
-    scorer = Scorer(model)
-    for size in (1, 3, 8):
-        for side in ("right", "left"):
-            ours = in_batches(scorer, rows, size=size, side=side)
-            np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
+    for free in (None, False):
+        scorer = Scorer(model, padding_free=free)
+        for size in (1, 3, 8):
+            for side in ("right", "left"):
+                ours = in_batches(scorer, rows, size=size, side=side)
+                np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_are_laid_end_to_end_where_a_model_keeps_them_apart(tiny, family):
+    """Attention of their own or with capped logits (Gemma 2) is not to be had by row."""
+    laying = Scorer(tiny(family)).laying
+    assert (laying is None) == (family in PADDED)
+    half = Scorer(tiny(family).bfloat16()).laying
+    assert (half is None) == (laying is None)
+    assert laying is None or (half.tokens, half.responses) == (128, 64)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,8 +89,14 @@ def test_ranks_like_the_oracle_in_bfloat16(tiny, family):
         labels[: len(ids) - int(generator.integers(1, len(ids) - 1))] = IGNORE
         rows.append(TokenisedExample(str(i), ids, labels))
     model = tiny(family).bfloat16()
-    truth, scorer = oracle(model, rows), Scorer(model)
-    for size, side in ((1, "right"), (8, "right"), (8, "left")):
+    truth = oracle(model, rows)
+    for free, size, side in (
+        (None, 1, "right"),
+        (None, 8, "left"),
+        (False, 8, "right"),
+        (False, 8, "left"),
+    ):
+        scorer = Scorer(model, padding_free=free)
         assert rank_correlation(in_batches(scorer, rows, size=size, side=side), truth) >= 0.995
 
 
@@ -93,8 +112,8 @@ def test_every_phi_agrees_with_the_oracle(tiny, rows, family, phi):
     if phi == "adapter":
         model = trained_adapter(model)
     truth = oracle(model, rows, phi=phi, seed=3)
-    scorer = Scorer(model, phi=phi, seed=3)
-    for side in ("right", "left"):
+    for free, side in ((None, "left"), (False, "right"), (False, "left")):
+        scorer = Scorer(model, phi=phi, seed=3, padding_free=free)
         ours = in_batches(scorer, rows, size=8, side=side)
         np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
 
@@ -142,9 +161,10 @@ def test_real_weights(shared, rows, folder):
         )
 
 
-def test_no_graph_below_phi_no_logits_at_prompts_no_weight_gradients(tiny, rows):
+@pytest.mark.parametrize("free", [None, False])
+def test_no_graph_below_phi_no_logits_at_prompts_no_weight_gradients(tiny, rows, free):
     model = tiny("llama")
-    scorer = Scorer(model)
+    scorer = Scorer(model, padding_free=free)
     seen = {}
     watch = [
         model.model.layers[0].register_forward_hook(
@@ -183,7 +203,9 @@ def test_a_part_that_is_not_token_wise_is_not_narrowed(tiny, rows, leak):
     torch.manual_seed(0)
     block.mlp = Mixing()
     truth = oracle(model, rows)
-    np.testing.assert_allclose(in_batches(Scorer(model), rows, size=3), truth, rtol=1e-4)
+    scorer = Scorer(model)
+    assert scorer.laying is None  # nor laid end to end
+    np.testing.assert_allclose(in_batches(scorer, rows, size=3), truth, rtol=1e-4)
 
 
 @pytest.mark.parametrize("phi", ["last-value", "last-value-lora"])
@@ -214,10 +236,34 @@ def test_signals_alone_need_no_gradient(tiny, rows):
     np.testing.assert_allclose(alone["loss"], Scorer(model)(batch)["loss"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("phi", PHIS)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_features_are_means_over_real_tokens(tiny, rows, side):
+def test_filling_changes_nothing(tiny, rows, phi, side):
+    """Numbers of tokens and of logits rounded up, as in half precision."""
     model = tiny("llama")
-    ours = Scorer(model, features=True)(collate(rows, pad_id=0, side=side))["features"]
+    plain, filled = (Scorer(model, phi=phi, features=True, seed=3) for _ in range(2))
+    filled.laying = Laying(by_row=True, tokens=64, responses=32)
+    wanted, widths = in_batches_all(plain, rows, side=side), set()
+    model.lm_head.register_forward_hook(lambda _m, _a, out: widths.add(out.shape[1] % 32))
+    found = in_batches_all(filled, rows, side=side)
+    assert widths == {0}
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6)
+
+
+def in_batches_all(scorer, rows, *, side):
+    parts = [scorer(collate(rows[i : i + 3], pad_id=0, side=side)) for i in range(0, 9, 3)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@pytest.mark.parametrize("free", [None, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_features_are_means_over_real_tokens(tiny, rows, side, free):
+    model = tiny("llama")
+    ours = Scorer(model, features=True, padding_free=free)(collate(rows, pad_id=0, side=side))[
+        "features"
+    ]
     for features, row in zip(ours, rows, strict=True):
         with torch.no_grad():
             states = model.model(input_ids=torch.tensor(row.input_ids)[None]).last_hidden_state

@@ -48,7 +48,8 @@ def test_packed_rows_have_the_losses_and_gradients_of_padded_ones(family, mixed)
     import torch
 
     from staff.data.batches import collate
-    from staff.training.packed import by_row, pack, packs
+    from staff.models.by_row import by_row
+    from staff.training.packed import pack, packs
 
     model = build(family)
     before = model.config._attn_implementation
@@ -92,7 +93,7 @@ def test_bfloat16_rows_are_attended_to_in_float32():
     from torch import nn
     from torch.nn.functional import scaled_dot_product_attention as attention
 
-    from staff.training.packed import row_attention
+    from staff.models.by_row import row_attention
 
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, 11, 8).bfloat16() for _ in range(3))

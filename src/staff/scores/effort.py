@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
+from staff.models.by_row import may_go_by_row
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
-from staff.scores.flat import Flat, keeps_rows_apart
+from staff.scores.flat import Flat, Laying, attending, keeps_rows_apart
 from staff.scores.phi import PHI, PerSampleShapeLost
 from staff.scores.signals import SIGNALS, Response, collect, find_response, token_signals
 from staff.scores.taps import Tap, gradients, tapped
@@ -34,7 +36,8 @@ class Scorer:
     signals: which of loss, entropy, el2n and response_length to return beside it.
     features: also return "features", the mean final hidden state over a sample's real tokens.
     seed: of what phi draws at random (last-value-lora; adapter where it is freshly attached).
-    padding_free: run the model on the rows of a batch one behind the other (`staff.scores.flat`).
+    padding_free: run the model on the rows of a batch one behind the other (`staff.scores.flat`),
+        or never. None: on the CPU, attention by row, if the model's scores are the same.
 
     Raises ConfigError for unknown names and ModelError where phi is not found in the model, or
     where it does not keep rows apart that stand in one sequence.
@@ -48,7 +51,7 @@ class Scorer:
         signals: Sequence[str] = SIGNALS,
         features: bool = False,
         seed: int = 0,
-        padding_free: bool = False,
+        padding_free: bool | None = None,
     ) -> None:
         if phi is not None and phi not in PHI:
             raise ConfigError(unknown_name("phi", phi, PHI))
@@ -64,12 +67,15 @@ class Scorer:
         self.signals = tuple(signals)
         self.features = features
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        self.padding_free = padding_free
         if padding_free and not (self._takes_positions and keeps_rows_apart(self.model)):
             raise ModelError(
                 f"{type(self.model).__name__} does not keep rows of one sequence apart: leave out "
                 "--padding-free"
             )
+        self.laying = Laying() if padding_free else None
+        self._narrow: tuple[nn.Module, ...] = ()
+        if padding_free is None:
+            self.laying = self._laying()
         self._narrow = self._narrowable(phi)
 
     @property
@@ -84,10 +90,10 @@ class Scorer:
         """
         if self.phi is None or not self.phi.parameters:
             try:
-                return self._score(batch, self._narrow)
+                return self._score(batch, self._narrow, self.laying)
             except PerSampleShapeLost:
                 pass
-        rows = [self._score(one, self._narrow) for one in _split(batch)]
+        rows = [self._score(one, self._narrow, None) for one in _split(batch)]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     def _narrowable(self, phi: str | None) -> tuple[nn.Module, ...]:
@@ -95,13 +101,30 @@ class Scorer:
         if self.features or phi == "adapter":
             return ()  # both need the last block's output everywhere
         parts = token_wise_parts(self.model)
-        whole, narrow = (self._score(_probe(), narrow=n) for n in ((), parts))
+        return parts if self._same_as_plain(parts, self.laying) else ()
+
+    def _laying(self) -> Laying | None:
+        """How to lay rows end to end for attention by row; None where they must be padded."""
+        if not may_go_by_row(self.model) or (self.phi is not None and self.phi.parameters):
+            return None
+        half = self.head.weight.dtype in (torch.bfloat16, torch.float16)
+        sizes = {"tokens": 128, "responses": 64} if half else {}
+        laying = Laying(by_row=True, **sizes)
+        try:
+            return laying if self._same_as_plain((), laying) else None
+        except (TypeError, ValueError, RuntimeError, IndexError, PerSampleShapeLost):
+            return None  # it does not take such input
+
+    def _same_as_plain(self, narrow: tuple[nn.Module, ...], laying: Laying | None) -> bool:
+        """Whether the probe's scores are those of padded rows that are computed in full."""
+        plain, found = self._score(_probe(), (), None), self._score(_probe(), narrow, laying)
         # The two differ by rounding alone: fewer rows may mean another order of summation.
         rtol = 1e-4 if self.head.weight.dtype in (torch.float32, torch.float64) else 1e-2
-        same = all(np.allclose(narrow[c], whole[c], rtol=rtol, atol=1e-6) for c in whole)
-        return parts if same else ()
+        return all(np.allclose(found[c], plain[c], rtol=rtol, atol=1e-6) for c in plain)
 
-    def _score(self, batch: Batch, narrow: tuple[nn.Module, ...]) -> dict[str, Floats]:
+    def _score(
+        self, batch: Batch, narrow: tuple[nn.Module, ...], laying: Laying | None
+    ) -> dict[str, Floats]:
         device = device_of(self.model.get_input_embeddings())
         response = find_response(batch.labels.to(device))
         if not bool((response.count > 0).all()):
@@ -110,24 +133,27 @@ class Scorer:
         modules = self.phi.modules if self.phi else ()
         b, t = batch.labels.shape
         rows = response.sample * t + response.position  # [N], of the batch's B·T tokens
-        flat = Flat(batch, device) if self.padding_free and b > 1 else None
+        flat = Flat(batch, device, laying) if laying and b > 1 else None
         if flat is not None:
-            rows = flat.places(rows)
+            rows = flat.rounded(flat.places(rows))
         with (
             torch.set_grad_enabled(self.phi is not None),
+            attending(self.model, laying if flat else None),
             narrowed(narrow, shape=flat.shape if flat else (b, t), rows=rows),
             gathered(self.head, rows) as states,
             tapped(modules) as taps,
         ):
             inputs = flat.inputs() if flat else self._inputs(batch, device)
-            logits = self.model(**inputs).logits  # [1, N, V]
+            logits = self.model(**inputs).logits  # [1, N, V], and more where they are rounded up
         found = logits.detach()[0]
-        target = response.target.to(found.device)
+        target = pad(response.target, (0, len(found) - len(response.target))).to(found.device)
         tokens, slope = token_signals(
             found, target, signals=self.signals, gradient=self.phi is not None
         )
+        tokens = {name: values[: len(response.target)] for name, values in tokens.items()}
         columns: dict[str, Any] = {}
         if self.phi is not None and slope is not None:
+            slope[len(response.target) :] = 0
             # L_i is a mean over n_i tokens: dividing by n_i last spares float16 an underflow.
             squared = self._squared_norms(logits, slope[None], taps, response, flat).cpu()
             columns["effort"] = (squared.sqrt() / response.count.cpu()).numpy()
@@ -182,11 +208,9 @@ def _pooled(states: Tensor, mask: Tensor) -> Any:
 
 
 def _probe() -> Batch:
-    """Two short rows of different lengths, a few response tokens each."""
+    """Two short rows of different lengths; all of the second is response, from its first token."""
     ids = torch.tensor([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 0, 0]])
-    labels = torch.tensor(
-        [[IGNORE, IGNORE, 3, 4, 5, IGNORE], [IGNORE, IGNORE, 4, 3, IGNORE, IGNORE]]
-    )
+    labels = torch.tensor([[IGNORE, IGNORE, 3, 4, 5, IGNORE], [IGNORE, 5, 4, 3, IGNORE, IGNORE]])
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
     return Batch(rows=torch.arange(2), input_ids=ids, labels=labels, attention_mask=mask)
 

@@ -2,17 +2,21 @@
 
 The convention of transformers' DataCollatorWithFlattening: `position_ids` begin anew with every
 row, and there is no attention mask. Attention then keeps the rows apart, flash attention by their
-lengths, other kernels by a mask. What the model computes is laid out as a padded batch again where
-samples must be told apart.
+lengths, other kernels by a mask; on the CPU it is called row by row (`staff.models.by_row`). What
+the model computes is laid out as a padded batch again where samples must be told apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from staff.data.batches import Batch
+from staff.models.by_row import by_row
 from staff.models.placement import device_of
 from staff.scores.phi import PerSampleShapeLost
 from staff.scores.taps import Tap
@@ -20,31 +24,61 @@ from staff.scores.taps import Tap
 ROUNDING = 5e-2  # of half precision, in standard deviations of the logits; float32: 1e-3
 
 
-class Flat:
-    """A batch of B rows padded to T, and the N of its B·T places that hold a real token."""
+@dataclass(frozen=True, slots=True)
+class Laying:
+    """How rows are laid end to end.
 
-    def __init__(self, batch: Batch, device: torch.device) -> None:
+    by_row: attention is told their lengths. tokens, responses: what the numbers of tokens and of
+    logits are rounded up to: matrix kernels in half precision are made, and kept, for every shape
+    that comes (oneDNN on the CPU).
+    """
+
+    by_row: bool = False
+    tokens: int = 1
+    responses: int = 1
+
+
+class Flat:
+    """A batch of B rows padded to T, and the N of its B·T places that hold a real token.
+
+    Behind them lies a row of filling, where N is rounded up.
+    """
+
+    def __init__(self, batch: Batch, device: torch.device, laying: Laying) -> None:
         mask = batch.attention_mask.bool()
+        self.laying = laying
         self.real = mask.flatten().nonzero()[:, 0].to(device)  # [N], ascending
-        self.shape = (1, len(self.real))
+        self.lengths = mask.sum(dim=1).tolist()
+        fill = -len(self.real) % laying.tokens
+        if fill:
+            self.lengths.append(fill)
+        self.shape = (1, len(self.real) + fill)
         self.batch, self.length = mask.shape
-        self.ids = batch.input_ids[mask][None].to(device)
-        self.positions = (mask.cumsum(dim=1) - 1)[mask][None].to(device)
+        self.ids = _filled(batch.input_ids[mask], fill).to(device)
+        self.positions = _filled((mask.cumsum(dim=1) - 1)[mask], fill).to(device)
 
     def inputs(self) -> dict[str, Any]:
-        """What the model is given: input_ids and position_ids int64 [1, N]."""
-        return {"input_ids": self.ids, "position_ids": self.positions, "use_cache": False}
+        """What the model is given: input_ids and position_ids int64 [1, N], row lengths."""
+        inputs = {"input_ids": self.ids, "position_ids": self.positions, "use_cache": False}
+        return inputs | ({"row_lengths": self.lengths} if self.laying.by_row else {})
 
     def places(self, padded: Tensor) -> Tensor:
         """Where in the sequence the tokens are that have the places `padded` of B·T."""
         return torch.searchsorted(self.real, padded)
+
+    def rounded(self, places: Tensor) -> Tensor:
+        """Places of responses, then as many others as round their number up."""
+        others = torch.ones(self.shape[1], dtype=torch.bool, device=places.device)
+        others[places] = False
+        lacking = -len(places) % self.laying.responses
+        return torch.cat([places, others.nonzero()[:lacking, 0]])
 
     def padded(self, values: Tensor) -> Tensor:
         """[B, T, d] of values [1, N, d], zeros where there is no token."""
         if values.dim() != 3 or values.shape[:2] != self.shape:
             raise PerSampleShapeLost
         spread = values.new_zeros(self.batch * self.length, values.shape[2])
-        spread.index_copy_(0, self.real.to(values.device), values[0])
+        spread.index_copy_(0, self.real.to(values.device), values[0, : len(self.real)])
         return spread.view(self.batch, self.length, -1)
 
     def apart(
@@ -55,6 +89,21 @@ class Flat:
             [Tap(inputs=[self.padded(x) for x in tap.inputs]) for tap in taps],
             [[self.padded(g) for g in found] for found in grads],
         )
+
+
+def _filled(values: Tensor, fill: int) -> Tensor:
+    """[1, N + fill] of values [N], zeros behind them."""
+    return pad(values, (0, fill))[None]
+
+
+@contextmanager
+def attending(model: Any, laying: Laying | None) -> Iterator[None]:
+    """Inside the block, the model's attention is that of rows so laid."""
+    if laying is not None and laying.by_row:
+        with by_row(model):
+            yield
+    else:
+        yield
 
 
 @torch.no_grad()

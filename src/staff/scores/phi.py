@@ -100,8 +100,9 @@ def lm_head(model: Any, *, seed: int) -> Phi:
     """The output head's weight; of a tied one, its use as head only."""
 
     def norms(taps: Sequence[Tap], grads: Sequence[Sequence[Tensor]], r: Response) -> Tensor:
-        counts = r.count.tolist()
-        pieces = zip(grads[0][0][0].split(counts), taps[0].inputs[0][0].split(counts), strict=True)
+        counts, n = r.count.tolist(), len(r.target)
+        g, x = grads[0][0][0, :n], taps[0].inputs[0][0, :n]  # [N, V], [N, D]
+        pieces = zip(g.split(counts), x.split(counts), strict=True)
         return torch.cat([squared_norms(g[None], x[None]) for g, x in pieces])  # [n_i, V], [n_i, D]
 
     return Phi((output_head(model),), norms)

@@ -1,9 +1,10 @@
 """What a model is worth on held-out rows: loss, ROUGE-L, BLEU, exact match."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from staff.progress import Progress, SilentProgress
 from staff.training.metrics import TEXT_METRICS
 from staff.training.tokens import Tokens
 from staff.types import IGNORE, Floats, Ints, TokenisedExample, read_only
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from staff.training.packed import Packing
 
 METRICS = ("loss", *TEXT_METRICS)
 MOST_NEW_TOKENS = 512
@@ -162,28 +168,27 @@ def item_losses(
     """Mean negative log-likelihood over each row's response tokens, in nats: float64 [n]."""
     import torch
 
-    from staff.data.batches import collate, token_budget_batches
+    from staff.data.batches import token_budget_batches
+    from staff.models.by_row import by_row
     from staff.models.memory import Halving
-    from staff.training.response_loss import response_losses
+    from staff.training.packed import packs
 
     lengths = np.asarray(tokens.lengths)
     losses = np.full(len(lengths), np.nan)
-    device = device_of(model.get_input_embeddings())
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    packing = packs(base)
 
     def mean_losses(rows: Ints) -> Floats:
-        batch = collate(tokens.get(rows), pad_id=0)  # masked, so any id will do
         with torch.no_grad():
-            per_token, of_row = response_losses(
-                model,
-                input_ids=batch.input_ids.to(device),
-                attention_mask=batch.attention_mask.to(device),
-                labels=batch.labels.to(device),
-            )
-        at = of_row.cpu().numpy()  # [N]
-        sums = np.bincount(at, weights=per_token.double().cpu().numpy(), minlength=len(rows))
-        return sums / np.bincount(at, minlength=len(rows))
+            per_token = token_losses(model, tokens.get(rows), packing)
+        counts = tokens.response_lengths[rows]
+        at = np.repeat(np.arange(len(rows)), counts)  # [N]
+        return np.bincount(at, weights=per_token.double().cpu().numpy()) / counts
 
-    with (progress or SilentProgress()).stage("test loss", total=len(losses)) as stage:
+    with (
+        (progress or SilentProgress()).stage("test loss", total=len(losses)) as stage,
+        by_row(base) if packing else nullcontext(),
+    ):
         for rows, means in Halving(batch_tokens, note=stage.note).run(
             token_budget_batches(lengths, batch_tokens=batch_tokens),
             lengths,
@@ -193,6 +198,28 @@ def item_losses(
             losses[rows] = means
             stage.advance(len(rows))
     return losses
+
+
+def token_losses(
+    model: Any, examples: Sequence[TokenisedExample], packing: "Packing | None"
+) -> "Tensor":
+    """Negative log-likelihood of every response token, float32 [N], one row after the other."""
+    from staff.data.batches import collate
+    from staff.training.packed import pack
+    from staff.training.response_loss import response_losses
+
+    if packing:
+        inputs = pack(examples, pad_id=0, multiple=packing.multiple)
+        how: dict[str, Any] = {"narrow": packing.narrow, "multiple": packing.responses}
+        return response_losses(model, **inputs, **how)[0]
+    device = device_of(model.get_input_embeddings())
+    batch = collate(examples, pad_id=0)  # masked, so any id will do
+    return response_losses(
+        model,
+        input_ids=batch.input_ids.to(device),
+        attention_mask=batch.attention_mask.to(device),
+        labels=batch.labels.to(device),
+    )[0]
 
 
 def predict(

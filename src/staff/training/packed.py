@@ -1,30 +1,21 @@
-"""Batches without padding: rows laid end to end, of which attention sees one at a time.
+"""Batches without padding for training on the CPU: rows laid end to end (`staff.models.by_row`).
 
-Padding is computed like any token and then thrown away: of rows of mixed length half the work. Laid
-end to end, B rows are one of N tokens to every layer but attention, which is called a row at a time
-and so needs no mask either. What a model makes of it is held against padded rows once (`packs`).
-
-For the CPU: there a call a row costs nothing, on a GPU it would.
+What a model makes of them is held against padded rows once (`packs`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from staff.data.batches import collate
+from staff.models.by_row import by_row, may_go_by_row
 from staff.models.narrow import token_wise_parts
 from staff.training.response_loss import response_losses
 from staff.types import IGNORE, TokenisedExample
-
-NAME = "staff_packed"  # of the attention, for transformers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +55,7 @@ def packs(model: Any) -> Packing | None:
 
     A model packs if the losses of two short rows are the same either way. `narrow` likewise.
     """
-    if not _may_pack(model):
+    if not may_go_by_row(model):
         return None
     half = model.dtype != torch.float32
     # Matrix kernels in half precision are made for a shape when it first comes.
@@ -87,65 +78,6 @@ def packs(model: Any) -> Packing | None:
     return None
 
 
-@contextmanager
-def by_row(model: Any) -> Iterator[None]:
-    """Inside the block, attention of this causal LM looks at the rows of `pack` one at a time."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-
-
-def row_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    row_lengths: list[int],
-    sliding_window: int | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention of query [1, H, N, D], key and value [1, G, N, D] within rows; [1, N, H, D].
-
-    In float32 whatever the model's precision: in bfloat16 the CPU's backward pass of attention
-    takes longer, of short rows three times as long. attention_mask: there is none.
-    """
-    rows = zip(*(s.float().split(row_lengths, dim=2) for s in (query, key, value)), strict=True)
-    with torch.autocast("cpu", enabled=False):  # it would round them again
-        outputs = [
-            sdpa_attention_forward(module, q, k, v, _window(q, sliding_window), **kwargs)[0]
-            for q, k, v in rows
-        ]
-    return torch.cat(outputs, dim=1).to(query.dtype), None
-
-
-def _window(query: Tensor, width: int | None) -> Tensor | None:
-    """Mask bool [1, 1, T, T] of a row longer than a sliding window; None of any other."""
-    length = query.shape[2]
-    if width is None or length <= width:
-        return None
-    return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - width)[None, None]
-
-
-def _may_pack(model: Any) -> bool:
-    """Whether it is worth trying: on the CPU, by PyTorch's attention, with positions as input.
-
-    Attention in chunks is told by its mask alone, which short rows would not show.
-    """
-    config = model.config.get_text_config()
-    return (
-        model.device.type == "cpu"
-        and config._attn_implementation == "sdpa"
-        and model._can_set_attn_implementation()
-        and getattr(config, "attention_chunk_size", None) is None
-        and "position_ids" in signature(model.forward).parameters
-    )
-
-
 def _losses(model: Any, **inputs: Any) -> Tensor:
     with torch.no_grad():
         return response_losses(model, **inputs)[0]
@@ -157,5 +89,3 @@ def _probe(length: int, prompt: int) -> TokenisedExample:
 
 
 _PROBE = [_probe(7, 3), _probe(4, 0), _probe(6, 4)]
-
-AttentionInterface.register(NAME, row_attention)

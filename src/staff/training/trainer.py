@@ -25,10 +25,11 @@ from trl import SFTConfig, SFTTrainer
 
 from staff.data.batches import collate
 from staff.errors import StaffError
+from staff.models.by_row import by_row
 from staff.rng import keys_of_ids
 from staff.training import checkpoints
 from staff.training.micro_batches import micro_batches
-from staff.training.packed import by_row, pack, packs
+from staff.training.packed import pack, packs
 from staff.training.response_loss import response_losses
 from staff.training.tokens import Tokens
 from staff.types import IGNORE

@@ -1,0 +1,89 @@
+"""Attention on the CPU over rows laid end to end: each sees itself alone, and there is no mask.
+
+Padding is computed like any token and then thrown away: of rows of mixed length half the work. Laid
+end to end, B rows are one of N tokens to every layer but attention, which is called once for every
+run of rows of one length. On a GPU so many calls would cost more than the padding does.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+NAME = "staff_by_row"  # of the attention, for transformers
+
+
+def may_go_by_row(model: Any) -> bool:
+    """Whether it is worth trying: on the CPU, by PyTorch's attention, with positions as input.
+
+    Attention in chunks is told by its mask alone, which short rows would not show.
+    """
+    config = model.config.get_text_config()
+    return (
+        model.device.type == "cpu"
+        and config._attn_implementation == "sdpa"
+        and model._can_set_attn_implementation()
+        and getattr(config, "attention_chunk_size", None) is None
+        and "position_ids" in signature(model.forward).parameters
+    )
+
+
+@contextmanager
+def by_row(model: Any) -> Iterator[None]:
+    """Inside the block, this causal LM is called with `row_lengths`, and attends within rows."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def row_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    row_lengths: Sequence[int],
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of query [1, H, N, D], key and value [1, G, N, D] within rows; [1, N, H, D].
+
+    In float32 whatever the model's precision: in bfloat16 the CPU's backward pass of attention
+    takes longer, of short rows three times as long. attention_mask: there is none.
+    """
+    runs = [(length, len(list(rows))) for length, rows in groupby(row_lengths)]
+    places = [length * count for length, count in runs]
+    states = zip(*(s.float().split(places, dim=2) for s in (query, key, value)), strict=True)
+    outputs = []
+    with torch.autocast("cpu", enabled=False):  # it would round them again
+        for (length, count), run in zip(runs, states, strict=True):
+            q, k, v = (_batched(s, count) for s in run)
+            mask = _window(length, sliding_window)
+            found, _ = sdpa_attention_forward(module, q, k, v, mask, **kwargs)  # [B, T, H, D]
+            outputs.append(found.flatten(0, 1))
+    return torch.cat(outputs)[None].to(query.dtype), None
+
+
+def _batched(states: Tensor, rows: int) -> Tensor:
+    """[B, H, T, D] of B rows of one length, end to end in [1, H, B·T, D]."""
+    return states.unflatten(2, (rows, -1))[0].transpose(0, 1)
+
+
+def _window(length: int, width: int | None) -> Tensor | None:
+    """Mask bool [1, 1, T, T] of rows longer than a sliding window; None of any other."""
+    if width is None or length <= width:
+        return None
+    return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - width)[None, None]
+
+
+AttentionInterface.register(NAME, row_attention)
