@@ -76,8 +76,11 @@ def packs(model: Any) -> Packing | None:
     try:
         wanted = _losses(model, labels=padded.labels, **whole)
         for narrow in (token_wise_parts(model), ()):
+            widths: set[int | None] = set()
             with by_row(model):
-                found = _losses(model, narrow=narrow, **pack(_PROBE, pad_id=0))
+                found = _losses(model, narrow=narrow, widths=widths, **pack(_PROBE, pad_id=0))
+            if not _windows(model) <= widths:  # told by its mask alone, which there is none of
+                return None
             if torch.allclose(found, wanted, rtol=1e-2 if half else 1e-4, atol=1e-6):
                 return Packing(narrow, **sizes)
     except (TypeError, ValueError, RuntimeError, IndexError):  # it does not take such input
@@ -107,13 +110,20 @@ def row_attention(
     *,
     row_lengths: list[int],
     sliding_window: int | None = None,
+    widths: set[int | None] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention of query [1, H, N, D], key and value [1, G, N, D] within rows; [1, N, H, D].
 
     In float32 whatever the model's precision: in bfloat16 the CPU's backward pass of attention
-    takes longer, of short rows three times as long. attention_mask: there is none.
+    takes longer, of short rows three times as long. widths: is told of the sliding window.
+
+    Raises ValueError for a mask, which only a model that makes its own would bring.
     """
+    if attention_mask is not None:
+        raise ValueError(f"{type(module).__name__} has a mask of its own")
+    if widths is not None:
+        widths.add(sliding_window)
     rows = zip(*(s.float().split(row_lengths, dim=2) for s in (query, key, value)), strict=True)
     with torch.autocast("cpu", enabled=False):  # it would round them again
         outputs = [
@@ -144,6 +154,13 @@ def _may_pack(model: Any) -> bool:
         and getattr(config, "attention_chunk_size", None) is None
         and "position_ids" in signature(model.forward).parameters
     )
+
+
+def _windows(model: Any) -> set[int | None]:
+    """The width of the sliding window that a model's attention must have; empty if it has none."""
+    config = model.config.get_text_config()
+    width, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    return {width} if width and (not kinds or "sliding_attention" in kinds) else set()
 
 
 def _losses(model: Any, **inputs: Any) -> Tensor:
