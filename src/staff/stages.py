@@ -754,7 +754,8 @@ def check_same(
     """
     from staff.models.folder import check_adapter, model_hash
 
-    for name, wanted in made_from["versions"].items():
+    check_installed(made_from.get("quantize", NONE))
+    for name, wanted in {**made_from["versions"], **made_from.get("quantized by", {})}.items():
         if (found := versions_of(name)[name]) != wanted:
             raise ModelError(
                 f"a worker has {name} {found}, and the run was started with {wanted}: install the "
