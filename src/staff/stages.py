@@ -24,7 +24,7 @@ from staff.errors import ConfigError, ModelError
 from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
-from staff.models.placement import Spread
+from staff.models.placement import Spread, check_room
 from staff.models.quantised import NONE, check_installed, library_of
 from staff.models.trust import NO_TRUST, Trust
 from staff.notes import read_note
@@ -80,7 +80,7 @@ def trust_of(config: Any) -> Trust:
 
 def spread_of(config: Any) -> Spread | None:
     """Over what a model that is scored or evaluated is to be spread; None: one device."""
-    if config.device_map == "none":
+    if getattr(config, "device_map", "none") == "none":
         return None
     room = parse_room(config.max_memory) if config.max_memory else {}
     return Spread(room=room, folder=config.offload_folder)
@@ -193,6 +193,8 @@ def device_used(config: Any) -> dict[str, Any]:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
+    if spread := spread_of(config):
+        check_room(spread.room)
     facts = device_facts(str(device), str(dtype).removeprefix("torch."))
     if found := untested(config, device.type):
         facts["untested"] = found

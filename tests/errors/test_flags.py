@@ -57,6 +57,7 @@ CASES = [
     ("a quantisation that is not known", {}, f"{MODELS} --keep 0.5 --quantize int4", 2, 'invalid value "int4" for --quantize. Choose from: "none", "nf4", "int8", "llm-int8". Did you mean "int8"? (see staff select --help)'),
     ("room for a model that is no size", {}, f"{MODELS} --keep 0.5 --device-map auto --max-memory gpu0=lots", 2, "--max-memory must be like gpu0=20GiB,cpu=40GiB, and 'gpu0=lots' is not"),
     ("room on one device twice", {}, f"{MODELS} --keep 0.5 --device-map auto --max-memory cpu=1GB,cpu=2GB", 2, '--max-memory names cpu twice'),
+    ("room on a GPU that is not there", {}, f"{MODELS} --keep 0.5 --device cpu --device-map auto --max-memory gpu99=20GiB", 2, '--max-memory names gpu99, which is not here (CUDA counts from gpu0 on)'),
     ("room for a model that is not spread", {}, f"{MODELS} --keep 0.5 --max-memory cpu=1GB", 2, '--max-memory goes with --device-map auto: give both'),
     ("a folder for a model that is not spread", {}, "staff score train.jsonl --model small --out out --offload-folder x", 2, '--offload-folder goes with --device-map auto: give both'),
     ("a gradient of all that is spread", {}, f"{MODELS} --keep 0.5 --device-map auto --phi adapter", 2, '--phi adapter goes backward through the whole model, which --device-map does not hold: give another phi'),
