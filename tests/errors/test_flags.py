@@ -86,6 +86,7 @@ CASES = [
     ("a comparison of a thousand million seeds", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --seeds 1000000000 --out out --dry-run", 2, '--seeds must be at most 1000, not 1000000000'),
     ("a plan without a size", {}, PLAN, 2, 'nothing to weigh: give --keep FRACTION (0.1 is 10 %) or --total N'),
     ("a plan of what costs nothing", {}, f"{PLAN} --keep 0.5 --method random", 2, '--method random needs no plan: it costs nothing'),
+    ("a plan of what staff select refuses", {}, f"{PLAN} --keep 0.5 --score-on 0.5 --method d2", 2, '--score-on 0.5 goes with the methods staff and grand alone, which choose by scores: --method d2 needs every row to be seen by the small model'),
     ("a plan of stored scores", {}, f"{PLAN} --keep 0.5 --scores run", 2, '--scores needs no plan: no model runs, it takes seconds'),
     ("a plan for a device that is not known", {}, f"{PLAN} --keep 0.5 --device gtx-1080", 2, "device 'gtx-1080' is not in the table: give one of h200, h100-80gb, h100-pcie, a100-80gb, a100-40gb, l40s, l4, a10, rtx-4090, rtx-3090, or measure on this machine with --probe"),
     ("a probe of a device that is elsewhere", {}, f"{PLAN} --keep 0.5 --device l4 --probe", 2, '--probe times this machine, not l4: leave --device out, or give cpu or cuda'),
