@@ -447,6 +447,15 @@ def rows_to_score(store: TokenStore, share: float, *, seed: int) -> Ints:
     return drawn(store, share, seed=seed, stream="score on")
 
 
+def check_score_on(share: float, n: int) -> None:
+    """Raise `DataError` if of n rows too few are scored to tell the others' scores from."""
+    from staff.scores.interpolate import check_enough
+
+    count = max(1, count_of(share, n))
+    if count < n:
+        check_enough(count)
+
+
 def drawn(store: TokenStore, share: float, *, seed: int, stream: str) -> Ints:
     """Positions of a random ⌊share·n⌋ of the stored rows, at least one; ascending."""
     count = max(1, count_of(share, len(store)))

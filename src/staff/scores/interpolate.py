@@ -37,6 +37,15 @@ class Interpolated:
     foretold: Floats
 
 
+def check_enough(count: int) -> None:
+    """Raise `DataError` if so many scored rows are too few to tell the others' scores from."""
+    if count < FEWEST:
+        raise DataError(
+            f"{count} scored rows are too few to tell the others' scores from: raise "
+            f"--score-on until at least {FEWEST} are scored, or leave it out"
+        )
+
+
 def interpolate(store: TokenStore, scored: Ints, scores: Floats, *, seed: int = 0) -> Interpolated:
     """Tell the scores of all rows of the store from those float64 [m] of the rows at `scored`.
 
@@ -47,11 +56,7 @@ def interpolate(store: TokenStore, scored: Ints, scores: Floats, *, seed: int = 
     """
     known = np.isfinite(scores)
     taught, values = scored[known], scores[known]
-    if len(taught) < FEWEST:
-        raise DataError(
-            f"{len(taught)} scored rows are too few to tell the others' scores from: raise "
-            f"--score-on until at least {FEWEST} are scored, or leave it out"
-        )
+    check_enough(len(taught))
     smallest = values[values > 0].min(initial=np.inf)
     target = np.log(np.maximum(values, smallest if np.isfinite(smallest) else 1.0))
     model = _Ridge(store, taught, target, seed=seed)
