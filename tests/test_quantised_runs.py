@@ -100,6 +100,26 @@ def test_check_model_holds_them_against_dequantised_weights(data, family, capsys
     assert "the norms agree within 0.001" in out
 
 
+def test_check_model_of_layers_that_are_kept_the_other_way_round(data, family, tmp_path, capsys):
+    """GPT-2's Conv1D, with LoRA around it before its weights are dequantised."""
+    import shutil
+
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = tmp_path / "gpt2"
+    shutil.copytree(family[0], model, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    config = GPT2Config(
+        vocab_size=4096, n_embd=64, n_layer=2, n_head=4, n_positions=256, initializer_range=0.2
+    )
+    GPT2LMHeadModel(config).save_pretrained(model)
+    command = ["check-model", str(model), "--data", data, "--rows", "4", "--phi", "adapter"]
+    flags = [flag for flag in FLAGS if flag not in ("--dtype", "float32")]
+    assert main([*command, "--quantize", "nf4", *flags]) == 0
+    assert "the norms agree within 0.001" in capsys.readouterr().out
+
+
 def test_a_comparison_tunes_and_evaluates_in_four_bits(data, family, tmp_path):
     command = ["compare", data, "--test", data, "--small", family[0], "--target", family[1]]
     command += ["--methods", "random", "--keep", "0.5", "--seeds", "1", "--metrics", "loss"]

@@ -81,6 +81,8 @@ def _select(run: Run) -> dict[str, Any]:
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     check_wishes(sizes, wishes)
+    if wanted_by(config):
+        stages.check_score_on(config.score_on, prepared.usable)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     stages.keep_read(prepared, folder, key)

@@ -24,7 +24,7 @@ from staff.errors import ConfigError, ModelError
 from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
-from staff.models.placement import Spread
+from staff.models.placement import Spread, check_room
 from staff.models.quantised import NONE, check_installed, library_of
 from staff.models.trust import NO_TRUST, Trust
 from staff.notes import read_note
@@ -80,7 +80,7 @@ def trust_of(config: Any) -> Trust:
 
 def spread_of(config: Any) -> Spread | None:
     """Over what a model that is scored or evaluated is to be spread; None: one device."""
-    if config.device_map == "none":
+    if getattr(config, "device_map", "none") == "none":
         return None
     room = parse_room(config.max_memory) if config.max_memory else {}
     return Spread(room=room, folder=config.offload_folder)
@@ -193,6 +193,8 @@ def device_used(config: Any) -> dict[str, Any]:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
+    if spread := spread_of(config):
+        check_room(spread.room)
     facts = device_facts(str(device), str(dtype).removeprefix("torch."))
     if found := untested(config, device.type):
         facts["untested"] = found
@@ -443,6 +445,15 @@ def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
 def rows_to_score(store: TokenStore, share: float, *, seed: int) -> Ints:
     """Positions of the rows that ``--score-on`` has scored, ascending."""
     return drawn(store, share, seed=seed, stream="score on")
+
+
+def check_score_on(share: float, n: int) -> None:
+    """Raise `DataError` if of n rows too few are scored to tell the others' scores from."""
+    from staff.scores.interpolate import check_enough
+
+    count = max(1, count_of(share, n))
+    if count < n:
+        check_enough(count)
 
 
 def drawn(store: TokenStore, share: float, *, seed: int, stream: str) -> Ints:
@@ -754,7 +765,8 @@ def check_same(
     """
     from staff.models.folder import check_adapter, model_hash
 
-    for name, wanted in made_from["versions"].items():
+    check_installed(made_from.get("quantize", NONE))
+    for name, wanted in {**made_from["versions"], **made_from.get("quantized by", {})}.items():
         if (found := versions_of(name)[name]) != wanted:
             raise ModelError(
                 f"a worker has {name} {found}, and the run was started with {wanted}: install the "

@@ -208,6 +208,12 @@ def test_a_part_that_is_not_token_wise_is_not_narrowed(tiny, rows, leak):
     np.testing.assert_allclose(in_batches(scorer, rows, size=3), truth, rtol=1e-4)
 
 
+def test_a_part_that_returns_another_shape_is_not_narrowed(llama4, rows):
+    truth = np.array([oracle_effort(llama4, row, phi="lm-head") for row in rows])
+    found = in_batches(Scorer(llama4, phi="lm-head", signals=()), rows, size=3)
+    np.testing.assert_allclose(found, truth, rtol=1e-4)
+
+
 @pytest.mark.parametrize("phi", ["last-value", "last-value-lora"])
 def test_a_value_projection_that_is_never_called(tiny, phi):
     model = tiny("llama")

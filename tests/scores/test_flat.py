@@ -68,6 +68,12 @@ def test_a_family_that_mixes_such_rows_is_refused(tiny, family, dtype):
         Scorer(tiny(family).to(dtype), padding_free=True)
 
 
+def test_attention_in_chunks_is_refused(llama4):
+    """Its chunks and scales go by places in the sequence; the rows that are tried are shorter."""
+    with pytest.raises(ModelError, match="does not keep rows of one sequence apart"):
+        Scorer(llama4, phi="lm-head", padding_free=True)
+
+
 def test_half_precision_is_not_taken_for_mixing(tiny):
     generator = np.random.default_rng(1)
     rows = []

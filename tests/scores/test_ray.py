@@ -378,6 +378,9 @@ def test_a_worker_refuses_another_model_adapter_or_library(family, tmp_path):
     other = {**made_from, "versions": {"torch": "1.0"}}
     with pytest.raises(ModelError, match=r"has torch 2.*, and the run was started with 1\.0: inst"):
         check(other, model=small, adapter=None)
+    other = {**made_from, "quantized by": {"safetensors": "0.0"}}  # a package that is there
+    with pytest.raises(ModelError, match=r"has safetensors .*, and the run was started with 0\.0"):
+        check(other, model=small, adapter=None)
 
 
 def test_packed_columns_are_the_same_to_the_bit():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from staff.models.load import load_model
 from staff.training.finetune import finetune
 from staff.training.micro_batches import micro_batches
 from staff.types import IGNORE
@@ -91,6 +92,35 @@ def test_activation_checkpointing_changes_no_byte_of_the_adapter(tuned, whole):
     weights, losses = tuned("checkpointed", gradient_checkpointing=True)
     assert losses == whole[1]
     assert digest(weights) == digest(whole[0])
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+def test_activation_checkpointing_computes_every_block_again(tiny, rows, tmp_path, micro):
+    """In a model as it is loaded, ready to score."""
+    calls, learns = {}, torch.is_grad_enabled
+    for again in (False, True):
+        model = load_model(str(tiny), dtype="float32", device="cpu")
+        counted = calls[again] = [0] * len(model.model.layers)
+        for number, block in enumerate(model.model.layers):
+            block.mlp.register_forward_pre_hook(
+                lambda m, args, to=counted, n=number: to.insert(n, to.pop(n) + learns())
+            )
+        finetune(
+            model=model, tokens=rows, out=tmp_path / str(again), pad_id=0, max_steps=2,
+            batch_size=4, gradient_checkpointing=again, micro_batch_size=micro,
+        )  # fmt: skip
+    assert calls[False] == [2 * (4 // (micro or 4))] * 2
+    assert calls[True] == [2 * n for n in calls[False]]
+
+
+def test_the_whole_model_is_in_training_mode(tiny, rows, tmp_path):
+    """Not the adapter alone: a model's own dropout is on, as in any trainer."""
+    model = load_model(str(tiny), dtype="float32", device="cpu")
+    seen = set()
+    for module in model.modules():
+        module.register_forward_hook(lambda m, *_: seen.add((m.training, torch.is_grad_enabled())))
+    finetune(model=model, tokens=rows, out=tmp_path / "a", pad_id=0, max_steps=1)
+    assert {training for training, learns in seen if learns} == {True}
 
 
 def digest(weights):

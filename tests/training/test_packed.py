@@ -22,6 +22,16 @@ def build(family, **changes):
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).eval()
 
 
+def build_of(kind, **settings):
+    """A tiny model of a kind that is not among the described families."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {**DESCRIBED["common"], "num_key_value_heads": 2, **settings}
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).eval()
+
+
 @pytest.fixture(scope="module")
 def mixed():
     """Rows of 3 to 23 tokens, longer than Mistral's window here; the first is all response."""
@@ -112,6 +122,11 @@ def test_models_that_cannot_be_packed():
     assert packs(build("llama")).multiple == 1
     assert packs(build("llama").bfloat16()).multiple == 64
     assert packs(build("llama", attn_implementation="eager")) is None
+    # A window that its layers' masks alone know of, wider than the rows that are tried.
+    windowed = build_of("qwen2_moe", use_sliding_window=True, sliding_window=8)
+    assert set(windowed.config.layer_types) == {"full_attention", "sliding_attention"}
+    assert packs(windowed) is None
+    assert packs(build_of("qwen2_moe")) is not None
     chunked = build("llama")
     chunked.config.attention_chunk_size = 4
     assert packs(chunked) is None

@@ -34,6 +34,13 @@ def may_go_by_row(model: Any) -> bool:
     )
 
 
+def windows_of(model: Any) -> set[int | None]:
+    """The width of the sliding window that a model's attention must have; empty if it has none."""
+    config = model.config.get_text_config()
+    width, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    return {width} if width and (not kinds or "sliding_attention" in kinds) else set()
+
+
 @contextmanager
 def by_row(model: Any) -> Iterator[None]:
     """Inside the block, this causal LM is called with `row_lengths`, and attends within rows."""
@@ -54,13 +61,20 @@ def row_attention(
     *,
     row_lengths: Sequence[int],
     sliding_window: int | None = None,
+    widths: set[int | None] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention of query [1, H, N, D], key and value [1, G, N, D] within rows; [1, N, H, D].
 
     In float32 whatever the model's precision: in bfloat16 the CPU's backward pass of attention
-    takes longer, of short rows three times as long. attention_mask: there is none.
+    takes longer, of short rows three times as long. widths: is told of the sliding window.
+
+    Raises ValueError for a mask, which only a model that makes its own would bring.
     """
+    if attention_mask is not None:
+        raise ValueError(f"{type(module).__name__} has a mask of its own")
+    if widths is not None:
+        widths.add(sliding_window)
     runs = [(length, len(list(rows))) for length, rows in groupby(row_lengths)]
     places = [length * count for length, count in runs]
     states = zip(*(s.float().split(places, dim=2) for s in (query, key, value)), strict=True)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from staff.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -30,6 +32,18 @@ class Spread:
         elif place.index is not None and place.index != _current():
             room = {name: most for name, most in room.items() if name in (place.index, "cpu")}
         return {"device_map": "auto", "max_memory": room, "offload_folder": self.folder}
+
+
+def check_room(room: Mapping[int | str, int]) -> None:
+    """Raise `ConfigError` for room on a GPU that is not here; it would be left out of account."""
+    import torch
+
+    count = torch.cuda.device_count()
+    for name in room:
+        if name != "cpu" and int(name) >= count:
+            raise ConfigError(
+                f"--max-memory names gpu{name}, which is not here (CUDA counts from gpu0 on)"
+            )
 
 
 def device_of(module: Any) -> "torch.device":

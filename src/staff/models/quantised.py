@@ -113,6 +113,7 @@ def dequantise_into(quantised: Any, exact: Any) -> None:
     with torch.no_grad():
         for name, layer in quantised_layers(quantised):
             plain = exact.get_submodule(name.removesuffix(".base_layer"))
+            plain = getattr(plain, "base_layer", plain)  # one of the two may have LoRA around it
             found = dequantize_module_weight(layer)
             # GPT-2's Conv1D, for which a linear layer stands here, keeps it as [d_in, d_out].
             plain.weight.copy_(found.T if isinstance(plain, Conv1D) else found)

@@ -24,7 +24,7 @@ from staff.planning.counts import counts, passes, reading, stages_of
 from staff.planning.devices import DEVICES, Device
 from staff.planning.probe import Measured, probe, spread
 from staff.planning.shape import Shape, read_shape
-from staff.planning.work import Work, scoring_work, tuning_work
+from staff.planning.work import Work, at_once, scoring_work, tuning_work
 from staff.planning.worth import worth
 from staff.progress import Progress
 from staff.runs.plan_config import PlanConfig
@@ -218,8 +218,9 @@ def _tune(
     work = tuning_work(rows, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed)
     shape, again = shapes[role], config.activation_checkpointing
     operations = float(flops.finetune(shape, work, checkpointing=again).sum())
+    held = at_once(work, config.micro_batch_size)
     used = memory.finetune(
-        shape, work, size=size, quantize=config.quantized(role), checkpointing=again
+        shape, held, size=size, quantize=config.quantized(role), checkpointing=again
     )
     return _with(cost, work, operations, used)
 

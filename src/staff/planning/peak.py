@@ -13,7 +13,7 @@ def reset(device: str) -> None:
         import torch
 
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
         return
     try:
         (LINUX / "clear_refs").write_text("5")
@@ -26,7 +26,7 @@ def read(device: str) -> int:
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.max_memory_reserved()
+        return torch.cuda.max_memory_reserved(device)
     try:
         lines = (LINUX / "status").read_text().splitlines()
         [kilobytes] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import model_validator
 
 from staff.errors import ConfigError
-from staff.runs.config import SelectConfig
+from staff.runs.config import SelectConfig, check_cap, check_divided, check_workers
 from staff.runs.settings import SCORING, Fraction, about, check_spread
 
 
@@ -30,7 +30,9 @@ class PlanConfig(SelectConfig):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        check_workers(self)
         check_spread(self)
+        check_divided(self)
         self.require(
             data="a training file, e.g. staff plan train.jsonl …",
             small="--small MODEL",
@@ -42,6 +44,9 @@ class PlanConfig(SelectConfig):
             raise ConfigError("--method random needs no plan: it costs nothing")
         if not self.coreset_names:
             raise ConfigError("nothing to weigh: give --keep FRACTION (0.1 is 10 %) or --total N")
+        if self.method == "staff":
+            check_cap(self.verify_per_region, self.verify_cap, self.regions)
+        self._check_score_on()
         if self.skip_finetune and self.adapter:
             raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
         return self

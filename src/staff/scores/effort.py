@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
-from staff.models.by_row import may_go_by_row
+from staff.models.by_row import may_go_by_row, windows_of
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
@@ -101,7 +101,10 @@ class Scorer:
         if self.features or phi == "adapter":
             return ()  # both need the last block's output everywhere
         parts = token_wise_parts(self.model)
-        return parts if self._same_as_plain(parts, self.laying) else ()
+        try:
+            return parts if self._same_as_plain(parts, self.laying) else ()
+        except RuntimeError:  # another shape comes out than went in, as of Llama 4's experts
+            return ()
 
     def _laying(self) -> Laying | None:
         """How to lay rows end to end for attention by row; None where they must be padded."""
@@ -109,11 +112,14 @@ class Scorer:
             return None
         half = self.head.weight.dtype in (torch.bfloat16, torch.float16)
         sizes = {"tokens": 128, "responses": 64} if half else {}
-        laying = Laying(by_row=True, **sizes)
+        widths: set[int | None] = set()
         try:
-            return laying if self._same_as_plain((), laying) else None
+            same = self._same_as_plain((), Laying(by_row=True, widths=widths, **sizes))
         except (TypeError, ValueError, RuntimeError, IndexError, PerSampleShapeLost):
             return None  # it does not take such input
+        # A window that is not told would have been by a mask, which there is none of.
+        same = same and windows_of(self.model) <= widths
+        return Laying(by_row=True, **sizes) if same else None
 
     def _same_as_plain(self, narrow: tuple[nn.Module, ...], laying: Laying | None) -> bool:
         """Whether the probe's scores are those of padded rows that are computed in full."""

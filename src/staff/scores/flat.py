@@ -30,12 +30,13 @@ class Laying:
 
     by_row: attention is told their lengths. tokens, responses: what the numbers of tokens and of
     logits are rounded up to: matrix kernels in half precision are made, and kept, for every shape
-    that comes (oneDNN on the CPU).
+    that comes (oneDNN on the CPU). widths: is told of the model's sliding windows.
     """
 
     by_row: bool = False
     tokens: int = 1
     responses: int = 1
+    widths: set[int | None] | None = None
 
 
 class Flat:
@@ -59,8 +60,16 @@ class Flat:
 
     def inputs(self) -> dict[str, Any]:
         """What the model is given: input_ids and position_ids int64 [1, N], row lengths."""
-        inputs = {"input_ids": self.ids, "position_ids": self.positions, "use_cache": False}
-        return inputs | ({"row_lengths": self.lengths} if self.laying.by_row else {})
+        inputs: dict[str, Any] = {
+            "input_ids": self.ids,
+            "position_ids": self.positions,
+            "use_cache": False,
+        }
+        if self.laying.by_row:
+            inputs["row_lengths"] = self.lengths
+        if self.laying.widths is not None:
+            inputs["widths"] = self.laying.widths
+        return inputs
 
     def places(self, padded: Tensor) -> Tensor:
         """Where in the sequence the tokens are that have the places `padded` of B·T."""
@@ -112,7 +121,10 @@ def keeps_rows_apart(model: Any) -> bool:
 
     Some models let them see each other; some take positions from the mask that is not there. Held
     on the second of two rows: its logits must not change with the first, nor by being alone.
+    Attention in chunks counts places in the sequence, which rows this short would not show.
     """
+    if getattr(model.config.get_text_config(), "attention_chunk_size", None) is not None:
+        return False
     device = device_of(model.get_input_embeddings())
     first, second = torch.tensor([1, 2, 3, 4, 5, 6]), torch.tensor([6, 5, 4, 3])
 

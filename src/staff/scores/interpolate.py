@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from staff.data.store import TokenStore
 from staff.errors import DataError
-from staff.rng import UINT64, priorities
+from staff.rng import UINT64, keys_of_ids, priorities
 from staff.types import IGNORE, Floats, Ints, read_only
 
 WIDTH = 512  # hashed counts of the prompt, and as many of the response
@@ -37,6 +37,15 @@ class Interpolated:
     foretold: Floats
 
 
+def check_enough(count: int) -> None:
+    """Raise `DataError` if so many scored rows are too few to tell the others' scores from."""
+    if count < FEWEST:
+        raise DataError(
+            f"{count} scored rows are too few to tell the others' scores from: raise "
+            f"--score-on until at least {FEWEST} are scored, or leave it out"
+        )
+
+
 def interpolate(store: TokenStore, scored: Ints, scores: Floats, *, seed: int = 0) -> Interpolated:
     """Tell the scores of all rows of the store from those float64 [m] of the rows at `scored`.
 
@@ -47,11 +56,7 @@ def interpolate(store: TokenStore, scored: Ints, scores: Floats, *, seed: int = 
     """
     known = np.isfinite(scores)
     taught, values = scored[known], scores[known]
-    if len(taught) < FEWEST:
-        raise DataError(
-            f"{len(taught)} scored rows are too few to tell the others' scores from: raise "
-            f"--score-on until at least {FEWEST} are scored, or leave it out"
-        )
+    check_enough(len(taught))
     smallest = values[values > 0].min(initial=np.inf)
     target = np.log(np.maximum(values, smallest if np.isfinite(smallest) else 1.0))
     model = _Ridge(store, taught, target, seed=seed)
@@ -67,8 +72,8 @@ class _Ridge:
 
     def __init__(self, store: TokenStore, rows: Ints, target: Floats, *, seed: int) -> None:
         self.store, self.seed = store, seed
-        keys = priorities(rows.astype(UINT64), seed, "folds")
-        fold = (keys % UINT64(FOLDS)).astype(np.int64)
+        keys = keys_of_ids((store.ids[row] for row in rows.tolist()), seed)
+        fold = (priorities(keys, seed, "folds") % UINT64(FOLDS)).astype(np.int64)
         products = self._products(rows, target, fold)
         weights = [
             [_solve(products.sum(0) - products[k], ridge) for ridge in RIDGES] for k in range(FOLDS)
@@ -144,7 +149,7 @@ def _solve(products: Floats, ridge: float) -> NDArray[np.float64]:
 
 
 def _quantiles(values: Floats) -> Floats:
-    """Where each value lies among all: (rank + 1/2) / m."""
-    ranks = np.empty(len(values))
-    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return (ranks + 0.5) / max(1, len(values))
+    """Where each value lies among all: (rank + 1/2) / m, of equal ones the mean."""
+    ordered = np.sort(values)
+    ends = [np.searchsorted(ordered, values, side) for side in ("left", "right")]
+    return (ends[0] + ends[1]) / (2 * max(1, len(values)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from staff.data.batches import collate
-from staff.models.by_row import by_row, may_go_by_row
+from staff.models.by_row import by_row, may_go_by_row, windows_of
 from staff.models.narrow import token_wise_parts
 from staff.training.response_loss import response_losses
 from staff.types import IGNORE, TokenisedExample
@@ -67,8 +67,11 @@ def packs(model: Any) -> Packing | None:
     try:
         wanted = _losses(model, labels=padded.labels, **whole)
         for narrow in (token_wise_parts(model), ()):
+            widths: set[int | None] = set()
             with by_row(model):
-                found = _losses(model, narrow=narrow, **pack(_PROBE, pad_id=0))
+                found = _losses(model, narrow=narrow, widths=widths, **pack(_PROBE, pad_id=0))
+            if not windows_of(model) <= widths:  # told by its mask alone, which there is none of
+                return None
             if torch.allclose(found, wanted, rtol=1e-2 if half else 1e-4, atol=1e-6):
                 return Packing(narrow, **sizes)
     except (TypeError, ValueError, RuntimeError, IndexError):  # it does not take such input

@@ -1,6 +1,7 @@
 """The loss of response tokens, with logits computed nowhere else."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ def response_losses(
     labels: Tensor,
     narrow: Sequence[nn.Module] = (),
     multiple: int = 1,
+    hooks: ExitStack | None = None,
     **inputs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of every response token, in float32 with its graph.
@@ -29,6 +31,8 @@ def response_losses(
         labels: int64 [B, T].
         narrow: parts of the last block that are to work where logits are computed, only.
         multiple: compute logits at a multiple of so many positions, the odd ones for nothing.
+        hooks: what `narrow` needs of a block is left in place until this is closed: activation
+            checkpointing computes the blocks once more in the backward pass.
         inputs: what the model takes beside: input_ids int64 [B, T], attention_mask, ….
 
     Returns:
@@ -43,7 +47,10 @@ def response_losses(
     targets = labels[:, 1:][predicts[:, :-1]]  # [N], row by row like the gathered positions
     positions = _rounded(predicts.flatten(), multiple)
     batch, length = labels.shape
-    with gathered(head, positions), narrowed(narrow, shape=(batch, length), rows=positions):
+    with ExitStack() as own:
+        own.enter_context(gathered(head, positions))
+        parts = narrowed(narrow, shape=(batch, length), rows=positions)
+        (own if hooks is None else hooks).enter_context(parts)
         output = model(**inputs, use_cache=False)
     logits = output.logits[0, : len(targets)].float()  # [N, V]
     losses = cross_entropy(logits, targets.to(logits.device), reduction="none")

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from staff.errors import ConfigError
 from staff.models.load import choose_device, choose_dtype, load_model
 from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_projection import find_blocks
@@ -27,9 +28,12 @@ def load_sharded(
     The device never holds more of the weights than the shares and one block; the host holds the
     whole model, once a process, while they are read.
 
-    Raises ModelError where the model has no stack of blocks, beside what `load_model` raises.
+    Raises ConfigError for a device whose processes cannot exchange weights, and ModelError where
+    the model has no stack of blocks, beside what `load_model` raises.
     """
     place = choose_device(device)
+    if place.type not in BACKENDS:
+        raise ConfigError(f"--fsdp works on {' and '.join(BACKENDS)}, not on {place}: leave it out")
     name = str(choose_dtype(dtype, place)).removeprefix("torch.")
     model = load_model(path, dtype=name, device="cpu", trust=trust, **how)
     return shard(model, place)

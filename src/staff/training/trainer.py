@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,7 @@ class ResponseTrainer(SFTTrainer):
             self._resume(start)
         self.started = time.monotonic()
         base: Any = self.model
+        base.train()  # all of it: PEFT's wrapper alone is, around a model that was loaded to score
         with by_row(base.get_base_model()) if self.packing else nullcontext():
             self.train(resume_from_checkpoint=None if start is None else str(start.folder))
 
@@ -227,13 +228,17 @@ class ResponseTrainer(SFTTrainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
+        hooks: ExitStack | None = None,
     ) -> torch.Tensor:
-        """Mean negative log-likelihood over the batch's response tokens."""
+        """Mean negative log-likelihood over the batch's response tokens.
+
+        hooks: see `response_losses`.
+        """
         inputs = dict(inputs)
         rows = inputs.pop("rows").cpu().numpy()
         how = self.packing
         sizes: Any = {"narrow": how.narrow, "multiple": how.responses} if how else {}
-        losses, _ = response_losses(model, **sizes, **inputs)
+        losses, _ = response_losses(model, hooks=hooks, **sizes, **inputs)
         np.add.at(self.seen, rows, 1)
         self.response_tokens += len(losses)
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
@@ -276,12 +281,11 @@ class ResponseTrainer(SFTTrainer):
 
         Without the Trainer's walk over all modules at every step, a tenth of a small model's time.
         """
-        if not model.training:
-            model.train()
         inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=items)
-        self.accelerator.backward(loss)
+        with ExitStack() as hooks:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, inputs, num_items_in_batch=items, hooks=hooks)
+            self.accelerator.backward(loss)
         return loss.detach()
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
