@@ -79,6 +79,16 @@ def test_rows_are_laid_end_to_end_where_a_model_keeps_them_apart(tiny, family):
     assert laying is None or (half.tokens, half.responses) == (128, 64)
 
 
+@pytest.mark.parametrize("windowed", [False, True])
+def test_a_window_that_its_mask_alone_tells_keeps_rows_padded(tiny, windowed):
+    """Wider than the rows that are tried, and not passed on to attention."""
+    model = tiny("llama")
+    if windowed:
+        model.config.sliding_window = 8
+        model.config.layer_types = ["full_attention", "sliding_attention"]
+    assert (Scorer(model).laying is None) == windowed
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ranks_like_the_oracle_in_bfloat16(tiny, family):
     generator = np.random.default_rng(1)

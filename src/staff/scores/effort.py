@@ -7,6 +7,7 @@ was seen at φ. `staff.scores.oracle` is the slow twin that checks it.
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,15 +112,14 @@ class Scorer:
         if not may_go_by_row(self.model) or (self.phi is not None and self.phi.parameters):
             return None
         half = self.head.weight.dtype in (torch.bfloat16, torch.float16)
-        sizes = {"tokens": 128, "responses": 64} if half else {}
+        laying = Laying(True, tokens=128, responses=64) if half else Laying(True)
         widths: set[int | None] = set()
         try:
-            same = self._same_as_plain((), Laying(by_row=True, widths=widths, **sizes))
+            same = self._same_as_plain((), replace(laying, widths=widths))
         except (TypeError, ValueError, RuntimeError, IndexError, PerSampleShapeLost):
             return None  # it does not take such input
         # A window that is not told would have been by a mask, which there is none of.
-        same = same and windows_of(self.model) <= widths
-        return Laying(by_row=True, **sizes) if same else None
+        return laying if same and windows_of(self.model) <= widths else None
 
     def _same_as_plain(self, narrow: tuple[nn.Module, ...], laying: Laying | None) -> bool:
         """Whether the probe's scores are those of padded rows that are computed in full."""
