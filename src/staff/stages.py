@@ -687,7 +687,8 @@ def _score(
             loading["model"] = f"{model.partition('@')[0]}@{revision}"
         elsewhere = _on_ray(
             config, store, **loading, features=features, start=start,
-            made_from=made_from, rows=len(store) if positions is None else len(positions),
+            made_from=made_from,
+            rows=len(store) if positions is None else len(positions) + sum(map(len, earlier)),
         )  # fmt: skip
     return score_rows(
         scorer or LazyScorer(config, **loading, features=features, start=start),
