@@ -258,9 +258,14 @@ def test_pruning_takes_what_a_killed_process_left_but_nothing_new(filled):
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
+    adapter = filled.path / "adapters" / ".cc.part"  # about to be renamed
+    adapter.mkdir()
+    (adapter / FACTS).write_text("{}")
     assert len(filled.entries()) == 3
     filled.prune(days=1000)
     assert (old.exists(), new.exists()) == (False, True)
+    filled.prune(days=0, gigabytes=0)
+    assert adapter.exists()
 
 
 def test_commands(filled, capsys):
