@@ -43,6 +43,7 @@ from staff.team import Team, current, in_team
 from staff.training.adapter_folder import (
     ADAPTER_FILES,
     STAMP,
+    checkpoints_of,
     file_hashes,
     has_files,
     place_adapter,
@@ -325,6 +326,7 @@ def finetune_small(
     stamp = _stamp_of(out)
     if stamp.get("made_from") == made_from:
         if not adapter_fault(out) and has_files(out, stamp.get("files")):
+            shutil.rmtree(checkpoints_of(out), ignore_errors=True)  # of a start killed before that
             record.reused = True
             return str(out)
         with (progress or SilentProgress()).stage("fine-tune small") as stage:
@@ -334,6 +336,7 @@ def finetune_small(
         place_adapter(fetched, out)
         shutil.rmtree(fetched, ignore_errors=True)
         _write_stamp(out, made_from)
+        shutil.rmtree(checkpoints_of(out), ignore_errors=True)  # of a start that was stopped
         record.reused = True
         return str(out)
     result = tune(

@@ -47,7 +47,10 @@ def test_a_second_run_elsewhere_computes_nothing(data, family, tmp_path):
     first = select_coreset(data, out=tmp_path / "a", **asked)
     moved = tmp_path / "renamed.jsonl"
     moved.write_bytes(data.read_bytes())
+    stopped = tmp_path / "b" / ".adapter.partial" / "checkpoint-1"  # by an earlier start
+    stopped.mkdir(parents=True)
     second = select_coreset(moved, out=tmp_path / "b", **asked)
+    assert not stopped.parent.exists()
     made = {s["name"]: s["reused"] for s in second.manifest["stages"]}
     assert {name for name, reused in made.items() if reused} == {
         "fine-tune small", "score small", "verify on target",

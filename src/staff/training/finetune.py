@@ -22,7 +22,7 @@ from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
-from staff.training.adapter_folder import check_out, place_adapter, write_adapter
+from staff.training.adapter_folder import check_out, checkpoints_of, place_adapter, write_adapter
 from staff.training.divergence import check_converged
 from staff.training.tokens import Tokens
 
@@ -160,7 +160,7 @@ def finetune(
     else:
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = checkpoints_of(out)
     refuse_link(partial)
     start, said = checkpoints.find(partial, made_from=made_from)
     leads = share is None or share.rank == 0
