@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,32 @@ def test_a_fault_in_one_process_ends_all_with_its_words(select, data, tmp_path):
     )  # fmt: skip
     assert done.returncode != 0
     assert "error: no such file" in done.stderr
+
+
+def test_a_killed_process_costs_no_checkpoint(data, family, tmp_path):
+    """Rank 0 is the first to notice: torchrun, which would stop it, is held back."""
+    out = tmp_path / "tuned"
+    tune = [
+        "finetune", data, "--model", family[0], "--prompt-column", "mr", "--response-column", "ref",
+        "--epochs", "50", "--checkpoint-seconds", "0", "--out", str(out),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [*PROCESSES, *STAFF, *tune], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    while process.poll() is None and not list(tmp_path.glob(".tuned.partial/checkpoint-*")):
+        time.sleep(0.05)
+    rank_one = child_of_rank_one(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        os.kill(rank_one, signal.SIGKILL)
+        said = next(line for line in process.stderr if line.startswith("error: "))
+    finally:
+        process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "another process of this run has ended: run the same command again" in said
+    assert list(tmp_path.glob(".tuned.partial/checkpoint-*"))
+    assert (tmp_path / ".tuned.tokens" / "tokens" / "tokens.arrow").is_file()
 
 
 def test_other_commands_say_that_they_work_alone(data, family, tmp_path, monkeypatch, capsys):

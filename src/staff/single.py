@@ -17,7 +17,7 @@ from staff.data.files import open_source
 from staff.data.kept import keep, put_rejected
 from staff.data.places import refuse_link
 from staff.data.prepare import REJECTED, Prepared
-from staff.errors import StaffError
+from staff.errors import ProcessGoneError, StaffError
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.progress import Progress, SilentProgress
@@ -210,6 +210,8 @@ def _tokens_beside(out: Path) -> Iterator[Path]:
     try:
         with stages.tokens_of(scratch):
             yield scratch
+    except ProcessGoneError:
+        raise
     except StaffError:  # perhaps nobody will start it again
         shutil.rmtree(scratch, ignore_errors=True)
         raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from staff.errors import ModelError, StaffError
+from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError
 
 PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
 # What torchrun tells in the environment.
@@ -104,11 +104,11 @@ _here: list[Team] = []
 
 @contextmanager
 def peers() -> Iterator[None]:
-    """Talk to the other processes; StaffError where one of them is not there any more."""
+    """Talk to the other processes; ProcessGoneError where one is not there any more."""
     try:
         yield
     except RuntimeError as error:  # gloo: the connection was closed by the peer
-        raise StaffError(
+        raise ProcessGoneError(
             "another process of this run has ended: run the same command again; finished "
             "stages and shards are kept"
         ) from error

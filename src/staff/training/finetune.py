@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from staff.data.places import refuse_link
-from staff.errors import ConfigError, DataError, DiskFullError, StaffError
+from staff.errors import ConfigError, DataError, DiskFullError, ProcessGoneError, StaffError
 from staff.models.memory import is_out_of_memory
 from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
@@ -232,7 +232,8 @@ def finetune(
             on_placed(result)
     except BaseException as error:
         # What it went wrong with is of no use to a training with other settings.
-        hopeless = isinstance(error, StaffError) and not isinstance(error, DiskFullError)
+        kept_for = DiskFullError | ProcessGoneError  # the same command goes on after these
+        hopeless = isinstance(error, StaffError) and not isinstance(error, kept_for)
         if leads and (made_from is None or hopeless):
             shutil.rmtree(partial, ignore_errors=True)
         raise
