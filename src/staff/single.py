@@ -194,6 +194,7 @@ def _finetune(
         result = stages.tune(
             config,
             prepared.stores[0],
+            model_hash=made_from["model"],
             out=out,
             made_from=fingerprint(made_from),
             progress=progress,

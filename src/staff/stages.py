@@ -5,10 +5,11 @@ A finished stage is recognised by the fingerprint of everything its result depen
 """
 
 import json
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -342,6 +343,7 @@ def finetune_small(
     result = tune(
         config,
         store,
+        model_hash=model_hash,
         out=out,
         made_from=made_from,
         name="fine-tune small",
@@ -364,10 +366,11 @@ def check_team(config: Any) -> None:
 
 
 def tune(
-    config: Any, store: TokenStore, *, out: Path, made_from: str, **how: Any
+    config: Any, store: TokenStore, *, model_hash: str, out: Path, made_from: str, **how: Any
 ) -> FinetuneResult:
     """Fine-tune as `staff select` does its small model, or `staff finetune`; alone or as a team.
 
+    model_hash: of the model, for processes on other machines.
     how: `name`, `progress`, `on_log` and `on_placed` of `training.finetune.finetune`.
     """
     results: list[FinetuneResult] = []
@@ -378,10 +381,16 @@ def tune(
 
     if team := current():
         order = {"act": "fine-tune", "together": True, **_told(config, store, out)}
-        team.lead({**order, "made_from": made_from}, work)
+        order |= {"model": _tuned(config), "model_hash": model_hash, "made_from": made_from}
+        team.lead(order, work)
     else:
         work({})
     return results[0]
+
+
+def _tuned(config: Any) -> str:
+    """The model that is fine-tuned."""
+    return str(config.model if isinstance(config, FinetuneConfig) else config.small)
 
 
 def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any) -> FinetuneResult:
@@ -392,7 +401,7 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
     alone = isinstance(config, FinetuneConfig)
     own = {name: getattr(config, name) for name in ("rank", "alpha", "max_steps") if alone}
     return finetune(
-        model=config.model if alone else config.small,
+        model=_tuned(config),
         tokens=store if alone else sample(store, config.finetune_on, seed=config.seed),
         out=out,
         pad_id=PAD_ID,
@@ -590,6 +599,7 @@ def score(
     done, team = 0, current()
     if team:
         order = {"act": "score", **_told(config, store, out), "what": what}
+        order |= {"model": what["model"], "model_hash": what["facts"]["hash"]}
         order["positions"] = None if positions is None else positions.tolist()
         order |= {"earlier": [rows.tolist() for rows in earlier], "more": more}
         done = team.lead(order, partial(_do, team, progress))
@@ -619,6 +629,7 @@ def follow(team: Team) -> None:
 def _told(config: Any, store: TokenStore, out: Path) -> dict[str, Any]:
     """What every order says."""
     told = {"config": config.model_dump(mode="json"), "command": config.command}
+    told["host"] = platform.node()
     return told | {"tokens": str(store.path.absolute()), "out": str(out.absolute())}
 
 
@@ -628,6 +639,8 @@ def _do(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
     kind = {c.command: c for c in kinds}[order["command"]]
     config = kind.model_validate(order["config"])
     store, out = TokenStore.open(Path(order["tokens"])), Path(order["out"])
+    if order["host"] != platform.node():
+        check_model_here(order["model"], order["model_hash"], trust_of(config))
     if order["act"] == "fine-tune":
         _tune(config, store, out, order["made_from"], progress=progress)
         return 0
@@ -747,6 +760,18 @@ def _on_ray(
         check=partial(check_same, made_from, model=model, adapter=adapter, trust=trust_of(config)),
     )
     return partial(ray.score_parts, job, workers=config.workers, device=config.device)
+
+
+@cache  # once a process, however many orders
+def check_model_here(model: str, known: str, trust: Trust) -> None:
+    """Raise `ModelError` if the model is another one here than where the run was started."""
+    from staff.models.folder import model_hash
+
+    if model_hash(model, trust=trust) != known:
+        raise ModelError(
+            f"{model} is not the same on {platform.node()} as where the run was started: give a "
+            "path that is the same model on all machines"
+        )
 
 
 def check_same(
