@@ -96,7 +96,7 @@ class Team:
             if self.rank == by:
                 buffer = torch.frombuffer(bytearray(text), dtype=torch.uint8)
             dist.broadcast(buffer, src=by)
-        return json.loads(bytes(buffer.tolist()))
+        return json.loads(buffer.numpy().tobytes())
 
 
 _here: list[Team] = []

@@ -86,7 +86,8 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
         opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
         sources = None
         if SOURCES in facts["files"]:
-            sources = tuple(read_note(folder / SOURCES))
+            names: dict[str | None, str | None] = {}  # one text a source, as `prepare` has it
+            sources = tuple(names.setdefault(s, s) for s in read_note(folder / SOURCES))
         stores = tuple(opened[name] for name in facts["stores"])
         rejected = folder / REJECTED if REJECTED in facts["files"] else None
         prepared = Prepared(
