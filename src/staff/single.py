@@ -83,10 +83,10 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             afresh=config.overwrite,
             progress=progress,
         )
-        record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
+        stages.note_read(record, prepared)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, inputs)
-    stages.keep_read(prepared, folder, key)
+    stages.keep_read(prepared, folder, key, tokens=folder.path)
     with ledger.stage("score") as record:
         table = stages.score(
             config,

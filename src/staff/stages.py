@@ -280,10 +280,18 @@ def read_once(
     return prepared, key
 
 
-def keep_read(prepared: Prepared, folder: RunFolder, key: str) -> None:
-    """Put the rejected rows' file in its place; keep what was read for the next start."""
+def note_read(record: StageRecord, prepared: Prepared) -> None:
+    """What reading took goes into `record`; of rows that an earlier start read, its cost then."""
+    record.rows = prepared.rows_read
+    record.tokens = prepared.tokens[0] if prepared.tokens else 0
+    if prepared.kept:
+        record.reused, record.seconds = True, prepared.seconds
+
+
+def keep_read(prepared: Prepared, folder: RunFolder, key: str, *, tokens: Path) -> None:
+    """Put the rejected rows' file in its place; keep what was read, in `tokens`, for the next."""
     kept.put_rejected(prepared, folder.rejected)
-    kept.keep(prepared, folder.path / TOKENS, key)
+    kept.keep(prepared, tokens / TOKENS, key)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def keep(prepared: Prepared, folder: Path, key: str) -> None:
         "files": names,
         "stores": [store.path.name for store in prepared.stores],
         "options": asdict(prepared.options),
+        "seconds": prepared.seconds,
         **{name: getattr(prepared, name) for name in COUNTS},
     }
     _write(folder / MARK, facts)
@@ -97,6 +98,8 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
             options=RecordOptions(**facts["options"]),
             rejected_path=rejected,
             sources=sources,
+            seconds=float(facts.get("seconds", 0.0)),
+            kept=True,
             **{name: facts[name] for name in COUNTS},
         )
     except (StaffError, OSError, ValueError, KeyError, TypeError, IndexError):
