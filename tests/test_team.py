@@ -5,12 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
+
+from staff import stages
+from staff.data.files import open_source
+from staff.errors import ModelError
+from staff.runs.config import ScoreConfig
+from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 STAFF = ["-m", "staff"]
@@ -126,6 +133,32 @@ def test_a_fault_in_one_process_ends_all_with_its_words(select, data, tmp_path):
     assert "error: no such file" in done.stderr
 
 
+def test_a_killed_process_costs_no_checkpoint(data, family, tmp_path):
+    """Rank 0 is the first to notice: torchrun, which would stop it, is held back."""
+    out = tmp_path / "tuned"
+    tune = [
+        "finetune", data, "--model", family[0], "--prompt-column", "mr", "--response-column", "ref",
+        "--epochs", "50", "--checkpoint-seconds", "0", "--out", str(out),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [*PROCESSES, *STAFF, *tune], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    while process.poll() is None and not list(tmp_path.glob(".tuned.partial/checkpoint-*")):
+        time.sleep(0.05)
+    rank_one = child_of_rank_one(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        os.kill(rank_one, signal.SIGKILL)
+        said = next(line for line in process.stderr if line.startswith("error: "))
+    finally:
+        process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "another process of this run has ended: run the same command again" in said
+    assert list(tmp_path.glob(".tuned.partial/checkpoint-*"))
+    assert (tmp_path / ".tuned.tokens" / "tokens" / "tokens.arrow").is_file()
+
+
 def test_other_commands_say_that_they_work_alone(data, family, tmp_path, monkeypatch, capsys):
     from staff.cli.main import main
 
@@ -235,6 +268,45 @@ def test_a_process_that_fails_alone_does_not_let_the_others_wait_for_it(tmp_path
     )  # fmt: skip
     assert done.returncode != 0
     assert "out of memory here alone" in done.stderr
+
+
+@pytest.mark.parametrize("act", ["score", "fine-tune"])
+def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path):
+    """What rank 0 orders, in a process that says it is on another machine."""
+    config = ScoreConfig(
+        data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path)
+    )
+    tokenisers = stages.tokenisers([family[0]], max_length=None)
+    read = stages.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    facts = stages.model_facts(model=family[0])["model"]
+    order = {
+        **stages._told(config, read.stores[0], tmp_path / "scores"), "act": act,
+        "host": "another", "model": family[0], "model_hash": facts["hash"],
+        "positions": [1, 2, 3], "earlier": [], "more": False, "made_from": "",
+        "what": {"model": family[0], "facts": facts, "name": "score"},
+    }  # fmt: skip
+    with pytest.raises(ModelError, match=r"small is not the same on .* as where the run was start"):
+        stages._do(Team(1, 2), None, order | {"model_hash": "other"})
+    assert not (tmp_path / "scores").exists()
+    if act == "score":
+        assert stages._do(Team(0, 1), None, order) == 3
+
+
+def test_variables_that_no_torchrun_has_set(data, family, tmp_path, monkeypatch, capsys):
+    from staff.cli.main import main
+
+    score = ["score", data, "--model", family[0], "--out", str(tmp_path / "x")]
+    columns = ["--prompt-column", "mr", "--response-column", "ref"]
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*score, *columns]) == 2
+    said = capsys.readouterr().err
+    assert "WORLD_SIZE=2 says that this is one of several processes" in said
+    assert "start staff with torchrun, or unset WORLD_SIZE" in said
+    assert not (tmp_path / "x").exists()
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert main([*score, *columns, "--print-config"]) == 0
 
 
 def test_one_process_has_nobody_to_share_a_model_with(data, family, tmp_path, capsys):

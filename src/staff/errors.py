@@ -47,6 +47,10 @@ class DiskFullError(StaffError):
         super().__init__(f"the disk is full{where}: free some space and run the same command again")
 
 
+class ProcessGoneError(StaffError):
+    """One of the processes that do a run together has ended; what is kept serves the next start."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether a writer found no room; those in other languages have only the text to tell."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -47,6 +47,7 @@ class Ledger:
     def stage(self, name: str, *, remember: bool = True) -> Iterator[StageRecord]:
         """Time a block; the record it gives takes tokens and rows, and whether it was reused.
 
+        Seconds that the block puts there are added: what of it was done elsewhere, earlier.
         A block of the name of one that is done is another round of that stage: there stays one
         entry, with the time of both. Its rows and tokens are to be those of all rounds.
         """
@@ -63,7 +64,7 @@ class Ledger:
                 seconds = round(spent + time.monotonic() - start, 3)
                 self._keep(name, {"seconds": seconds, "unfinished": True})
             raise
-        record.seconds = round(spent + time.monotonic() - start, 3)
+        record.seconds = round(spent + record.seconds + time.monotonic() - start, 3)
         record.reused &= before is None or before.reused
         if record.reused and not earlier.get("unfinished"):
             # Of rounds fewer may be wanted now than were done then.

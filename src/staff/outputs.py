@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,14 @@ from staff.types import Ints, Rows, Selection
 
 @dataclass(slots=True)
 class Run:
-    """One run while it lasts: where it goes, what it costs, and the manifest in the making."""
+    """One run while it lasts: where it goes, what it costs, and the manifest in the making.
+
+    tokens: the folder that rows and tokens lie in, its own but where others read the same.
+    """
 
     config: SelectConfig
     folder: RunFolder
+    tokens: Path
     source: Source
     ledger: Ledger
     result: dict[str, Any]

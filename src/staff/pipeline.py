@@ -8,6 +8,7 @@ reselect: the same from the stored scores of an earlier run, without any model
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,19 +50,28 @@ def silent(_: str) -> None:
 
 
 def select(
-    config: SelectConfig, *, progress: Progress | None = None, say: Say = silent
+    config: SelectConfig,
+    *,
+    tokens: Path | None = None,
+    progress: Progress | None = None,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Choose coresets and write the run folder (docs/formats.md); return its manifest.
+
+    tokens: the folder that rows and tokens lie in and stay in, for other runs of the same data;
+    by default the run's own, until it is done.
 
     Raises `StaffError` children; whatever was finished is kept for the next start.
 
     Of the processes that torchrun started, all but one help it score, and return nothing ({}).
     """
     with gathered(stages.follow) as leads:
-        return _select_in(config, progress, say) if leads else {}
+        return _select_in(config, tokens, progress, say) if leads else {}
 
 
-def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
+def _select_in(
+    config: SelectConfig, tokens: Path | None, progress: Progress | None, say: Say
+) -> dict[str, Any]:
     stages.check_team(config)
     folder = RunFolder(config.folder)
     with stages.executing(config), folder.lock():
@@ -69,8 +79,8 @@ def _select_in(config: SelectConfig, progress: Progress | None, say: Say) -> dic
         ledger = Ledger(folder.path, say, afresh=config.overwrite)
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
         source = open_source(str(config.data))
-        run = Run(config, folder, source, ledger, result, progress, say)
-        with stages.tokens_of(folder.path):
+        run = Run(config, folder, tokens or folder.path, source, ledger, result, progress, say)
+        with nullcontext() if tokens else stages.tokens_of(folder.path):
             return _select(run)
 
 
@@ -85,7 +95,7 @@ def _select(run: Run) -> dict[str, Any]:
         stages.check_score_on(config.score_on, prepared.usable)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
-    stages.keep_read(prepared, folder, key)
+    stages.keep_read(prepared, folder, key, tokens=run.tokens)
 
     wanted = wanted_by(config)
     scores, interpolated, features = _score(run, prepared) if wanted else ({}, None, None)
@@ -185,12 +195,11 @@ def _read(run: Run) -> tuple[Prepared, str]:
             run.source,
             tokenisers,
             data_hash=data_hash,
-            folder=run.folder.path,
+            folder=run.tokens,
             afresh=config.overwrite,
             progress=run.progress,
         )
-        record.rows = prepared.rows_read
-        record.tokens = prepared.tokens[0] if prepared.tokens else 0
+        stages.note_read(record, prepared)
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
     return prepared, key
 
@@ -395,7 +404,8 @@ def reselect(
         kept = ("data", "models", "device")
         result |= {name: earlier[name] for name in kept if name in earlier}
         source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
-        run = Run(config, folder, source, Ledger(folder.path), result, progress, say)
+        ledger = Ledger(folder.path)
+        run = Run(config, folder, folder.path, source, ledger, result, progress, say)
         with run.ledger.stage("read", remember=False) as record:
             if source.content_hash() != earlier["data"]["sha256"]:
                 raise DataError(

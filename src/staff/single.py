@@ -17,7 +17,7 @@ from staff.data.files import open_source
 from staff.data.kept import keep, put_rejected
 from staff.data.places import refuse_link
 from staff.data.prepare import REJECTED, Prepared
-from staff.errors import StaffError
+from staff.errors import ProcessGoneError, StaffError
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.progress import Progress, SilentProgress
@@ -83,10 +83,10 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             afresh=config.overwrite,
             progress=progress,
         )
-        record.rows, record.tokens = prepared.rows_read, prepared.tokens[0]
+        stages.note_read(record, prepared)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, inputs)
-    stages.keep_read(prepared, folder, key)
+    stages.keep_read(prepared, folder, key, tokens=folder.path)
     with ledger.stage("score") as record:
         table = stages.score(
             config,
@@ -194,6 +194,7 @@ def _finetune(
         result = stages.tune(
             config,
             prepared.stores[0],
+            model_hash=made_from["model"],
             out=out,
             made_from=fingerprint(made_from),
             progress=progress,
@@ -210,6 +211,8 @@ def _tokens_beside(out: Path) -> Iterator[Path]:
     try:
         with stages.tokens_of(scratch):
             yield scratch
+    except ProcessGoneError:
+        raise
     except StaffError:  # perhaps nobody will start it again
         shutil.rmtree(scratch, ignore_errors=True)
         raise

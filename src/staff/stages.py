@@ -5,10 +5,11 @@ A finished stage is recognised by the fingerprint of everything its result depen
 """
 
 import json
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ from staff.team import Team, current, in_team
 from staff.training.adapter_folder import (
     ADAPTER_FILES,
     STAMP,
+    checkpoints_of,
     file_hashes,
     has_files,
     place_adapter,
@@ -280,10 +282,18 @@ def read_once(
     return prepared, key
 
 
-def keep_read(prepared: Prepared, folder: RunFolder, key: str) -> None:
-    """Put the rejected rows' file in its place; keep what was read for the next start."""
+def note_read(record: StageRecord, prepared: Prepared) -> None:
+    """What reading took goes into `record`; of rows that an earlier start read, its cost then."""
+    record.rows = prepared.rows_read
+    record.tokens = prepared.tokens[0] if prepared.tokens else 0
+    if prepared.kept:
+        record.reused, record.seconds = True, prepared.seconds
+
+
+def keep_read(prepared: Prepared, folder: RunFolder, key: str, *, tokens: Path) -> None:
+    """Put the rejected rows' file in its place; keep what was read, in `tokens`, for the next."""
     kept.put_rejected(prepared, folder.rejected)
-    kept.keep(prepared, folder.path / TOKENS, key)
+    kept.keep(prepared, tokens / TOKENS, key)
 
 
 @contextmanager
@@ -327,6 +337,7 @@ def finetune_small(
     stamp = _stamp_of(out)
     if stamp.get("made_from") == made_from:
         if not adapter_fault(out) and has_files(out, stamp.get("files")):
+            shutil.rmtree(checkpoints_of(out), ignore_errors=True)  # of a start killed before that
             record.reused = True
             return str(out)
         with (progress or SilentProgress()).stage("fine-tune small") as stage:
@@ -336,11 +347,13 @@ def finetune_small(
         place_adapter(fetched, out)
         shutil.rmtree(fetched, ignore_errors=True)
         _write_stamp(out, made_from)
+        shutil.rmtree(checkpoints_of(out), ignore_errors=True)  # of a start that was stopped
         record.reused = True
         return str(out)
     result = tune(
         config,
         store,
+        model_hash=model_hash,
         out=out,
         made_from=made_from,
         name="fine-tune small",
@@ -363,10 +376,11 @@ def check_team(config: Any) -> None:
 
 
 def tune(
-    config: Any, store: TokenStore, *, out: Path, made_from: str, **how: Any
+    config: Any, store: TokenStore, *, model_hash: str, out: Path, made_from: str, **how: Any
 ) -> FinetuneResult:
     """Fine-tune as `staff select` does its small model, or `staff finetune`; alone or as a team.
 
+    model_hash: of the model, for processes on other machines.
     how: `name`, `progress`, `on_log` and `on_placed` of `training.finetune.finetune`.
     """
     results: list[FinetuneResult] = []
@@ -377,10 +391,16 @@ def tune(
 
     if team := current():
         order = {"act": "fine-tune", "together": True, **_told(config, store, out)}
-        team.lead({**order, "made_from": made_from}, work)
+        order |= {"model": _tuned(config), "model_hash": model_hash, "made_from": made_from}
+        team.lead(order, work)
     else:
         work({})
     return results[0]
+
+
+def _tuned(config: Any) -> str:
+    """The model that is fine-tuned."""
+    return str(config.model if isinstance(config, FinetuneConfig) else config.small)
 
 
 def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any) -> FinetuneResult:
@@ -391,7 +411,7 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
     alone = isinstance(config, FinetuneConfig)
     own = {name: getattr(config, name) for name in ("rank", "alpha", "max_steps") if alone}
     return finetune(
-        model=config.model if alone else config.small,
+        model=_tuned(config),
         tokens=store if alone else sample(store, config.finetune_on, seed=config.seed),
         out=out,
         pad_id=PAD_ID,
@@ -598,6 +618,7 @@ def score(
     done, team = 0, current()
     if team:
         order = {"act": "score", **_told(config, store, out), "what": what}
+        order |= {"model": what["model"], "model_hash": what["facts"]["hash"]}
         order["positions"] = None if positions is None else positions.tolist()
         order |= {"earlier": [rows.tolist() for rows in earlier], "more": more}
         done = team.lead(order, partial(_do, team, progress))
@@ -627,6 +648,7 @@ def follow(team: Team) -> None:
 def _told(config: Any, store: TokenStore, out: Path) -> dict[str, Any]:
     """What every order says."""
     told = {"config": config.model_dump(mode="json"), "command": config.command}
+    told["host"] = platform.node()
     return told | {"tokens": str(store.path.absolute()), "out": str(out.absolute())}
 
 
@@ -636,6 +658,8 @@ def _do(team: Team, progress: Progress | None, order: Mapping[str, Any]) -> int:
     kind = {c.command: c for c in kinds}[order["command"]]
     config = kind.model_validate(order["config"])
     store, out = TokenStore.open(Path(order["tokens"])), Path(order["out"])
+    if order["host"] != platform.node():
+        check_model_here(order["model"], order["model_hash"], trust_of(config))
     if order["act"] == "fine-tune":
         _tune(config, store, out, order["made_from"], progress=progress)
         return 0
@@ -698,7 +722,8 @@ def _score(
             loading["model"] = f"{model.partition('@')[0]}@{revision}"
         elsewhere = _on_ray(
             config, store, **loading, features=features, start=start,
-            made_from=made_from, rows=len(store) if positions is None else len(positions),
+            made_from=made_from,
+            rows=len(store) if positions is None else len(positions) + sum(map(len, earlier)),
         )  # fmt: skip
     return score_rows(
         scorer or LazyScorer(config, **loading, features=features, start=start),
@@ -754,6 +779,18 @@ def _on_ray(
         check=partial(check_same, made_from, model=model, adapter=adapter, trust=trust_of(config)),
     )
     return partial(ray.score_parts, job, workers=config.workers, device=config.device)
+
+
+@cache  # once a process, however many orders
+def check_model_here(model: str, known: str, trust: Trust) -> None:
+    """Raise `ModelError` if the model is another one here than where the run was started."""
+    from staff.models.folder import model_hash
+
+    if model_hash(model, trust=trust) != known:
+        raise ModelError(
+            f"{model} is not the same on {platform.node()} as where the run was started: give a "
+            "path that is the same model on all machines"
+        )
 
 
 def check_same(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from staff.errors import ModelError, StaffError
+from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError
 
 PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
 # What torchrun tells in the environment.
@@ -96,7 +96,7 @@ class Team:
             if self.rank == by:
                 buffer = torch.frombuffer(bytearray(text), dtype=torch.uint8)
             dist.broadcast(buffer, src=by)
-        return json.loads(bytes(buffer.tolist()))
+        return json.loads(buffer.numpy().tobytes())
 
 
 _here: list[Team] = []
@@ -104,11 +104,11 @@ _here: list[Team] = []
 
 @contextmanager
 def peers() -> Iterator[None]:
-    """Talk to the other processes; StaffError where one of them is not there any more."""
+    """Talk to the other processes; ProcessGoneError where one is not there any more."""
     try:
         yield
     except RuntimeError as error:  # gloo: the connection was closed by the peer
-        raise StaffError(
+        raise ProcessGoneError(
             "another process of this run has ended: run the same command again; finished "
             "stages and shards are kept"
         ) from error
@@ -116,12 +116,18 @@ def peers() -> Iterator[None]:
 
 def in_team() -> bool:
     """Whether torchrun started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return _told("WORLD_SIZE", 1) > 1
 
 
 def helps() -> bool:
     """Whether this process was started to help another one."""
-    return in_team() and int(os.environ.get("RANK", "0")) > 0
+    return in_team() and _told("RANK", 0) > 0
+
+
+def _told(name: str, default: int) -> int:
+    """A number in the environment; `default` where there is none."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default
 
 
 def current() -> Team | None:
@@ -144,10 +150,18 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
     if dist.is_initialized():  # the caller's own, who has called us in one process, we hope
         yield True
         return
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        dist.init_process_group("gloo", timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:  # a variable is missing; nobody is at the address
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that this is one of several processes, "
+            f"but it does not meet the others ({reason}): start staff with torchrun, or "
+            "unset WORLD_SIZE"
+        ) from error
     team = Team(dist.get_rank(), dist.get_world_size())
     told = {name: os.environ.pop(name) for name in LIBRARIES_ASK if name in os.environ}
-    _take_own_gpu(int(told.get("LOCAL_RANK", "0")))
+    _take_own_gpu(int(told.get("LOCAL_RANK") or 0))
     _here.append(team)
     try:
         if team.rank:

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import types
+from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 import pytest
@@ -277,3 +279,39 @@ def test_data_of_the_hub_are_named_with_their_commit(hub_data, tmp_path):
     assert _contents(source) == {"sha256": source.content_hash(), "revision": commit}
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
     assert _contents(open_source(tmp_path / "a.jsonl")).keys() == {"sha256"}
+
+
+class Notes:
+    """A progress that keeps what is noted, by stage."""
+
+    def __init__(self):
+        self.said = []
+
+    @contextmanager
+    def stage(self, name, *, total=None, unit="rows", exact=True):
+        yield types.SimpleNamespace(
+            advance=lambda amount=1: None, note=lambda text: self.said.append((name, text))
+        )
+
+
+def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, tmp_path):
+    notes, out = Notes(), tmp_path / "out"
+    asked = {
+        "methods": ("staff", "random"), "seeds": 3, "small": family[0], "skip_finetune": True,
+        "regions": 2, "verify_per_region": 2, "cut": 0.0,
+    }  # fmt: skip
+    compare(settings(**asked), progress=notes)
+    kept = ("read", "rows and tokens are kept from an earlier start")
+    assert notes.said.count(kept) == 2
+    assert not list(out.rglob("tokens"))
+    read = [
+        json.loads((out / f"seed-{s}" / "select" / "manifest.json").read_text())["stages"][1]
+        for s in range(3)
+    ]
+    assert [(stage["name"], stage["reused"]) for stage in read] == [
+        ("read", False), ("read", True), ("read", True),
+    ]  # fmt: skip
+    # A seed is told to cost what it would alone.
+    assert min(stage["seconds"] for stage in read) > 0.5 * read[0]["seconds"] > 0
+    planned = plan(settings(**asked, out=str(tmp_path / "other")))
+    assert {"1 x read", "3 x score small"} <= {stage["name"] for stage in planned["stages"]}

@@ -42,6 +42,8 @@ def test_what_was_kept_is_what_was_read(prepared, tmp_path):
         assert getattr(again, name) == getattr(prepared, name), name
     assert again.rows.tolist() == prepared.rows.tolist() == [0, 2, 3]
     assert again.sources == ("x", None, "y")
+    assert (again.kept, again.seconds) == (True, prepared.seconds)
+    assert prepared.seconds > 0
     assert [s.path for s in again.stores] == [s.path for s in prepared.stores]
     assert again.stores[1] is again.stores[2]
     for old, new in zip(prepared.stores, again.stores, strict=True):

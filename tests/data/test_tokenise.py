@@ -1,8 +1,10 @@
 """Token ids and what of them is learnt, for prompt and response and for text."""
 
+import json
+
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CTRLTokenizer
 
 from staff.data.tokenise import Tokeniser
 from staff.errors import BadRow
@@ -152,7 +154,27 @@ def test_a_tokenizer_with_rules_of_its_own_is_asked(tokenizer, tokenizer_folder)
     small = Example(id="x", response="the eagle")
     both = [Tokeniser(low, max_length=None).encode(e).input_ids.tolist() for e in (example, small)]
     assert both[0] == both[1]
-    assert Tokeniser(tokenizer, max_length=None).encode(example).input_ids.tolist() != both[0]
+    other = Tokeniser(tokenizer, max_length=None)
+    assert other.encode(example).input_ids.tolist() != both[0]
+    assert other.plain_fingerprint != Tokeniser(low, max_length=None).plain_fingerprint
+
+
+def test_tokenizers_without_a_backend_differ_by_their_files(tmp_path):
+    """The same vocabulary, and other merges: other tokens."""
+    vocab = ["<unk>", "a@@", "b@@", "c@@", "a", "b", "c", "ab@@", "bc", "ab", "abc", "bc@@"]
+    ids, prints = [], []
+    for name, merges in (("one", "a b\nb c</w>\n"), ("two", "b c</w>\na b\n")):
+        for place in (name, f"{name} elsewhere"):
+            folder = tmp_path / place
+            folder.mkdir()
+            (folder / "vocab.json").write_text(json.dumps({t: n for n, t in enumerate(vocab)}))
+            (folder / "merges.txt").write_text(f"#version\n{merges}")
+            (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CTRLTokenizer"}')
+            tokeniser = Tokeniser(CTRLTokenizer.from_pretrained(folder), max_length=None)
+            ids.append(tokeniser.encode(Example(id="x", prompt="a", response="abc")).input_ids)
+            prints.append(tokeniser.plain_fingerprint)
+    assert ids[0].tolist() == ids[1].tolist() != ids[2].tolist()
+    assert prints[0] == prints[1] != prints[2] == prints[3]
 
 
 def test_a_chat_template_matters_to_conversations_alone(tokenizer, tokenizer_folder):

@@ -4,12 +4,15 @@ import datetime
 import decimal
 import errno
 import json
+import os
+import sys
+import threading
 
 import pytest
 
 from staff.data.files import open_source
 from staff.data.raw import RawRecord
-from staff.data.writers import replacing, write_records
+from staff.data.writers import _umask, replacing, write_records
 from staff.errors import ConfigError, DataError, StaffError
 
 
@@ -161,3 +164,24 @@ def test_a_coreset_in_csv_gives_the_trainer_the_same_text(tmp_path):
     rows = (RawRecord(n, None, record) for n, record in enumerate(records))
     write_records(tmp_path / "coreset.csv", rows, format="csv")
     assert [row.record for row in open_source(tmp_path / "coreset.csv").records()] == records
+
+
+def test_threads_that_ask_for_the_mask_at_once_leave_it():
+    """It can be read only by setting it: one that read what another has set would set that."""
+
+    def ask():
+        for _ in range(30_000):
+            found.add(_umask())
+
+    found, interval, mask = set(), sys.getswitchinterval(), os.umask(0o027)
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        after = os.umask(mask)
+    assert found == {after} == {0o027}

@@ -47,7 +47,10 @@ def test_a_second_run_elsewhere_computes_nothing(data, family, tmp_path):
     first = select_coreset(data, out=tmp_path / "a", **asked)
     moved = tmp_path / "renamed.jsonl"
     moved.write_bytes(data.read_bytes())
+    stopped = tmp_path / "b" / ".adapter.partial" / "checkpoint-1"  # by an earlier start
+    stopped.mkdir(parents=True)
     second = select_coreset(moved, out=tmp_path / "b", **asked)
+    assert not stopped.parent.exists()
     made = {s["name"]: s["reused"] for s in second.manifest["stages"]}
     assert {name for name, reused in made.items() if reused} == {
         "fine-tune small", "score small", "verify on target",
@@ -258,9 +261,14 @@ def test_pruning_takes_what_a_killed_process_left_but_nothing_new(filled):
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
+    adapter = filled.path / "adapters" / ".cc.part"  # about to be renamed
+    adapter.mkdir()
+    (adapter / FACTS).write_text("{}")
     assert len(filled.entries()) == 3
     filled.prune(days=1000)
     assert (old.exists(), new.exists()) == (False, True)
+    filled.prune(days=0, gigabytes=0)
+    assert adapter.exists()
 
 
 def test_commands(filled, capsys):

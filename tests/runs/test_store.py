@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -325,3 +326,59 @@ def test_a_lock_that_is_none_of_ours_is_left_alone(tmp_path, kind):
     ):
         pass
     assert other.read_text() == "mine"
+
+
+def refused(out, said):
+    """A run in a new folder that is refused before its first result, or told who is at work."""
+    folder, asked = RunFolder(out), config(out.parent, out=str(out))
+    try:
+        folder.check_same_config(asked)
+        with folder.lock():
+            begun(folder, asked)
+            (out / "tokens").mkdir()
+            (out / "rejected.jsonl").touch()
+            raise StaffError("its own fault")
+    except Exception as error:
+        said.append(str(error))
+
+
+@pytest.mark.parametrize("names", ["aaa", "abc"])
+def test_runs_that_begin_at_once_and_are_refused(tmp_path, names):
+    """In one new folder, or side by side in one: none trips over what another removes again."""
+
+    def begin(name):
+        for _ in range(60):
+            refused(tmp_path / "new" / name, said)
+
+    said, interval = [], sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        runs = [threading.Thread(target=begin, args=(name,)) for name in names]
+        for one in runs:
+            one.start()
+        for one in runs:
+            one.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(said) == 3 * 60
+    assert [text for text in said if "at work in" not in text and text != "its own fault"] == []
+
+
+def test_a_run_may_be_looked_at_while_it_begins(tmp_path):
+    """What it leaves meanwhile is not taken for somebody else's, and may go meanwhile."""
+
+    def begin():
+        for _ in range(60):
+            refused(tmp_path / "x", [])
+        done.set()
+
+    done, said = threading.Event(), []
+    run = threading.Thread(target=begin)
+    run.start()
+    while not done.is_set():
+        try:
+            RunFolder(tmp_path / "x").check_same_config(config(tmp_path))
+        except Exception as error:
+            said.append(str(error))
+    run.join()
+    assert said == []

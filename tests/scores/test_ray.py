@@ -101,7 +101,7 @@ def scores_now(process, out):
     """Whether a process has the run's tokens open and is in a call (its title says so)."""
     if not " ".join(process.cmdline()).startswith("ray::MapWorker(MapBatches(Worker)).submit"):
         return False
-    return any(str(out) in mapped.path for mapped in process.memory_maps())
+    return any(str(out) in file.path for file in process.open_files())
 
 
 @pytest.fixture(scope="module")
@@ -326,17 +326,15 @@ def test_too_many_scores_that_are_not_finite_stop_a_run(cluster, store, tmp_path
 
 
 @needs_ray
-def test_an_address_where_no_cluster_is(data, family, tmp_path, monkeypatch, capsys):
-    score = [
-        "score", data, "--model", family[0], "--out", str(tmp_path / "x"), "--executor", "ray",
-        "--prompt-column", "mr", "--response-column", "ref",
-    ]  # fmt: skip
-    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
-    assert main(score) == 2
-    assert "Ray Client cannot be used" in capsys.readouterr().err
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert main(score) == 1
-    said = capsys.readouterr().err
+def test_an_address_where_no_cluster_is(select, tmp_path):
+    """In processes of their own: in this one there may be a connection, which would be used."""
+    client = start(select, tmp_path / "x", RAY_ADDRESS="ray://127.0.0.1:1")
+    nobody = start(select, tmp_path / "x", RAY_ADDRESS="127.0.0.1:1")
+    said = client.communicate(timeout=120)[1]
+    assert client.returncode == 2
+    assert "Ray Client cannot be used" in said
+    said = nobody.communicate(timeout=120)[1]
+    assert nobody.returncode == 1
     assert "no Ray cluster can be joined at RAY_ADDRESS=127.0.0.1:1: Connection refused" in said
     assert not (tmp_path / "x").exists()
 

@@ -288,3 +288,17 @@ def test_parts_of_rounds_to_come_stay_until_they_are_known_not_to(store, tmp_pat
     assert again.seen == []
     forget_others(out, plan_parts([first], 16))
     assert [p.name for p in out.iterdir()] == ["part-00000.parquet"]
+
+
+def test_one_row_without_a_score_is_allowed_however_few_a_process_has(store, tmp_path):
+    """Of 50 rows one may be unknown; that it is the only one of a share says nothing."""
+
+    def score(batch):
+        return {"effort": np.where(batch.rows.numpy() == 49, np.nan, 1.0)}
+
+    for rank in range(2):
+        done = run(score, store, tmp_path / "s", shard_rows=49, share=(rank, 2))
+        assert done.rows == (49, 1)[rank]
+    whole = run(score, store, tmp_path / "s", shard_rows=49)
+    assert whole.reused == 50
+    assert np.isnan(whole.table.columns["effort"]).sum() == 1

@@ -24,6 +24,8 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     main = main_method(config.methods)
     selection = planning.plan(scoring_config(config, folder, 0, main), progress=progress)
     work = {stage["name"]: (times, stage) for stage in selection["stages"]}
+    if "tokens" in (read := work["read"][1]):
+        work["read"] = 1, read  # tokens serve all seeds
     for method in scored_first(config.methods, main):
         first = planning.plan(scoring_config(config, folder, 0, method), progress=progress)
         work = {stage["name"]: (times, stage) for stage in first["stages"]} | work

@@ -59,7 +59,8 @@ def compare(
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         folder.begin_writing(config)
         write_inputs(folder.path, inputs, overwrite=config.overwrite)
-        cells, chosen = _cells(config, folder, result, check, progress, say)
+        with stages.tokens_of(folder.path):  # one reading for all seeds
+            cells, chosen = _cells(config, folder, result, check, progress, say)
         result["device"] = stages.device_used(config)
         result["selection"] = [
             {"method": method, "seed": seed, "seconds": round(one.seconds, 3)}

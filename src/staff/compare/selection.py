@@ -57,7 +57,8 @@ def choose(
     """Each method's coresets with one seed; selections that are there already are kept.
 
     The method that needs most (`main_method`) selects in the shared folder; what others need
-    beside that is put there first. They select from the scores it holds.
+    beside that is put there first. They select from the scores it holds. Rows and tokens stay in
+    the comparison's folder, for all of them and for the other seeds.
 
     known: ``data`` (SHA-256) and ``models`` (``hash`` and ``tokenizer`` by role) as they are now:
     what was chosen from others is chosen again.
@@ -68,7 +69,7 @@ def choose(
         """Select in the shared folder; what was begun from other contents starts anew."""
         if _of_others(base, config, known):
             config = config.model_copy(update={"overwrite": True})
-        return pipeline.select(config, progress=progress, say=say)
+        return pipeline.select(config, tokens=folder.path, progress=progress, say=say)
 
     def again(method: Method) -> tuple[SelectConfig, dict[str, Any] | None]:
         """The settings of a selection from the shared scores, and its manifest if it is there."""

@@ -67,6 +67,7 @@ def keep(prepared: Prepared, folder: Path, key: str) -> None:
         "files": names,
         "stores": [store.path.name for store in prepared.stores],
         "options": asdict(prepared.options),
+        "seconds": prepared.seconds,
         **{name: getattr(prepared, name) for name in COUNTS},
     }
     _write(folder / MARK, facts)
@@ -86,7 +87,8 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
         opened = {name: TokenStore.open(folder / name) for name in dict.fromkeys(facts["stores"])}
         sources = None
         if SOURCES in facts["files"]:
-            sources = tuple(read_note(folder / SOURCES))
+            names: dict[str | None, str | None] = {}  # one text a source, as `prepare` has it
+            sources = tuple(names.setdefault(s, s) for s in read_note(folder / SOURCES))
         stores = tuple(opened[name] for name in facts["stores"])
         rejected = folder / REJECTED if REJECTED in facts["files"] else None
         prepared = Prepared(
@@ -96,6 +98,8 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
             options=RecordOptions(**facts["options"]),
             rejected_path=rejected,
             sources=sources,
+            seconds=float(facts.get("seconds", 0.0)),
+            kept=True,
             **{name: facts[name] for name in COUNTS},
         )
     except (StaffError, OSError, ValueError, KeyError, TypeError, IndexError):

@@ -3,6 +3,7 @@
 file -> RawRecord -> Example -> TokenisedExample -> TokenStore, a few hundred rows at a time.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class Prepared:
     length, for any tokeniser. duplicates: usable rows whose content occurred before.
     tokens: per tokeniser, of all usable rows. options: as found out, format included.
     ids and rows int64 [usable]: the usable rows' ids and positions in the input. sources
-    [usable]: what the source column holds there; None without one.
+    [usable]: what the source column holds there; None without one. seconds: that it took; kept:
+    whether an earlier start did it (`data.kept`).
     """
 
     stores: tuple[TokenStore, ...]
@@ -57,6 +59,8 @@ class Prepared:
     options: RecordOptions
     rejected_path: Path | None
     sources: tuple[str | None, ...] | None = None
+    seconds: float = 0.0
+    kept: bool = False
 
     @property
     def format(self) -> str:
@@ -98,6 +102,7 @@ def prepare(
     Also raises `DataError` for a repeated id in the id column, when no row is usable, and
     whatever `check_columns` raises. On any error no store is left behind.
     """
+    start = time.monotonic()
     options = check_columns(source, options)
     distinct, prints = _distinct(tokenisers, options)
     several = len(distinct) > 1
@@ -152,6 +157,7 @@ def prepare(
         options=options,
         rejected_path=out / REJECTED if bad.count else None,
         sources=tuple(usable_sources) if options.source_column else None,
+        seconds=time.monotonic() - start,
     )
 
 

@@ -12,12 +12,16 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from staff.data.chat import ChatEncoder
 from staff.errors import BadRow
+from staff.hashing import hash_file
 from staff.types import IGNORE, Example, Ints, TokenisedExample, read_only
 
 OFF = ("off", "false", "f", "no", "n", "0")  # as the tokenizers library reads it
@@ -51,6 +55,8 @@ class Tokeniser:
 
     def _fingerprint(self, *more: Any) -> str:
         facts = [_definition(self.tokenizer), *more, self._before, self._after, self.max_length]
+        if not self._usual:
+            facts.append(_rules_of_its_own(self.tokenizer))
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -172,6 +178,23 @@ def _leading_specials(tokenizer: Any) -> list[int]:
         if dressed[start : start + len(bare)] == bare:
             return dressed[:start]
     return []
+
+
+def _rules_of_its_own(tokenizer: Any) -> Any:
+    """What else decides the ids where the class adds rules or is all there is: its name, files."""
+    name = type(tokenizer).__qualname__
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        return name
+    switches = {
+        switch: value
+        for switch, value in tokenizer.init_kwargs.items()
+        if isinstance(value, bool) and switch not in ("is_local", "local_files_only")
+    }
+    with TemporaryDirectory(prefix="staff-") as folder:
+        with suppress(NotImplementedError):
+            tokenizer.save_vocabulary(folder)
+        files = {file.name: hash_file(file) for file in sorted(Path(folder).iterdir())}
+    return [name, switches, files]
 
 
 def _definition(tokenizer: Any) -> Any:

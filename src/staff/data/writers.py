@@ -11,6 +11,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from staff.data.raw import RawRecord
@@ -24,6 +25,8 @@ from staff.errors import (
     is_disk_full,
     unknown_name,
 )
+
+UMASK = Lock()  # of two threads that read it at once one would set what the other has, 0
 
 
 @contextmanager
@@ -57,8 +60,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    mask = os.umask(0)  # it can be read only by setting it
-    os.umask(mask)
+    with UMASK:
+        mask = os.umask(0)  # it can be read only by setting it
+        os.umask(mask)
     return mask
 
 

@@ -148,9 +148,9 @@ class Cache:
 
     def _entries(self, kind: str, pattern: str) -> Iterator[Entry]:
         for path in self.path.joinpath(kind).glob(pattern):
-            if path.name.startswith("."):
-                continue
             entry = path.parent if path.name == FACTS else path
+            if entry.name.startswith("."):  # half-written: glob's * takes hidden names, too
+                continue
             try:
                 files = entry.iterdir() if entry.is_dir() else [entry]
                 size = sum(file.stat().st_size for file in files)

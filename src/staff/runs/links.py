@@ -20,19 +20,28 @@ def refuse_links_out(folder: Path) -> None:
 
     The folder itself may be a link: that is where the user wants it.
     """
-    for pattern in OURS:
-        for found in sorted(folder.glob(pattern)):
-            for path in _below(found):
-                if path.is_symlink() and leads_outside(path, folder):
-                    raise RunError(
-                        f"{path} is a link that leads out of {folder}, and is not followed: put "
-                        "what it points to in its place, or remove it"
-                    )
+    for found in listed(folder):
+        if not any(found.match(pattern) for pattern in OURS):
+            continue
+        for path in _below(found):
+            if path.is_symlink() and leads_outside(path, folder):
+                raise RunError(
+                    f"{path} is a link that leads out of {folder}, and is not followed: put "
+                    "what it points to in its place, or remove it"
+                )
 
 
 def _below(path: Path) -> Iterator[Path]:
     """A path and all that lies below it; of links only themselves."""
     yield path
     if path.is_dir() and not path.is_symlink():
-        for child in sorted(path.iterdir()):
+        for child in listed(path):
             yield from _below(child)
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing if it is none, or a process at work has removed it."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

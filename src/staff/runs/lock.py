@@ -3,8 +3,8 @@
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +12,8 @@ from typing import TextIO
 from staff.data.places import refuse_link
 from staff.errors import RunError
 from staff.notes import parse_note
+
+ATTEMPTS = 20  # at making a lock in a folder that others remove
 
 
 @contextmanager
@@ -22,6 +24,8 @@ def hold(lock: Path, *, place: Path) -> Iterator[None]:
     says who holds the lock, for the second process's message. (Where it is removed all the same,
     whoever had opened it is refused: the lock must be of the file that lies there.)
 
+    The lock's folder is made if need be.
+
     Raises:
         RunError: another process holds it, or it is no file of ours.
     """
@@ -29,7 +33,7 @@ def hold(lock: Path, *, place: Path) -> Iterator[None]:
 
     if lock.is_dir() or (lock.is_file() and lock.stat().st_nlink > 1):
         raise RunError(f"{lock} is a folder, or a file of other places too: remove it")
-    with lock.open("a+", encoding="utf-8") as file:
+    with _opened(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             taken_away = not os.path.samestat(os.fstat(file.fileno()), lock.stat())
@@ -58,15 +62,29 @@ def hold_beside(out: Path) -> Iterator[None]:
     lock = out.with_name(f".{out.name}.lock")
     refuse_link(lock)
     made = [folder for folder in out.parents if not folder.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
     with hold(lock, place=out):
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
-            for folder in made:
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+            remove_empty(made)
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those that are empty. Other processes may put something there, or remove them, too."""
+    for folder in folders:
+        with suppress(OSError):  # it is not empty, or not there
+            folder.rmdir()
+
+
+def _opened(lock: Path) -> TextIO:
+    """The lock file, made if need be, its folder too: a run that was refused may take that away."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            return lock.open("a+", encoding="utf-8")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return lock.open("a+", encoding="utf-8")
 
 
 def _holder(file: TextIO) -> str:

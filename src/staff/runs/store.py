@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,8 @@ from staff.errors import ConfigError, RunError, StaffError
 from staff.notes import read_note
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
-from staff.runs.links import refuse_links_out
-from staff.runs.lock import hold
+from staff.runs.links import listed, refuse_links_out
+from staff.runs.lock import hold, remove_empty
 from staff.runs.settings import Settings
 
 # What --overwrite removes, by its exact name, beside the coresets and manifest.json. config.yaml
@@ -91,8 +92,14 @@ class RunFolder:
     def has_results(self) -> bool:
         """Whether something is here that took work: an adapter, scores, cells, a finished run."""
         compared = (self.path / "cells").is_dir()  # by staff compare: see compare_folder.py
-        tuned = self.adapter.is_dir() or any(self.path.glob(CHECKPOINTS))
-        return self.finished or compared or tuned or any(self.path.glob(PARTS))
+        tuned = self.adapter.is_dir() or self._has(CHECKPOINTS)
+        return self.finished or compared or tuned or self._has(PARTS)
+
+    def _has(self, pattern: str) -> bool:
+        try:
+            return any(self.path.glob(pattern))
+        except FileNotFoundError:  # a folder that another process has removed meanwhile
+            return False
 
     def start(self, config: Settings, *, overwrite: bool = False) -> None:
         """Make sure that a run with `config` may go here; nothing of an earlier one changes.
@@ -155,7 +162,9 @@ class RunFolder:
         """Raise `RunError` if this is a file, a folder of somebody else's files, or leads out."""
         check_place(self.path)
         refuse_links_out(self.path)
-        if self.path.is_dir() and not self.config.is_file() and not self._only_leftovers():
+        # Looked through first: what another process leaves meanwhile, it leaves after config.yaml.
+        others = self._others()
+        if others and not self.config.is_file() and any(map(os.path.lexists, others)):
             raise RunError(
                 f"{self.path} holds files but no run of staff: choose another folder for --out"
             )
@@ -220,7 +229,6 @@ class RunFolder:
         self.check_usable()
         new = not (self.config.exists() or self.has_results)
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
         with hold(lock, place=self.path):
             try:
@@ -243,12 +251,13 @@ class RunFolder:
 
     def _take_away(self, made: list[Path]) -> None:
         """Remove what a run left that was refused before its first result, and these folders."""
-        for name in ("config.yaml", ".stages.json", ".inputs.json", "rejected.jsonl", ".lock"):
+        for name in (".stages.json", ".inputs.json", "rejected.jsonl"):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "tokens", ignore_errors=True)
-        for folder in (*(self.path / name for name in FOLDERS), *made):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        remove_empty(self.path / name for name in FOLDERS)
+        self.config.unlink(missing_ok=True)  # as long as anything is here, it says that it is ours
+        (self.path / ".lock").unlink(missing_ok=True)
+        remove_empty(made)
 
     @property
     def _earlier(self) -> Path:
@@ -273,14 +282,15 @@ class RunFolder:
             return set()
         return {self.coreset(name, config.format).name for name in config.coreset_names}
 
-    def _only_leftovers(self) -> bool:
-        """Whether it is empty, or all in it is of a run that stopped before its first file."""
-        return all(
-            path.name in (".lock", ".stages.json", ".inputs.json")
-            or any(path.match(pattern) for pattern in TEMPORARY)
-            or (path.name == "tokens" and _only_tokens(path))
-            for path in self.path.iterdir()
-        )
+    def _others(self) -> list[Path]:
+        """What is here, but for what a run leaves that stopped before its first file."""
+        return [
+            path
+            for path in listed(self.path)
+            if path.name not in (".lock", ".stages.json", ".inputs.json")
+            and not any(path.match(pattern) for pattern in TEMPORARY)
+            and not (path.name == "tokens" and _only_tokens(path))
+        ]
 
 
 def _remove(path: Path) -> None:
@@ -308,13 +318,21 @@ def _one_spelling(key: str, value: Any) -> Any:
 
 def check_place(path: Path) -> None:
     """Raise `RunError` if a folder cannot be made at `path`; `StaffError` without permission."""
-    if path.exists() and not path.is_dir():
+    if _is_no_folder(path):
         raise RunError(f"{path} is a file: --out takes a folder")
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not there.is_dir():
+    if _is_no_folder(there):
         raise RunError(f"{path} cannot be made: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK) and there.exists():  # not removed meanwhile
         raise StaffError(f"{path}: no permission to write to {there}")
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Whether something else is there; asked at once, since folders may be removed meanwhile."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def check_inputs_outside(config: Settings, folder: Path) -> None:
@@ -331,7 +349,7 @@ def check_inputs_outside(config: Settings, folder: Path) -> None:
 def _only_tokens(path: Path) -> bool:
     """Whether a folder holds nothing but tokenised rows of a process that was killed."""
     kinds = ("tokens*.arrow", "rejected.jsonl", "sources.json", "prepared.json", *TEMPORARY)
-    return path.is_dir() and all(any(p.match(kind) for kind in kinds) for p in path.iterdir())
+    return path.is_dir() and all(any(p.match(kind) for kind in kinds) for p in listed(path))
 
 
 def _show(value: Any) -> str:

@@ -89,12 +89,13 @@ def score_rows(
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
     if not more:
         forget_others(out, plan)
+    in_all = sum(map(len, plan.values()))
     plan = {k: part for k, part in plan.items() if k % share[1] == share[0]}
     wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
     missing: dict[int, Ints] = {}
     rows = tokens = cached = 0
-    here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=len(wanted))
+    here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=in_all)
 
     def keep(part: Ints, found: Mapping[str, Any]) -> None:
         for column, values in found.items():

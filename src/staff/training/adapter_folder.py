@@ -58,6 +58,11 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         )
 
 
+def checkpoints_of(out: Path) -> Path:
+    """The folder of what a fine-tuning keeps until its adapter is at `out`."""
+    return out.with_name(f".{out.name}.partial")
+
+
 def file_hashes(adapter: Path) -> dict[str, str]:
     """SHA-256 (hex) of an adapter's files by name, for the note of what it was made from."""
     return {name: hash_file(adapter / name) for name in ADAPTER_FILES}

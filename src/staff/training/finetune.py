@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from staff.data.places import refuse_link
-from staff.errors import ConfigError, DataError, DiskFullError, StaffError
+from staff.errors import ConfigError, DataError, DiskFullError, ProcessGoneError, StaffError
 from staff.models.memory import is_out_of_memory
 from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
-from staff.training.adapter_folder import check_out, place_adapter, write_adapter
+from staff.training.adapter_folder import check_out, checkpoints_of, place_adapter, write_adapter
 from staff.training.divergence import check_converged
 from staff.training.tokens import Tokens
 
@@ -160,7 +160,7 @@ def finetune(
     else:
         base = model.name_or_path
     total = max_steps or epochs * -(-n // batch_size)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = checkpoints_of(out)
     refuse_link(partial)
     start, said = checkpoints.find(partial, made_from=made_from)
     leads = share is None or share.rank == 0
@@ -232,7 +232,8 @@ def finetune(
             on_placed(result)
     except BaseException as error:
         # What it went wrong with is of no use to a training with other settings.
-        hopeless = isinstance(error, StaffError) and not isinstance(error, DiskFullError)
+        kept_for = DiskFullError | ProcessGoneError  # the same command goes on after these
+        hopeless = isinstance(error, StaffError) and not isinstance(error, kept_for)
         if leads and (made_from is None or hopeless):
             shutil.rmtree(partial, ignore_errors=True)
         raise
