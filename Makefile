@@ -93,7 +93,8 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 QUANT := build/quant
 test-quant: install $(QUANT)/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=src $(QUANT)/bin/python -m pytest -q \
-	  tests/models/test_quantised.py tests/training/test_qlora.py tests/test_quantised_runs.py
+	  tests/models/test_quantised.py tests/training/test_qlora.py tests/test_quantised_runs.py \
+	  tests/exports/test_trl_quantised.py
 
 $(QUANT)/.installed: tools/quant.txt $(VENV)/.installed
 	$(BIN)/python -m venv $(QUANT)

@@ -57,13 +57,13 @@ def check_inputs(config: AnyConfig) -> None:
     from staff.models import folder
     from staff.stages import trust_of
 
-    if isinstance(config, SelectConfig | ScoreConfig) and config.executor == "ray":
+    models: tuple[str | None, ...] = ()
+    planned = isinstance(config, PlanConfig)  # leaves nothing, and may do without weights or Ray
+    weights = not isinstance(config, PlanConfig) or config.probe
+    if isinstance(config, SelectConfig | ScoreConfig) and config.executor == "ray" and not planned:
         from staff.stages import check_executor
 
         check_executor()
-    models: tuple[str | None, ...] = ()
-    planned = isinstance(config, PlanConfig)  # leaves nothing, and may do without weights
-    weights = not isinstance(config, PlanConfig) or config.probe
     if isinstance(config, SelectConfig):
         if config.scores:
             earlier = read_manifest(config.scores)

@@ -41,6 +41,21 @@ def test_a_figure_without_a_source_is_told(place, capsys):
         assert "(by " in words
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("--processes 4", "Processes 4 by torchrun, for all but reading; figures are those of a"),
+        ("--executor ray --workers 4", "Workers 4 of Ray, for scoring alone; figures are"),
+    ],
+)
+def test_who_shares_the_work_is_told(place, capsys, more, words):
+    command = [*COMMAND.split(), "--keep", "0.1", "--device", "l4"]
+    assert main([*command, *more.split()]) == 0  # without Ray: none is started
+    assert words in " ".join(capsys.readouterr().out.split())
+    assert main(command) == 0
+    assert words.split()[0] not in capsys.readouterr().out
+
+
 def test_as_json(place, capsys, tmp_path):
     assert main([*COMMAND.split(), "--total", "5", "--device", "l4", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -61,7 +76,8 @@ def test_the_flags_of_a_selection_are_those_of_its_plan(place, capsys):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("", "nothing to weigh: give --keep"),
+        ("", "nothing to choose: give --keep"),
+        ("--keep 0.1 --score-on 0.5 --features", "--score-on 0.5 goes with the methods staff and"),
         ("--keep 0.1 --method random", "--method random needs no plan"),
         ("--keep 0.1 --device abacus", "device 'abacus' is not in the table"),
         ("--keep 0.1 --small auto", "--small auto: no model in the table"),

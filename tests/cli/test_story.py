@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from staff import select_coreset
 from staff.cli.story import rebuild, tell
 from staff.errors import ConfigError, RunError
 from staff.rng import keys_of_ids
@@ -64,3 +67,78 @@ def test_files_that_disagree_are_refused(finished):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(RunError, match="disagree on the coreset"):
         tell(folder, id="id-0", row=None)
+
+
+@pytest.fixture
+def skipping(tmp_path):
+    """Makes a run that sets bad rows aside: of an empty answer, without an id, and no JSON."""
+    rows = [{"id": f"mine-{i}", "n": i, "prompt": "p", "response": f"r{i}"} for i in range(8)]
+    rows[2]["response"] = ""
+    rows[3] |= {"id": "", "n": None}
+    lines = [json.dumps(row) for row in rows]
+    lines[5] = lines[5][:-1]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines) + "\n")
+
+    def make(**settings):
+        out = tmp_path / "run"
+        settings = {"method": "random", "keep": 0.5, "on_bad_row": "skip", **settings}
+        select_coreset(tmp_path / "d.jsonl", out=out, **settings)
+        return out
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("column", "asked", "usable"), [("id", "mine-2", "mine-1"), ("n", "2", "1")]
+)
+def test_a_row_set_aside_is_found_by_its_own_id(skipping, column, asked, usable):
+    run = skipping(id_column=column)
+    told = tell(run, id=asked, row=None)
+    assert told.endswith(f"d.jsonl, id {asked}, was set aside: response is empty\n")
+    assert told.startswith("Row 2 of ")
+    assert f", id {usable}\n" in tell(run, id=usable, row=None)
+
+
+def test_a_row_set_aside_in_the_scored_run_is_found_in_the_next(skipping, tmp_path):
+    run = skipping(id_column="id")
+    again = tmp_path / "again"
+    select_coreset(scores=run, method="random", keep=0.25, out=again)
+    assert "was set aside: response is empty" in tell(again, id="mine-2", row=None)
+
+
+def test_a_row_set_aside_without_an_id_is_said_to_be_found_by_its_number(skipping):
+    run = skipping(id_column="id")
+    with pytest.raises(ConfigError) as told:
+        tell(run, id="mine-5", row=None)  # its line is no JSON
+    assert str(told.value).endswith(
+        "has the id 'mine-5': ids are in selection.parquet, and in column 'id' of the 3 rows that "
+        "were set aside in rejected.jsonl; one without an id there is found by --row N"
+    )
+    assert "was set aside: " in tell(run, id=None, row=5)
+    assert tell(run, id=None, row=3).endswith("was set aside: column 'id' holds no id\n")
+    (run / "rejected.jsonl").unlink()
+    with pytest.raises(
+        ConfigError, match=r"set aside in rejected\.jsonl, which is gone; one without"
+    ):
+        tell(run, id="mine-2", row=None)
+
+
+def test_without_an_id_column_rows_set_aside_have_no_id(skipping):
+    run = skipping()
+    with pytest.raises(
+        ConfigError, match=r"for want of --id-column; the 2 rows that were set aside"
+    ):
+        tell(run, id="mine-2", row=None)
+    assert tell(run, id=None, row=2).endswith("was set aside: response is empty\n")
+
+
+def test_a_hostile_id_and_a_damaged_list_do_no_harm(skipping, tmp_path):
+    run = skipping(id_column="id")
+    file = run / "rejected.jsonl"
+    bad = {"row": 2, "line": 3, "reason": "a\nb", "record": {"id": "\x1b[31m\n"}}
+    file.write_text(json.dumps(bad) + "\n")
+    assert "id ␛[31m␊, was set aside: a␊b\n" in tell(run, id="\x1b[31m\n", row=None)
+    for damage in ("{", "[]", '{"row": {}}', '{"row": 2}', "\xff"):
+        file.write_text(damage + "\n", encoding="latin-1")
+        with pytest.raises(RunError, match=r"rejected\.jsonl is damaged"):
+            tell(run, id="mine-2", row=None)

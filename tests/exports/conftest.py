@@ -1,5 +1,7 @@
 """Runs without a model, of every record format, to export from."""
 
+import json
+
 import pytest
 from export_records import RECORDS, line, pairs
 
@@ -25,3 +27,17 @@ def make_run(tmp_path):
 def run(make_run):
     """A run over prompt and response under other names; its coreset 0.5 has six rows."""
     return make_run(pairs(), **RECORDS["pairs"][1])
+
+
+@pytest.fixture
+def change_manifest():
+    """Gives a run other settings, as its manifest has them; `models` are its models."""
+
+    def change(run, *, models=None, **config):
+        file = run / "manifest.json"
+        manifest = json.loads(file.read_text())
+        manifest["config"] |= config
+        manifest |= {} if models is None else {"models": models}
+        file.write_text(json.dumps(manifest))
+
+    return change

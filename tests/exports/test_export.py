@@ -449,8 +449,9 @@ def test_nothing_but_words_come_of_a_changed_manifest(run, tmp_path):
     places = [
         *[("coresets", 0, key) for key in manifest["coresets"][0]],
         *[("data", "reading", key) for key in ("format", "prompt_column", "prompt_template")],
-        *[("models", "target", key) for key in ("path", "revision")],
-        *[("config", key) for key in ("target", "max_length")],
+        *[("models", "target", key) for key in ("path", "revision", "quantize")],
+        *[("config", key) for key in ("target", "max_length", "quantize")],
+        *[("config", key) for key in ("batch_size", "micro_batch_size")],
         *[(key,) for key in ("seed", "files", "command", "models", "coresets", "config")],
         ("data", "reading"),
     ]
@@ -466,3 +467,102 @@ def test_nothing_but_words_come_of_a_changed_manifest(run, tmp_path):
                 export(run, to="trl", out=tmp_path / "out", overwrite=True)
                 yaml.safe_load((tmp_path / "out" / "train.yaml").read_text())
     assert {p.name for p in tmp_path.iterdir()} == {"out", "run", "run.jsonl"}
+
+
+IN_FULL = {
+    "trl": {"dtype": "auto", "load_in_4bit": None, "load_in_8bit": None},
+    "llama-factory": {"quantization_bit": None, "quantization_method": None},
+    "axolotl": {"adapter": "lora", "load_in_4bit": None, "load_in_8bit": None},
+}
+IN_FOUR = {
+    "trl": {
+        "dtype": "bfloat16",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "use_bnb_nested_quant": True,
+    },
+    "llama-factory": {
+        "quantization_bit": 4,
+        "quantization_method": "bnb",
+        "quantization_type": "nf4",
+        "double_quantization": True,
+    },
+    "axolotl": {"adapter": "qlora", "load_in_4bit": True, "load_in_8bit": None},
+}
+IN_EIGHT = {
+    "trl": {"dtype": "auto", "load_in_8bit": True, "load_in_4bit": None},
+    "llama-factory": {"quantization_bit": 8, "quantization_method": "bnb"},
+    "axolotl": {"adapter": "lora", "load_in_8bit": True, "load_in_4bit": None},
+}
+
+
+@pytest.fixture
+def settings_of(run, change_manifest):
+    """Exports for a trainer, after changes of the run's settings; its train.yaml."""
+
+    def read(to, **config):
+        change_manifest(run, **config)
+        facts = export(run, to=to, model=MODEL, overwrite=True)
+        settings = yaml.safe_load((run / f"coreset-0.5-{to}" / "train.yaml").read_text())
+        return settings, facts
+
+    return read
+
+
+@pytest.mark.parametrize("to", IN_FULL)
+@pytest.mark.parametrize(
+    ("quantize", "bits", "wanted"),
+    [
+        ("none", None, IN_FULL),
+        ("nf4", 4, IN_FOUR),
+        ("int8", 8, IN_EIGHT),
+        ("llm-int8", 8, IN_EIGHT),
+    ],
+)
+def test_a_model_in_few_bits_is_tuned_in_few_bits(settings_of, to, quantize, bits, wanted):
+    settings, facts = settings_of(to, quantize=quantize)
+    assert facts["bits"] == bits
+    assert {name: settings.get(name) for name in wanted[to]} == wanted[to]
+
+
+def test_the_bits_are_those_of_the_target_and_not_of_a_selection_from_its_scores(
+    run, change_manifest, capsys
+):
+    target = {"path": "a/b", "hash": "c", "quantize": "nf4"}
+    change_manifest(run, models={"target": target}, quantize="none")
+    assert main(["export", str(run), "--to", "axolotl"]) == 0
+    assert "Its weights in 4 bits, as in the run (QLoRA)" in capsys.readouterr().out
+    assert export(run, to="hf-dataset")["bits"] is None
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "rows", "steps"),
+    [
+        (8, None, 4, 2),  # as without settings
+        (8, 2, 2, 4),
+        (8, 3, 2, 4),  # 3 + 3 + 2 rows are no equal parts
+        (6, 8, 6, 1),
+        (7, None, 1, 7),
+        (32, 16, 16, 2),
+    ],
+)
+def test_a_step_has_as_many_rows_as_the_runs(settings_of, batch, micro, rows, steps):
+    names = {"axolotl": "micro_batch_size"}
+    for to in IN_FULL:
+        settings, _ = settings_of(to, batch_size=batch, micro_batch_size=micro)
+        at_once = settings[names.get(to, "per_device_train_batch_size")]
+        assert (at_once, settings["gradient_accumulation_steps"]) == (rows, steps), to
+
+
+def test_trl_takes_the_settings_of_few_bits(settings_of, run):
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    settings_of("trl", quantize="nf4", batch_size=8, micro_batch_size=2)
+    kinds = [SFTConfig, ModelConfig]
+    file = str(run / "coreset-0.5-trl" / "train.yaml")
+    training, model = TrlParser(kinds).parse_args_and_config(
+        ["--config", file, "--use_cpu", "true", "--bf16", "false"], fail_with_unknown_args=False
+    )
+    assert (model.load_in_4bit, model.load_in_8bit, model.dtype) == (True, False, "bfloat16")
+    assert (model.bnb_4bit_quant_type, model.use_bnb_nested_quant) == ("nf4", True)
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (2, 4)

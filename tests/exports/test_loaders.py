@@ -19,15 +19,19 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def ran(make_run, family):
-    """Runs a command of a trainer in its export of records; gives the run and what it printed."""
+def ran(make_run, change_manifest, family):
+    """Runs a command of a trainer in its export of records; gives the run and the process.
 
-    def run(records, to, *command):
+    quantize: how the run is to have kept its target.
+    """
+
+    def run(records, to, *command, quantize="none"):
         python = ROOT / "build" / to / "bin" / "python"
         if not python.exists():
             pytest.skip(f"{to} is not installed: make test-exports")
         rows, settings = RECORDS[records]
         folder = make_run(rows(), name=records.replace(" ", "-"), **settings)
+        change_manifest(folder, quantize=quantize, batch_size=4, micro_batch_size=2)
         export(folder, to=to, model=family[1])
         done = subprocess.run(
             [python, *command], capture_output=True, text=True, cwd=folder / f"coreset-0.5-{to}",
@@ -36,7 +40,7 @@ def ran(make_run, family):
                  "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ""},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
-        return folder, done.stdout
+        return folder, done
 
     return run
 
@@ -47,29 +51,39 @@ def loaded(ran):
 
     def load(records, to):
         tool = ROOT / "tools" / f"load_by_{to.replace('-', '_')}.py"
-        run, printed = ran(records, to, tool)
+        run, done = ran(records, to, tool)
         options = RecordOptions(**read_manifest(run)["data"]["reading"])
         found = open_source(run / "coreset-0.5.jsonl").records()
         # The last line: some libraries print as they are imported.
-        facts = json.loads(printed.strip().split("\n")[-1])
+        facts = json.loads(done.stdout.strip().split("\n")[-1])
         return facts, [to_example(raw.record, options) for raw in found]
 
     return load
 
 
-def test_llama_factory_trains_by_the_yaml(ran):
+@pytest.mark.parametrize(
+    ("quantize", "said"),
+    [("none", ""), ("nf4", "to 4 bit with bitsandbytes"), ("llm-int8", "to 8 bit with bitsandb")],
+)
+def test_llama_factory_trains_by_the_yaml(ran, quantize, said):
     program = "from llamafactory.cli import main; main()"
-    run, _ = ran(
-        "pairs", "llama-factory", "-c", program, "train", "train.yaml", "bf16=false", "max_steps=2"
-    )
+    flags = ["train", "train.yaml", "bf16=false", "max_steps=2"]
+    run, done = ran("pairs", "llama-factory", "-c", program, *flags, quantize=quantize)
+    assert said in done.stdout + done.stderr
     assert (run / "coreset-0.5-llama-factory" / "tuned" / "adapter_model.safetensors").is_file()
 
 
-def test_axolotl_trains_by_the_yaml(ran):
+@pytest.mark.parametrize("quantize", ["none", "nf4", "llm-int8"])
+def test_axolotl_trains_by_the_yaml(ran, quantize):
     kernels = [f"--lora-{name}-kernel=false" for name in ("mlp", "qkv", "o", "embedding")]  # CUDA's
     flags = ["--bf16=false", "--gradient-checkpointing=false", "--max-steps=2", *kernels]
-    run, _ = ran("pairs", "axolotl", "-m", "axolotl.cli.train", "train.yaml", *flags)
-    assert (run / "coreset-0.5-axolotl" / "tuned" / "adapter_model.safetensors").is_file()
+    command = ["-m", "axolotl.cli.train", "train.yaml", *flags]
+    run, _ = ran("pairs", "axolotl", *command, quantize=quantize)
+    tuned = run / "coreset-0.5-axolotl" / "tuned"
+    assert (tuned / "adapter_model.safetensors").is_file()
+    found = json.loads((tuned / "config.json").read_text()).get("quantization_config", {})
+    in_bits = [bool(found.get(f"load_in_{bits}bit")) for bits in (4, 8)]
+    assert in_bits == [quantize == "nf4", quantize == "llm-int8"]
 
 
 @pytest.mark.parametrize("records", RECORDS)

@@ -189,3 +189,127 @@ def test_phi_has_its_price(settings):
         for phi in ("last-value", "adapter")
     }
     assert costs["adapter"]["flops"] > 1.5 * costs["last-value"]["flops"]
+
+
+def test_micro_batches_take_less_room_and_as_much_work(settings):
+    plans = [
+        by_kind(estimate(PlanConfig(**settings, device="l40s", micro_batch_size=size)))
+        for size in (None, 8, 2)
+    ]
+    for kind in ("tune small", "tune target"):
+        whole, same, less = (plan[kind] for plan in plans)
+        assert whole == same
+        assert less["memory"] < whole["memory"]
+        assert {**less, "memory": 0} == {**whole, "memory": 0}
+    assert plans[0]["score small"] == plans[2]["score small"]
+
+
+def test_processes_share_steps_and_shards(settings):
+    def planned(**more):
+        return estimate(PlanConfig(**settings, device="l40s", shard_rows=5, **more))
+
+    one, four = planned(), planned(processes=4)
+    assert four["processes"] == {"tuning": 4, "scoring": 4}
+    for kind in ("tune small", "tune target", "score small", "verify"):
+        alone, shared = by_kind(one)[kind], by_kind(four)[kind]
+        assert shared["flops"] == alone["flops"]
+        assert shared["seconds"] == pytest.approx(shared["share"] * alone["seconds"])
+        assert 0.25 <= shared["share"] < 0.4
+    for kind in ("tune small", "tune target"):  # two rows of eight
+        assert by_kind(four)[kind]["memory"] < by_kind(one)[kind]["memory"]
+    assert by_kind(four)["verify"]["memory"] == by_kind(one)["verify"]["memory"]
+    assert by_kind(four)["read"]["seconds"] > 0
+    told = "\n".join(four["warnings"])
+    assert "what processes send to each other is not counted" in told
+    assert "have nothing to do" not in told
+    few = "\n".join(estimate(PlanConfig(**settings, device="l40s", processes=4))["warnings"])
+    assert "score small: 1 shard for 4 processes, so 3 have nothing to do; lower --shard" in few
+    assert "verify on target: 1 shard for 4 processes" in few
+
+
+def test_workers_of_ray_share_the_scoring_alone(settings):
+    def planned(**more):
+        return by_kind(estimate(PlanConfig(**settings, device="l40s", shard_rows=5, **more)))
+
+    one, three = planned(), planned(executor="ray", workers=3)
+    assert three["score small"]["seconds"] < 0.5 * one["score small"]["seconds"]
+    for kind in ("tune small", "tune target"):
+        assert three[kind] == one[kind]
+
+
+def test_divided_weights_leave_room(settings, family, tmp_path):
+    large = sized(tmp_path / "large", "meta-llama/Llama-2-13b-hf", family)
+    where = {**settings, "target": large, "device": "h100-80gb", "skip_finetune": True}
+
+    def planned(**more):
+        return by_kind(estimate(PlanConfig(**where, **more)))
+
+    plain = planned(processes=4)
+    divided = planned(processes=4, fsdp=True)
+    freed = plain["tune target"]["memory"] - divided["tune target"]["memory"]
+    # Of 26 GB three quarters, less embedding and head (0.66 GB) and two of 40 blocks (1.3 GB).
+    assert freed == pytest.approx(17.6e9, rel=0.02)
+    assert divided["score small"] == plain["score small"]
+    assert divided["verify"] == plain["verify"]
+    quantised = {"quantize": "nf4", "small_quantize": "none", "processes": 4}
+    kept = planned(**quantised, fsdp=True)["tune target"]
+    assert kept == planned(**quantised)["tune target"]  # no trainer divides these
+
+
+def test_room_on_the_device_bounds_what_scoring_takes_there(settings):
+    def planned(**more):
+        return estimate(PlanConfig(**settings, **more))
+
+    for place, room in (({"device": "l40s"}, "gpu0=300KB"), ({"device": "cpu"}, "cpu=300KB")):
+        whole = by_kind(planned(**place))
+        free = planned(**place, device_map="auto")
+        spread = by_kind(planned(**place, device_map="auto", max_memory=room))
+        parameters = free["models"]["target"]["parameters"]
+        size = free["device"]["bits"] // 8
+        freed = whole["verify"]["memory"] - spread["verify"]["memory"]
+        assert freed == pytest.approx(size * parameters - 300_000, abs=1)
+        assert spread["tune target"] == whole["tune target"]
+        assert by_kind(free)["verify"] == whole["verify"]
+        assert any("as if the whole model lay there" in text for text in free["warnings"])
+        other = planned(
+            **place, device_map="auto", max_memory="gpu1=1KB" if room[0] == "c" else "cpu=1KB"
+        )
+        assert other["device"]["room"] is None  # said of another kind of place
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"fsdp": True}, "--fsdp is not counted, since it is not known among how many"),
+        (
+            {"fsdp": True, "processes": 2, "quantize": "nf4", "small_quantize": "none"},
+            "--fsdp is not counted for the target: it does not divide quantised weights",
+        ),
+        ({"executor": "ray"}, "--executor ray is counted as one worker"),
+        ({"device_map": "auto"}, "--device-map: the time to bring weights to the device"),
+        ({"padding_free": True}, "--padding-free is not counted"),
+        ({"quantize": "nf4"}, "--quantize: the time to dequantise weights is not counted"),
+        (
+            {"processes": 2, "verify_per_region": "auto"},
+            "verify on target: its rounds are counted as the work of one process",
+        ),
+    ],
+)
+def test_what_the_figures_do_not_follow_is_told(settings, given, words):
+    told = estimate(PlanConfig(**settings, device="l40s", **given))["warnings"]
+    assert any(words in text for text in told), told
+    assert not any(words in t for t in estimate(PlanConfig(**settings, device="l40s"))["warnings"])
+
+
+def test_a_spread_model_that_is_too_large_for_the_device_is_no_mistake(settings, family, tmp_path):
+    large = sized(tmp_path / "large", "meta-llama/Llama-2-13b-hf", family)
+    where = {**settings, "target": large, "device": "rtx-4090"}
+    told = estimate(PlanConfig(**where, device_map="auto"))["warnings"]
+    assert any(
+        text.startswith("verify on target needs 27.")
+        and text.endswith("--device-map puts what is too much elsewhere")
+        for text in told
+    )
+    assert any("memory is too small: tune target" in text for text in told)  # tuned on one device
+    told = estimate(PlanConfig(**where, device_map="auto", max_memory="gpu0=16GB"))["warnings"]
+    assert not any("verify on target needs" in text for text in told)

@@ -36,6 +36,7 @@ def test_the_shape_of_a_llama(by_hand):
     assert shape_of(by_hand) == Shape(
         # 2·576 in the blocks, 2·(8 + 8) in their norms, 8 in the last, 32·8 for embedding and head
         parameters=1152 + 32 + 8 + 2 * 256,
+        in_blocks=1152 + 32,
         vocabulary=32,
         hidden=8,
         blocks=2,

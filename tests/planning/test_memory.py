@@ -7,6 +7,7 @@ from staff.data.batches import collate
 from staff.models.adapters import attach_fresh
 from staff.planning import memory
 from staff.planning.shape import shape_of
+from staff.planning.shares import micro_work
 from staff.planning.work import work_of
 from staff.training.response_loss import response_losses
 
@@ -84,3 +85,43 @@ def test_checkpointed_blocks_by_hand(by_hand, store):
     kept = 4 * 8 * 2 * 5 + 1.1 * 4 * 128 * 5 + (4 + 8) * 32 * 4
     found = memory.finetune(shape, work, size=4, checkpointing=True)
     assert found == round(4 * 1704 + 16 * 2048 + kept)
+
+
+def test_a_micro_batch_keeps_what_the_estimate_says(tiny, store, kept_for_backward):
+    tokens = store([(48, 8)] * 8)
+    work, part = work_of([np.arange(8)], tokens), collate(tokens.get(range(2)), pad_id=0)
+    model = tiny("llama")
+    shape = shape_of(model)
+    whole, parts = (memory.finetune(shape, w, size=4) for w in (work, micro_work(work, tokens, 2)))
+    weights = 4 * shape.parameters + memory.ADAM * shape.adapter(8)
+    assert (parts - weights) == pytest.approx((whole - weights) / 4, abs=1)
+    tuned = attach_fresh(model, seed=0)
+    names = ("input_ids", "attention_mask", "labels")
+    inputs = {name: getattr(part, name) for name in names}
+    found = kept_for_backward(tuned, lambda: response_losses(tuned, **inputs))
+    assert parts - weights == pytest.approx(found, rel=0.5), found
+
+
+def test_divided_weights_by_hand(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    # Half of 1704; embedding, head and last norm, 2·256 + 8; and both of the two blocks, 1184
+    assert memory.divided(shape, size=4, processes=2) == 4 * (852 + 520 + 1184)
+    kept = 1.1 * 4 * 256 * 5 + (4 + 8) * 32 * 4
+    found = memory.finetune(shape, work, size=4, processes=2)
+    assert found == round(4 * (852 + 520 + 1184) + 16 * 2048 + kept)  # the adapter is whole
+
+
+def test_deeper_models_hold_two_blocks_at_a_time(tiny):
+    shape = shape_of(tiny("llama", num_hidden_layers=8))
+    outside = shape.parameters - shape.in_blocks
+    found = memory.divided(shape, size=2, processes=4)
+    assert found == 2 * (shape.parameters / 4 + outside + shape.in_blocks / 4)
+
+
+def test_a_spread_model_takes_its_room_and_no_more(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    whole, part, ample = (
+        memory.score(shape, work, size=4, phi="last-value", room=room)
+        for room in (None, 1000, 9999)
+    )
+    assert (whole - part, whole - ample) == (4 * 1704 - 1000, 0)

@@ -46,6 +46,9 @@ def told(facts: Mapping[str, Any]) -> str:
     if facts["model"]:
         cut = f"{facts['length']} tokens" if facts["length"] else "a length to be set in train.yaml"
         lines += [f"Model {one_line(facts['model'])}; longer rows are cut at {cut}"]
+    if facts["bits"]:
+        way = "QLoRA" if facts["bits"] == 4 else "LoRA"
+        lines += [f"Its weights in {facts['bits']} bits, as in the run ({way}): needs bitsandbytes"]
     if facts["rejected"]:
         lines += [f"{rows_of(facts['rejected'])} left out: see rejected.jsonl"]
     if facts["turns_cut"]:

@@ -1,6 +1,7 @@
 """A stored run put together again, to explain the fate of one row."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -15,11 +16,14 @@ from staff.runs.selection_file import check_regions, coreset_columns, read_selec
 from staff.types import REASONS, Budget, Regions, Selection, Verification
 from staff.visible import one_line
 
+REJECTED = "rejected.jsonl"
+
 
 def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80) -> str:
     """The story of one row of a finished run, a paragraph a coreset.
 
-    Give the id, or the row's number in the input file.
+    Give the id, or the row's number in the input file. A row that was set aside has an id if the
+    run was given an id column, and the row something in it.
 
     Raises:
         RunError: no finished run. ConfigError: no such row.
@@ -136,14 +140,65 @@ def _interval(interval: list[float | None] | None) -> list[float]:
 def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row: int | None) -> str:
     """The reason why a row never took part, or an error when there is no such row."""
     data, path = manifest["data"], one_line(manifest["data"]["path"])
+    column = (data.get("reading") or {}).get("id_column")
+    for bad in _set_aside(folder):
+        if bad.row == row or (id is not None and bad.id_in(column) == id):
+            named = "" if id is None else f", id {one_line(id)},"
+            return f"Row {bad.row} of {path}{named} was set aside: {one_line(bad.reason)}\n"
     if row is not None:
-        file = folder / "rejected.jsonl"
-        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
-        try:
-            bad = {found["row"]: found["reason"] for found in map(parse_note, filter(None, lines))}
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{file} is damaged: run staff select again") from None
-        if row in bad:
-            return f"Row {row} of {path} was set aside: {one_line(str(bad[row]))}\n"
         raise ConfigError(f"{path} has no row {row}: rows go from 0 to {data['rows_read'] - 1}")
-    raise ConfigError(f"no row of {folder} has the id {id!r}: ids are in selection.parquet")
+    raise ConfigError(
+        f"no row of {folder} has the id {id!r}: {_where_ids_are(folder, data, column)}"
+    )
+
+
+def _where_ids_are(folder: Path, data: Mapping[str, Any], column: str | None) -> str:
+    """How to find a row whose id is not known."""
+    count = data.get("rejected", 0)
+    if not count:
+        return "ids are in selection.parquet"
+    rows = "1 row that was" if count == 1 else f"{count} rows that were"
+    if column is None:
+        return (
+            "ids are in selection.parquet, made of the rows' contents for want of --id-column; "
+            f"the {rows} set aside {'has' if count == 1 else 'have'} none: give --row N"
+        )
+    kept = "" if (folder / REJECTED).is_file() else ", which is gone"
+    return (
+        f"ids are in selection.parquet, and in column {column!r} of the {rows} set aside in "
+        f"{REJECTED}{kept}; one without an id there is found by --row N"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    """A line of rejected.jsonl. record: the row as it was parsed, or its text."""
+
+    row: int
+    reason: str
+    record: Any
+
+    def id_in(self, column: str | None) -> str | None:
+        """Its id, as a usable row would be given it; None where it has none."""
+        given = self.record.get(column) if column and isinstance(self.record, dict) else None
+        if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
+            return None
+        return str(given)
+
+
+def _set_aside(folder: Path) -> Iterator[_Bad]:
+    """The rows that a run set aside, in their order; a few are in memory at a time.
+
+    Raises RunError for a file that is damaged.
+    """
+    file = folder / REJECTED
+    if not file.is_file():
+        return
+    with file.open("rb") as lines:
+        for line in filter(bytes.strip, lines):
+            try:
+                found = parse_note(line)
+                bad = _Bad(int(found["row"]), str(found["reason"]), found.get("record"))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise RunError(f"{file} is damaged: run staff select again") from None
+            yield bad

@@ -30,6 +30,11 @@ TYPES: dict[str, dict[str, Any]] = {
     },
     "text": {"type": "completion", "field": "text"},
 }
+# Of 4 bits it takes nf4 with scales in 8 bits, as the run did, unless it is told otherwise.
+QUANTISED: dict[int, dict[str, Any]] = {
+    4: {"adapter": "qlora", "load_in_4bit": True},
+    8: {"adapter": "lora", "load_in_8bit": True},
+}
 
 
 def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
@@ -55,14 +60,14 @@ def files(job: Job) -> Mapping[str, str]:
         "excess_length_strategy": "truncate",
         "sample_packing": False,
         "train_on_inputs": False,
-        "adapter": "lora",
+        **QUANTISED.get(job.bits or 0, {"adapter": "lora"}),
         "lora_r": snippets.RANK,
         "lora_alpha": snippets.ALPHA,
         "lora_dropout": 0.0,
         "lora_target_linear": True,
         "num_epochs": snippets.EPOCHS,
-        "micro_batch_size": snippets.BATCH,
-        "gradient_accumulation_steps": snippets.ACCUMULATE,
+        "micro_batch_size": job.rows_at_once,
+        "gradient_accumulation_steps": job.steps,
         "optimizer": "adamw_torch",
         "learning_rate": snippets.LEARNING_RATE,
         "lr_scheduler": "cosine",

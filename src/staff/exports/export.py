@@ -16,6 +16,7 @@ from staff.exports.coreset import find_coreset
 from staff.exports.hf_dataset import HF_DATASET
 from staff.exports.llama_factory import LLAMA_FACTORY
 from staff.exports.model import row_length, trained_model
+from staff.exports.run_settings import bits_of, step_of
 from staff.exports.survey import REJECTED, Survey, shaped, survey
 from staff.exports.table import write_table
 from staff.exports.trainer import Job, Model, Trainer
@@ -73,12 +74,16 @@ def export(
     folder = Path(out) if out is not None else Path(run) / f"coreset-{coreset.name}-{to}"
     check_out(folder, overwrite=overwrite)
     found = survey(coreset, trainer, on_bad_row=on_bad_row)
+    rows_at_once, steps = step_of(coreset.manifest)
     job = Job(
         coreset=coreset,
         data=f"coreset-{coreset.name}.parquet",
         kind=found.kind,
         model=tuned,
         length=row_length(coreset, tuned),
+        bits=bits_of(coreset.manifest),
+        rows_at_once=rows_at_once,
+        steps=steps,
     )
     facts = {
         "format": 1,
@@ -87,6 +92,7 @@ def export(
         "coreset": {"name": coreset.name, "sha256": coreset.sha256, "rows": coreset.rows},
         "model": tuned.name or None,
         "length": job.length,
+        "bits": job.bits if trainer.files else None,
         "rows": found.rows,
         "rejected": len(found.rejected),
         "turns_cut": found.cut,

@@ -32,6 +32,15 @@ ENTRIES: dict[str, dict[str, Any]] = {
         },
     },
 }
+QUANTISED: dict[int, dict[str, Any]] = {
+    4: {
+        "quantization_bit": 4,
+        "quantization_method": "bnb",
+        "quantization_type": "nf4",
+        "double_quantization": True,
+    },
+    8: {"quantization_bit": 8, "quantization_method": "bnb"},
+}
 
 
 def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
@@ -74,6 +83,7 @@ def files(job: Job) -> Mapping[str, str]:
         "model_revision": job.model.revision,
         "stage": "pt" if kind == "text" else "sft",
         "do_train": True,
+        **QUANTISED.get(job.bits or 0, {}),
         "finetuning_type": "lora",
         "lora_rank": snippets.RANK,
         "lora_alpha": snippets.ALPHA,
@@ -85,8 +95,8 @@ def files(job: Job) -> Mapping[str, str]:
         "packing": False,
         "output_dir": "tuned",
         "num_train_epochs": float(snippets.EPOCHS),
-        "per_device_train_batch_size": snippets.BATCH,
-        "gradient_accumulation_steps": snippets.ACCUMULATE,
+        "per_device_train_batch_size": job.rows_at_once,
+        "gradient_accumulation_steps": job.steps,
         "learning_rate": snippets.LEARNING_RATE,
         "lr_scheduler_type": "cosine",
         "warmup_ratio": snippets.WARMUP,

@@ -36,7 +36,9 @@ def prepare(arguments: list[str]) -> SFTTrainer:
     parser = TrlParser(kinds)
     training, model, mixture = parser.parse_args_and_config(arguments)
     rows: Any = get_dataset(mixture)["train"]
-    quantized = get_quantization_config(model)
+    if model.load_in_4bit and model.dtype == "auto":  # of which no products can be made
+        model.dtype = "bfloat16" if is_torch_bf16_gpu_available() else "float32"
+    quantized = get_quantization_config(model)  # a BitsAndBytesConfig, of load_in_4bit or 8bit
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "dtype": model.dtype,

@@ -33,6 +33,8 @@ class Job:
 
     data: name of the data file. kind: what the rows are; ``single`` is a conversation whose only
     answer is its last turn. length: tokens at which a row is cut, None if that is not known.
+    bits: of the weights of linear layers in which the model is to be loaded, 4 or 8; None: in full.
+    rows_at_once: that are computed together; steps: gradients of so many add up before each step.
     """
 
     coreset: Coreset
@@ -40,6 +42,9 @@ class Job:
     kind: Kind
     model: Model
     length: int | None
+    bits: Literal[4, 8] | None
+    rows_at_once: int
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)

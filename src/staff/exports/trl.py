@@ -17,6 +17,16 @@ COLUMNS = {
     "chat": ["messages"],
     "text": ["text"],
 }
+# TRL makes transformers' BitsAndBytesConfig of these; in 4 bits it wants a type that is named.
+QUANTISED: dict[int, dict[str, Any]] = {
+    4: {
+        "dtype": "bfloat16",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "use_bnb_nested_quant": True,
+    },
+    8: {"load_in_8bit": True},
+}
 
 
 def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
@@ -40,6 +50,7 @@ def files(job: Job) -> Mapping[str, str]:
         "model_name_or_path": job.model.name,
         "model_revision": job.model.revision,
         "dtype": "auto",
+        **QUANTISED.get(job.bits or 0, {}),
         "datasets": [
             {
                 "path": "parquet",
@@ -53,8 +64,8 @@ def files(job: Job) -> Mapping[str, str]:
         "completion_only_loss": True if pairs else None,
         "assistant_only_loss": True if job.kind == "chat" else None,
         "num_train_epochs": snippets.EPOCHS,
-        "per_device_train_batch_size": snippets.BATCH,
-        "gradient_accumulation_steps": snippets.ACCUMULATE,
+        "per_device_train_batch_size": job.rows_at_once,
+        "gradient_accumulation_steps": job.steps,
         "learning_rate": snippets.LEARNING_RATE,
         "lr_scheduler_type": "cosine",
         "warmup_steps": snippets.WARMUP,

@@ -24,10 +24,12 @@ from staff.planning.counts import counts, passes, reading, stages_of
 from staff.planning.devices import DEVICES, Device
 from staff.planning.probe import Measured, probe, spread
 from staff.planning.shape import Shape, read_shape
-from staff.planning.work import Work, at_once, scoring_work, tuning_work
+from staff.planning.shares import micro_work, scorers, scoring_share, shares
+from staff.planning.work import Work, scoring_work, tuning_work
 from staff.planning.worth import worth
 from staff.progress import Progress
 from staff.runs.plan_config import PlanConfig
+from staff.runs.settings import parse_room
 from staff.training.tokens import Tokens
 
 TUNE_TARGET = "tune target"
@@ -39,8 +41,9 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 class Cost:
     """One stage. padded_tokens: with what fills batches up; memory in bytes at its peak.
 
-    seconds: None where nothing says how fast the device is. setup_seconds: of these before the
-    first batch, where they were measured.
+    memory is that of one device, and share the part of the operations that the process with most
+    of them does: 1 where one does all. seconds: None where nothing says how fast the device is.
+    setup_seconds: of these before the first batch, where they were measured.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Cost:
     tokens: int = 0
     padded_tokens: int = 0
     flops: float = 0.0
+    share: float = 1.0
     memory: int | None = None
     seconds: float | None = None
     setup_seconds: float | None = None
@@ -78,7 +82,10 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
         if config.probe:
             measured = probe(config, small.path, target.path, progress=progress)
         costs = [
-            *(_stage(config, s, prepared, shapes, size=size) for s in stages_of(config, prepared)),
+            *(
+                _stage(config, stage, prepared, shapes, size=size, room=_room(config, device))
+                for stage in stages_of(config, prepared)
+            ),
             _tuning(config, target, shapes, size=size),
         ]
         costs = [_timed(cost, config, device, size, measured, read_seconds) for cost in costs]
@@ -92,6 +99,7 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
             "staff": __version__,
             **_facts(config, prepared, shapes),
             "device": _device_facts(config, device, size),
+            "processes": {"tuning": config.processes, "scoring": scorers(config)},
             "stages": [asdict(cost) for cost in costs],
             **_balance(config, costs, keeps, n=prepared.usable),
         }
@@ -144,16 +152,38 @@ def _number_bytes(config: PlanConfig, device: Device | None) -> int:
     return DTYPE_BYTES[stages.device_used(config)["dtype"]]
 
 
+def _room(config: PlanConfig, device: Device | None) -> int | None:
+    """Most bytes of a spread model that --max-memory leaves to one device, the largest of them."""
+    if config.device_map == "none" or config.max_memory is None:
+        return None
+    room, place = parse_room(config.max_memory), None
+    if device is None:
+        place = choose_device(config.device)
+        if place.type == "cpu":
+            return room.get("cpu")
+    named = {name: most for name, most in room.items() if name != "cpu"}
+    if place is not None and place.index is not None:
+        return named.get(place.index)
+    return max(named.values(), default=None)
+
+
 def _device_facts(config: PlanConfig, device: Device | None, size: int) -> dict[str, Any]:
     bits = 8 * size
     if device is not None:
         facts = {**asdict(device), "unconfirmed": list(device.unconfirmed)}
-        return {**facts, "utilisation": config.utilisation, "bits": bits, "probe": False}
+        return {
+            **facts,
+            "room": _room(config, device),
+            "utilisation": config.utilisation,
+            "bits": bits,
+            "probe": False,
+        }
     name = str(choose_device(config.device))
     return {
         "name": name,
         "flops": None,
         "memory": peak.available(name),
+        "room": _room(config, device),
         "source": None,
         "unconfirmed": [],
         "utilisation": None,
@@ -169,8 +199,9 @@ def _stage(
     shapes: Mapping[str, Shape],
     *,
     size: int,
+    room: int | None,
 ) -> Cost:
-    """One stage of the selection with its operations and memory."""
+    """One stage of the selection with its operations and memory; room: as `_room` gives it."""
     kind = stage["kind"]
     cost = Cost(stage["name"], kind, stage["rows"], stage.get("tokens", 0))
     own, others = prepared.stores[0], prepared.stores[-1]
@@ -194,8 +225,14 @@ def _stage(
         operations = flops.forward(shape, work)
     else:
         operations = flops.score(shape, work, phi=config.phi)
-    used = memory.score(shape, work, size=size, phi=config.phi, quantize=quantize)
-    return _with(cost, work, float(operations.sum()), used)
+    used = memory.score(shape, work, size=size, phi=config.phi, quantize=quantize, room=room)
+    return replace(
+        cost,
+        padded_tokens=int(work.padded.sum()),
+        flops=float(operations.sum()),
+        share=scoring_share(config, kind, work, operations),
+        memory=used,
+    )
 
 
 def _tuning(config: PlanConfig, target: Tokens, shapes: Mapping[str, Shape], *, size: int) -> Cost:
@@ -216,18 +253,26 @@ def _tune(
     size: int,
 ) -> Cost:
     work = tuning_work(rows, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed)
-    shape, again = shapes[role], config.activation_checkpointing
-    operations = float(flops.finetune(shape, work, checkpointing=again).sum())
-    held = at_once(work, config.micro_batch_size)
-    used = memory.finetune(
-        shape, held, size=size, quantize=config.quantized(role), checkpointing=again
+    shape, again, quantize = shapes[role], config.activation_checkpointing, config.quantized(role)
+    dealt, micro = shares(work, rows, config.processes), config.micro_batch_size
+    operations, most = (
+        float(flops.finetune(shape, part, checkpointing=again).sum()) for part in (work, dealt[0])
     )
-    return _with(cost, work, operations, used)
-
-
-def _with(cost: Cost, work: Work, operations: float, used: int) -> Cost:
+    used = max(
+        memory.finetune(
+            shape,
+            micro_work(part, rows, micro) if micro else part,
+            size=size,
+            quantize=quantize,
+            checkpointing=again,
+            processes=config.processes if config.fsdp and quantize == "none" else 1,
+        )
+        for part in dealt
+    )
     padded = int(work.padded.sum())
-    return replace(cost, padded_tokens=padded, flops=operations, memory=used)
+    return replace(
+        cost, padded_tokens=padded, flops=operations, share=most / operations, memory=used
+    )
 
 
 def _timed(
@@ -251,7 +296,8 @@ def _timed(
             memory=found.memory,
         )
     if cost.flops and device is not None and size < 4:
-        return replace(cost, seconds=cost.flops / (device.flops * config.utilisation))
+        speed = device.flops * config.utilisation
+        return replace(cost, seconds=cost.share * cost.flops / speed)
     if cost.memory and device is None and choose_device(config.device).type == "cpu":
         return replace(cost, memory=cost.memory + memory.HOST)
     return cost

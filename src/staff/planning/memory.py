@@ -30,6 +30,17 @@ def weights(shape: Shape, *, size: int, quantize: str = "none") -> float:
     return whole + QUANTISED[quantize] * shape.quantisable
 
 
+def divided(shape: Shape, *, size: int, processes: int) -> float:
+    """The weights that one of the processes holds that share a model (`staff.training.sharding`).
+
+    Its part of everything; what is outside the blocks, which once put together stays so until the
+    end of the backward pass; the block that computes, and the next one on its way.
+    """
+    outside = shape.parameters - shape.in_blocks
+    together = outside + min(2, shape.blocks) * shape.in_blocks / shape.blocks
+    return size * (shape.parameters / processes + together)
+
+
 def finetune(
     shape: Shape,
     work: Work,
@@ -38,10 +49,13 @@ def finetune(
     rank: int = 8,
     quantize: str = "none",
     checkpointing: bool = False,
+    processes: int = 1,
 ) -> int:
     """The largest step of a LoRA fine-tuning, bytes. size: of a number, 2 or 4.
 
-    checkpointing: between blocks their inputs alone are kept, and one block's activations.
+    work: what is computed at once: steps, or parts of them. checkpointing: between blocks their
+    inputs alone are kept, and one block's activations. processes: among which the frozen weights
+    are divided; the adapter, its gradients and moments are whole in each.
     """
     kept = KEPT[size] * size * shape.ends * float(work.padded.max())
     if checkpointing:
@@ -52,11 +66,25 @@ def finetune(
     # At the loss: the logits, their float32 copy, and the log-probabilities or their gradient.
     logits = (size + 8) * shape.vocabulary * float(work.responses.max())
     own = weights(shape, size=size, quantize=quantize)
+    if processes > 1:
+        own = divided(shape, size=size, processes=processes)
     return round(own + ADAM * shape.adapter(rank) + kept + logits)
 
 
-def score(shape: Shape, work: Work, *, size: int, phi: str, quantize: str = "none") -> int:
-    """The largest batch of a scoring pass, bytes: one block at a time, no graph below φ."""
+def score(
+    shape: Shape,
+    work: Work,
+    *,
+    size: int,
+    phi: str,
+    quantize: str = "none",
+    room: float | None = None,
+) -> int:
+    """The largest batch of a scoring pass, bytes: one block at a time, no graph below φ.
+
+    room: most bytes of the weights that lie on the device, the others elsewhere until they are
+    needed; a layer that is brought there is within it.
+    """
     if phi == "adapter":
         return finetune(shape, work, size=size, quantize=quantize)
     block = KEPT[size] * size * shape.ends / shape.blocks * float(work.padded.max())
@@ -64,4 +92,5 @@ def score(shape: Shape, work: Work, *, size: int, phi: str, quantize: str = "non
     d_in, d_out = shape.value
     held = float((work.rows * work.length**2 * 2).clip(max=work.rows * d_in * d_out).max())
     own = weights(shape, size=size, quantize=quantize)
+    own = own if room is None else min(own, room)
     return round(own + block + logits + 4 * min(held, NORM_NUMBERS))

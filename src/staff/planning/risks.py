@@ -8,10 +8,13 @@ from staff.data.prepare import Prepared
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
 from staff.planning.shape import Shape
+from staff.planning.shares import scorers
 from staff.runs.plan_config import PlanConfig
+from staff.selectors.rounds import AUTO
 
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
 CHATS = ("messages", "sharegpt")
+SCORING = ("score small", "score alone", "verify")
 
 
 def find(
@@ -19,24 +22,35 @@ def find(
 ) -> list[str]:
     """Warnings in plain words, the gravest first; plan: all but these."""
     return [
-        *_memory(plan),
+        *_memory(config, plan),
         *_family(config, shapes),
         *_cut(config, prepared),
         *_chat(config, prepared),
+        *_shards(config, plan),
+        *_not_counted(config, plan),
         *_worth(plan),
     ]
 
 
-def _memory(plan: Mapping[str, Any]) -> Iterator[str]:
+def _memory(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
     room = plan["device"]["memory"]
     for stage in plan["stages"]:
-        if room and stage["memory"] and stage["memory"] > FULL * room:
-            yield (
-                f"memory is too small: {stage['name'].partition(',')[0]} needs "
-                f"{_gigabytes(stage['memory'])}, {plan['device']['name']} has {_gigabytes(room)}; "
-                "lower --batch-size, --batch-tokens or --max-length, or see --quantize and "
-                "--activation-checkpointing"
-            )
+        if not room or not stage["memory"] or stage["memory"] <= FULL * room:
+            continue
+        name, device = stage["name"].partition(",")[0], plan["device"]["name"]
+        needs = f"{name} needs {_gigabytes(stage['memory'])}, {device} has {_gigabytes(room)}; "
+        if stage["kind"] in SCORING and _spread_freely(config, plan):
+            yield f"{needs}--device-map puts what is too much elsewhere"
+            continue
+        yield (
+            f"memory is too small: {needs}lower --micro-batch-size, --batch-tokens or "
+            "--max-length, or see --quantize, --activation-checkpointing and --fsdp"
+        )
+
+
+def _spread_freely(config: PlanConfig, plan: Mapping[str, Any]) -> bool:
+    """Whether nobody said how much of a spread model may lie on the device."""
+    return config.device_map != "none" and plan["device"]["room"] is None
 
 
 def _family(config: PlanConfig, shapes: Mapping[str, Shape]) -> Iterator[str]:
@@ -86,6 +100,58 @@ def _chat(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
             "the target has a chat template, and the data are no conversations: they are tuned on "
             "as plain text; give messages if the target is to answer in a chat"
         )
+
+
+def _shards(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
+    processes = scorers(config)
+    for stage in plan["stages"]:
+        if processes == 1 or stage["kind"] not in SCORING:
+            continue
+        name = stage["name"].partition(",")[0]
+        if stage["kind"] == "verify" and config.verify_per_region == AUTO:
+            yield f"{name}: its rounds are counted as the work of one process"
+            continue
+        found = -(-stage["rows"] // config.shard_rows)
+        if found < processes:
+            yield (
+                f"{name}: {found} shard{'' if found == 1 else 's'} for {processes} processes, so "
+                f"{processes - found} have nothing to do; lower --shard-rows"
+            )
+
+
+def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
+    """What the settings do that the figures do not follow."""
+    if config.probe:
+        if config.fsdp:
+            yield "--fsdp is not counted: --probe measures the whole model in one process"
+        if config.executor == "ray":
+            yield "--executor ray is not counted: --probe measures one process"
+        return
+    if config.fsdp and config.processes == 1:
+        yield (
+            "--fsdp is not counted, since it is not known among how many processes: give "
+            "--processes N"
+        )
+    elif config.fsdp and config.quantized("target") != "none":
+        yield "--fsdp is not counted for the target: it does not divide quantised weights"
+    if config.executor == "ray" and config.workers is None:
+        yield (
+            "--executor ray is counted as one worker, since their number is the cluster's: give "
+            "--workers N"
+        )
+    if config.device_map != "none":
+        yield "--device-map: the time to bring weights to the device is not counted" + (
+            ", and what scoring needs is told as if the whole model lay there; --max-memory sets it"
+            if _spread_freely(config, plan)
+            else ""
+        )
+    if config.padding_free:
+        yield "--padding-free is not counted: batches are taken to be padded"
+    if plan["unit"] == "seconds":
+        if {config.quantized("small"), config.quantized("target")} != {"none"}:
+            yield "--quantize: the time to dequantise weights is not counted"
+        if max(plan["processes"].values()) > 1:
+            yield "what processes send to each other is not counted, nor are their starts"
 
 
 def _worth(plan: Mapping[str, Any]) -> Iterator[str]:

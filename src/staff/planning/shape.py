@@ -28,6 +28,7 @@ class Shape:
     parts that `staff.models.narrow` runs at response positions only. value: d_in and d_out of
     the last value projection. quantisable: weights of the blocks' linear layers, all of them, and
     largest: of the largest of these layers (experts that are stacked are no linear layers).
+    in_blocks: parameters of the blocks, all of them.
     """
 
     parameters: int
@@ -43,6 +44,7 @@ class Shape:
     value: tuple[int, int]
     quantisable: int
     largest: int
+    in_blocks: int
 
     def adapter(self, rank: int) -> int:
         """Parameters of a LoRA of this rank on every linear layer but the head."""
@@ -87,6 +89,7 @@ def shape_of(model: Any) -> Shape:
         value=(hidden, value_heads * head_dim),
         quantisable=sum(layers),
         largest=max(layers),
+        in_blocks=sum(parameter.numel() for parameter in blocks.parameters()),
     )
 
 

@@ -1,7 +1,7 @@
 """The batches that a stage will really work through: their padded tokens decide what it costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,6 @@ class Work:
         at = np.asarray(batches, np.int64)
         places = [self.places[batch] for batch in at.tolist()]
         return Work(places, self.rows[at], self.length[at], self.responses[at])
-
-
-def at_once(work: Work, size: int | None) -> Work:
-    """The same steps, of each no more rows than `size`: what --micro-batch-size has computed.
-
-    Of their tokens in the loss the rows' mean share. None: all of a step.
-    """
-    if size is None:
-        return work
-    rows = np.minimum(work.rows, size)
-    return replace(work, rows=rows, responses=work.responses * rows / work.rows)
 
 
 def work_of(places: Sequence[Ints], tokens: Tokens) -> Work:

@@ -37,7 +37,19 @@ def _facts(plan: Plan, width: int) -> list[str]:
         size = f"{millions(model['parameters'])} parameters"
         size += "" if model["quantize"] == "none" else f", linear layers in {model['quantize']}"
         lines += _labelled(role.capitalize(), f"{model['path']} ({size})", width)
-    return lines + _labelled("Device", _device(plan["device"]), width)
+    lines += _labelled("Device", _device(plan["device"]), width)
+    return lines + _processes(plan["processes"], width)
+
+
+def _processes(processes: Mapping[str, int], width: int) -> list[str]:
+    """Who shares the work; nothing where one process does it all."""
+    tuning, scoring = processes["tuning"], processes["scoring"]
+    each = "figures are those of a device, times those of the process with most to do"
+    if tuning > 1:
+        return _labelled("Processes", f"{tuning} by torchrun, for all but reading; {each}", width)
+    if scoring > 1:
+        return _labelled("Workers", f"{scoring} of Ray, for scoring alone; {each}", width)
+    return []
 
 
 def _device(device: Mapping[str, Any]) -> str:

@@ -175,11 +175,21 @@ class SelectConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        self.check_together()
+        if not self.scores:
+            self.require(out="--out runs/NAME")
+        return self
+
+    def check_together(self) -> None:
+        """Raise `ConfigError` for settings that do not go together, or lack another, but `out`.
+
+        Of a selection and of its plan: what the one refuses, the other refuses in the same words.
+        """
         check_workers(self)
         check_spread(self)
         check_divided(self)
         if not self.scores:
-            self.require(data="a training file, e.g. staff select train.jsonl …")
+            self.require(data=f"a training file, e.g. staff {self.command} train.jsonl …")
         names = self.coreset_names
         if not names:
             raise ConfigError("nothing to choose: give --keep FRACTION (0.1 is 10 %) or --total N")
@@ -193,7 +203,7 @@ class SelectConfig(Settings):
                     f"{flag(fixed[0])} cannot be used with --scores: the stored scores of "
                     f"{self.scores} were made with their own setting"
                 )
-            return self
+            return
         if self.method != "random":
             self.require(small="--small MODEL")
         if self.method == "staff":
@@ -201,11 +211,9 @@ class SelectConfig(Settings):
             check_cap(self.verify_per_region, self.verify_cap, self.regions)
         if self.counts_tokens and not self.counting_model:
             raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
-        self.require(out="--out runs/NAME")
         self._check_score_on()
         if self.skip_finetune and self.adapter:
             raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
-        return self
 
     def _check_score_on(self) -> None:
         """Raise `ConfigError` if the others need more than a score, which is all that is told."""

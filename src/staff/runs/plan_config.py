@@ -5,14 +5,15 @@ from typing import Annotated, Self
 from pydantic import model_validator
 
 from staff.errors import ConfigError
-from staff.runs.config import SelectConfig, check_cap, check_divided, check_workers
-from staff.runs.settings import SCORING, Fraction, about, check_spread
+from staff.runs.config import SelectConfig
+from staff.runs.settings import SCORING, Fraction, Positive, about
 
 
 class PlanConfig(SelectConfig):
     """`staff plan`. Takes every setting of `staff select`, so that one command line is the other's.
 
     device: of the table in `staff.planning.devices`; with `probe`, as elsewhere.
+    processes: that a run under torchrun would have; a plan itself is made by one.
     """
 
     command = "plan"
@@ -27,26 +28,22 @@ class PlanConfig(SelectConfig):
     utilisation: Annotated[
         Fraction, about("Fraction of a device's peak speed that is assumed to be reached.", SCORING)
     ] = 0.3
+    processes: Annotated[
+        Positive, about("Processes that torchrun is to start, each with a device of its own.",
+                        SCORING),
+    ] = 1  # fmt: skip
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        check_workers(self)
-        check_spread(self)
-        check_divided(self)
-        self.require(
-            data="a training file, e.g. staff plan train.jsonl …",
-            small="--small MODEL",
-            target="--target MODEL",
-        )
         if self.scores:
             raise ConfigError("--scores needs no plan: no model runs, it takes seconds")
         if self.method == "random":
             raise ConfigError("--method random needs no plan: it costs nothing")
-        if not self.coreset_names:
-            raise ConfigError("nothing to weigh: give --keep FRACTION (0.1 is 10 %) or --total N")
-        if self.method == "staff":
-            check_cap(self.verify_per_region, self.verify_cap, self.regions)
-        self._check_score_on()
-        if self.skip_finetune and self.adapter:
-            raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
+        self.check_together()
+        self.require(target="--target MODEL")
+        if self.processes > 1:
+            if self.executor == "ray":
+                raise ConfigError("--executor ray has workers of its own: leave out --processes")
+            if self.probe:
+                raise ConfigError("--probe times one process here: leave out --processes")
         return self

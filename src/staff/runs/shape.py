@@ -155,7 +155,7 @@ class _Data(_Shape):
 
 
 class _Settings(_Shape):
-    """Those that reports and `staff why` ask for."""
+    """Those that reports, `staff why` and `staff export` ask for."""
 
     method: str | None = None
     difficulty: Literal["effort", "loss", "entropy", "el2n"] | None = None
@@ -165,6 +165,9 @@ class _Settings(_Shape):
     stratify_by: str | None = None
     verify_against: str | None = None
     verify_per_region: Count | Literal["auto"] | None = None
+    quantize: Literal["none", "nf4", "int8", "llm-int8"] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    micro_batch_size: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     scores: Text | None = None
 
 

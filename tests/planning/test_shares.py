@@ -1,0 +1,87 @@
+"""What is planned for a process, or for one moment, is what it will be given."""
+
+import numpy as np
+import pytest
+
+from staff.data.batches import collate
+from staff.planning.shares import largest_share, micro_work, scoring_share, shards, shares
+from staff.planning.work import scoring_work, tuning_work
+from staff.runs.plan_config import PlanConfig
+from staff.scores.run import score_rows
+from staff.training.micro_batches import micro_batches
+from staff.training.trainer import Share
+from staff.types import IGNORE
+
+RNG = np.random.default_rng(0)
+ROWS = [(int(length), int(RNG.integers(1, length))) for length in RNG.integers(4, 40, size=50)]
+SETTINGS = {"data": "d", "small": "s", "target": "t", "keep": 0.1}
+
+
+@pytest.fixture
+def tokens(store):
+    return store(ROWS)
+
+
+@pytest.mark.parametrize("processes", [1, 3, 8])
+def test_a_process_has_the_rows_that_it_will_take(tokens, processes):
+    whole = tuning_work(tokens, batch_size=4, epochs=2, seed=5)
+    dealt = shares(whole, tokens, processes)
+    assert len(dealt) == min(processes, 4)
+    for rank, work in enumerate(dealt):
+        share = Share(rank, processes, lambda tensor: None)
+        taken = [share.of(rows.tolist()) for rows in whole.places]
+        assert [rows.tolist() for rows in work.places] == [rows for rows in taken if rows]
+        # Rank 0 has most to do, but where the longest row of all was put in front.
+        assert work.padded.sum() <= dealt[0].padded.sum()
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_the_parts_of_a_step_are_those_that_are_computed(tokens, size):
+    whole = tuning_work(tokens, batch_size=8, epochs=1, seed=0)
+    planned = micro_work(whole, tokens, size)
+    found = []
+    for rows in whole.places:
+        batch = collate(tokens.get(rows), pad_id=0)
+        names = ("input_ids", "labels", "attention_mask")
+        inputs = {name: getattr(batch, name) for name in names}
+        for part in micro_batches(inputs, size=size):
+            found.append((*part["input_ids"].shape, int((part["labels"] != IGNORE).sum())))
+    assert list(zip(planned.rows, planned.length, planned.responses, strict=True)) == found
+
+
+def test_shards_are_those_that_a_process_scores(tokens, tmp_path):
+    work = scoring_work(tokens, batch_tokens=100, shard_rows=8)
+    number = shards(work, shard_rows=8)
+    for rank in range(3):
+        seen = []
+
+        def scorer(batch, seen=seen):
+            seen.append(batch.rows.tolist())
+            return {"loss": np.zeros(len(batch.rows))}
+
+        score_rows(
+            scorer, tokens, batch_tokens=100, shard_rows=8, pad_id=0, share=(rank, 3),
+            out=tmp_path / str(rank), fingerprint={},
+        )  # fmt: skip
+        own = np.flatnonzero(number % 3 == rank)
+        assert [work.places[batch].tolist() for batch in own] == seen
+    some = scoring_work(tokens, np.arange(1, 50, 3), batch_tokens=50, shard_rows=8)
+    assert np.bincount(shards(some, shard_rows=8), weights=some.rows).tolist() == [8, 8, 1]
+
+
+def test_who_has_most_to_do():
+    amounts = np.array([4.0, 1, 1, 2])
+    assert largest_share(amounts, 1, queue=False) == 1
+    assert largest_share(amounts, 2, queue=False) == 5 / 8  # 4 + 1 and 1 + 2
+    assert largest_share(amounts, 2, queue=True) == 4 / 8  # 4, and 1 + 1 + 2 meanwhile
+    for queue in (False, True):
+        assert largest_share(amounts, 9, queue=queue) == 4 / 8  # a shard is not divided
+
+
+def test_rounds_of_verification_are_the_work_of_one(tokens):
+    work = scoring_work(tokens, batch_tokens=100, shard_rows=8)
+    config = PlanConfig(**SETTINGS, processes=2, shard_rows=8)
+    assert scoring_share(config, "verify", work, work.padded) < 0.8
+    config = config.model_copy(update={"verify_per_region": "auto"})
+    assert scoring_share(config, "verify", work, work.padded) == 1
+    assert scoring_share(config, "score small", work, work.padded) < 0.8
