@@ -271,10 +271,10 @@ def test_room_on_the_device_bounds_what_scoring_takes_there(settings):
         assert spread["tune target"] == whole["tune target"]
         assert by_kind(free)["verify"] == whole["verify"]
         assert any("as if the whole model lay there" in text for text in free["warnings"])
-        other = planned(
-            **place, device_map="auto", max_memory="gpu1=1KB" if room[0] == "c" else "cpu=1KB"
-        )
-        assert other["device"]["room"] is None  # said of another kind of place
+    other = planned(device="l40s", device_map="auto", max_memory="cpu=1KB")
+    assert other["device"]["room"] is None  # said of another kind of place
+    with pytest.raises(ConfigError, match="gpu9, which is not here"):  # as staff select refuses it
+        planned(device="cpu", device_map="auto", max_memory="gpu9=1KB")
 
 
 @pytest.mark.parametrize(
