@@ -16,7 +16,9 @@ from staff.training.statistics import Interval
 from tasks import TASKS
 from variants import CORE, OTHERS, VARIANTS
 
-TUNING_TASKS = ("e2e_nlg", "cogs", "snips")  # see search.md
+# See search.md: tasks and seeds of the search, and of the confirmation of what it found.
+TUNING = ("e2e_nlg", "cogs", "snips"), (0, 1, 2)
+CONFIRMATION = ("dialogsum", "bioinstruct"), (0, 1, 2, 3, 4)
 GENERATED = {"rougeL": "ROUGE-L", "exact": "exact match, %"}
 SCALE = {"exact": 100}
 METHODS = (*CORE, *OTHERS)
@@ -67,7 +69,8 @@ def report(store: Path) -> Iterator[str]:
             yield from _answers(found, metric, title)
     yield from _settings(tasks)
     losses = {task: found.values.get("loss", {}) for task, found in tasks.items()}
-    yield from search(losses, TUNING_TASKS, (0, 1, 2))
+    yield from search("Test loss over random's, as a logarithm", losses, *TUNING)
+    yield from search("Confirmation", losses, *CONFIRMATION)
 
 
 def _losses(found: Found) -> Iterator[str]:
@@ -137,7 +140,9 @@ def _settings(tasks: Mapping[str, Found]) -> Iterator[str]:
     yield ""
 
 
-def search(losses: Mapping[str, Any], tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[str]:
+def search(
+    title: str, losses: Mapping[str, Any], tasks: Sequence[str], seeds: Sequence[int]
+) -> Iterator[str]:
     """The statistic of search.md for every variant that has all these cells, lowest first."""
     if not set(tasks) <= losses.keys():
         return
@@ -155,12 +160,15 @@ def search(losses: Mapping[str, Any], tasks: Sequence[str], seeds: Sequence[int]
         ]
         reach = student_95(len(seeds) - 1) * np.std(ratios, ddof=1) / np.sqrt(len(seeds))
         found.append((float(np.mean(ratios)), float(reach), method))
-    yield "## Test loss over random's, as a logarithm\n"
+    if not found:
+        return
+    yield f"## {title}\n"
     yield f"Keep 0.1, mean over {', '.join(tasks)} and {len(seeds)} seeds, with Student's 95 %"
     yield "interval over seeds ([search.md](../search.md)); below 0 is better than random.\n"
     yield "| method | mean | 95 % |\n| --- | --- | --- |"
     for mean, reach, method in sorted(found):
         yield f"| {method} | {mean:+.3f} | {mean - reach:+.3f} to {mean + reach:+.3f} |"
+    yield ""
 
 
 def plot(store: Path, methods: Sequence[str]) -> str:
