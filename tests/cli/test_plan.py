@@ -44,8 +44,11 @@ def test_a_figure_without_a_source_is_told(place, capsys):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("--processes 4", "Processes 4 by torchrun, for all but reading; figures are those of a"),
-        ("--executor ray --workers 4", "Workers 4 of Ray, for scoring alone; figures are"),
+        ("--processes 4", "Processes 4 by torchrun, for all but reading; memory is one device's"),
+        (
+            "--executor ray --workers 4",
+            "Workers 4 of Ray, for scoring alone; memory is one device's",
+        ),
     ],
 )
 def test_who_shares_the_work_is_told(place, capsys, more, words):

@@ -111,6 +111,32 @@ def test_divided_weights_by_hand(by_hand, store):
     assert found == round(4 * (852 + 520 + 1184) + 16 * 2048 + kept)  # the adapter is whole
 
 
+def test_what_is_outside_the_blocks_stays_put_together_until_the_end(tiny):
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor
+
+    from staff.training.sharding import shard
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = tiny("llama").requires_grad_(False)
+        shape = shape_of(model)
+        tuned = attach_fresh(shard(model, torch.device("cpu")), seed=0)
+
+        def whole():
+            kept = [p for p in model.parameters() if not p.requires_grad]
+            return sum(p.numel() for p in kept if not isinstance(p, DTensor))
+
+        assert whole() == 0
+        found = tuned(input_ids=torch.arange(1, 9)[None]).logits.sum()
+        assert whole() == shape.parameters - shape.in_blocks > 0
+        found.backward()
+        assert whole() == 0
+    finally:
+        dist.destroy_process_group()
+
+
 def test_deeper_models_hold_two_blocks_at_a_time(tiny):
     shape = shape_of(tiny("llama", num_hidden_layers=8))
     outside = shape.parameters - shape.in_blocks

@@ -44,7 +44,7 @@ def _facts(plan: Plan, width: int) -> list[str]:
 def _processes(processes: Mapping[str, int], width: int) -> list[str]:
     """Who shares the work; nothing where one process does it all."""
     tuning, scoring = processes["tuning"], processes["scoring"]
-    each = "figures are those of a device, times those of the process with most to do"
+    each = "memory is one device's, times are those of the process with most to do"
     if tuning > 1:
         return _labelled("Processes", f"{tuning} by torchrun, for all but reading; {each}", width)
     if scoring > 1:
