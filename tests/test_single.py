@@ -1,5 +1,6 @@
 """score, finetune and evaluate by themselves, on the embedded small model and real rows."""
 
+import gc
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from staff import single
 from staff.checks import check_inputs
 from staff.errors import DataError, RunError
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
+from staff.stages import LazyScorer
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref", "dtype": "float32", "device": "cpu"}
 BAD = json.dumps({"mr": "name[x]", "ref": ""})
@@ -91,6 +93,33 @@ def test_finetune(tune, data, tmp_path):
     assert json.loads(kept.read_text())["row"] == 0
     names = {path.name for path in (tmp_path / "tuned").iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl"}
+
+
+@pytest.fixture
+def models_in_memory():
+    """Counts the causal LMs there are, by type, while nothing is collected by itself."""
+    gc.collect()
+    gc.disable()
+    yield lambda: sum(type(thing).__name__ == "LlamaForCausalLM" for thing in gc.get_objects())
+    gc.enable()
+
+
+def test_a_fine_tuned_model_is_let_go_of(tune, data, models_in_memory):
+    before = models_in_memory()
+    tune(data=data(data.rows), max_steps=1)
+    assert models_in_memory() == before
+
+
+def test_a_model_that_was_spread_is_let_go_of(data, family, tmp_path, models_in_memory):
+    config = ScoreConfig(
+        data=data(data.rows), model=family[0], out=str(tmp_path / "x"), device_map="auto",
+        max_memory="cpu=1MB", **COLUMNS,
+    )  # fmt: skip
+    scorers = [LazyScorer(config, model=family[0], adapter=None) for _ in range(2)]
+    for scorer in scorers:
+        before = models_in_memory()
+        scorer._load()
+    assert models_in_memory() == before
 
 
 def test_finetune_overwrites_only_when_told_and_only_what_is_its_own(tune, data, tmp_path):

@@ -25,6 +25,7 @@ from staff.errors import ConfigError, ModelError
 from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
+from staff.models.memory import release_memory
 from staff.models.placement import Spread, check_room
 from staff.models.quantised import NONE, check_installed, library_of
 from staff.models.trust import NO_TRUST, Trust
@@ -410,7 +411,7 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
     checkpoint = fingerprint([made_from, team.size]) if team else made_from
     alone = isinstance(config, FinetuneConfig)
     own = {name: getattr(config, name) for name in ("rank", "alpha", "max_steps") if alone}
-    return finetune(
+    result = finetune(
         model=_tuned(config),
         tokens=store if alone else sample(store, config.finetune_on, seed=config.seed),
         out=out,
@@ -435,6 +436,9 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
         **own,
         **how,
     )
+    # The trainer's cycles would keep model and optimiser beside the model that is loaded next.
+    release_memory()
+    return result
 
 
 def cache_of(config: Any) -> Cache | None:
@@ -546,6 +550,8 @@ class LazyScorer:
         from staff.scores.effort import Scorer
 
         config = self.config
+        if spread := spread_of(config):
+            release_memory()  # the hooks of an earlier model that was spread are in cycles with it
         model = load_model(
             self.model,
             dtype=config.dtype,
@@ -554,7 +560,7 @@ class LazyScorer:
             merge=config.phi != "adapter",
             attention=config.attention,
             quantize=self.quantize,
-            spread=spread_of(config),
+            spread=spread,
             trust=trust_of(config),
         )
         free = config.padding_free or None

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
 from transformers.trainer import safe_globals
 
+from staff.errors import StaffError
 from staff.training import checkpoints
 from staff.training.finetune import finetune
+from staff.training.trainer import Share
 
 STEPS = 12  # 3 epochs of 16 rows in batches of 4
 
@@ -114,6 +117,32 @@ def test_the_bytes_are_those_of_a_training_that_was_not_stopped(
     assert result.losses == whole.losses
     assert (result.tokens, result.response_tokens) == (whole.tokens, whole.response_tokens)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_every_process_of_several_goes_on_with_its_own_dropout(restless, rows, tmp_path):
+    """Each in turn and without the other's gradients: what it has drawn after each step."""
+
+    def states(rank, *, out, stop=None):
+        found = {}
+
+        def note(point):
+            found[point.step] = torch.get_rng_state().numpy().tobytes()
+            if point.step == stop:
+                raise Stopped
+
+        with suppress(Stopped, StaffError):  # alone, it counts too few tokens at its end
+            finetune(
+                model=str(restless), tokens=rows, out=tmp_path / out, pad_id=0, epochs=2,
+                batch_size=4, seed=3, made_from="a", checkpoint_seconds=0, on_log=note,
+                share=Share(rank, 2, lambda tensor: None),
+            )  # fmt: skip
+        return found
+
+    whole = [states(rank, out=f"whole-{rank}") for rank in (0, 1)]
+    assert not set(whole[0].values()) & set(whole[1].values())
+    states(0, out="stopped", stop=4)
+    for rank in (1, 0):  # number 0 removes the checkpoint when it is done
+        assert states(rank, out="stopped") == {step: whole[rank][step] for step in (4, 5, 6, 7, 8)}
 
 
 def test_checkpoints_go_only_once_the_adapter_is_noted(train, restless, whole, place, tmp_path):

@@ -65,7 +65,7 @@ class Halving:
                 continue
             done = _attempt(work, places)
             if done is None:
-                _release_memory()
+                release_memory()
                 if len(places) == 1:
                     raise StaffError(
                         f"out of memory on {describe(int(places[0]))} alone; lower --max-length, "
@@ -88,7 +88,8 @@ def _attempt(work: Callable[[Ints], Result], places: Ints) -> tuple[Result] | No
     return None  # outside `except`, so that the failed batch's tensors are let go
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
+    """Free what nothing refers to any more, in cycles too, and give it back to the device."""
     import torch
 
     gc.collect()

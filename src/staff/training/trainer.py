@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 from staff.data.batches import collate
 from staff.errors import StaffError
 from staff.models.by_row import by_row
-from staff.rng import keys_of_ids
+from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
 from staff.training.micro_batches import micro_batches
 from staff.training.packed import pack, packs
@@ -247,6 +247,9 @@ class ResponseTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Forward and backward; then the gradients, and the loss, of all processes together."""
+        if self.share is not None:  # the checkpoint has the generators of one of them alone
+            name = f"step {self.state.global_step}, process {self.share.rank}"
+            torch.manual_seed(stream_seed(self.args.seed, name) % 2**63)
         counted = self.response_tokens
         loss = self._accumulate(model, inputs, num_items_in_batch)
         if self.share is None:
