@@ -227,10 +227,10 @@ class RunFolder:
         holds it, or this is no folder of ours.
         """
         self.check_usable()
-        new = not (self.config.exists() or self.has_results)
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         lock = self.path / ".lock"
         with hold(lock, place=self.path):
+            new = not (self.config.exists() or self.has_results)  # of others, who have left, too
             try:
                 yield
             except ProcessGoneError:  # it was not refused: what was read serves the next start
