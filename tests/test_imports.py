@@ -61,7 +61,7 @@ ALLOWED = {
         *("data", "models", "runs", "selectors", "training", "reports", "scores", "ledger"),
     },
     "exports": {"data", "runs", "models"},
-    "api": {"pipeline", "checks", "runs", "data", "models", "reports"},
+    "api": {"pipeline", "checks", "runs", "data", "models", "reports", "team"},
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
 }
 

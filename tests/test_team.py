@@ -292,6 +292,35 @@ def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path
         assert stages._do(Team(0, 1), None, order) == 3
 
 
+FROM_PYTHON = """
+import sys
+from datasets import Dataset
+from staff import select_coreset
+from staff.errors import ConfigError
+
+columns = {"method": "random", "keep": 0.5, "prompt_column": "mr", "response_column": "ref"}
+run = select_coreset(sys.argv[1], out=sys.argv[2], **columns)
+print(run.coresets["0.5"].name, len(run.table()["id"]), flush=True)
+try:
+    select_coreset(Dataset.from_list([{"mr": "a", "ref": "b"}]), **columns)
+except ConfigError as error:
+    print(error, flush=True)
+"""
+
+
+def test_several_processes_that_call_from_python_have_the_same_run(data, tmp_path):
+    (tmp_path / "script.py").write_text(FROM_PYTHON)
+    done = subprocess.run(
+        [*PROCESSES, str(tmp_path / "script.py"), data, str(tmp_path / "x")],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert told.count("coreset-0.5.jsonl 79") == 2
+    refused = "what is in memory is one process's own, and torchrun started several: give the paths"
+    assert sum(line.startswith(refused) for line in told) == 2
+
+
 def test_variables_that_no_torchrun_has_set(data, family, tmp_path, monkeypatch, capsys):
     from staff.cli.main import main
 

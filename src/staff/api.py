@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, overload
 from staff import pipeline
 from staff.checks import check_inputs, with_sibling
 from staff.data.in_memory import is_dataset, keep_rows
+from staff.errors import ConfigError
 from staff.models.in_memory import is_loaded, keep_model
 from staff.progress import Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
+from staff.runs.manifest import read_manifest
+from staff.team import gathers
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -94,6 +97,11 @@ def select_coreset(
             flags[name] = str(given)
     if not in_memory and not loaded:
         return _run(flags, progress)
+    if gathers():
+        raise ConfigError(
+            "what is in memory is one process's own, and torchrun started several: give the paths "
+            "of data and models, or start without it"
+        )
     with TemporaryDirectory(prefix="staff-") as scratch:
         if in_memory:
             flags.setdefault("out", str(Path(scratch) / "run"))
@@ -122,7 +130,10 @@ def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
 
         progress = bars() if progress else None
     run = pipeline.reselect if config.scores else pipeline.select
-    return Run(Path(config.folder), run(config, progress=progress))
+    manifest = run(config, progress=progress)
+    if not manifest and not config.scores:  # this process helped the one that wrote it
+        manifest = read_manifest(config.folder)
+    return Run(Path(config.folder), manifest)
 
 
 def _chosen(rows: Any, run: Run) -> "Dataset | DatasetDict":

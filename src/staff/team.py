@@ -6,6 +6,7 @@ JSON over gloo; nothing is unpickled.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -119,9 +120,15 @@ def in_team() -> bool:
     return _told("WORLD_SIZE", 1) > 1
 
 
+def gathers() -> bool:
+    """Whether a run here is to be done by all of them: not in a program that has its own group."""
+    dist = sys.modules.get("torch.distributed")
+    return in_team() and not (dist and dist.is_available() and dist.is_initialized())
+
+
 def helps() -> bool:
     """Whether this process was started to help another one."""
-    return in_team() and _told("RANK", 0) > 0
+    return gathers() and _told("RANK", 0) > 0
 
 
 def _told(name: str, default: int) -> int:

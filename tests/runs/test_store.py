@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
-from staff.errors import RunError, StaffError
+from staff.errors import ProcessGoneError, RunError, StaffError
 from staff.runs.config import ScoreConfig, SelectConfig
 from staff.runs.config_file import build
 from staff.runs.store import RunFolder, write_atomic
@@ -382,3 +383,15 @@ def test_a_run_may_be_looked_at_while_it_begins(tmp_path):
             said.append(str(error))
     run.join()
     assert said == []
+
+
+@pytest.mark.parametrize("error", [StaffError, ProcessGoneError])
+def test_a_new_run_is_taken_away_only_if_it_was_refused(tmp_path, error):
+    folder = RunFolder(tmp_path / "x")
+    tokens = folder.path / "tokens" / "tokens.arrow"
+    with suppress(error), folder.lock():
+        begun(folder, config(tmp_path))
+        tokens.parent.mkdir()
+        tokens.touch()
+        raise error("why")
+    assert tokens.exists() is folder.path.exists() is (error is ProcessGoneError)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from staff.data.writers import replacing
-from staff.errors import ConfigError, RunError, StaffError
+from staff.errors import ConfigError, ProcessGoneError, RunError, StaffError
 from staff.notes import read_note
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
@@ -227,12 +227,14 @@ class RunFolder:
         holds it, or this is no folder of ours.
         """
         self.check_usable()
-        new = not (self.config.exists() or self.has_results)
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         lock = self.path / ".lock"
         with hold(lock, place=self.path):
+            new = not (self.config.exists() or self.has_results)  # of others, who have left, too
             try:
                 yield
+            except ProcessGoneError:  # it was not refused: what was read serves the next start
+                raise
             except StaffError:
                 if new and not self.has_results:
                     self._take_away(made)
