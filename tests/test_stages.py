@@ -1,9 +1,9 @@
 import pytest
 
 from staff.data.files import open_source
-from staff.errors import ModelError
-from staff.runs.config import SelectConfig
-from staff.stages import count_parameters, reading_key
+from staff.errors import ConfigError, ModelError
+from staff.runs.config import ScoreConfig, SelectConfig
+from staff.stages import count_parameters, device_used, reading_key
 
 
 def test_weights_cut_short_are_told_from_an_internal_error(tiny, tmp_path):
@@ -24,3 +24,11 @@ def test_the_same_bytes_are_other_rows_as_another_kind_of_file(tmp_path):
         config = SelectConfig(data=source.name, method="random", keep=0.5, out="run")
         keys.add(reading_key(config, source, source.content_hash(), []))
     assert len(keys) == 2
+
+
+def test_room_on_a_gpu_of_rays_workers_is_not_looked_for_here(family):
+    settings = {"data": "x", "model": family[0], "out": "y", "device": "cpu"}
+    settings |= {"device_map": "auto", "max_memory": "gpu99=1GB"}
+    with pytest.raises(ConfigError, match="gpu99, which is not here"):
+        device_used(ScoreConfig(**settings))
+    assert device_used(ScoreConfig(**settings, executor="ray"))["type"] == "cpu"

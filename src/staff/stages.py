@@ -196,7 +196,8 @@ def device_used(config: Any) -> dict[str, Any]:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
-    if spread := spread_of(config):
+    spread = spread_of(config)
+    if spread and getattr(config, "executor", "local") == "local":  # Ray's workers lie elsewhere
         check_room(spread.room)
     facts = device_facts(str(device), str(dtype).removeprefix("torch."))
     if found := untested(config, device.type):

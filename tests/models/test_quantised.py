@@ -9,6 +9,7 @@ from staff.errors import ConfigError, ModelError
 from staff.models import quantised
 from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
+from staff.models.placement import Spread
 from staff.models.quantised import dequantise_into, quantised_layers
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
@@ -109,6 +110,13 @@ def test_an_adapter_stays_beside_the_weights(folder, rows, tmp_path, quantize):
 def test_a_model_without_linear_layers_that_it_takes(folder):
     with pytest.raises(ModelError, match="has no linear layer that --quantize int8 takes"):
         load(folder("gpt2"), quantize="int8")
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8", "llm-int8"])
+def test_quantised_weights_cannot_lie_on_the_disk(folder, quantize):
+    with pytest.raises(ModelError, match=f"at --quantize {quantize}, and quantised weights cannot"):
+        load(folder("llama"), quantize=quantize, spread=Spread(room={"cpu": 20_000}))
+    load(folder("llama"), quantize=quantize, spread=Spread())
 
 
 def test_a_model_that_is_stored_quantised(folder, tmp_path):

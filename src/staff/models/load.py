@@ -286,10 +286,7 @@ def _read_model(
                 f"{path} has weights of other sizes than its config.json asks for; fetch both again"
             ) from error
         if "dispatched on the CPU or the disk" in str(error):
-            raise ModelError(
-                f"{path} does not fit into the memory of the GPUs at --quantize {quantize}, and "
-                "quantised weights cannot lie elsewhere: raise --max-memory or leave --quantize out"
-            ) from error
+            raise _too_large(path, quantize) from error
         if "offload_folder" in str(error):
             raise ModelError(
                 f"weights of {path} have to be written again to be read from disk as they are "
@@ -301,7 +298,18 @@ def _read_model(
         raise ModelError(
             f"{path} lacks weights that its config asks for ({some}); fetch the model again"
         )
+    places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+    if quantize != NONE and ("disk" in places or {"cpu"} < places):  # torchao's fail when run
+        raise _too_large(path, quantize)
     return model
+
+
+def _too_large(path: str, quantize: str) -> ModelError:
+    """The refusal of quantised weights that would lie beside the GPUs, or on the disk."""
+    return ModelError(
+        f"{path} does not fit into the memory of the GPUs at --quantize {quantize}, and "
+        "quantised weights cannot lie elsewhere: raise --max-memory or leave --quantize out"
+    )
 
 
 def _refuse_quantised(path: str, folder: Path, quantize: str) -> None:
