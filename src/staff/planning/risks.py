@@ -9,6 +9,8 @@ from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
 from staff.planning.shape import Shape
 from staff.runs.plan_config import PlanConfig
+from staff.selectors.arguments import count_of
+from staff.selectors.rounds import not_verified
 
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
 CHATS = ("messages", "sharegpt")
@@ -23,6 +25,7 @@ def find(
         *_family(config, shapes),
         *_cut(config, prepared),
         *_chat(config, prepared),
+        *_regions(config, prepared),
         *_worth(plan),
     ]
 
@@ -71,9 +74,10 @@ def _family(config: PlanConfig, shapes: Mapping[str, Shape]) -> Iterator[str]:
 def _cut(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
     if prepared.truncated:
         longest = max(int(store.lengths.max()) for store in prepared.stores)
+        shorter = "raise --max-length, or " if config.max_length else ""  # else as long as can be
         yield (
             f"{prepared.truncated:,} of {prepared.usable:,} responses are cut at {longest:,} "
-            "tokens: raise --max-length, or take models with a longer context"
+            f"tokens: {shorter}take models with a longer context"
         )
 
 
@@ -85,6 +89,17 @@ def _chat(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
         yield (
             "the target has a chat template, and the data are no conversations: they are tuned on "
             "as plain text; give messages if the target is to answer in a chat"
+        )
+
+
+def _regions(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
+    least = not_verified(config.verify_per_region)
+    pool = prepared.usable - count_of(config.cut, prepared.usable)
+    if config.method == "staff" and pool <= least * config.regions:
+        yield (
+            f"{config.regions} regions of {pool:,} rows are too small: those of {least} rows or "
+            "fewer are not verified on the target, and take equal shares; give fewer "
+            f"--regions, {max(2, pool // (2 * least))} or so"
         )
 
 
