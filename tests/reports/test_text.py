@@ -226,6 +226,10 @@ def test_what_verification_in_rounds_spent(found, words):
         ([4, 9], [0, 0], {"scores": "runs/x"},
          "2 of 2 regions, with 13 of 13 rows, are not verified: regions of 10 rows or fewer are "
          "not. They take equal shares."),
+        ([30, 20], [10, 0], {"scores": "runs/x"},
+         "1 of 2 regions, with 20 of 50 rows, are not verified. It takes an equal share. Advice: with "
+         "--scores the target scores nothing new; the command of that run, with these settings, "
+         "verifies them."),
         ([4, 9], [0, 0], {"method": "ccs"}, ""),
     ],
 )  # fmt: skip

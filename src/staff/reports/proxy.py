@@ -62,7 +62,14 @@ def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
         + (f": regions of {rows_of(least)} or fewer are not" if small else "")
         + (". They take equal shares." if len(left) > 1 else ". It takes an equal share.")
     ]
-    if small and 4 * rows > pool and not config.get("scores"):
+    if 4 * rows <= pool:
+        return said
+    if config.get("scores") and not small:
+        said.append(
+            "Advice: with --scores the target scores nothing new; the command of that run, with "
+            "these settings, verifies them."
+        )
+    elif small and not config.get("scores"):
         said.append(
             f"Advice: the same command with fewer --regions, {max(2, pool // (2 * least))} or so, "
             "lets the target say more; the small model's scores are kept."
