@@ -75,7 +75,10 @@ def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
     assert returned == code, said
     assert not (out / "manifest.json").exists()
     if how != signal.SIGKILL:
-        assert "run the same command again; finished stages are kept" in said
+        assert (
+            "run the same command again; it goes on from the last checkpoint or finished stage"
+            in said
+        )
         assert "Traceback" not in said
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -107,7 +107,7 @@ def test_completion_knows_the_flags_of_every_verb(shell):
         (
             KeyboardInterrupt(),
             130,
-            "stopped: run the same command again; finished stages are kept\n",
+            "stopped: run the same command again; it goes on from the last checkpoint or finished stage\n",
         ),
     ],
 )
@@ -122,9 +122,18 @@ def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, err
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["select"], "run the same command again; finished stages are kept"),
-        (["score"], "run the same command again; finished stages are kept"),
-        (["demo"], "run the same command again; finished stages are kept"),
+        (
+            ["select"],
+            "run the same command again; it goes on from the last checkpoint or finished stage",
+        ),
+        (
+            ["score"],
+            "run the same command again; it goes on from the last checkpoint or finished stage",
+        ),
+        (
+            ["demo"],
+            "run the same command again; it goes on from the last checkpoint or finished stage",
+        ),
         (
             ["select", "--overwrite"],
             "run the same command again, without --overwrite to keep finished stages",
@@ -290,7 +299,10 @@ def test_ctrl_c_stops_with_a_hint(data, tmp_path):
     run.send_signal(signal.SIGINT)
     _, told = run.communicate(timeout=20)
     assert run.returncode == 130
-    assert told == "stopped: run the same command again; finished stages are kept\n"
+    assert (
+        told
+        == "stopped: run the same command again; it goes on from the last checkpoint or finished stage\n"
+    )
 
 
 STOPPED_BY = """
@@ -316,4 +328,7 @@ def test_a_stop_that_a_library_makes_an_import_error_of_is_a_stop(name, code):
         [sys.executable, "-c", script, "select"], capture_output=True, text=True, check=False
     )
     assert done.returncode == code, done.stderr
-    assert done.stderr == "stopped: run the same command again; finished stages are kept\n"
+    assert (
+        done.stderr
+        == "stopped: run the same command again; it goes on from the last checkpoint or finished stage\n"
+    )

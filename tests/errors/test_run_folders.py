@@ -100,7 +100,7 @@ CASES = [
     ("a comparison without results", {"out/compare.json": '{"format": 1}'}, "staff report out", 5, 'out/compare.json names no command of this version that leaves a manifest'),
     ("an export of a folder that is not there", {}, "staff export run --to trl", 5, 'there is no run folder run'),
     ("an export of scores", {"scored": Path("scored")}, "staff export scored --to trl", 5, 'scored was made by staff score, which chooses nothing: give the folder of a finished staff select'),
-    ("an export of a coreset that the run has not", RUN, "staff export run --to trl --keep 0.1", 2, "run has no coreset '0.1'; --keep takes one of 0.5"),
+    ("an export of a coreset that the run has not", RUN, "staff export run --to trl --keep 0.1", 2, "run has no coreset '0.1'; --keep takes one of 0.5 (others: staff select --scores run)"),
     ("an export of one of several coresets", manifest(coresets=[{"name": k, "total": 4, "top_up": 0, "path": f"coreset-{k}.jsonl"} for k in ("0.5", "0.25")]), "staff export run --to trl", 2, 'run has several coresets: say which with --keep, one of 0.5, 0.25'),
     ("an export of a coreset that is gone", run(**{"coreset-0.5.jsonl": None}), "staff export run --to trl", 5, 'run/coreset-0.5.jsonl is missing: put it back, or run staff select again with the same settings'),
     ("an export of a coreset that was changed", run(**{"coreset-0.5.jsonl": "{}\n"}), "staff export run --to trl", 5, 'run/coreset-0.5.jsonl is not the file that manifest.json names: it was changed, or is of another run. Run staff select again with the same settings.'),

@@ -131,3 +131,10 @@ def test_advice_is_shown(make_run, records):
     page = render(folder, manifest)
     assert "<strong>Weak: too few rows are verified to tell.</strong>" in page
     assert "<b>Advice</b>: verify &lt;more&gt;." in page
+
+
+def test_regions_that_the_target_scored_nothing_of_are_told(make_run, records):
+    few = render_run(*make_run(records[:60], regions=12), None)
+    assert "are not verified: regions of 10 rows or fewer are not. They take equal shares." in few
+    assert "fewer --regions, 2 or so" in few
+    assert "not verified" not in render_run(*make_run(records, regions=2), None)

@@ -208,3 +208,38 @@ def test_what_verification_in_rounds_spent(found, words):
     }
     run = manifest(proxy=PROXY, verification=verification)
     assert words in " ".join(render(run, folder="runs/x", width=100).split())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "verified", "more", "told"),
+    [
+        ([100, 50], [10, 10], {}, ""),
+        ([100, 10], [10, 0], {},
+         "1 of 2 regions, with 10 of 110 rows, are not verified: regions of 10 rows or fewer are "
+         "not. It takes an equal share."),
+        ([30, 10, 9], [10, 0, 0], {},
+         "2 of 3 regions, with 19 of 49 rows, are not verified: regions of 10 rows or fewer are "
+         "not. They take equal shares. Advice: the same command with fewer --regions, 2 or so, lets "
+         "the target say more; the small model's scores are kept."),
+        ([6, 9], [5, 0], {"verify_per_region": "auto"},
+         "1 of 2 regions, with 9 of 15 rows, are not verified. It takes an equal share."),
+        ([4, 9], [0, 0], {"scores": "runs/x"},
+         "2 of 2 regions, with 13 of 13 rows, are not verified: regions of 10 rows or fewer are "
+         "not. They take equal shares."),
+        ([30, 20], [10, 0], {"scores": "runs/x"},
+         "1 of 2 regions, with 20 of 50 rows, are not verified. It takes an equal share. Advice: with "
+         "--scores the target scores nothing new; the command of that run, with these settings, "
+         "verifies them."),
+        ([4, 9], [0, 0], {"method": "ccs"}, ""),
+    ],
+)  # fmt: skip
+def test_regions_that_the_target_had_no_say_in_are_told(sizes, verified, more, told):
+    regions = [
+        manifest()["regions"][0] | {"size": size, "verified": rows, "ratio": 1.0 if rows else None}
+        for size, rows in zip(sizes, verified, strict=True)
+    ]
+    config = {"method": "staff", "verify_per_region": 10, **more}
+    text = render(manifest(regions=0, config=config) | {"regions": regions}, folder="x")
+    said = " ".join(text.split())
+    assert told in said
+    assert told or "not verified" not in said

@@ -149,7 +149,7 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
         return ": run the same command again"
     if "--overwrite" in arguments:
         return ": run the same command again, without --overwrite to keep finished stages"
-    return ": run the same command again; finished stages are kept"
+    return ": run the same command again; it goes on from the last checkpoint or finished stage"
 
 
 def _let_go_of_pipes() -> None:

@@ -119,7 +119,10 @@ def _chosen(names: list[str], keep: str | None, folder: Path) -> str:
     except (ValueError, ArithmeticError):
         wanted = keep
     if wanted not in names:
-        raise ConfigError(f"{folder} has no coreset {keep!r}; --keep takes one of {listed}")
+        raise ConfigError(
+            f"{folder} has no coreset {keep!r}; --keep takes one of {listed} "
+            f"(others: staff select --scores {folder})"
+        )
     return wanted
 
 

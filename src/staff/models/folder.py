@@ -129,9 +129,10 @@ def _download(name: str, repository: str, revision: str | None, wanted: list[str
     except Exception as error:  # the Hub's own errors are many, and none is ours
         if is_disk_full(error):
             raise DiskFullError(getattr(error, "filename", None)) from error
+        way = "check the name, or unset HF_HUB_OFFLINE" if is_offline_mode() else ""
         raise ModelError(
             f"{name} is neither a folder here nor a model that could be had from the Hub "
-            f"({type(error).__name__}); check the name and the connection"
+            f"({type(error).__name__}); {way or 'check the name and the connection'}"
         ) from error
     return Path(found)
 

@@ -10,7 +10,8 @@ from staff.models.load import load_tokenizer
 from staff.planning.shape import Shape
 from staff.planning.shares import scorers
 from staff.runs.plan_config import PlanConfig
-from staff.selectors.rounds import AUTO
+from staff.selectors.arguments import count_of
+from staff.selectors.rounds import AUTO, not_verified
 
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
 CHATS = ("messages", "sharegpt")
@@ -28,6 +29,7 @@ def find(
         *_chat(config, prepared),
         *_shards(config, plan),
         *_not_counted(config, plan),
+        *_regions(config, prepared),
         *_worth(plan),
     ]
 
@@ -85,9 +87,10 @@ def _family(config: PlanConfig, shapes: Mapping[str, Shape]) -> Iterator[str]:
 def _cut(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
     if prepared.truncated:
         longest = max(int(store.lengths.max()) for store in prepared.stores)
+        shorter = "raise --max-length, or " if config.max_length else ""  # else as long as can be
         yield (
             f"{prepared.truncated:,} of {prepared.usable:,} responses are cut at {longest:,} "
-            "tokens: raise --max-length, or take models with a longer context"
+            f"tokens: {shorter}take models with a longer context"
         )
 
 
@@ -152,6 +155,17 @@ def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
             yield "--quantize: the time to dequantise weights is not counted"
         if max(plan["processes"].values()) > 1:
             yield "what processes send to each other is not counted, nor are their starts"
+
+
+def _regions(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
+    least = not_verified(config.verify_per_region)
+    pool = prepared.usable - count_of(config.cut, prepared.usable)
+    if config.method == "staff" and pool <= least * config.regions:
+        yield (
+            f"{config.regions} regions of {pool:,} rows are too small: those of {least} rows or "
+            "fewer are not verified on the target, and take equal shares; give fewer "
+            f"--regions, {max(2, pool // (2 * least))} or so"
+        )
 
 
 def _worth(plan: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,13 @@ from staff.reports import figures
 from staff.reports.bins import bin_lengths, bin_scores, count_by_region, sample
 from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
-from staff.reports.proxy import findings, headline, interpolated_told, rounds_told
+from staff.reports.proxy import (
+    findings,
+    headline,
+    interpolated_told,
+    rounds_told,
+    unverified_told,
+)
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
 from staff.runs.facts import trust_remarks
@@ -76,6 +82,7 @@ def render_run(
         remarks=_remarks(manifest, len(chosen)),
         regions=regions,
         max_regions=MAX_REGIONS,
+        unverified=unverified_told(regions, manifest["config"]),
         stages=stages,
         seconds=sum(stage["seconds"] for stage in stages),
         times_figure=figures.times_figure(stages) if stages else None,

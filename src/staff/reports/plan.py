@@ -76,10 +76,13 @@ def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> list[str]:
 
     def columns(*, short: bool) -> dict[str, Column]:
         names = [s["name"].partition(",")[0] if short else s["name"] for s in shown]
+        most = ["≤ " if short and s["name"].endswith("at most") else "" for s in shown]
         padded = [s["padded_tokens"] for s in shown]
         return {
             "stage": Column("stage", names, left=True),
-            "rows": Column("rows", [count(s["rows"]) for s in shown]),
+            "rows": Column(
+                "rows", [m + count(s["rows"]) for m, s in zip(most, shown, strict=True)]
+            ),
             "tokens": Column("tokens", [count(s["tokens"]) for s in shown]),
             "padded": Column("padded", [count(value) if value else "" for value in padded]),
             "work": Column("work", [operations(s["flops"]) if s["flops"] else "" for s in shown]),

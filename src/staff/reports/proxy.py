@@ -1,9 +1,10 @@
 """The verdict on the small model in sentences, for the summary and for the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staff.reports.numbers import count, rows_of
+from staff.selectors.rounds import not_verified
 
 Facts = Mapping[str, Any]
 SAID = {
@@ -41,6 +42,39 @@ def findings(proxy: Facts) -> list[str]:
             "if every row were verified"
         )
     return found
+
+
+def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
+    """Which regions of a STAFF selection the target scored nothing of, why, and what to do.
+
+    Sentences; none where every region is verified. With more than a quarter of the rows in such
+    regions the target hardly has a say, and there is advice.
+    """
+    left = [region for region in regions if not region.get("verified")]
+    if config.get("method") != "staff" or not left:
+        return []
+    least = not_verified(config.get("verify_per_region", 10))
+    rows, pool = (sum(region["size"] for region in some) for some in (left, regions))
+    small = all(region["size"] <= least for region in left)
+    said = [
+        f"{count(len(left))} of {count(len(regions))} regions, with {count(rows)} of "
+        f"{rows_of(pool)}, are not verified"
+        + (f": regions of {rows_of(least)} or fewer are not" if small else "")
+        + (". They take equal shares." if len(left) > 1 else ". It takes an equal share.")
+    ]
+    if 4 * rows <= pool:
+        return said
+    if config.get("scores") and not small:
+        said.append(
+            "Advice: with --scores the target scores nothing new; the command of that run, with "
+            "these settings, verifies them."
+        )
+    elif small and not config.get("scores"):
+        said.append(
+            f"Advice: the same command with fewer --regions, {max(2, pool // (2 * least))} or so, "
+            "lets the target say more; the small model's scores are kept."
+        )
+    return said
 
 
 def rounds_told(verification: Facts) -> str:

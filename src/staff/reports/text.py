@@ -7,7 +7,13 @@ from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, duration, millions, rows_of, significant
-from staff.reports.proxy import findings, headline, interpolated_told, rounds_told
+from staff.reports.proxy import (
+    findings,
+    headline,
+    interpolated_told,
+    rounds_told,
+    unverified_told,
+)
 from staff.runs.facts import trust_remarks
 from staff.runs.settings import READING
 
@@ -131,14 +137,19 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
         )
         for i, name in enumerate(names)
     ]
+    told = [
+        INDENT + line
+        for fact in unverified_told(regions, config)
+        for line in wrap(fact, max(20, width - 10))
+    ]
     if not any(r.get("verified") for r in regions):  # CCS, or regions too small to be verified
         tables = layout([*fixed[:3], *budgets], width)
         if tables:
-            return [title, *tables]
+            return [title, *tables, *told]
     wide = Column("V [95 %]", [_ratio(r, wide=True) for r in regions])
     narrow = Column("V ± 95 %", [_ratio(r, wide=False) for r in regions])
     notes = ["* ratio set to 1: the target's scores there have no finite, positive sum"]
-    notes = notes if any(r.get("flagged") for r in regions) else []
+    notes = [*(notes if any(r.get("flagged") for r in regions) else []), *told]
     for ratio in (wide, narrow):
         if lines := layout([*fixed, ratio, *budgets], width):
             return [title, *lines, *notes]
@@ -217,7 +228,8 @@ def models_block(manifest: Manifest) -> list[str]:
     ]
     device = manifest.get("device")
     if device:
-        where = f"{device['name']}, {device['threads']} threads, {device['dtype']}"
+        threads = f"{device['threads']} thread{'s' * (device['threads'] != 1)}"
+        where = f"{device['name']}, {threads}, {device['dtype']}"
         lines.append(f"Device    {where}, seed {manifest.get('seed')}")
         if names := device.get("untested"):
             lines.append(f"Untested  by this project: {', '.join(names)}")
