@@ -66,7 +66,8 @@ def _stacked(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _unconfirmed(pair: Mapping[str, Any]) -> str:
     """The figures of the target or the small model that no source says."""
-    return ", ".join(dict.fromkeys([*pair["unconfirmed"], *pair["small_unconfirmed"]]))
+    names = dict.fromkeys([*pair["unconfirmed"], *pair["small_unconfirmed"]])
+    return ", ".join("tied embeddings" if name == "tied" else name for name in names)
 
 
 def _times(pair: Mapping[str, Any]) -> str:
