@@ -1,9 +1,10 @@
-"""What --dry-run says of the verbs that work on one file with one model."""
+"""What --dry-run says: of the verbs that work on one file with one model, and of verification."""
 
 import pytest
 
 from staff import planning
-from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
+from staff.planning.counts import most_verified
+from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 
 
 @pytest.fixture
@@ -41,3 +42,21 @@ def test_scoring_and_evaluating(settings):
     plan = planning.plan_one_stage(EvaluateConfig(**{**settings, "out": None}, metrics=("exact",)))
     assert list(stages_of(plan)) == ["read", "generate, for exact"]
     assert plan["files"] == []
+
+
+@pytest.mark.parametrize(
+    ("usable", "changes", "rows"),
+    [
+        (10_000, {}, 500),  # 50 regions of 10
+        (300, {}, 240),  # 270 below the cut: 24 regions of 11 rows
+        (12, {}, 10),  # 11 below the cut: one region may hold them all
+        (10, {}, 0),
+        (10, {"verify_per_region": 9, "cut": 0.0}, 9),
+        (300, {"verify_per_region": "auto", "verify_cap": 400}, 270),
+    ],
+)
+def test_no_more_rows_are_verified_than_large_regions_have(usable, changes, rows):
+    config = SelectConfig(
+        data="x.jsonl", small="s", target="t", keep=(0.1,), out="runs/x", **changes
+    )
+    assert most_verified(config, usable) == rows

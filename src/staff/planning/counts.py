@@ -16,6 +16,7 @@ from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, Selec
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
 from staff.selectors.arguments import count_of
+from staff.selectors.rounds import not_verified
 
 
 @contextmanager
@@ -129,14 +130,20 @@ def stages_of(
         listed.append({"name": "score small", "kind": "score small"} | small | part)
         if "unconditioned" in wanted:
             listed.append({"name": "score responses alone", "kind": "score alone"} | small)
-    if "verify" in wanted:
-        b_v = config.verify_per_region
-        most = config.verify_cap if isinstance(b_v, str) else config.regions * b_v
-        most = min(usable, most)
+    if "verify" in wanted and (most := most_verified(config, usable)):
         verify = round(most * prepared.tokens[-1] / usable)
         name = "verify on target, at most"
         listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
     return [*listed, {"name": "select", "kind": "select", "rows": usable}]
+
+
+def most_verified(config: SelectConfig, usable: int) -> int:
+    """Most rows of the target's scoring: b_v of each region that can be large enough, or the cap."""
+    pool, b_v = usable - count_of(config.cut, usable), config.verify_per_region
+    large = min(config.regions, pool // (not_verified(b_v) + 1))
+    if isinstance(b_v, str):
+        return min(config.verify_cap, pool) if large else 0
+    return large * b_v
 
 
 def passes(epochs: int) -> str:
