@@ -138,7 +138,7 @@ def stages_of(
 
 
 def most_verified(config: SelectConfig, usable: int) -> int:
-    """Most rows of the target's scoring: b_v of each region that can be large enough, or the cap."""
+    """Most rows the target scores: b_v of each region that can be large enough, or the cap."""
     pool, b_v = usable - count_of(config.cut, usable), config.verify_per_region
     large = min(config.regions, pool // (not_verified(b_v) + 1))
     if isinstance(b_v, str):
