@@ -170,8 +170,9 @@ def test_a_family_without_faults_is_not_warned_of(settings, tmp_path, family):
         "50 regions of 36 rows are too small: those of 10 rows or fewer are not verified on the "
         "target, and take equal shares; give fewer --regions, 2 or so"
     )
-    # All 40 rows are verified: 2 of the 3·4 operations a weight and token, and the way back.
-    assert 0.16 < plan["ratio"] < 0.25
+    # 30 of 40 rows are verified at most (three regions of more than 10 among 36): of each 2 of the
+    # 3·4 operations a weight and token that tuning takes, and the way back.
+    assert 0.75 * 0.16 < plan["ratio"] < 0.75 * 0.25
 
 
 @pytest.mark.parametrize(
