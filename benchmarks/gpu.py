@@ -42,6 +42,7 @@ import ways
 from peers import unpadded
 from scoring import PAD, machine, make_model, make_rows, plain_way, released_way, seconds, staff_way
 from staff.data.batches import Batch, collate, token_budget_batches
+from staff.models.by_row import attending
 from staff.models.load import choose_device
 from staff.scores.check import hold_against_oracle
 from staff.scores.effort import Scorer
@@ -165,16 +166,6 @@ def padding_free_way(model: Any, batches: list[Batch], kernel: str) -> Callable[
             return np.concatenate([scorer(batch)["effort"] for batch in batches])
 
     return run
-
-
-@contextmanager
-def attending(model: Any, kernel: str) -> Iterator[None]:
-    before = model.config._attn_implementation
-    model.set_attn_implementation(kernel)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def in_turn(

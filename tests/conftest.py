@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,25 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the unshipped data folder beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def in_threads() -> Callable[..., None]:
+    """Run functions in threads of their own that take turns every so many seconds, to their end."""
+
+    def run(*works: Callable[[], None], interval: float) -> None:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(interval)
+        try:
+            threads = [threading.Thread(target=work) for work in works]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(usual)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ import decimal
 import errno
 import json
 import os
-import sys
-import threading
 
 import pytest
 
@@ -166,22 +164,16 @@ def test_a_coreset_in_csv_gives_the_trainer_the_same_text(tmp_path):
     assert [row.record for row in open_source(tmp_path / "coreset.csv").records()] == records
 
 
-def test_threads_that_ask_for_the_mask_at_once_leave_it():
+def test_threads_that_ask_for_the_mask_at_once_leave_it(in_threads):
     """It can be read only by setting it: one that read what another has set would set that."""
 
     def ask():
         for _ in range(30_000):
             found.add(_umask())
 
-    found, interval, mask = set(), sys.getswitchinterval(), os.umask(0o027)
-    sys.setswitchinterval(1e-6)
+    found, mask = set(), os.umask(0o027)
     try:
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(*[ask] * 4, interval=1e-6)
     finally:
-        sys.setswitchinterval(interval)
         after = os.umask(mask)
     assert found == {after} == {0o027}

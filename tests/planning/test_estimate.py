@@ -112,19 +112,6 @@ def test_less_work_is_less_cost(settings):
     assert 0 < ranked["score alone"]["flops"] < ranked["score small"]["flops"]
 
 
-def test_fewer_rows_at_once_are_less_memory_and_the_same_operations(settings):
-    plans = [
-        by_kind(estimate(PlanConfig(**settings, device="l40s", micro_batch_size=size)))
-        for size in (None, 8, 2)
-    ]
-    for kind in ("tune small", "tune target"):
-        whole, same, less = (plan[kind] for plan in plans)
-        assert same == whole
-        assert less["memory"] < whole["memory"]
-        assert less["flops"] == whole["flops"]
-    assert plans[2]["score small"]["memory"] == plans[0]["score small"]["memory"]
-
-
 def test_sizes_may_be_in_tokens(settings):
     plan = estimate(PlanConfig(**{**settings, "keep": ()}, tokens=(1000,), device="l40s"))
     [coreset] = plan["coresets"]

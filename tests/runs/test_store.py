@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -344,23 +345,15 @@ def refused(out, said):
 
 
 @pytest.mark.parametrize("names", ["aaa", "abc"])
-def test_runs_that_begin_at_once_and_are_refused(tmp_path, names):
+def test_runs_that_begin_at_once_and_are_refused(tmp_path, names, in_threads):
     """In one new folder, or side by side in one: none trips over what another removes again."""
 
     def begin(name):
         for _ in range(60):
             refused(tmp_path / "new" / name, said)
 
-    said, interval = [], sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        runs = [threading.Thread(target=begin, args=(name,)) for name in names]
-        for one in runs:
-            one.start()
-        for one in runs:
-            one.join()
-    finally:
-        sys.setswitchinterval(interval)
+    said = []
+    in_threads(*(partial(begin, name) for name in names), interval=1e-5)
     assert len(said) == 3 * 60
     assert [text for text in said if "at work in" not in text and text != "its own fault"] == []
 

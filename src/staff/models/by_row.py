@@ -6,7 +6,7 @@ run of rows of one length. On a GPU so many calls would cost more than the paddi
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from inspect import signature
 from itertools import groupby
 from typing import Any
@@ -41,11 +41,16 @@ def windows_of(model: Any) -> set[int | None]:
     return {width} if width and (not kinds or "sliding_attention" in kinds) else set()
 
 
-@contextmanager
-def by_row(model: Any) -> Iterator[None]:
+def by_row(model: Any) -> AbstractContextManager[None]:
     """Inside the block, this causal LM is called with `row_lengths`, and attends within rows."""
+    return attending(model, NAME)
+
+
+@contextmanager
+def attending(model: Any, kernel: str) -> Iterator[None]:
+    """Inside the block, the model attends by the implementation of that name."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(kernel)
     try:
         yield
     finally:

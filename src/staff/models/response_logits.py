@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from staff.errors import ModelError
@@ -24,6 +25,16 @@ def output_head(model: Any) -> nn.Module:
 def take_rows(states: Tensor, rows: Tensor) -> Tensor:
     """Hidden states [1, N, D] of the tokens `rows` int64 [N] of [B, T, D]."""
     return states.flatten(0, 1).index_select(0, rows.to(states.device))[None]
+
+
+def rounded_up(places: Tensor, multiple: int, *, total: int) -> Tensor:
+    """Places int64 [N] of `total`, then as many others as make their number a multiple."""
+    lacking = -len(places) % multiple
+    if not lacking:
+        return places
+    others = torch.ones(total, dtype=torch.bool, device=places.device)
+    others[places] = False
+    return torch.cat([places, others.nonzero()[:lacking, 0]])
 
 
 @contextmanager

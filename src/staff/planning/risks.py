@@ -11,7 +11,7 @@ from staff.planning.shape import Shape
 from staff.planning.shares import scorers
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.arguments import count_of
-from staff.selectors.rounds import AUTO, not_verified
+from staff.selectors.rounds import AUTO, fewer_regions, not_verified
 
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
 CHATS = ("messages", "sharegpt")
@@ -164,7 +164,7 @@ def _regions(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
         yield (
             f"{config.regions} regions of {pool:,} rows are too small: those of {least} rows or "
             "fewer are not verified on the target, and take equal shares; give fewer "
-            f"--regions, {max(2, pool // (2 * least))} or so"
+            f"--regions, {fewer_regions(pool, least)} or so"
         )
 
 

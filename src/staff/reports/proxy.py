@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staff.reports.numbers import count, rows_of
-from staff.selectors.rounds import not_verified
+from staff.selectors.rounds import fewer_regions, not_verified
 
 Facts = Mapping[str, Any]
 SAID = {
@@ -71,7 +71,7 @@ def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
         )
     elif small and not config.get("scores"):
         said.append(
-            f"Advice: the same command with fewer --regions, {max(2, pool // (2 * least))} or so, "
+            f"Advice: the same command with fewer --regions, {fewer_regions(pool, least)} or so, "
             "lets the target say more; the small model's scores are kept."
         )
     return said

@@ -7,7 +7,9 @@ was seen at φ. `staff.scores.oracle` is the slow twin that checks it.
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,11 @@ from torch.nn.functional import pad
 
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
-from staff.models.by_row import may_go_by_row, windows_of
+from staff.models.by_row import by_row, may_go_by_row, windows_of
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
-from staff.scores.flat import Flat, Laying, attending, keeps_rows_apart
+from staff.scores.flat import Flat, Laying, keeps_rows_apart
 from staff.scores.phi import PHI, PerSampleShapeLost
 from staff.scores.signals import SIGNALS, Response, collect, find_response, token_signals
 from staff.scores.taps import Tap, gradients, tapped
@@ -121,9 +123,14 @@ class Scorer:
         # A window that is not told would have been by a mask, which there is none of.
         return laying if same and windows_of(self.model) <= widths else None
 
+    @cached_property
+    def _plain(self) -> dict[str, Floats]:
+        """The probe's scores of padded rows, computed in full."""
+        return self._score(_probe(), (), None)
+
     def _same_as_plain(self, narrow: tuple[nn.Module, ...], laying: Laying | None) -> bool:
         """Whether the probe's scores are those of padded rows that are computed in full."""
-        plain, found = self._score(_probe(), (), None), self._score(_probe(), narrow, laying)
+        plain, found = self._plain, self._score(_probe(), narrow, laying)
         # The two differ by rounding alone: fewer rows may mean another order of summation.
         rtol = 1e-4 if self.head.weight.dtype in (torch.float32, torch.float64) else 1e-2
         return all(np.allclose(found[c], plain[c], rtol=rtol, atol=1e-6) for c in plain)
@@ -144,7 +151,7 @@ class Scorer:
             rows = flat.rounded(flat.places(rows))
         with (
             torch.set_grad_enabled(self.phi is not None),
-            attending(self.model, laying if flat else None),
+            by_row(self.model) if flat and flat.laying.by_row else nullcontext(),
             narrowed(narrow, shape=flat.shape if flat else (b, t), rows=rows),
             gathered(self.head, rows) as states,
             tapped(modules) as taps,

@@ -6,8 +6,7 @@ lengths, other kernels by a mask; on the CPU it is called row by row (`staff.mod
 the model computes is laid out as a padded batch again where samples must be told apart.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from staff.data.batches import Batch
-from staff.models.by_row import by_row
 from staff.models.placement import device_of
+from staff.models.response_logits import rounded_up
 from staff.scores.phi import PerSampleShapeLost
 from staff.scores.taps import Tap
 
@@ -77,10 +76,7 @@ class Flat:
 
     def rounded(self, places: Tensor) -> Tensor:
         """Places of responses, then as many others as round their number up."""
-        others = torch.ones(self.shape[1], dtype=torch.bool, device=places.device)
-        others[places] = False
-        lacking = -len(places) % self.laying.responses
-        return torch.cat([places, others.nonzero()[:lacking, 0]])
+        return rounded_up(places, self.laying.responses, total=self.shape[1])
 
     def padded(self, values: Tensor) -> Tensor:
         """[B, T, d] of values [1, N, d], zeros where there is no token."""
@@ -103,16 +99,6 @@ class Flat:
 def _filled(values: Tensor, fill: int) -> Tensor:
     """[1, N + fill] of values [N], zeros behind them."""
     return pad(values, (0, fill))[None]
-
-
-@contextmanager
-def attending(model: Any, laying: Laying | None) -> Iterator[None]:
-    """Inside the block, the model's attention is that of rows so laid."""
-    if laying is not None and laying.by_row:
-        with by_row(model):
-            yield
-    else:
-        yield
 
 
 @torch.no_grad()

@@ -122,6 +122,11 @@ def not_verified(per_region: int | str) -> int:
     return START if isinstance(per_region, str) else per_region
 
 
+def fewer_regions(rows: int, least: int) -> int:
+    """How many regions of so many rows hold twice the size that is not verified, or two."""
+    return max(2, rows // (2 * least))
+
+
 def check_rounds(*, tolerance: float, cap: int) -> None:
     """Raise ConfigError for a tolerance outside (0, 1) or a cap that is no number of rows."""
     if not 0 < tolerance < 1:

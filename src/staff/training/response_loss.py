@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from staff.models.narrow import narrowed
-from staff.models.response_logits import gathered, output_head
+from staff.models.response_logits import gathered, output_head, rounded_up
 from staff.types import IGNORE
 
 
@@ -45,8 +45,9 @@ def response_losses(
     predicts = torch.zeros_like(labels, dtype=torch.bool)  # [B, T]; t predicts the token at t + 1
     predicts[:, :-1] = labels[:, 1:] != IGNORE
     targets = labels[:, 1:][predicts[:, :-1]]  # [N], row by row like the gathered positions
-    positions = _rounded(predicts.flatten(), multiple)
     batch, length = labels.shape
+    positions = predicts.flatten().nonzero()[:, 0]
+    positions = rounded_up(positions, multiple, total=batch * length)
     with ExitStack() as own:
         own.enter_context(gathered(head, positions))
         parts = narrowed(narrow, shape=(batch, length), rows=positions)
@@ -55,10 +56,3 @@ def response_losses(
     logits = output.logits[0, : len(targets)].float()  # [N, V]
     losses = cross_entropy(logits, targets.to(logits.device), reduction="none")
     return losses, predicts.nonzero()[:, 0]
-
-
-def _rounded(wanted: Tensor, multiple: int) -> Tensor:
-    """Where `wanted` bool [B·T] holds, then as many other places as make it a multiple."""
-    places = wanted.nonzero()[:, 0]
-    lacking = -len(places) % multiple
-    return torch.cat([places, (~wanted).nonzero()[:lacking, 0]]) if lacking else places
