@@ -167,6 +167,18 @@ def test_loss_and_gradients_are_those_of_trl(trainer):
         np.testing.assert_allclose(grad, their_grads[name], rtol=1e-4, atol=1e-6)
 
 
+def test_every_step_begins_without_gradients(trainer):
+    left = []
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    trainer.model.register_forward_pre_hook(
+        lambda m, _: left.append(sum(p.grad is not None for p in trained))
+    )
+    trainer.run()
+    assert left == [0] * 4
+    assert "zero_grad" not in vars(trainer.model)  # it is the module's own again
+    assert not any(p.grad is not None for p in trained)
+
+
 def test_prompt_positions_never_reach_the_output_head(trainer):
     seen = []
     head = trainer.model.get_output_embeddings()
