@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from staff import stages
 from staff.data.batches import collate, token_budget_batches
 from staff.data.files import open_source
 from staff.data.store import TokenStore
@@ -26,6 +25,8 @@ from staff.rng import keys_of_ids
 from staff.runs.config import SelectConfig
 from staff.scores.effort import Scorer
 from staff.selectors import select_staff
+from staff.stages import reading
+from staff.stages.facts import tokenisers_of
 
 REPORT = Path(__file__).parent / "results" / "determinism.md"
 KEEP = 0.1
@@ -60,8 +61,8 @@ def measure() -> list[str]:
     lines = []
     with tempfile.TemporaryDirectory() as scratch:
         source = open_source(str(config.data))
-        tokenisers = stages.tokenisers((str(SMALL), str(TARGET)), max_length=None)
-        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=None)
+        tokenisers = tokenisers_of((str(SMALL), str(TARGET)), max_length=None)
+        prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=None)
         small_store, target_store = prepared.stores[0], prepared.stores[-1]
         known: dict[str, Any] = {}
         for name, changes in {"base": {}, **WAYS}.items():

@@ -49,7 +49,8 @@ from staff.demo import TARGET
 from staff.models.adapters import lora_config
 from staff.models.load import choose_dtype, load_model, load_tokenizer
 from staff.runs.config import FinetuneConfig
-from staff.stages import read, tokenisers
+from staff.stages.facts import tokenisers_of
+from staff.stages.reading import read
 from staff.training.finetune import quiet
 from staff.training.timing import time_steps
 from tasks import write_task
@@ -96,7 +97,7 @@ def mixed_rows(data: Path | None, out: Path, rows: int) -> Path:
 def tokenised(path: Path, out: Path) -> TokenStore:
     """The rows as staff reads them, at most 512 tokens each."""
     config = FinetuneConfig(data=str(path), model=str(TARGET), out=str(out / "-"))
-    readers = tokenisers((str(TARGET),), max_length=None)
+    readers = tokenisers_of((str(TARGET),), max_length=None)
     return read(config, open_source(str(path)), readers, folder=out, progress=None).stores[0]
 
 

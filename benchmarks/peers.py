@@ -39,13 +39,14 @@ import torch
 
 import ways
 from scoring import PAD, machine, make_model, make_rows, released_way, seconds
-from staff import stages
 from staff.data.batches import Batch, collate
 from staff.data.files import open_source
 from staff.demo import COLUMNS, TARGET, TASK
 from staff.models.load import choose_dtype, load_model
 from staff.runs.config import SelectConfig
 from staff.scores.oracle import oracle_effort
+from staff.stages import reading
+from staff.stages.facts import tokenisers_of
 from staff.types import Floats, TokenisedExample
 from written import command_line
 
@@ -94,8 +95,8 @@ def real_rows(n: int) -> list[TokenisedExample]:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         source = open_source(str(config.data))
-        tokenisers = stages.tokenisers((str(TARGET), str(TARGET)), max_length=None)
-        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=None)
+        tokenisers = tokenisers_of((str(TARGET), str(TARGET)), max_length=None)
+        prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=None)
         return list(prepared.stores[-1].get(np.arange(n)))
 
 

@@ -28,11 +28,13 @@ import torch
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-from staff import demo, pipeline, stages
+from staff import demo, pipeline
 from staff.data.files import open_source
 from staff.data.store import TokenStore
 from staff.models.load import choose_dtype
 from staff.runs.config import SelectConfig
+from staff.stages import reading
+from staff.stages.facts import tokenisers_of
 from staff.training.timing import time_steps
 from tasks import write_task
 from written import command_line
@@ -120,9 +122,9 @@ def name_of(where: tuple[str, int, str]) -> str:
 def finetuning(dtype: str, steps: int, out: Path) -> list[str]:
     """Operators of `steps` fine-tuning steps of the embedded target on the demo's rows."""
     config = demo.selection(out / "run")
-    readers = stages.tokenisers((str(demo.TARGET),), max_length=None)
+    readers = tokenisers_of((str(demo.TARGET),), max_length=None)
     source = open_source(str(config.data))
-    store: TokenStore = stages.read(config, source, readers, folder=out, progress=None).stores[0]
+    store: TokenStore = reading.read(config, source, readers, folder=out, progress=None).stores[0]
     rows = np.random.default_rng(0).permutation(len(store))
     batches = [rows[start : start + 8] for start in range(0, 8 * steps, 8)]
 

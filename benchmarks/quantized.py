@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from staff import demo, stages
+from staff import demo
 from staff.data.batches import collate, token_budget_batches
 from staff.data.files import open_source
 from staff.hashing import versions_of
@@ -28,6 +28,8 @@ from staff.runs.config import ScoreConfig
 from staff.runs.manifest import device_facts
 from staff.scores.effort import Scorer
 from staff.selectors.agreement import rank_correlation
+from staff.stages import draws, reading
+from staff.stages.facts import tokenisers_of
 from staff.types import Floats, TokenisedExample
 
 RESULTS = Path(__file__).parent / "results"
@@ -58,12 +60,12 @@ def rows_of(model: str, file: Path, columns: dict[str, str], count: int) -> list
             data=str(file), model=model, out=scratch, max_length=MAX_LENGTH, on_bad_row="skip",
             **columns,
         )  # fmt: skip
-        readers = stages.tokenisers((model,), max_length=MAX_LENGTH)
-        found = stages.read(
+        readers = tokenisers_of((model,), max_length=MAX_LENGTH)
+        found = reading.read(
             config, open_source(str(file)), readers, folder=Path(scratch), progress=None
         )
         store = found.stores[0]
-        return store.get(stages.some(store, count, seed=0))
+        return store.get(draws.some(store, count, seed=0))
 
 
 def efforts(

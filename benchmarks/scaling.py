@@ -98,15 +98,16 @@ class Given:
 
 def select_given(data: str, out: str) -> None:
     """In this process: a whole run in which only the small model's forward passes are left out."""
-    from staff import pipeline, stages
+    from staff import pipeline
     from staff.runs.config import SelectConfig
+    from staff.stages import scoring
 
-    real, small = stages.LazyScorer, str(FAMILY / "small")
+    real, small = scoring.LazyScorer, str(FAMILY / "small")
 
     def scorer(config: Any, *, model: str, **what: Any) -> Any:
         return Given() if model == small else real(config, model=model, **what)
 
-    stages.LazyScorer = scorer
+    scoring.LazyScorer = scorer
     config = SelectConfig(
         data=data,
         small=small,

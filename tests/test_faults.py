@@ -14,14 +14,15 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from staff import select_coreset, single, stages
+from staff import select_coreset, single
 from staff.cli.main import main
 from staff.data.files import open_source
 from staff.errors import ConfigError, DataError, ModelError, RunError, StaffError
 from staff.progress import SilentProgress
 from staff.reports.text import render
 from staff.runs.config import ScoreConfig
-from staff.stages import LazyScorer
+from staff.stages import scoring
+from staff.stages.lazy_scorer import LazyScorer
 from staff.training.divergence import check_converged
 
 ROWS = 60
@@ -200,8 +201,8 @@ def test_scoring_data_that_change_while_they_are_read(data, family, tmp_path):
 
 def test_other_versions_score_again(select, monkeypatch):
     chosen = (select().folder / "selection.parquet").read_bytes()
-    versions = stages.versions_of
-    monkeypatch.setattr(stages, "versions_of", lambda *n: versions(*n) | {"torch": "0.0"})
+    versions = scoring.versions_of
+    monkeypatch.setattr(scoring, "versions_of", lambda *n: versions(*n) | {"torch": "0.0"})
     again = select()
     reused = {stage["name"]: stage["reused"] for stage in again.manifest["stages"]}
     assert not reused["score small"]

@@ -45,7 +45,7 @@ ALLOWED = {
     "outputs": {"methods", "ledger", "data", "runs", "selectors", "reports"},
     "pipeline": {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs", "team"),
-        "selectors",
+        *("scores", "selectors"),
     },
     "team": {"training"},
     "single": {

@@ -11,7 +11,7 @@ from staff import single
 from staff.checks import check_inputs
 from staff.errors import DataError, RunError
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
-from staff.stages import LazyScorer
+from staff.stages.lazy_scorer import LazyScorer
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref", "dtype": "float32", "device": "cpu"}
 BAD = json.dumps({"mr": "name[x]", "ref": ""})

@@ -3,7 +3,9 @@ import pytest
 from staff.data.files import open_source
 from staff.errors import ConfigError, ModelError
 from staff.runs.config import ScoreConfig, SelectConfig
-from staff.stages import count_parameters, device_used, reading_key
+from staff.stages.facts import count_parameters
+from staff.stages.options import device_used
+from staff.stages.reading import reading_key
 
 
 def test_weights_cut_short_are_told_from_an_internal_error(tiny, tmp_path):

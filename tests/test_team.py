@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from staff import stages
 from staff.data.files import open_source
 from staff.errors import ModelError
 from staff.runs.config import ScoreConfig
+from staff.stages import orders, reading
+from staff.stages.facts import model_facts, tokenisers_of
+from staff.stages.following import obey
 from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -276,20 +278,22 @@ def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path
     config = ScoreConfig(
         data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path)
     )
-    tokenisers = stages.tokenisers([family[0]], max_length=None)
-    read = stages.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
-    facts = stages.model_facts(model=family[0])["model"]
+    tokenisers = tokenisers_of([family[0]], max_length=None)
+    read = reading.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    facts = model_facts(model=family[0])["model"]
     order = {
-        **stages._told(config, read.stores[0], tmp_path / "scores"), "act": act,
-        "host": "another", "model": family[0], "model_hash": facts["hash"],
+        **orders.order(
+            act, config, read.stores[0], tmp_path / "scores",
+            model=family[0], model_hash=facts["hash"],
+        ), "host": "another",
         "positions": [1, 2, 3], "earlier": [], "more": False, "made_from": "",
         "what": {"model": family[0], "facts": facts, "name": "score"},
     }  # fmt: skip
     with pytest.raises(ModelError, match=r"small is not the same on .* as where the run was start"):
-        stages._do(Team(1, 2), None, order | {"model_hash": "other"})
+        obey(Team(1, 2), order | {"model_hash": "other"})
     assert not (tmp_path / "scores").exists()
     if act == "score":
-        assert stages._do(Team(0, 1), None, order) == 3
+        assert obey(Team(0, 1), order) == 3
 
 
 FROM_PYTHON = """

@@ -55,13 +55,13 @@ def check_inputs(config: AnyConfig) -> None:
     by something else; --scores without a finished run.
     """
     from staff.models import folder
-    from staff.stages import trust_of
+    from staff.stages.options import trust_of
 
     models: tuple[str | None, ...] = ()
     planned = isinstance(config, PlanConfig)  # leaves nothing, and may do without weights or Ray
     weights = not isinstance(config, PlanConfig) or config.probe
     if isinstance(config, SelectConfig | ScoreConfig) and config.executor == "ray" and not planned:
-        from staff.stages import check_executor
+        from staff.stages.scoring import check_executor
 
         check_executor()
     if isinstance(config, SelectConfig):
@@ -146,7 +146,7 @@ def check_data(config: AnyConfig, data: str | None) -> None:
     """Raise `DataError` or `ConfigError` if the file or its columns cannot be used."""
     from staff.data.files import open_source
     from staff.data.prepare import check_columns
-    from staff.stages import record_options
+    from staff.stages.options import record_options
 
     source = open_source(str(data))
     if source.kind == "hub":

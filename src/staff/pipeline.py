@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from staff import stages
 from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
@@ -32,11 +31,21 @@ from staff.runs.facts import data_facts, not_finite_facts, stability_facts
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.settings import READING, TRUST, coreset_name
 from staff.runs.store import RunFolder, write_atomic
+from staff.scores.interpolate import interpolate
+from staff.scores.shards import read_features
 from staff.selectors import total_of
 from staff.selectors.agreement import rank_correlation
 from staff.selectors.compose import Size, Wishes, check_wishes, choose_all
 from staff.selectors.rounds import AUTO, not_verified
 from staff.selectors.staff import Verify
+from staff.stages import scoring
+from staff.stages.draws import check_score_on, rows_to_score
+from staff.stages.facts import check_phi, model_facts, tokenisers_of
+from staff.stages.following import follow
+from staff.stages.options import device_used, trust_of
+from staff.stages.reading import keep_read, note_read, read_once, tokens_of
+from staff.stages.scoring import Rounds, executing
+from staff.stages.tuning import check_team, finetune_small
 from staff.stored import read_stored
 from staff.team import gathered, helps
 from staff.types import Bools, Floats, Ints, Rows, Selection
@@ -65,22 +74,22 @@ def select(
 
     Of the processes that torchrun started, all but one help it score, and return nothing ({}).
     """
-    with gathered(stages.follow) as leads:
+    with gathered(follow) as leads:
         return _select_in(config, tokens, progress, say) if leads else {}
 
 
 def _select_in(
     config: SelectConfig, tokens: Path | None, progress: Progress | None, say: Say
 ) -> dict[str, Any]:
-    stages.check_team(config)
+    check_team(config)
     folder = RunFolder(config.folder)
-    with stages.executing(config), folder.lock():
+    with executing(config), folder.lock():
         folder.start(config, overwrite=config.overwrite)
         ledger = Ledger(folder.path, say, afresh=config.overwrite)
         result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
         source = open_source(str(config.data))
         run = Run(config, folder, tokens or folder.path, source, ledger, result, progress, say)
-        with nullcontext() if tokens else stages.tokens_of(folder.path):
+        with nullcontext() if tokens else tokens_of(folder.path):
             return _select(run)
 
 
@@ -92,10 +101,10 @@ def _select(run: Run) -> dict[str, Any]:
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     check_wishes(sizes, wishes)
     if wanted_by(config):
-        stages.check_score_on(config.score_on, prepared.usable)
+        check_score_on(config.score_on, prepared.usable)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
-    stages.keep_read(prepared, folder, key, tokens=run.tokens)
+    keep_read(prepared, folder, key, tokens=run.tokens)
 
     wanted = wanted_by(config)
     scores, interpolated, features = _score(run, prepared) if wanted else ({}, None, None)
@@ -159,23 +168,23 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
 def _read(run: Run) -> tuple[Prepared, str]:
     """Read and tokenise the usable rows; note them and the models in the manifest.
 
-    Beside them what they are to be kept as, see `stages.keep_read`.
+    Beside them what they are to be kept as, see `keep_read`.
     """
     config, result = run.config, run.result
     models, wanted = models_of(config), wanted_by(config)
     with run.ledger.stage("check", remember=False):  # sooner here than after hours of fine-tuning
         if wanted:
-            result["device"] = stages.device_used(config)
+            result["device"] = device_used(config)
         for model in models.values() if "verify" in wanted else [*models.values()][:1]:
-            stages.check_phi(config, model)
-        tokenisers = stages.tokenisers(
-            counting_models(config), max_length=config.max_length, trust=stages.trust_of(config)
+            check_phi(config, model)
+        tokenisers = tokenisers_of(
+            counting_models(config), max_length=config.max_length, trust=trust_of(config)
         )
         if models:
-            result["models"] = stages.model_facts(
+            result["models"] = model_facts(
                 adapter=config.adapter,
                 quantize=config.quantized,
-                trust=stages.trust_of(config),
+                trust=trust_of(config),
                 progress=run.progress,
                 **models,
             )
@@ -190,7 +199,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
         found = _inputs(config, data_hash, result.get("models", {}))
         check_same_inputs(run.folder, found, overwrite=config.overwrite)
     with run.ledger.stage("read", remember=False) as record:
-        prepared, key = stages.read_once(
+        prepared, key = read_once(
             config,
             run.source,
             tokenisers,
@@ -199,7 +208,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
             afresh=config.overwrite,
             progress=run.progress,
         )
-        stages.note_read(record, prepared)
+        note_read(record, prepared)
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
     return prepared, key
 
@@ -222,7 +231,7 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Bools | Non
     adapter = config.adapter
     if adapter is None and not config.skip_finetune:
         with ledger.stage("fine-tune small") as record:
-            adapter = stages.finetune_small(
+            adapter = finetune_small(
                 config,
                 tokens,
                 model_hash=facts["hash"],
@@ -231,7 +240,7 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Bools | Non
                 progress=run.progress,
             )
     score = partial(
-        stages.score,
+        scoring.score,
         config,
         tokens,
         model=model,
@@ -241,7 +250,7 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Bools | Non
         progress=run.progress,
     )
     features = bool(wanted & {"features", "connect"})
-    scored = stages.rows_to_score(tokens, config.score_on, seed=config.seed)
+    scored = rows_to_score(tokens, config.score_on, seed=config.seed)
     whole = len(scored) == len(tokens)
     with ledger.stage("score small") as record:
         columns = dict(
@@ -263,7 +272,7 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Bools | Non
         columns = {"effort": columns["effort"], "response_length": lengths}
     if not whole:
         columns["effort"], interpolated = _interpolate(run, tokens, scored, columns["effort"])
-    return columns, interpolated, stages.features_of(folder.scores_small) if features else None
+    return columns, interpolated, read_features(folder.scores_small) if features else None
 
 
 def _interpolate(
@@ -274,7 +283,7 @@ def _interpolate(
     What the scored rows say of it goes into the manifest.
     """
     with run.ledger.stage("interpolate", remember=False) as record:
-        found = stages.interpolate(tokens, scored, effort[scored], seed=run.config.seed)
+        found = interpolate(tokens, scored, effort[scored], seed=run.config.seed)
         record.rows = len(tokens) - len(scored)
     agreed = rank_correlation(found.seen, found.foretold)
     run.result["interpolation"] = {
@@ -307,10 +316,10 @@ def _verify(run: Run, prepared: Prepared, rows: Rows, inputs: Inputs, wishes: Wi
     """
     run.result["target_rows_scored"] = 0
     several = run.config.verify_per_region == AUTO
-    made: list[stages.Rounds] = []
+    made: list[Rounds] = []
 
     def scorer(name: str, role: str, store: int, out: Path, into: Floats) -> Verify:
-        rounds = stages.Rounds(
+        rounds = Rounds(
             run.config,
             prepared.stores[store],
             model=str(getattr(run.config, role)),

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from staff import stages
 from staff.data.files import open_source
 from staff.data.kept import keep, put_rejected
 from staff.data.places import refuse_link
@@ -28,6 +27,13 @@ from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.lock import hold_beside
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
+from staff.stages import draws, reading, scoring, tuning
+from staff.stages.facts import model_facts, tokenisers_of
+from staff.stages.following import follow
+from staff.stages.options import device_used, kernel_of, quantised_facts, spread_of, trust_of
+from staff.stages.reading import TOKENS, keep_read, note_read, read_once, tokens_of
+from staff.stages.scoring import executing
+from staff.stages.tuning import check_team
 from staff.team import gathered
 from staff.types import Floats, Ints
 
@@ -44,12 +50,12 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
     with `features`, the pooled hidden states in the same parts.
     """
     folder = RunFolder(str(config.out))
-    with gathered(stages.follow) as leads:
+    with gathered(follow) as leads:
         if not leads:
             return {}
-        with stages.executing(config), folder.lock():
+        with executing(config), folder.lock():
             folder.start(config, overwrite=config.overwrite)
-            with stages.tokens_of(folder.path):
+            with tokens_of(folder.path):
                 return _score(config, folder, progress)
 
 
@@ -59,14 +65,12 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     result = manifests.begin("score", config.model_dump(mode="json"), seed=config.seed)
     source = open_source(str(config.data))
     with ledger.stage("check", remember=False):
-        result["device"] = stages.device_used(config)
-        tokenisers = stages.tokenisers(
-            (model,), max_length=config.max_length, trust=stages.trust_of(config)
-        )
-        result["models"] = facts = stages.model_facts(
+        result["device"] = device_used(config)
+        tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
+        result["models"] = facts = model_facts(
             model=model,
             quantize=config.quantized,
-            trust=stages.trust_of(config),
+            trust=trust_of(config),
             progress=progress,
         )
         data_hash = source.content_hash()
@@ -74,7 +78,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
         check_same_inputs(folder, inputs, overwrite=config.overwrite)
     with ledger.stage("read", remember=False) as record:
-        prepared, key = stages.read_once(
+        prepared, key = read_once(
             config,
             source,
             tokenisers,
@@ -83,12 +87,12 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
             afresh=config.overwrite,
             progress=progress,
         )
-        stages.note_read(record, prepared)
+        note_read(record, prepared)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, inputs)
-    stages.keep_read(prepared, folder, key, tokens=folder.path)
+    keep_read(prepared, folder, key, tokens=folder.path)
     with ledger.stage("score") as record:
-        table = stages.score(
+        table = scoring.score(
             config,
             prepared.stores[0],
             model=model,
@@ -129,7 +133,7 @@ def finetune(
         RunError: ``config.out`` holds files and ``config.overwrite`` is off, or another process
             writes to it.
     """
-    with gathered(stages.follow) as leads:
+    with gathered(follow) as leads:
         return _finetune(config, progress, on_placed) if leads else {}
 
 
@@ -141,17 +145,15 @@ def _finetune(
     from staff.training.adapter_folder import check_out
     from staff.training.finetune import FinetuneResult
 
-    stages.check_team(config)
+    check_team(config)
     out, model = Path(str(config.out)), str(config.model)
     check_out(out, overwrite=config.overwrite)  # before an hour of reading
-    stages.device_used(config)
+    device_used(config)
     with hold_beside(out), _tokens_beside(out) as scratch:
         source = open_source(str(config.data))
         data_hash = source.content_hash()
-        tokenisers = stages.tokenisers(
-            (model,), max_length=config.max_length, trust=stages.trust_of(config)
-        )
-        prepared, key = stages.read_once(
+        tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
+        prepared, key = read_once(
             config,
             source,
             tokenisers,
@@ -160,20 +162,20 @@ def _finetune(
             afresh=False,
             progress=progress,
         )
-        keep(prepared, scratch / stages.TOKENS, key)
+        keep(prepared, scratch / TOKENS, key)
         # Where there is no earlier adapter, a file of that name is somebody else's.
         ours = prepared.rejected or (out / "adapter_config.json").is_file()
         beside = out.with_name(f"{out.name}-{REJECTED}") if ours else None
         rejected = _keep_rejected(prepared, beside)
         made_from = {
             "tokens": prepared.stores[0].content_hash,
-            "model": stages.model_facts(
-                model=model, trust=stages.trust_of(config), progress=progress
-            )["model"]["hash"],
-            "dtype": stages.device_used(config)["dtype"],
+            "model": model_facts(model=model, trust=trust_of(config), progress=progress)["model"][
+                "hash"
+            ],
+            "dtype": device_used(config)["dtype"],
             **{name: getattr(config, name) for name in TUNING},
-            **stages.kernel_of(config),
-            **stages.quantised_facts(config.quantize),
+            **kernel_of(config),
+            **quantised_facts(config.quantize),
         }
 
         def facts_of(result: FinetuneResult) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def _finetune(
                 "last_loss": round(result.losses[-1][1], 4),
             }
 
-        result = stages.tune(
+        result = tuning.tune(
             config,
             prepared.stores[0],
             model_hash=made_from["model"],
@@ -209,7 +211,7 @@ def _tokens_beside(out: Path) -> Iterator[Path]:
     scratch = out.with_name(f".{out.name}.tokens")
     refuse_link(scratch)
     try:
-        with stages.tokens_of(scratch):
+        with tokens_of(scratch):
             yield scratch
     except ProcessGoneError:
         raise
@@ -233,13 +235,11 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
 
     model = str(config.model)
     out = Path(config.out) if config.out else None
-    stages.device_used(config)  # refuses one that is not there
+    device_used(config)  # refuses one that is not there
     source = open_source(str(config.data))
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        tokenisers = stages.tokenisers(
-            (model,), max_length=config.max_length, trust=stages.trust_of(config)
-        )
-        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
+        tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
+        prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out / REJECTED if out else None)
         generates = set(config.metrics) != {"loss"}
         found = measure(
@@ -253,8 +253,8 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             dtype=config.dtype,
             device=config.device,
             quantize=config.quantize,
-            spread=stages.spread_of(config),
-            trust=stages.trust_of(config),
+            spread=spread_of(config),
+            trust=trust_of(config),
             progress=progress,
         )
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
@@ -299,14 +299,14 @@ def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -
     from staff.scores.check import fast_path, hold_against_oracle
     from staff.scores.effort import Scorer
 
-    model, trust = str(config.model), stages.trust_of(config)
+    model, trust = str(config.model), trust_of(config)
     choose_device(config.device)  # refuses one that is not there
-    tokenisers = stages.tokenisers((model,), max_length=config.max_length, trust=trust)
+    tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         source = open_source(str(config.data))
-        prepared = stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
+        prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         store = prepared.stores[0]
-        rows = stages.some(store, config.rows, seed=config.seed)
+        rows = draws.some(store, config.rows, seed=config.seed)
         examples = store.get(rows)
     load = partial(
         load_model, model, device=config.device, adapter=config.adapter,

@@ -13,7 +13,7 @@ from staff.models.load import load_model, load_tokenizer
 from staff.models.trust import Trust, own_code
 from staff.models.value_projection import check_value_projection
 from staff.models.weights import weight_files
-from staff.stages import count_parameters, model_facts
+from staff.stages.facts import count_parameters, model_facts
 
 PICKLE, CODE = Trust(pickle=True), Trust(code=True)
 OPTIONS = {"dtype": "float32", "device": "cpu"}

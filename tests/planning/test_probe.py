@@ -7,7 +7,7 @@ import pytest
 
 from staff.data.files import open_source
 from staff.errors import StaffError
-from staff.planning.counts import reading
+from staff.planning.counts import tokenised
 from staff.planning.estimate import estimate
 from staff.planning.probe import (
     _apart,
@@ -83,7 +83,7 @@ def check(found):
 
 def test_the_stages_are_measured(config):
     source = open_source(config.data)
-    with reading(config, source, (config.small, config.target), None) as prepared:
+    with tokenised(config, source, (config.small, config.target), None) as prepared:
         small, target = prepared.stores[0].path, prepared.stores[-1].path
         check(_probe_selection(config, small, target) | _probe_tuning(config, target))
 

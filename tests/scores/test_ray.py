@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 import pytest
 
-from staff import stages
 from staff.cli.main import main
 from staff.cli.progress import PlainProgress
 from staff.data.store import TokenStore
@@ -27,6 +26,7 @@ from staff.models.folder import model_hash
 from staff.models.trust import NO_TRUST
 from staff.scores import ray as on_ray
 from staff.scores.run import score_rows
+from staff.stages.elsewhere import check_same
 from staff.types import IGNORE, TokenisedExample
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: make test-ray")
@@ -365,7 +365,7 @@ def test_workers_are_rays(data, family, tmp_path, monkeypatch, capsys):
 def test_a_worker_refuses_another_model_adapter_or_library(family, tmp_path):
     small, target = family
     made_from = {"versions": versions_of("torch"), "model_hash": model_hash(small)}
-    check = partial(stages.check_same, trust=NO_TRUST)
+    check = partial(check_same, trust=NO_TRUST)
     check(made_from, model=small, adapter=None)
     with pytest.raises(ModelError, match="is not the same on a worker as where the run"):
         check(made_from, model=target, adapter=None)

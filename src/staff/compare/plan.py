@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from staff import planning, stages
+from staff import planning
 from staff.compare.selection import main_method, scored_first, scoring_config
 from staff.data.files import open_source
 from staff.progress import Progress
@@ -12,6 +12,9 @@ from staff.runs.compare_cells import DONE, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import RESULTS, CompareFolder
 from staff.selectors import total_of
+from staff.stages import reading
+from staff.stages.facts import tokenisers_of
+from staff.stages.options import trust_of
 
 
 def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -59,16 +62,16 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
 
 def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, int]:
     """The target's tokens of all rows, and rows and tokens of the test data."""
-    tokenisers = stages.tokenisers(
+    tokenisers = tokenisers_of(
         (str(config.target),),
         max_length=config.max_length,
         weights=False,
-        trust=stages.trust_of(config),
+        trust=trust_of(config),
     )
     found = []
     for path in (config.data, config.test):
         with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-            prepared = stages.read(
+            prepared = reading.read(
                 config, open_source(str(path)), tokenisers, folder=Path(scratch), progress=progress
             )
             found.append((prepared.usable, prepared.tokens[0]))

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from staff import stages
 from staff.compare.cells import Inputs, finished, run_cell
 from staff.compare.files import write_results
 from staff.compare.leaks import count_leaks
@@ -28,6 +27,9 @@ from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.store import RunFolder
+from staff.stages.facts import model_facts, tokenisers_of
+from staff.stages.options import device_used, quantised_facts, record_options, trust_of
+from staff.stages.reading import tokens_of
 
 READ = ("data", "test")
 
@@ -59,9 +61,9 @@ def compare(
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         folder.begin_writing(config)
         write_inputs(folder.path, inputs, overwrite=config.overwrite)
-        with stages.tokens_of(folder.path):  # one reading for all seeds
+        with tokens_of(folder.path):  # one reading for all seeds
             cells, chosen = _cells(config, folder, result, check, progress, say)
-        result["device"] = stages.device_used(config)
+        result["device"] = device_used(config)
         result["selection"] = [
             {"method": method, "seed": seed, "seconds": round(one.seconds, 3)}
             for (seed, method), one in chosen.items()
@@ -78,11 +80,11 @@ def compare(
 
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     """Data, test data, models and the tokenizers that selections read with, and leaks."""
-    options, trust = stages.record_options(config), stages.trust_of(config)
+    options, trust = record_options(config), trust_of(config)
     train, test = open_source(str(config.data)), open_source(str(config.test))
     paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
-    models = stages.model_facts(quantize=config.quantized, trust=trust, progress=progress, **paths)
-    tokenisers = stages.tokenisers([*paths.values()], max_length=config.max_length, trust=trust)
+    models = model_facts(quantize=config.quantized, trust=trust, progress=progress, **paths)
+    tokenisers = tokenisers_of([*paths.values()], max_length=config.max_length, trust=trust)
     for role, tokeniser in zip(paths, tokenisers, strict=True):
         models[role]["tokenizer"] = tokeniser.fingerprint
     leaked, of = count_leaks(train, test, options)
@@ -127,16 +129,16 @@ def _cells(
         "data": found["data"]["sha256"],
         "models": found["models"],
     }
-    [tokeniser] = stages.tokenisers(
-        (str(config.target),), max_length=config.max_length, trust=stages.trust_of(config)
+    [tokeniser] = tokenisers_of(
+        (str(config.target),), max_length=config.max_length, trust=trust_of(config)
     )
     target = {
         "hash": found["models"]["target"]["hash"],
         "tokenizer": tokeniser.fingerprint,
-        "dtype": stages.device_used(config)["dtype"],
-        **stages.quantised_facts(config.quantize),
+        "dtype": device_used(config)["dtype"],
+        **quantised_facts(config.quantize),
     }
-    generation = generation_hash(str(config.target), trust=stages.trust_of(config))
+    generation = generation_hash(str(config.target), trust=trust_of(config))
     done: dict[Cell, dict[str, Any]] = {}
     chosen: dict[tuple[int, str], Chosen] = {}
     cells = cells_of(config)

@@ -11,6 +11,8 @@ from staff.types import IGNORE, Ints, TokenisedExample, read_only
 if TYPE_CHECKING:
     from torch import Tensor
 
+PAD_ID = 0  # fills short rows up; masked, so any token will do
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

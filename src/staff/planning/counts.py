@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from staff import stages
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
 from staff.methods import wanted_by
@@ -17,18 +16,21 @@ from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
 from staff.selectors.arguments import count_of
 from staff.selectors.rounds import not_verified
+from staff.stages import reading
+from staff.stages.facts import tokenisers_of
+from staff.stages.options import trust_of
 
 
 @contextmanager
-def reading(
+def tokenised(
     config: Any, source: Source, models: Sequence[str], progress: Progress | None
 ) -> Iterator[Prepared]:
     """The usable rows, tokenised for these models; they are gone after the block."""
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        tokenisers = stages.tokenisers(
-            models, max_length=config.max_length, weights=False, trust=stages.trust_of(config)
+        tokenisers = tokenisers_of(
+            models, max_length=config.max_length, weights=False, trust=trust_of(config)
         )
-        yield stages.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
+        yield reading.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
 
 
 def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
             "files": _files(settings, folder),
         }
     source = open_source(str(config.data))
-    with reading(config, source, counting_models(config), progress) as prepared:
+    with tokenised(config, source, counting_models(config), progress) as prepared:
         lengths = prepared.stores[-1].lengths if prepared.stores else None
         requested_sizes(config, prepared.usable, lengths)
         return {
@@ -64,7 +66,7 @@ def plan_one_stage(
 ) -> dict[str, Any]:
     """The same for score, finetune and evaluate, which work on one file with one model."""
     source = open_source(str(config.data))
-    with reading(config, source, (str(config.model),), progress) as prepared:
+    with tokenised(config, source, (str(config.model),), progress) as prepared:
         rows, tokens = prepared.usable, prepared.tokens[0]
     if isinstance(config, FinetuneConfig):
         steps = config.max_steps or config.epochs * -(-rows // config.batch_size)

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from staff import stages
-from staff.data.batches import collate
+from staff.data.batches import PAD_ID, collate
 from staff.data.store import TokenStore
 from staff.errors import StaffError
 from staff.models.load import choose_device
@@ -30,6 +29,9 @@ from staff.progress import Progress, SilentProgress
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.regions import stratify
 from staff.selectors.rounds import not_verified
+from staff.stages.draws import rows_to_score, sample
+from staff.stages.lazy_scorer import LazyScorer
+from staff.stages.options import device_used, trust_of
 from staff.training.finetune import quiet
 from staff.types import Floats, Ints
 
@@ -88,14 +90,14 @@ def _quietly(work: Callable[..., Result], *arguments: Any) -> Result:
 def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str, Measured]:
     """In a process of its own: the stages of `staff select`, in their order."""
     own, others = TokenStore.open(small), TokenStore.open(target)
-    shape = read_shape(str(config.small), trust=stages.trust_of(config))
+    shape = read_shape(str(config.small), trust=trust_of(config))
     found, adapter = {}, config.adapter
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         if adapter is None and not config.skip_finetune:
             adapter = str(Path(scratch) / "adapter")
-            rows = stages.sample(own, config.finetune_on, seed=config.seed)
+            rows = sample(own, config.finetune_on, seed=config.seed)
             found["tune small"] = _tune(config, "small", shape, rows, Path(adapter))
-        scored = stages.rows_to_score(own, config.score_on, seed=config.seed)
+        scored = rows_to_score(own, config.score_on, seed=config.seed)
         limits = {"batch_tokens": config.batch_tokens, "shard_rows": config.shard_rows}
         work = scoring_work(own, scored, **limits)
         scorer = _scorer(config, "small", adapter)
@@ -109,7 +111,7 @@ def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str,
 
 def _verify(config: PlanConfig, store: TokenStore, count: int) -> Measured:
     """Scoring `count` rows on the target."""
-    shape = read_shape(str(config.target), trust=stages.trust_of(config))
+    shape = read_shape(str(config.target), trust=trust_of(config))
     work = scoring_work(
         store,
         spread(store.lengths, count),
@@ -119,14 +121,14 @@ def _verify(config: PlanConfig, store: TokenStore, count: int) -> Measured:
     return _score(config, _scorer(config, "target", None), shape, store, work)[0]
 
 
-def _scorer(config: PlanConfig, role: str, adapter: str | None) -> stages.LazyScorer:
+def _scorer(config: PlanConfig, role: str, adapter: str | None) -> LazyScorer:
     model, quantize = str(getattr(config, role)), config.quantized(role)
-    return stages.LazyScorer(config, model=model, adapter=adapter, quantize=quantize)
+    return LazyScorer(config, model=model, adapter=adapter, quantize=quantize)
 
 
 def _probe_tuning(config: PlanConfig, target: Path) -> dict[str, Measured]:
     """In a process of its own: `staff finetune` of the target on all rows."""
-    shape = read_shape(str(config.target), trust=stages.trust_of(config))
+    shape = read_shape(str(config.target), trust=trust_of(config))
     rows = TokenStore.open(target)
     return {"tune target": _tune(config, "target", shape, rows, None)}
 
@@ -140,7 +142,7 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path 
     batch_size = min(config.batch_size, len(rows.lengths))
     work = tuning_work(rows, batch_size=batch_size, epochs=config.epochs, seed=config.seed)
     whole = work.take(np.flatnonzero(work.rows == batch_size))
-    codes = device == "cpu" and stages.device_used(config)["dtype"] != "float32"
+    codes = device == "cpu" and device_used(config)["dtype"] != "float32"
     again = config.activation_checkpointing
     operations = flops.finetune(shape, whole, checkpointing=again)
     largest, chosen, groups = choose(operations, STEPS_WITH_CODE if codes else STEPS)
@@ -151,14 +153,14 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path 
         [whole.places[batch] for batch in (largest, *chosen)],
         batch_size=batch_size,
         learning_rate=config.learning_rate,
-        pad_id=stages.PAD_ID,
+        pad_id=PAD_ID,
         dtype=config.dtype,
         device=config.device,
         attention=config.attention,
         micro_batch_size=config.micro_batch_size,
         quantize=config.quantized(role),
         activation_checkpointing=again,
-        trust=stages.trust_of(config),
+        trust=trust_of(config),
         adapter=adapter,
     )
     every = extrapolate(operations, chosen, groups, np.array(seconds[1:]))
@@ -184,7 +186,7 @@ def _score(
     def run(batch: int) -> tuple[float, Floats]:
         start = time.monotonic()
         rows = work.places[batch]
-        scores = scorer(collate(store.get(rows), pad_id=stages.PAD_ID, rows=rows))["effort"]
+        scores = scorer(collate(store.get(rows), pad_id=PAD_ID, rows=rows))["effort"]
         return time.monotonic() - start, scores
 
     first, _ = run(largest)  # loads the model

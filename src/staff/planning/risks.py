@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from staff import stages
 from staff.data.prepare import Prepared
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
@@ -12,6 +11,7 @@ from staff.planning.shares import scorers
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.arguments import count_of
 from staff.selectors.rounds import AUTO, fewer_regions, not_verified
+from staff.stages.options import trust_of
 
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
 CHATS = ("messages", "sharegpt")
@@ -56,7 +56,7 @@ def _spread_freely(config: PlanConfig, plan: Mapping[str, Any]) -> bool:
 
 
 def _family(config: PlanConfig, shapes: Mapping[str, Shape]) -> Iterator[str]:
-    trust = stages.trust_of(config)
+    trust = trust_of(config)
     folders = {
         role: local_folder(str(getattr(config, role)), weights=False, trust=trust)
         for role in ("small", "target")
@@ -97,7 +97,7 @@ def _cut(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
 def _chat(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
     if prepared.format in CHATS:  # without a template these could not be read at all
         return
-    tokenizer = load_tokenizer(str(config.target), weights=False, trust=stages.trust_of(config))
+    tokenizer = load_tokenizer(str(config.target), weights=False, trust=trust_of(config))
     if tokenizer.chat_template:
         yield (
             "the target has a chat template, and the data are no conversations: they are tuned on "

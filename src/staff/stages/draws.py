@@ -1,0 +1,45 @@
+"""Rows that are drawn for a stage: by their ids and the seed, whatever their order."""
+
+import numpy as np
+
+from staff.data.store import TokenStore
+from staff.rng import keys_of_ids, priorities
+from staff.selectors.arguments import count_of
+from staff.selectors.order import smallest
+from staff.training.tokens import Part, Tokens
+from staff.types import Ints, read_only
+
+
+def sample(store: TokenStore, share: float, *, seed: int) -> Tokens:
+    """A random ⌊share·n⌋ of the stored rows, at least one; the store itself if that is all."""
+    rows = drawn(store, share, seed=seed, stream="fine-tune on")
+    return store if len(rows) == len(store) else Part(store, rows)
+
+
+def rows_to_score(store: TokenStore, share: float, *, seed: int) -> Ints:
+    """Positions of the rows that ``--score-on`` has scored, ascending."""
+    return drawn(store, share, seed=seed, stream="score on")
+
+
+def check_score_on(share: float, n: int) -> None:
+    """Raise `DataError` if of n rows too few are scored to tell the others' scores from."""
+    from staff.scores.interpolate import check_enough
+
+    count = max(1, count_of(share, n))
+    if count < n:
+        check_enough(count)
+
+
+def drawn(store: TokenStore, share: float, *, seed: int, stream: str) -> Ints:
+    """Positions of a random ⌊share·n⌋ of the stored rows, at least one; ascending."""
+    count = max(1, count_of(share, len(store)))
+    if count == len(store):
+        return read_only(np.arange(count))
+    order = priorities(keys_of_ids(store.ids, seed), seed, stream)
+    return read_only(np.sort(smallest(order, count)))
+
+
+def some(store: TokenStore, count: int, *, seed: int) -> Ints:
+    """Positions of `count` random rows of the store, of all if it has no more; ascending."""
+    order = priorities(keys_of_ids(store.ids, seed), seed, "check")
+    return np.sort(smallest(order, min(count, len(store))))

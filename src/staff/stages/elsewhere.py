@@ -1,0 +1,49 @@
+"""Whether another machine has what a run was started with: models, adapter and versions."""
+
+import platform
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from staff.errors import ModelError
+from staff.hashing import versions_of
+from staff.models.quantised import NONE, check_installed
+from staff.models.trust import Trust
+
+
+@cache  # once a process, however many orders
+def check_model_here(model: str, known: str, trust: Trust) -> None:
+    """Raise `ModelError` if the model is another one here than where the run was started."""
+    from staff.models.folder import model_hash
+
+    if model_hash(model, trust=trust) != known:
+        raise ModelError(
+            f"{model} is not the same on {platform.node()} as where the run was started: give a "
+            "path that is the same model on all machines"
+        )
+
+
+def check_same(
+    made_from: Mapping[str, Any], *, model: str, adapter: str | None, trust: Trust
+) -> None:
+    """Raise `ModelError` if this machine would give other scores than those asked for.
+
+    That is, where it has another model, adapter or version of a library.
+    """
+    from staff.models.folder import check_adapter, model_hash
+
+    check_installed(made_from.get("quantize", NONE))
+    for name, wanted in {**made_from["versions"], **made_from.get("quantized by", {})}.items():
+        if (found := versions_of(name)[name]) != wanted:
+            raise ModelError(
+                f"a worker has {name} {found}, and the run was started with {wanted}: install the "
+                "same versions on all machines"
+            )
+    if adapter is not None:
+        check_adapter(adapter, trust=trust)
+    if model_hash(model, adapter, trust=trust) != made_from["model_hash"]:
+        both = model if adapter is None else f"{model} with {adapter}"
+        raise ModelError(
+            f"{both} is not the same on a worker as where the run was started: give a path that is "
+            "the same model on all machines"
+        )

@@ -1,0 +1,77 @@
+"""What the settings of a command come to, in the terms of the parts that do the work."""
+
+from typing import Any
+
+from staff.data.records import RecordOptions
+from staff.hashing import versions_of
+from staff.models.placement import Spread, check_room
+from staff.models.quantised import NONE, check_installed, library_of
+from staff.models.trust import Trust
+from staff.runs.cache import Cache
+from staff.runs.facts import untested
+from staff.runs.manifest import device_facts
+from staff.runs.settings import parse_room
+
+
+def record_options(config: Any) -> RecordOptions:
+    """The settings that say how a record is read."""
+    return RecordOptions(
+        format=config.input_format,
+        prompt_column=config.prompt_column,
+        response_column=config.response_column,
+        prompt_template=config.prompt_template,
+        id_column=config.id_column,
+        source_column=config.source_column,
+        messages_column=config.messages_column,
+        text_column=config.text_column,
+    )
+
+
+def trust_of(config: Any) -> Trust:
+    """What the settings allow the models to do."""
+    return Trust(pickle=config.allow_pickle, code=config.trust_remote_code)
+
+
+def spread_of(config: Any) -> Spread | None:
+    """Over what a model that is scored or evaluated is to be spread; None: one device."""
+    if getattr(config, "device_map", "none") == "none":
+        return None
+    room = parse_room(config.max_memory) if config.max_memory else {}
+    return Spread(room=room, folder=config.offload_folder)
+
+
+def cache_of(config: Any) -> Cache | None:
+    """The cache that is asked for, made if it is not there."""
+    return Cache(config.cache).open() if config.cache else None
+
+
+def device_used(config: Any) -> dict[str, Any]:
+    """Device and precision that the settings come to here; ConfigError if they cannot work."""
+    from staff.models.load import check_attention, choose_device, choose_dtype
+
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
+    spread = spread_of(config)
+    if spread and getattr(config, "executor", "local") == "local":  # Ray's workers lie elsewhere
+        check_room(spread.room)
+    facts = device_facts(str(device), str(dtype).removeprefix("torch."))
+    if found := untested(config, device.type):
+        facts["untested"] = found
+    return facts
+
+
+def kernel_of(config: Any) -> dict[str, str]:
+    """The attention kernel that was asked for, as results depend on it; empty for the default.
+
+    Kernels differ by rounding, as devices do; but scores of two are not mixed in one table.
+    """
+    return {} if config.attention == "auto" else {"attention": config.attention}
+
+
+def quantised_facts(quantize: str) -> dict[str, Any]:
+    """What a fingerprint says of quantised weights; nothing where there are none."""
+    if quantize == NONE:
+        return {}
+    check_installed(quantize)
+    return {"quantize": quantize, "quantized by": versions_of(*library_of(quantize))}

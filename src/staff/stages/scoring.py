@@ -1,0 +1,282 @@
+"""Scoring: step 2 of the paper, verification on the target, and `staff score`.
+
+Finished shards are recognised by the fingerprint of everything their scores depend on (contents,
+never names or lengths) and are not scored again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from staff.data.batches import PAD_ID
+from staff.data.store import TokenStore
+from staff.errors import ConfigError
+from staff.hashing import versions_of
+from staff.ledger import StageRecord
+from staff.models.quantised import NONE
+from staff.progress import Progress
+from staff.runs.config import DRAWN
+from staff.scores.run import Elsewhere, ScoreRun, score_rows
+from staff.stages import orders
+from staff.stages.elsewhere import check_same
+from staff.stages.lazy_scorer import LazyScorer
+from staff.stages.options import (
+    cache_of,
+    device_used,
+    kernel_of,
+    quantised_facts,
+    trust_of,
+)
+from staff.team import Team, current, in_team
+from staff.types import Ints, ScoreTable
+
+
+def check_executor() -> None:
+    """Raise `ConfigError` if Ray, which is asked for, cannot be had."""
+    from staff.scores import ray
+
+    if in_team() or current():
+        raise ConfigError("--executor ray has workers of its own: start staff without torchrun")
+    ray.check_installed()
+
+
+@contextmanager
+def executing(config: Any) -> Iterator[None]:
+    """A run, and the cluster that it scores on where that is not this process."""
+    if config.executor == "local":
+        yield
+        return
+    from staff.scores import ray
+
+    check_executor()
+    with ray.session():
+        yield
+
+
+def score(
+    config: Any,
+    store: TokenStore,
+    *,
+    out: Path,
+    record: StageRecord,
+    positions: Ints | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
+    scorer: LazyScorer | None = None,
+    progress: Progress | None = None,
+    **what: Any,
+) -> ScoreTable:
+    """Step 2: effort scores (and signals) of the rows at `positions`, of all by default.
+
+    what: model, facts (the model's entry in the manifest; its hash goes into the fingerprint),
+    name of the stage; adapter; quantize; features: pooled hidden states too; alone: only the loss
+    of responses without their prompts (for IFD). What was scored goes into `record`.
+    earlier, more: rows that come in rounds, see `score_rows`; scorer: of an earlier round, whose
+    model is loaded.
+
+    The processes of a team score the shards between them; then all are read here.
+    """
+    done, team = 0, current()
+    if team:
+        told = {"model": what["model"], "model_hash": what["facts"]["hash"]}
+        order = orders.order("score", config, store, out, **told) | {"what": what, "more": more}
+        order["positions"] = None if positions is None else positions.tolist()
+        order["earlier"] = [rows.tolist() for rows in earlier]
+        done = team.lead(order, partial(take_part, team, progress=progress))
+        progress = None  # what is done now is reading
+    scored = _score(
+        config,
+        store,
+        out=out,
+        positions=positions,
+        earlier=earlier,
+        more=more,
+        scorer=scorer,
+        progress=progress,
+        **what,
+    )
+    record.rows = scored.rows + scored.reused
+    record.tokens = int(store.lengths[scored.table.known].sum())
+    record.reused = scored.rows + done == 0
+    return scored.table
+
+
+def take_part(team: Team, order: Mapping[str, Any], *, progress: Progress | None = None) -> int:
+    """Score this process's share of an order's rows; how many were scored."""
+    config, store, out = orders.opened(order)
+    positions = order["positions"]
+    return _score(
+        config,
+        store,
+        out=out,
+        positions=None if positions is None else np.array(positions, np.int64),
+        earlier=[np.array(rows, np.int64) for rows in order["earlier"]],
+        more=order["more"],
+        progress=progress,
+        share=(team.rank, team.size),
+        **order["what"],
+    ).rows
+
+
+def _score(
+    config: Any,
+    store: TokenStore,
+    *,
+    model: str,
+    facts: dict[str, Any],
+    out: Path,
+    name: str,
+    adapter: str | None = None,
+    quantize: str = NONE,
+    positions: Ints | None = None,
+    features: bool = False,
+    alone: bool = False,
+    scorer: LazyScorer | None = None,
+    earlier: Sequence[Ints] = (),
+    more: bool = False,
+    share: tuple[int, int] = (0, 1),
+    progress: Progress | None = None,
+) -> ScoreRun:
+    """What `score` says, in this process; a folder that holds features keeps them."""
+    from staff.models.load import load_tokenizer, model_hash
+    from staff.scores.alone import start_token
+    from staff.scores.shards import has_features
+
+    trust = trust_of(config)
+    start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
+    features = features or config.features or has_features(out)
+    made_from = {
+        "scorer": config.phi if start is None else f"response after {start}",
+        "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter, trust=trust),
+        "data_hash": store.content_hash,
+        "dtype": device_used(config)["dtype"],
+        "features": features,
+        "seed": config.seed if config.phi in DRAWN else None,
+        **kernel_of(config),
+        **quantised_facts(quantize),
+        "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
+    }
+    loading: dict[str, Any] = {"model": model, "adapter": adapter, "quantize": quantize}
+    elsewhere = None
+    if config.executor == "ray":
+        if revision := facts.get("revision"):  # whatever is uploaded meanwhile
+            loading["model"] = f"{model.partition('@')[0]}@{revision}"
+        elsewhere = _on_ray(
+            config, store, **loading, features=features, start=start,
+            made_from=made_from,
+            rows=len(store) if positions is None else len(positions) + sum(map(len, earlier)),
+        )  # fmt: skip
+    return score_rows(
+        scorer or LazyScorer(config, **loading, features=features, start=start),
+        store,
+        positions,
+        batch_tokens=config.batch_tokens,
+        shard_rows=config.shard_rows,
+        cache=cache_of(config),
+        pad_id=PAD_ID,
+        out=out,
+        fingerprint=made_from,
+        elsewhere=elsewhere,
+        earlier=earlier,
+        more=more,
+        share=share,
+        name=name,
+        progress=progress,
+    )
+
+
+def _on_ray(
+    config: Any,
+    store: TokenStore,
+    *,
+    model: str,
+    adapter: str | None,
+    quantize: str,
+    features: bool,
+    start: int | None,
+    made_from: Mapping[str, Any],
+    rows: int,
+) -> Elsewhere:
+    """What scores parts on Ray's workers as this process would, and as precisely."""
+    from staff.scores import ray
+
+    settings = config.model_copy(update={"dtype": made_from["dtype"]})
+    model = str(Path(model).absolute()) if Path(model).is_dir() else model
+    adapter = None if adapter is None else str(Path(adapter).absolute())
+    job = ray.Job(
+        scorer=LazyScorer(
+            settings,
+            model=model,
+            adapter=adapter,
+            quantize=quantize,
+            features=features,
+            start=start,
+        ),
+        tokens=store.path.absolute(),
+        data_hash=store.content_hash,
+        batch_tokens=config.batch_tokens,
+        pad_id=PAD_ID,
+        rows=rows,
+        check=partial(check_same, made_from, model=model, adapter=adapter, trust=trust_of(config)),
+    )
+    return partial(ray.score_parts, job, workers=config.workers, device=config.device)
+
+
+class Rounds:
+    """Scores rows round by round, on a model that is loaded once; each round has its own parts.
+
+    model, facts, out, name, quantize: as of `score`.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        store: TokenStore,
+        *,
+        model: str,
+        facts: dict[str, Any],
+        out: Path,
+        name: str,
+        quantize: str = NONE,
+        progress: Progress | None = None,
+    ) -> None:
+        from staff.scores.shards import has_features
+
+        self.config, self.out = config, out
+        self.rows: list[Ints] = []
+        features = config.features or has_features(out)
+        self._scorer = LazyScorer(
+            config, model=model, adapter=None, quantize=quantize, features=features
+        )
+        self._score = partial(
+            score,
+            config,
+            store,
+            model=model,
+            facts=facts,
+            out=out,
+            name=name,
+            quantize=quantize,
+            features=features,
+            scorer=self._scorer,
+            progress=progress,
+        )
+
+    def score(self, rows: Ints, record: StageRecord, *, more: bool) -> ScoreTable:
+        """Scores of these rows and of those of all rounds before; more: others may follow."""
+        table = self._score(positions=rows, earlier=tuple(self.rows), more=more, record=record)
+        self.rows.append(rows)
+        if not more:
+            self._scorer.release()
+        return table
+
+    def finish(self) -> None:
+        """No round follows: remove the parts of other rows, and let go of the model."""
+        from staff.scores.run import forget_others, plan_parts
+
+        self._scorer.release()
+        forget_others(self.out, plan_parts(self.rows, self.config.shard_rows))
