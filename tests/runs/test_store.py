@@ -349,12 +349,12 @@ def test_runs_that_begin_at_once_and_are_refused(tmp_path, names, in_threads):
     """In one new folder, or side by side in one: none trips over what another removes again."""
 
     def begin(name):
-        for _ in range(60):
+        for _ in range(30):
             refused(tmp_path / "new" / name, said)
 
     said = []
     in_threads(*(partial(begin, name) for name in names), interval=1e-5)
-    assert len(said) == 3 * 60
+    assert len(said) == 3 * 30
     assert [text for text in said if "at work in" not in text and text != "its own fault"] == []
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -31,8 +32,10 @@ def hold(lock: Path, *, place: Path) -> Iterator[None]:
     """
     import fcntl  # Linux and macOS
 
-    if lock.is_dir() or (lock.is_file() and lock.stat().st_nlink > 1):
-        raise RunError(f"{lock} is a folder, or a file of other places too: remove it")
+    with suppress(OSError):  # one look: it is not there, or another process removes it meanwhile
+        found = lock.stat()
+        if stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1):
+            raise RunError(f"{lock} is a folder, or a file of other places too: remove it")
     with _opened(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
