@@ -44,6 +44,22 @@ def test_scoring_and_evaluating(settings):
     assert plan["files"] == []
 
 
+def test_what_would_go_wrong_is_told(settings, family):
+    models = {"small": family[0], "target": family[1], "keep": (0.2,)}
+    asked = SelectConfig(**{k: v for k, v in settings.items() if k != "model"}, **models)
+    [_, regions] = planning.plan(asked)["warnings"]  # the first: plain text for a chat model
+    assert regions.startswith("50 regions of 18 rows are too small")
+    cut = asked.model_copy(update={"max_length": 80, "regions": 1, "on_bad_row": "skip"})
+    [cut, chat] = planning.plan(cut)["warnings"]
+    assert chat.startswith("the target has a chat template, and the data are no conversations")
+    assert "responses are cut at 80 tokens: raise --max-length" in cut
+
+
+def test_without_models_nothing_is_said_of_them(settings):
+    columns = {k: v for k, v in settings.items() if k != "model"}
+    assert planning.plan(SelectConfig(**columns, method="random", keep=(0.2,)))["warnings"] == []
+
+
 @pytest.mark.parametrize(
     ("usable", "changes", "rows"),
     [

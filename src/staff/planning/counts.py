@@ -10,6 +10,7 @@ from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
 from staff.methods import wanted_by
 from staff.pipeline import counting_models, requested_sizes
+from staff.planning import risks
 from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
@@ -37,7 +38,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
     """Read and tokenise the data, and count; nothing stays on disk.
 
     Returns row counts, ``stages`` (name, rows, tokens, reused; what is to be verified is an upper
-    bound in rows, and in tokens an estimate from the mean length) and ``files``.
+    bound in rows, and in tokens an estimate from the mean length), ``files`` and ``warnings``.
     """
     folder = RunFolder(config.folder)
     if config.scores:
@@ -58,6 +59,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
             **counts(prepared),
             "stages": stages_of(config, prepared, kept=_kept(folder, source)),
             "files": _files(config, folder, rejected=prepared.rejected),
+            "warnings": risks.of_inputs(config, prepared),
         }
 
 

@@ -8,6 +8,7 @@ from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
 from staff.planning.shape import Shape
 from staff.planning.shares import scorers
+from staff.runs.config import SelectConfig
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.arguments import count_of
 from staff.selectors.rounds import AUTO, fewer_regions, not_verified
@@ -24,13 +25,21 @@ def find(
     """Warnings in plain words, the gravest first; plan: all but these."""
     return [
         *_memory(config, plan),
-        *_family(config, shapes),
-        *_cut(config, prepared),
-        *_chat(config, prepared),
+        *_size(shapes),
+        *of_inputs(config, prepared),
         *_shards(config, plan),
         *_not_counted(config, plan),
-        *_regions(config, prepared),
         *_worth(plan),
+    ]
+
+
+def of_inputs(config: SelectConfig, prepared: Prepared) -> list[str]:
+    """Those that the data, the tokenizers and the settings tell, whatever a run costs."""
+    return [
+        *_family(config),
+        *_cut(config, prepared),
+        *_chat(config, prepared),
+        *_regions(config, prepared),
     ]
 
 
@@ -55,7 +64,18 @@ def _spread_freely(config: PlanConfig, plan: Mapping[str, Any]) -> bool:
     return config.device_map != "none" and plan["device"]["room"] is None
 
 
-def _family(config: PlanConfig, shapes: Mapping[str, Shape]) -> Iterator[str]:
+def _size(shapes: Mapping[str, Shape]) -> Iterator[str]:
+    small, target = (shapes[role].parameters for role in ("small", "target"))
+    if 2 * small > target:
+        yield (
+            f"the small model has {small / target:.0%} of the target's parameters: selection costs "
+            "about as much as it saves"
+        )
+
+
+def _family(config: SelectConfig) -> Iterator[str]:
+    if config.small is None or config.target is None:
+        return
     trust = trust_of(config)
     folders = {
         role: local_folder(str(getattr(config, role)), weights=False, trust=trust)
@@ -76,15 +96,9 @@ def _family(config: PlanConfig, shapes: Mapping[str, Shape]) -> Iterator[str]:
             "the tokenizers have different vocabularies, so the two models' scores are of "
             "different tokens"
         )
-    small, target = (shapes[role].parameters for role in ("small", "target"))
-    if 2 * small > target:
-        yield (
-            f"the small model has {small / target:.0%} of the target's parameters: selection costs "
-            "about as much as it saves"
-        )
 
 
-def _cut(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
+def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     if prepared.truncated:
         longest = max(int(store.lengths.max()) for store in prepared.stores)
         shorter = "raise --max-length, or " if config.max_length else ""  # else as long as can be
@@ -94,8 +108,9 @@ def _cut(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
         )
 
 
-def _chat(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
-    if prepared.format in CHATS:  # without a template these could not be read at all
+def _chat(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
+    # Without a template chats could not be read at all.
+    if config.target is None or prepared.format in CHATS:
         return
     tokenizer = load_tokenizer(str(config.target), weights=False, trust=trust_of(config))
     if tokenizer.chat_template:
@@ -157,7 +172,7 @@ def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
             yield "what processes send to each other is not counted, nor are their starts"
 
 
-def _regions(config: PlanConfig, prepared: Prepared) -> Iterator[str]:
+def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     least = not_verified(config.verify_per_region)
     pool = prepared.usable - count_of(config.cut, prepared.usable)
     if config.method == "staff" and pool <= least * config.regions:

@@ -1,6 +1,7 @@
 """Results that are a few facts: a plan, a fine-tuning, an evaluation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
@@ -11,7 +12,8 @@ def render_plan(plan: Mapping[str, Any], *, width: int = 80) -> str:
     """What a run would do, for ``--dry-run``.
 
     plan: ``rows`` int; ``stages`` a list of {"name", "rows", "tokens", "reused"};
-    ``files`` a list of paths. Other keys with plain values are shown as they are.
+    ``files`` a list of paths; ``warnings`` sentences. Other keys with plain values are shown as
+    they are.
     """
     lines = ["Nothing was run. It would do:"]
     if stages := plan.get("stages"):
@@ -22,12 +24,24 @@ def render_plan(plan: Mapping[str, Any], *, width: int = 80) -> str:
             Column("", ["kept from before" if s.get("reused") else "" for s in stages], left=True),
         ]
         lines += layout(columns, width, force=True)
-    facts = {k.replace("_", " "): plain(v) for k, v in plan.items() if k not in ("stages", "files")}
+    lists = ("stages", "files", "warnings")
+    facts = {k.replace("_", " "): plain(v) for k, v in plan.items() if k not in lists}
     wide = max((len(key) for key in facts), default=0) + 2
     lines += [f"{key.capitalize():<{wide}}{value}" for key, value in facts.items()]
     if files := plan.get("files"):
         lines += ["It would write:", *(f"  {path}" for path in files)]
+    lines += warning_lines(plan.get("warnings", ()), width=width)
     return "\n".join(lines) + "\n"
+
+
+def warning_lines(warnings: Sequence[str], *, width: int) -> list[str]:
+    """Under a heading, each indented like an item of a list; nothing where there are none."""
+    lines = [
+        line
+        for text in warnings
+        for line in wrap(f"- {text}", width, initial_indent="  ", subsequent_indent="    ")
+    ]
+    return ["Warnings", *lines] if lines else []
 
 
 def render_facts(facts: Mapping[str, Any]) -> str:

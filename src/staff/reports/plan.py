@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from staff.reports.columns import Column, layout
+from staff.reports.facts import warning_lines
 from staff.reports.numbers import count, duration, memory, millions, operations
 
 Plan = Mapping[str, Any]
@@ -19,7 +20,7 @@ def render_costs(plan: Plan, *, width: int = 80) -> str:
         _facts(plan, width),
         _stages(plan["stages"], width),
         _worth(plan, width),
-        _warnings(plan["warnings"], width),
+        warning_lines(plan["warnings"], width=width),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -124,15 +125,6 @@ def _worth(plan: Plan, width: int) -> list[str]:
         *layout([columns[0], *columns[4:]], width, force=True),
     ]
     return [*wrap(text, width), *tables, *wrap("left: of what is saved, after selection.", width)]
-
-
-def _warnings(warnings: Sequence[str], width: int) -> list[str]:
-    lines = [
-        line
-        for text in warnings
-        for line in wrap(f"- {text}", width, initial_indent="  ", subsequent_indent="    ")
-    ]
-    return ["Warnings", *lines] if lines else []
 
 
 def _seconds(value: float | None) -> str:
