@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from staff.compare import cells
 from staff.compare.cells import Inputs, finished, run_cell
 from staff.runs.compare_cells import Cell, cells_of
 
@@ -69,6 +70,13 @@ def test_what_is_done_is_not_done_again(run):
 def test_what_a_tuning_depends_on(run, changes):
     run()
     assert run(**changes) == ["tune", "evaluate"]
+
+
+def test_cells_of_other_versions_are_not_mixed(run, monkeypatch):
+    run()
+
+    monkeypatch.setattr(cells, "versions_of", lambda *names: dict.fromkeys(names, "0.0"))
+    assert run() == ["tune", "evaluate"]
 
 
 def test_other_test_data_needs_no_other_tuning(run):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from staff import single
-from staff.hashing import fingerprint, hash_file
+from staff.hashing import fingerprint, hash_file, versions_of
 from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
 from staff.runs.compare_cells import DONE, Cell
@@ -19,6 +19,7 @@ from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
 from staff.runs.settings import READING, TRUST
 from staff.training.adapter_folder import file_hashes, has_files
+from staff.training.checkpoints import LIBRARIES
 
 TUNED = "tuning.json"
 COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a tuning
@@ -112,6 +113,7 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
     The metrics are not part of it: a cell that has more of them than asked for will do.
     """
     shared: dict[str, Any] = {"target": dict(inputs.target), "max_length": config.max_length}
+    shared["versions"] = versions_of("staff-coreset", *LIBRARIES)
     shared |= {k: getattr(config, k) for k in READING}
     if config.attention != "auto":  # its rounding; cells without one are as they were
         shared["attention"] = config.attention
