@@ -29,7 +29,8 @@ from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import data_facts, not_finite_facts, stability_facts
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
-from staff.runs.settings import READING, TRUST, coreset_name
+from staff.runs.settings import coreset_name
+from staff.runs.shared_settings import READING, TRUST
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.interpolate import interpolate
 from staff.scores.shards import read_features

@@ -122,7 +122,7 @@ def test_reselection_goes_to_a_folder_named_after_what_differs():
     )
     assert SelectConfig(scores="runs/x", total=7, out="there", device="cpu").folder == "there"
     assert SelectConfig(scores="runs/x", keep=0.2, method="d2", gamma=0.5, nested=True).folder == (
-        "runs/x-keep-0.2-method-d2-gamma-0.5-nested"
+        "runs/x-keep-0.2-method-d2-nested-gamma-0.5"
     )
     assert SelectConfig(
         scores="x", keep=0.2, exclude="/a/b/ids.txt", quota_column="a/b"

@@ -10,20 +10,16 @@ from pydantic.fields import FieldInfo
 from staff.cli.terminal import Terminal, open_terminal
 from staff.errors import ConfigError
 from staff.runs.config_file import build, dump_yaml
-from staff.runs.settings import Settings, coreset_name
+from staff.runs.settings import PANELS, RUNNING, Settings, coreset_name, panel_of
 from staff.team import helps, in_team
 
 Config = TypeVar("Config", bound=Settings)
 
-PANELS = (
-    *("Input and models", "Selection", "Fine-tuning", "Scoring", "Data format", "Output"),
-    "Running",
-)
-RUNNING = Group("Running", sort_key=PANELS.index("Running"))
+RUN = Group(RUNNING, sort_key=PANELS.index(RUNNING))
 
 
 def _switch(text: str) -> Any:
-    return Annotated[bool | None, Parameter(help=text, negative=(), group=RUNNING)]
+    return Annotated[bool | None, Parameter(help=text, negative=(), group=RUN)]
 
 
 Quiet = _switch("Say nothing but errors.")
@@ -100,7 +96,7 @@ def verb(
                 annotation=kind,
             )
             for name, kind in {
-                **{name: _kind(field) for name, field in config.model_fields.items()},
+                **{name: _kind(config.model_fields[name]) for name in config.ordered()},
                 **common,
             }.items()
         ]
@@ -132,8 +128,7 @@ def _kind(field: FieldInfo) -> Any:
     inner = _unwrapped(field.annotation)
     several = get_origin(inner) is tuple
     item = _unwrapped(get_args(inner)[0]) if several else inner
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    panel = str(extra["group"])
+    panel = panel_of(field)
     text = _default_text(field.default)
     parameter = Parameter(
         help=field.description,

@@ -17,7 +17,7 @@ from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
-from staff.runs.settings import READING, TRUST
+from staff.runs.shared_settings import READING, TRUST
 from staff.training.adapter_folder import file_hashes, has_files
 from staff.training.checkpoints import LIBRARIES
 

@@ -15,7 +15,7 @@ from staff.reports.proxy import (
     unverified_told,
 )
 from staff.runs.facts import trust_remarks
-from staff.runs.settings import READING
+from staff.runs.shared_settings import READING
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10

@@ -1,28 +1,27 @@
 """The settings of `staff compare`."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
 from staff.errors import ConfigError
 from staff.runs import settings as s
-from staff.runs.config import FREE, check_cap, preset_values
+from staff.runs.config import FREE
 from staff.runs.settings import (
     INPUT,
+    RUNNING,
     SELECTION,
     TUNING,
     Fraction,
     Positive,
-    Settings,
     about,
-    check_spread,
     coreset_name,
-    given,
     listed,
 )
+from staff.runs.shared_settings import Allocates, Loads, Reads, Spreads, Tunes
 
 
-class CompareConfig(Settings):
+class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
     """`staff compare`. Settings of tuning are the target's unless they begin with `small`."""
 
     command = "compare"
@@ -48,7 +47,7 @@ class CompareConfig(Settings):
     seeds: Annotated[
         Positive,
         about("How often everything is done, selection and tuning, with seeds 0, 1, …",
-              "Running", le=1000),
+              RUNNING, le=1000),
     ] = 3  # fmt: skip
     full: Annotated[
         bool, about("Also tune on all rows; the selection-to-tuning ratio needs it.", TUNING)
@@ -58,11 +57,6 @@ class CompareConfig(Settings):
         about("What tunings have in common: passes over their rows, or the number of steps that "
               "--epochs over all rows takes.", TUNING),
     ] = "epochs"  # fmt: skip
-    epochs: s.Epochs = 3
-    learning_rate: s.LearningRate = 1e-4
-    batch_size: s.BatchSize = 8
-    micro_batch_size: s.MicroBatchSize = None
-    activation_checkpointing: s.ActivationCheckpointing = False
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     small_epochs: Annotated[
@@ -73,22 +67,6 @@ class CompareConfig(Settings):
     ] = None
     skip_finetune: s.SkipFinetune = False
     finetune_on: s.FinetuneOn = 1.0
-    preset: s.Preset = "released"
-    allocation: s.Allocation = "shares"
-    within: s.Within = "hardest"
-    clusters: s.Clusters = 50
-    cut: s.Cut = 0.1
-    regions: s.Regions = 50
-    stratify_by: s.StratifyBy = "width"
-    verify_per_region: s.VerifyPerRegion = 10
-    verify_tolerance: s.VerifyTolerance = 0.05
-    verify_cap: s.VerifyCap = 2000
-    verify_against: s.VerifyAgainst = "tuned"
-    difficulty: s.Difficulty = "effort"
-    take: s.Take = "highest"
-    neighbours: s.Neighbours = 10
-    gamma: s.Gamma = 1.0
-    checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
     max_new_tokens: s.MaxNewTokens = None
@@ -96,38 +74,15 @@ class CompareConfig(Settings):
     shard_rows: s.ShardRows = 2048
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
-    device: s.Device = "auto"
     quantize: s.Quantize = "none"
     small_quantize: s.SmallQuantize = None
-    device_map: s.DeviceMap = "none"
-    max_memory: s.MaxMemory = None
-    offload_folder: s.OffloadFolder = None
-    allow_pickle: s.AllowPickle = False
-    trust_remote_code: s.TrustRemoteCode = False
-    max_length: s.MaxLength = None
-    input_format: s.InputFormat = None
-    prompt_column: s.PromptColumn = None
-    response_column: s.ResponseColumn = None
-    prompt_template: s.PromptTemplate = None
-    messages_column: s.MessagesColumn = None
-    text_column: s.TextColumn = None
-    id_column: s.IdColumn = None
-    source_column: s.SourceColumn = None
-    on_bad_row: s.OnBadRow = "error"
     out: s.Out = None
     cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _apply_preset(cls, values: Any) -> Any:
-        """Fill allocation, within and cut from the preset unless they were given."""
-        explicit = given(values)
-        return {**preset_values(str(explicit.get("preset", "released"))), **explicit}
-
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        check_spread(self)
+        self.check_spread()
         self.require(
             data="a training file, e.g. staff compare train.jsonl …",
             test="--test FILE",
@@ -142,7 +97,7 @@ class CompareConfig(Settings):
         if set(self.methods) != {"random"}:
             self.require(small="--small MODEL")
         if "staff" in self.methods:
-            check_cap(self.verify_per_region, self.verify_cap, self.regions)
+            self.check_cap()
         return self
 
     @property

@@ -21,15 +21,13 @@ from staff.runs.settings import (
     TUNING,
     Fraction,
     Positive,
-    Settings,
     about,
-    check_spread,
     coreset_name,
     flag,
-    given,
     listed,
     number,
-)  # fmt: skip
+)
+from staff.runs.shared_settings import Allocates, Loads, Reads, Spreads, Tunes, preset_values
 
 # What a default folder's name leaves out of the data's; the dot of coreset-0.1 stays.
 ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|zst))?$")
@@ -38,7 +36,7 @@ ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?
 DRAWN = ("last-value-lora", "adapter")  # phi that draws at random
 
 
-class SelectConfig(Settings):
+class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
     """`staff select`."""
 
     command = "select"
@@ -75,21 +73,6 @@ class SelectConfig(Settings):
         s.Method,
         about("How to select; random needs no model, only staff needs the target.", SELECTION),
     ] = "staff"
-    preset: s.Preset = "released"
-    allocation: s.Allocation = "shares"
-    within: s.Within = "hardest"
-    clusters: s.Clusters = 50
-    cut: s.Cut = 0.1
-    regions: s.Regions = 50
-    stratify_by: s.StratifyBy = "width"
-    verify_per_region: s.VerifyPerRegion = 10
-    verify_tolerance: s.VerifyTolerance = 0.05
-    verify_cap: s.VerifyCap = 2000
-    verify_against: s.VerifyAgainst = "tuned"
-    difficulty: s.Difficulty = "effort"
-    take: s.Take = "highest"
-    neighbours: s.Neighbours = 10
-    gamma: s.Gamma = 1.0
     quota_column: Annotated[
         str | None,
         about("Choose from each value of this column in proportion to its rows.", SELECTION),
@@ -120,13 +103,7 @@ class SelectConfig(Settings):
         s.Location | None,
         about("Use this LoRA adapter instead of fine-tuning the small model.", TUNING),
     ] = None
-    epochs: s.Epochs = 3
-    learning_rate: s.LearningRate = 1e-4
-    batch_size: s.BatchSize = 8
-    micro_batch_size: s.MicroBatchSize = None
-    activation_checkpointing: s.ActivationCheckpointing = False
     fsdp: s.Fsdp = False
-    checkpoint_seconds: s.CheckpointSeconds = 60.0
     phi: s.Phi = "last-value"
     features: s.Features = False
     score_on: s.ScoreOn = 1.0
@@ -137,24 +114,8 @@ class SelectConfig(Settings):
     padding_free: s.PaddingFree = False
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
-    device: s.Device = "auto"
     quantize: s.Quantize = "none"
     small_quantize: s.SmallQuantize = None
-    device_map: s.DeviceMap = "none"
-    max_memory: s.MaxMemory = None
-    offload_folder: s.OffloadFolder = None
-    allow_pickle: s.AllowPickle = False
-    trust_remote_code: s.TrustRemoteCode = False
-    max_length: s.MaxLength = None
-    input_format: s.InputFormat = None
-    prompt_column: s.PromptColumn = None
-    response_column: s.ResponseColumn = None
-    prompt_template: s.PromptTemplate = None
-    messages_column: s.MessagesColumn = None
-    text_column: s.TextColumn = None
-    id_column: s.IdColumn = None
-    source_column: s.SourceColumn = None
-    on_bad_row: s.OnBadRow = "error"
     out: Annotated[
         s.Location | None, about("Run folder; default with --scores: named after it.", OUTPUT)
     ] = None
@@ -163,15 +124,6 @@ class SelectConfig(Settings):
     ] = "jsonl"
     cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apply_preset(cls, values: Any) -> Any:
-        """Fill allocation, within and cut from the preset unless they were given."""
-        explicit = given(values)
-        if "scores" in explicit and "preset" not in explicit:
-            return explicit  # what is not given comes from that run: see `inherit`
-        return {**preset_values(str(explicit.get("preset", "released"))), **explicit}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -186,7 +138,7 @@ class SelectConfig(Settings):
         Of a selection and of its plan: what the one refuses, the other refuses in the same words.
         """
         check_workers(self)
-        check_spread(self)
+        self.check_spread()
         check_divided(self)
         if not self.scores:
             self.require(data=f"a training file, e.g. staff {self.command} train.jsonl …")
@@ -208,7 +160,7 @@ class SelectConfig(Settings):
             self.require(small="--small MODEL")
         if self.method == "staff":
             self.require(target="--target MODEL")
-            check_cap(self.verify_per_region, self.verify_cap, self.regions)
+            self.check_cap()
         if self.counts_tokens and not self.counting_model:
             raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
         self._check_score_on()
@@ -269,7 +221,7 @@ class SelectConfig(Settings):
         preset = preset_values(self.preset)
         parts = [
             name.replace("_", "-") + _text(getattr(self, name))
-            for name in type(self).model_fields
+            for name in self.ordered()
             if name in self.model_fields_set & (RESELECT - UNNAMED)
             and self._differs(name)
             and preset.get(name) != getattr(self, name)
@@ -317,11 +269,11 @@ UNNAMED = TECHNICAL | {"scores", "out", "overwrite"}  # not part of a default fo
 FREE = TECHNICAL | {"on_bad_row", "out", "overwrite"}
 # What stored scores depend on: a run folder keeps one value of each.
 SCORE_KEYS = tuple(
-    name for name in SelectConfig.model_fields if name not in (RESELECT | FREE) - {"scores", "seed"}
+    name for name in SelectConfig.ordered() if name not in (RESELECT | FREE) - {"scores", "seed"}
 )
 
 
-class ScoreConfig(Settings):
+class ScoreConfig(Spreads, Loads, Reads):
     """`staff score`."""
 
     command = "score"
@@ -339,24 +291,8 @@ class ScoreConfig(Settings):
     padding_free: s.PaddingFree = False
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
-    device: s.Device = "auto"
     quantize: s.Quantize = "none"
-    device_map: s.DeviceMap = "none"
-    max_memory: s.MaxMemory = None
-    offload_folder: s.OffloadFolder = None
-    allow_pickle: s.AllowPickle = False
-    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
-    max_length: s.MaxLength = None
-    input_format: s.InputFormat = None
-    prompt_column: s.PromptColumn = None
-    response_column: s.ResponseColumn = None
-    prompt_template: s.PromptTemplate = None
-    messages_column: s.MessagesColumn = None
-    text_column: s.TextColumn = None
-    id_column: s.IdColumn = None
-    source_column: s.SourceColumn = None
-    on_bad_row: s.OnBadRow = "error"
     cache: s.CacheFolder = None
     overwrite: s.Overwrite = False
 
@@ -367,13 +303,13 @@ class ScoreConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        check_spread(self)
+        self.check_spread()
         self.require(data="a data file", model="--model MODEL", out="--out FOLDER")
         check_workers(self)
         return self
 
 
-class FinetuneConfig(Settings):
+class FinetuneConfig(Tunes, Loads, Reads):
     """`staff finetune`."""
 
     command = "finetune"
@@ -383,33 +319,14 @@ class FinetuneConfig(Settings):
     out: Annotated[
         s.Location | None, about("Adapter folder; default: the data's name and -tuned.", OUTPUT)
     ] = None
-    epochs: s.Epochs = 3
-    learning_rate: s.LearningRate = 1e-4
-    batch_size: s.BatchSize = 8
-    micro_batch_size: s.MicroBatchSize = None
-    activation_checkpointing: s.ActivationCheckpointing = False
     fsdp: s.Fsdp = False
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     max_steps: Annotated[Positive | None, about("Stop after this many steps.", TUNING)] = None
-    checkpoint_seconds: s.CheckpointSeconds = 60.0
     attention: s.Attention = "auto"
     dtype: s.Dtype = "auto"
-    device: s.Device = "auto"
     quantize: s.Quantize = "none"
-    allow_pickle: s.AllowPickle = False
-    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
-    max_length: s.MaxLength = None
-    input_format: s.InputFormat = None
-    prompt_column: s.PromptColumn = None
-    response_column: s.ResponseColumn = None
-    prompt_template: s.PromptTemplate = None
-    messages_column: s.MessagesColumn = None
-    text_column: s.TextColumn = None
-    id_column: s.IdColumn = None
-    source_column: s.SourceColumn = None
-    on_bad_row: s.OnBadRow = "error"
     overwrite: s.Overwrite = False
 
     @model_validator(mode="before")
@@ -428,7 +345,7 @@ class FinetuneConfig(Settings):
         return self
 
 
-class EvaluateConfig(Settings):
+class EvaluateConfig(Spreads, Loads, Reads):
     """`staff evaluate`."""
 
     command = "evaluate"
@@ -442,24 +359,8 @@ class EvaluateConfig(Settings):
     max_new_tokens: s.MaxNewTokens = None
     batch_tokens: s.BatchTokens = 8192
     dtype: s.Dtype = "auto"
-    device: s.Device = "auto"
     quantize: s.Quantize = "none"
-    device_map: s.DeviceMap = "none"
-    max_memory: s.MaxMemory = None
-    offload_folder: s.OffloadFolder = None
-    allow_pickle: s.AllowPickle = False
-    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
-    max_length: s.MaxLength = None
-    input_format: s.InputFormat = None
-    prompt_column: s.PromptColumn = None
-    response_column: s.ResponseColumn = None
-    prompt_template: s.PromptTemplate = None
-    messages_column: s.MessagesColumn = None
-    text_column: s.TextColumn = None
-    id_column: s.IdColumn = None
-    source_column: s.SourceColumn = None
-    on_bad_row: s.OnBadRow = "error"
     out: Annotated[s.Location | None, about("Folder for per-item results and answers.", OUTPUT)] = (
         None
     )
@@ -467,12 +368,12 @@ class EvaluateConfig(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        check_spread(self)
+        self.check_spread()
         self.require(data="a test file", model="--model MODEL")
         return self
 
 
-class CheckModelConfig(Settings):
+class CheckModelConfig(Loads, Reads):
     """`staff check-model`. The comparison is in float32, whatever a run's --dtype is."""
 
     command = "check-model"
@@ -490,25 +391,12 @@ class CheckModelConfig(Settings):
               gt=0, allow_inf_nan=False),
     ] = 1e-3  # fmt: skip
     phi: s.Phi = "last-value"
-    device: s.Device = "auto"
     quantize: Annotated[
         Literal["none", "nf4", "int8"],
         about("Check a model whose weights are kept in 4 bits (nf4) or 8; the inputs of llm-int8 "
               "are rounded, too, and have no gradient to be held to.", SCORING),
     ] = "none"  # fmt: skip
-    allow_pickle: s.AllowPickle = False
-    trust_remote_code: s.TrustRemoteCode = False
     seed: s.RandomSeed = 0
-    max_length: s.MaxLength = None
-    input_format: s.InputFormat = None
-    prompt_column: s.PromptColumn = None
-    response_column: s.ResponseColumn = None
-    prompt_template: s.PromptTemplate = None
-    messages_column: s.MessagesColumn = None
-    text_column: s.TextColumn = None
-    id_column: s.IdColumn = None
-    source_column: s.SourceColumn = None
-    on_bad_row: s.OnBadRow = "error"
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -535,20 +423,3 @@ def check_workers(config: "SelectConfig | ScoreConfig") -> None:
     """Raise `ConfigError` for a number of workers where there are none."""
     if config.workers is not None and config.executor != "ray":
         raise ConfigError(f"--workers {config.workers} is for --executor ray")
-
-
-def check_cap(per_region: int | str, cap: int, regions: int) -> None:
-    """Raise `ConfigError` if ``--verify-per-region auto`` could not do its first round."""
-    if per_region == "auto":
-        from staff.selectors.rounds import START, too_few  # NumPy: not needed for --help
-
-        if cap < START * regions:
-            raise ConfigError(f"--verify-cap {cap}: {too_few(cap, regions)}")
-
-
-def preset_values(name: str) -> dict[str, Any]:
-    """Allocation, within and cut of a named setting; empty for an unknown name."""
-    from staff.selectors.staff import PRESETS  # NumPy: not needed for --help
-
-    preset = PRESETS.get(name, {})
-    return {key: preset[key] for key in ("allocation", "within", "cut") if key in preset}

@@ -15,8 +15,9 @@ from staff import __version__
 from staff.data.streams import is_utf8
 from staff.errors import ConfigError
 from staff.runs.compare_config import CompareConfig
-from staff.runs.config import RESELECT, SelectConfig, preset_values
+from staff.runs.config import RESELECT, SelectConfig
 from staff.runs.settings import Settings, flag, listed
+from staff.runs.shared_settings import preset_values
 from staff.visible import one_line
 
 Config = TypeVar("Config", bound=Settings)
@@ -103,12 +104,13 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
 
 
 def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
-    """Settings as YAML in the order they are declared; replays with ``--config``.
+    """Settings as YAML in the order of ``--help``; replays with ``--config``.
 
     Left out: what is not set, `overwrite` (a replay must not wipe its own folder), and
     what the preset says anyway, so that another ``--preset`` still has its effect.
     """
-    values = config.model_dump(mode="json", exclude_none=True, exclude={"overwrite"})
+    dumped = config.model_dump(mode="json", exclude_none=True, exclude={"overwrite"})
+    values = {name: dumped[name] for name in config.ordered() if name in dumped}
     remark = ""
     if isinstance(config, SelectConfig) and config.scores:
         own = RESELECT & config.model_fields_set  # the rest comes from that run

@@ -83,7 +83,7 @@ def remove_empty(folders: Iterable[Path]) -> None:
 def _opened(lock: Path) -> TextIO:
     """The lock file, made if need be, its folder too: a run that was refused may take that away."""
     for _ in range(ATTEMPTS - 1):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, FileExistsError):  # the latter: it went while looked at
             lock.parent.mkdir(parents=True, exist_ok=True)
             return lock.open("a+", encoding="utf-8")
     lock.parent.mkdir(parents=True, exist_ok=True)

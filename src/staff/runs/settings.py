@@ -4,9 +4,10 @@ import os
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from staff.errors import ConfigError
@@ -15,6 +16,12 @@ from staff.errors import ConfigError
 def about(text: str, group: str, **limits: Any) -> FieldInfo:
     """A field's help text, its group in `--help`, and its limits."""
     return Field(description=text, json_schema_extra={"group": group}, **limits)
+
+
+def panel_of(field: FieldInfo) -> str:
+    """The panel of `--help` that a setting stands in."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return str(extra["group"])
 
 
 def listed(value: Any) -> Any:
@@ -89,7 +96,8 @@ Positive = Annotated[int, BeforeValidator(number), Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, BeforeValidator(number), Field(ge=-(2**63), le=2**63 - 1)]
 
 INPUT, TUNING, SCORING = "Input and models", "Fine-tuning", "Scoring"
-SELECTION, FORMAT, OUTPUT = "Selection", "Data format", "Output"
+SELECTION, FORMAT, OUTPUT, RUNNING = "Selection", "Data format", "Output", "Running"
+PANELS = (INPUT, SELECTION, TUNING, SCORING, FORMAT, OUTPUT, RUNNING)  # of --help, in their order
 
 # Settings that several verbs share.
 Data = Annotated[Location | None, about("Training data: a file, a folder or a Hub id.", INPUT)]
@@ -105,12 +113,11 @@ CacheFolder = Annotated[
     about("Keep scores and adapters here, too, and take from here what is there.", OUTPUT),
 ]
 Overwrite = Annotated[bool, about("Start over in a folder that holds an earlier run.", OUTPUT)]
-RandomSeed = Annotated[Seed, about("Seed of every random choice.", "Running")]
+RandomSeed = Annotated[Seed, about("Seed of every random choice.", RUNNING)]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     about("Precision; auto is bfloat16 where the hardware is fast at it.", SCORING),
 ]
-Device = Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)]
 Attention = Annotated[
     Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"],
     about("How models attend, by transformers' names; auto: as the library chooses.", SCORING),
@@ -128,25 +135,6 @@ SmallQuantize = Annotated[
     Literal["none", "nf4", "int8", "llm-int8"] | None,
     about("The same for the small model; default: as --quantize.", SCORING),
 ]
-DeviceMap = Annotated[
-    Literal["none", "auto"],
-    about("auto: spread a model to be scored over all GPUs, then host memory, then disk.", SCORING),
-]
-MaxMemory = Annotated[
-    str | None,
-    AfterValidator(room),
-    about("With --device-map: most of a model that each may hold, e.g. gpu0=20GiB,cpu=40GiB.",
-          SCORING),
-]  # fmt: skip
-OffloadFolder = Annotated[
-    Location | None,
-    about("With --device-map: for weights that cannot be read from the model's own files as they "
-          "are needed.", SCORING),
-]  # fmt: skip
-AllowPickle = Annotated[
-    bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
-]
-TrustRemoteCode = Annotated[bool, about("Run the Python code that a model folder brings.", INPUT)]
 BatchTokens = Annotated[
     Positive, about("Padded tokens a batch may hold; halved when memory runs out.", SCORING)
 ]
@@ -163,43 +151,11 @@ Workers = Annotated[
     about("With --executor ray: processes that score; default: one a GPU, else one a machine.",
           SCORING),
 ]  # fmt: skip
-MaxLength = Annotated[
-    Positive | None,
-    about("Cut a sample after this many tokens; default: what both models allow.", FORMAT),
-]
-InputFormat = Annotated[
-    str | None,
-    about("prompt-response, alpaca, messages, sharegpt or text; default: detected.", FORMAT),
-]
-PromptColumn = Annotated[str | None, about("Column of the prompt.", FORMAT)]
-ResponseColumn = Annotated[str | None, about("Column of the response.", FORMAT)]
-PromptTemplate = Annotated[
-    str | None, about('Prompt from several columns, e.g. "{instruction}\\n{input}".', FORMAT)
-]
-MessagesColumn = Annotated[str | None, about("Column of the chat messages.", FORMAT)]
-TextColumn = Annotated[str | None, about("Column of plain text.", FORMAT)]
-IdColumn = Annotated[str | None, about("Column of unique ids; default: content hash.", FORMAT)]
-SourceColumn = Annotated[str | None, about("Column naming where a row is from.", FORMAT)]
-OnBadRow = Annotated[
-    Literal["error", "skip"],
-    about("A row that cannot be used: stop, or set it aside in rejected.jsonl.", FORMAT),
-]
 Phi = Annotated[
     Literal["last-value", "last-value-lora", "adapter", "lm-head"],
     about("Whose gradient the effort score is the norm of.", SCORING),
 ]
 Features = Annotated[bool, about("Also store mean hidden states.", SCORING)]
-Epochs = Annotated[Positive, about("Passes over the data.", TUNING)]
-BatchSize = Annotated[Positive, about("Samples a fine-tuning step.", TUNING)]
-MicroBatchSize = Annotated[
-    Positive | None,
-    about("Samples computed at once in fine-tuning, gradients accumulated; default: all of a step.",
-          TUNING),
-]  # fmt: skip
-ActivationCheckpointing = Annotated[
-    bool, about("Fine-tune in less memory, computing activations again for the backward pass.",
-                TUNING),
-]  # fmt: skip
 Fsdp = Annotated[
     bool, about("With torchrun: divide the weights of the model that is tuned among processes.",
                 TUNING),
@@ -207,12 +163,6 @@ Fsdp = Annotated[
 LearningRate = Annotated[
     float, BeforeValidator(number), about("Peak learning rate.", TUNING, gt=0, allow_inf_nan=False)
 ]
-CheckpointSeconds = Annotated[
-    float,
-    BeforeValidator(number),
-    about("Seconds between checkpoints of a fine-tuning; 0: after every step.", TUNING, ge=0,
-          allow_inf_nan=False),
-]  # fmt: skip
 Metrics = Annotated[
     tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
     BeforeValidator(listed),
@@ -234,78 +184,6 @@ ScoreOn = Annotated[
                     "from their tokens.", SCORING),
 ]  # fmt: skip
 SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
-Preset = Annotated[
-    Literal["released", "paper"],
-    about("Allocation, within and cut as in the released code or the paper.", SELECTION),
-]
-Allocation = Annotated[
-    Literal["shares", "paper", "shrunk"],
-    about("How budgets follow the ratios; shrunk: shares of ratios drawn together by their error.",
-          SELECTION),
-]  # fmt: skip
-Within = Annotated[
-    Literal["hardest", "random", "spread"],
-    about("Which rows of a region are drawn; spread: over clusters of mean hidden states.",
-          SELECTION),
-]  # fmt: skip
-Clusters = Annotated[Positive, about("Clusters that --within spread goes over.", SELECTION)]
-Cut = Annotated[
-    float,
-    BeforeValidator(number),
-    about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
-          ge=0, lt=1),
-]  # fmt: skip
-Regions = Annotated[Positive, about("Score regions, K (staff, ccs).", SELECTION, le=1_000_000)]
-StratifyBy = Annotated[
-    Literal["width", "count"],
-    about("Regions of equal width in score (the paper), or of equally many rows (staff).",
-          SELECTION),
-]  # fmt: skip
-VerifyPerRegion = Annotated[
-    Positive | Literal["auto"],
-    about("Rows a region scored on the target, b_v; auto: as many as stable budgets take.",
-          SELECTION),
-]  # fmt: skip
-VerifyTolerance = Annotated[
-    float,
-    BeforeValidator(number),
-    about("With auto: fraction of the budget that may lie in other regions than if every row were "
-          "verified.", SELECTION, gt=0, lt=1),
-]  # fmt: skip
-VerifyCap = Annotated[
-    Positive, about("With auto: most rows in all to be scored on the target.", SELECTION)
-]
-VerifyAgainst = Annotated[
-    Literal["tuned", "untuned"],
-    about("Divide the target's scores by the small model's after fine-tuning, or before it.",
-          SELECTION),
-]  # fmt: skip
-Difficulty = Annotated[
-    Literal["effort", "loss", "entropy", "el2n"],
-    about("Score that ccs and d2 take for difficulty.", SELECTION),
-]
-Take = Annotated[
-    Literal["highest", "middle", "lowest"],
-    about("Which ranks grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
-]
-Neighbours = Annotated[Positive, about("Neighbours a row in d2's graph.", SELECTION)]
-Gamma = Annotated[
-    float,
-    BeforeValidator(number),
-    about("How fast d2's reverse messages decay with distance.", SELECTION, ge=0,
-          allow_inf_nan=False),
-]  # fmt: skip
-
-
-# Settings that say how a record is read: a coreset is read like its data.
-READING = (
-    *("input_format", "prompt_column", "response_column", "prompt_template"),
-    *("messages_column", "text_column", "id_column", "source_column"),
-)
-
-
-# Settings that say what a model may do beyond being read.
-TRUST = ("allow_pickle", "trust_remote_code")
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -323,6 +201,13 @@ class Settings(BaseModel):
     @classmethod
     def _drop_missing(cls, values: Any) -> Any:
         return given(values)
+
+    @classmethod
+    def ordered(cls) -> list[str]:
+        """Names of the settings, panel by panel as in ``--help``; its own before shared ones."""
+        named = (name for kind in cls.__mro__ for name in get_annotations(kind))
+        names = [name for name in dict.fromkeys(named) if name in cls.model_fields]
+        return sorted(names, key=lambda name: PANELS.index(panel_of(cls.model_fields[name])))
 
     def quantized(self, role: str) -> str:
         """How the weights of a model are kept; role: ``small`` or any other."""
@@ -342,18 +227,6 @@ class Settings(BaseModel):
         for name, how in flags.items():
             if getattr(self, name) is None:
                 raise ConfigError(f"{name} is missing: give {how}")
-
-
-def check_spread(config: Any) -> None:
-    """Raise `ConfigError` for settings of a spread model that go with no such model."""
-    for name in ("max_memory", "offload_folder"):
-        if getattr(config, name) is not None and config.device_map == "none":
-            raise ConfigError(f"{flag(name)} goes with --device-map auto: give both")
-    if config.device_map != "none" and getattr(config, "phi", None) == "adapter":
-        raise ConfigError(
-            "--phi adapter goes backward through the whole model, which --device-map does not "
-            "hold: give another phi"
-        )
 
 
 def flag(name: str) -> str:

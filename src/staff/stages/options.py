@@ -11,9 +11,10 @@ from staff.runs.cache import Cache
 from staff.runs.facts import untested
 from staff.runs.manifest import device_facts
 from staff.runs.settings import parse_room
+from staff.runs.shared_settings import Loads, Reads, Spreads
 
 
-def record_options(config: Any) -> RecordOptions:
+def record_options(config: Reads) -> RecordOptions:
     """The settings that say how a record is read."""
     return RecordOptions(
         format=config.input_format,
@@ -27,14 +28,14 @@ def record_options(config: Any) -> RecordOptions:
     )
 
 
-def trust_of(config: Any) -> Trust:
+def trust_of(config: Loads) -> Trust:
     """What the settings allow the models to do."""
     return Trust(pickle=config.allow_pickle, code=config.trust_remote_code)
 
 
 def spread_of(config: Any) -> Spread | None:
     """Over what a model that is scored or evaluated is to be spread; None: one device."""
-    if getattr(config, "device_map", "none") == "none":
+    if not isinstance(config, Spreads) or config.device_map == "none":
         return None
     room = parse_room(config.max_memory) if config.max_memory else {}
     return Spread(room=room, folder=config.offload_folder)

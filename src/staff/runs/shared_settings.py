@@ -1,0 +1,219 @@
+"""Settings that several verbs share: a class for each thing they are about."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, model_validator
+
+from staff.errors import ConfigError
+from staff.runs.settings import (
+    FORMAT,
+    INPUT,
+    SCORING,
+    SELECTION,
+    TUNING,
+    LearningRate,
+    Location,
+    Positive,
+    Settings,
+    about,
+    flag,
+    given,
+    number,
+    room,
+)
+
+
+class Reads(Settings):
+    """How a record of the data is read."""
+
+    max_length: Annotated[
+        Positive | None,
+        about("Cut a sample after this many tokens; default: what both models allow.", FORMAT),
+    ] = None
+    input_format: Annotated[
+        str | None,
+        about("prompt-response, alpaca, messages, sharegpt or text; default: detected.", FORMAT),
+    ] = None
+    prompt_column: Annotated[str | None, about("Column of the prompt.", FORMAT)] = None
+    response_column: Annotated[str | None, about("Column of the response.", FORMAT)] = None
+    prompt_template: Annotated[
+        str | None, about('Prompt from several columns, e.g. "{instruction}\\n{input}".', FORMAT)
+    ] = None
+    messages_column: Annotated[str | None, about("Column of the chat messages.", FORMAT)] = None
+    text_column: Annotated[str | None, about("Column of plain text.", FORMAT)] = None
+    id_column: Annotated[
+        str | None, about("Column of unique ids; default: content hash.", FORMAT)
+    ] = None
+    source_column: Annotated[str | None, about("Column naming where a row is from.", FORMAT)] = None
+    on_bad_row: Annotated[
+        Literal["error", "skip"],
+        about("A row that cannot be used: stop, or set it aside in rejected.jsonl.", FORMAT),
+    ] = "error"
+
+
+class Loads(Settings):
+    """Where a model is loaded, and what it may do beyond being read."""
+
+    device: Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)] = "auto"
+    allow_pickle: Annotated[
+        bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
+    ] = False
+    trust_remote_code: Annotated[
+        bool, about("Run the Python code that a model folder brings.", INPUT)
+    ] = False
+
+
+class Spreads(Settings):
+    """Over which devices a model that is scored or evaluated is spread."""
+
+    device_map: Annotated[
+        Literal["none", "auto"],
+        about("auto: spread a model to be scored over all GPUs, then host memory, then disk.",
+              SCORING),
+    ] = "none"  # fmt: skip
+    max_memory: Annotated[
+        str | None,
+        AfterValidator(room),
+        about("With --device-map: most of a model that each may hold, e.g. gpu0=20GiB,cpu=40GiB.",
+              SCORING),
+    ] = None  # fmt: skip
+    offload_folder: Annotated[
+        Location | None,
+        about("With --device-map: for weights that cannot be read from the model's own files as "
+              "they are needed.", SCORING),
+    ] = None  # fmt: skip
+
+    def check_spread(self) -> None:
+        """Raise `ConfigError` for settings of a spread model that go with no such model."""
+        for name in ("max_memory", "offload_folder"):
+            if getattr(self, name) is not None and self.device_map == "none":
+                raise ConfigError(f"{flag(name)} goes with --device-map auto: give both")
+        if self.device_map != "none" and getattr(self, "phi", None) == "adapter":
+            raise ConfigError(
+                "--phi adapter goes backward through the whole model, which --device-map does not "
+                "hold: give another phi"
+            )
+
+
+class Tunes(Settings):
+    """How a model is fine-tuned."""
+
+    epochs: Annotated[Positive, about("Passes over the data.", TUNING)] = 3
+    learning_rate: LearningRate = 1e-4
+    batch_size: Annotated[Positive, about("Samples a fine-tuning step.", TUNING)] = 8
+    micro_batch_size: Annotated[
+        Positive | None,
+        about("Samples computed at once in fine-tuning, gradients accumulated; default: all of a "
+              "step.", TUNING),
+    ] = None  # fmt: skip
+    activation_checkpointing: Annotated[
+        bool,
+        about("Fine-tune in less memory, computing activations again for the backward pass.",
+              TUNING),
+    ] = False  # fmt: skip
+    checkpoint_seconds: Annotated[
+        float,
+        BeforeValidator(number),
+        about("Seconds between checkpoints of a fine-tuning; 0: after every step.", TUNING, ge=0,
+              allow_inf_nan=False),
+    ] = 60.0  # fmt: skip
+
+
+class Allocates(Settings):
+    """How rows are chosen by their scores: regions, verification, budgets and draws."""
+
+    preset: Annotated[
+        Literal["released", "paper"],
+        about("Allocation, within and cut as in the released code or the paper.", SELECTION),
+    ] = "released"
+    allocation: Annotated[
+        Literal["shares", "paper", "shrunk"],
+        about("How budgets follow the ratios; shrunk: shares of ratios drawn together by their "
+              "error.", SELECTION),
+    ] = "shares"  # fmt: skip
+    within: Annotated[
+        Literal["hardest", "random", "spread"],
+        about("Which rows of a region are drawn; spread: over clusters of mean hidden states.",
+              SELECTION),
+    ] = "hardest"  # fmt: skip
+    clusters: Annotated[Positive, about("Clusters that --within spread goes over.", SELECTION)] = 50
+    cut: Annotated[
+        float,
+        BeforeValidator(number),
+        about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
+              ge=0, lt=1),
+    ] = 0.1  # fmt: skip
+    regions: Annotated[
+        Positive, about("Score regions, K (staff, ccs).", SELECTION, le=1_000_000)
+    ] = 50
+    stratify_by: Annotated[
+        Literal["width", "count"],
+        about("Regions of equal width in score (the paper), or of equally many rows (staff).",
+              SELECTION),
+    ] = "width"  # fmt: skip
+    verify_per_region: Annotated[
+        Positive | Literal["auto"],
+        about("Rows a region scored on the target, b_v; auto: as many as stable budgets take.",
+              SELECTION),
+    ] = 10  # fmt: skip
+    verify_tolerance: Annotated[
+        float,
+        BeforeValidator(number),
+        about("With auto: fraction of the budget that may lie in other regions than if every row "
+              "were verified.", SELECTION, gt=0, lt=1),
+    ] = 0.05  # fmt: skip
+    verify_cap: Annotated[
+        Positive, about("With auto: most rows in all to be scored on the target.", SELECTION)
+    ] = 2000
+    verify_against: Annotated[
+        Literal["tuned", "untuned"],
+        about("Divide the target's scores by the small model's after fine-tuning, or before it.",
+              SELECTION),
+    ] = "tuned"  # fmt: skip
+    difficulty: Annotated[
+        Literal["effort", "loss", "entropy", "el2n"],
+        about("Score that ccs and d2 take for difficulty.", SELECTION),
+    ] = "effort"
+    take: Annotated[
+        Literal["highest", "middle", "lowest"],
+        about("Which ranks grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
+    ] = "highest"
+    neighbours: Annotated[Positive, about("Neighbours a row in d2's graph.", SELECTION)] = 10
+    gamma: Annotated[
+        float,
+        BeforeValidator(number),
+        about("How fast d2's reverse messages decay with distance.", SELECTION, ge=0,
+              allow_inf_nan=False),
+    ] = 1.0  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        """Fill allocation, within and cut from the preset unless they were given."""
+        explicit = given(values)
+        if "scores" in explicit and "preset" not in explicit:
+            return explicit  # what is not given comes from that run: see `SelectConfig.inherit`
+        return {**preset_values(str(explicit.get("preset", "released"))), **explicit}
+
+    def check_cap(self) -> None:
+        """Raise `ConfigError` if ``--verify-per-region auto`` could not do its first round."""
+        if self.verify_per_region == "auto":
+            from staff.selectors.rounds import START, too_few  # NumPy: not needed for --help
+
+            if self.verify_cap < START * self.regions:
+                words = too_few(self.verify_cap, self.regions)
+                raise ConfigError(f"--verify-cap {self.verify_cap}: {words}")
+
+
+# What says how a record is read, wherever it ends: a coreset is read like its data.
+READING = tuple(name for name in Reads.ordered() if name not in ("max_length", "on_bad_row"))
+# What says how far a model is trusted.
+TRUST = ("allow_pickle", "trust_remote_code")
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """Allocation, within and cut of a named setting; empty for an unknown name."""
+    from staff.selectors.staff import PRESETS  # NumPy: not needed for --help
+
+    preset = PRESETS.get(name, {})
+    return {key: preset[key] for key in ("allocation", "within", "cut") if key in preset}
