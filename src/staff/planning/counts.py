@@ -143,7 +143,7 @@ def stages_of(
 
 def most_verified(config: SelectConfig, usable: int) -> int:
     """Most rows the target scores: b_v of each region that can be large enough, or the cap."""
-    pool, b_v = usable - count_of(config.cut, usable), config.verify_per_region
+    pool, b_v = risks.below_cut(config, usable), config.verify_per_region
     large = min(config.regions, pool // (not_verified(b_v) + 1))
     if isinstance(b_v, str):
         return min(config.verify_cap, pool) if large else 0

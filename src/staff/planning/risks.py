@@ -172,9 +172,14 @@ def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
             yield "what processes send to each other is not counted, nor are their starts"
 
 
+def below_cut(config: SelectConfig, usable: int) -> int:
+    """Rows that are left for the regions."""
+    return usable - count_of(config.cut, usable)
+
+
 def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     least = not_verified(config.verify_per_region)
-    pool = prepared.usable - count_of(config.cut, prepared.usable)
+    pool = below_cut(config, prepared.usable)
     if config.method == "staff" and pool <= least * config.regions:
         yield (
             f"{config.regions} regions of {pool:,} rows are too small: those of {least} rows or "
