@@ -19,6 +19,7 @@ from staff.hashing import hash_file
 from staff.models import load
 from staff.reports.text import render
 from staff.runs.config import SelectConfig
+from staff.runs.manifest import read_manifest
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
 SETTINGS = {
@@ -229,6 +230,10 @@ def test_selecting_again_from_stored_scores_gives_the_same_coresets(run, tmp_pat
     # What to type next reads the coreset as the data were read.
     again = render(manifest, folder=str(tmp_path / "again"))
     assert "--prompt-column mr --response-column ref --out" in again
+    # And the manifest says what the scores were made with, which no flag of this run could say.
+    before, now = (read_manifest(folder)["config"] for folder in (run.folder, tmp_path / "again"))
+    for name in ("epochs", "learning_rate", "batch_size", "phi", "dtype", "max_length"):
+        assert now[name] == before[name]
 
 
 def test_a_device_that_is_not_there_leaves_a_finished_run_alone(run, data, family):

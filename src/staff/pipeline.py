@@ -26,11 +26,10 @@ from staff.outputs import Run, finish
 from staff.progress import Progress
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
-from staff.runs.config import SelectConfig
+from staff.runs.config import RESELECT, SelectConfig
 from staff.runs.facts import data_facts, not_finite_facts, stability_facts
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.settings import coreset_name
-from staff.runs.shared_settings import READING, TRUST
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.interpolate import interpolate
 from staff.scores.shards import read_features
@@ -409,7 +408,7 @@ def reselect(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"])}
+        settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"], config)}
         result = manifests.begin("select", settings, seed=config.seed)
         kept = ("data", "models", "device")
         result |= {name: earlier[name] for name in kept if name in earlier}
@@ -447,10 +446,15 @@ def reselect(
         return finish(run, method, selections, wishes, rows)
 
 
-def _of_the_scores(earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that hold for its scores: records read, models trusted and tuned."""
-    names = (*READING, *TRUST, "max_length", "skip_finetune", "adapter")
-    return {name: earlier[name] for name in names if earlier.get(name) is not None}
+def _of_the_scores(earlier: Mapping[str, Any], config: SelectConfig) -> dict[str, Any]:
+    """The settings of a run that hold for its scores: none of them can be given beside those.
+
+    Its micro-batch, too, where none is given: an export takes it from the manifest.
+    """
+    names = SelectConfig.model_fields.keys() - RESELECT - {"data", "small", "target"}
+    if config.micro_batch_size is None:
+        names |= {"micro_batch_size"}
+    return {name: earlier[name] for name in sorted(names) if earlier.get(name) is not None}
 
 
 def _say_unverified(run: Run, method: Method) -> None:

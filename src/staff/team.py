@@ -22,7 +22,7 @@ LIBRARIES_ASK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from staff.training.trainer import Share
+    from staff.training.share import Share
 
 Order = Mapping[str, Any]
 Work = Callable[[Order], int]
@@ -59,7 +59,7 @@ class Team:
         """Of a fine-tuning that all processes do together."""
         import torch.distributed as dist
 
-        from staff.training.trainer import Share
+        from staff.training.share import Share
 
         def add(tensor: "Tensor") -> None:
             with peers():

@@ -9,7 +9,7 @@ from staff.planning.work import scoring_work, tuning_work
 from staff.runs.plan_config import PlanConfig
 from staff.scores.run import score_rows
 from staff.training.micro_batches import micro_batches
-from staff.training.trainer import Share
+from staff.training.share import Share
 from staff.types import IGNORE
 
 RNG = np.random.default_rng(0)

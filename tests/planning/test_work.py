@@ -5,7 +5,9 @@ import numpy as np
 from staff.planning.work import scoring_work, tuning_work
 from staff.rng import stream_seed
 from staff.scores.run import score_rows
-from staff.training.trainer import LossCurve, ResponseTrainer, training_arguments
+from staff.training.arguments import training_arguments
+from staff.training.callbacks import LossCurve
+from staff.training.trainer import ResponseTrainer
 
 LENGTHS = np.random.default_rng(0).integers(4, 40, size=50)
 

@@ -12,7 +12,7 @@ from transformers.trainer import safe_globals
 from staff.errors import StaffError
 from staff.training import checkpoints
 from staff.training.finetune import finetune
-from staff.training.trainer import Share
+from staff.training.share import Share
 
 STEPS = 12  # 3 epochs of 16 rows in batches of 4
 

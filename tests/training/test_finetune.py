@@ -26,7 +26,9 @@ def trainer(tiny, rows, tmp_path):
     """A trainer that has not started, around the tiny model with a fresh adapter."""
     from peft import LoraConfig
 
-    from staff.training.trainer import LossCurve, ResponseTrainer, training_arguments
+    from staff.training.arguments import training_arguments
+    from staff.training.callbacks import LossCurve
+    from staff.training.trainer import ResponseTrainer
 
     model = load(tiny)
     args = training_arguments(
@@ -115,7 +117,7 @@ def test_rows_read_from_disk_are_the_same_rows(tiny, rows, tmp_path):
 def test_deterministic_sums_are_asked_of_cuda_and_given_back(monkeypatch):
     import torch
 
-    from staff.training.trainer import repeatable
+    from staff.training.arguments import repeatable
 
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with repeatable(torch.device("cuda")):
@@ -335,7 +337,7 @@ def test_training_stays_on_the_models_device(tmp_path):
     import torch
     from accelerate import Accelerator
 
-    from staff.training.trainer import training_arguments
+    from staff.training.arguments import training_arguments
 
     second = torch.device("cuda:1")
     args = training_arguments(

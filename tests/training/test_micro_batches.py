@@ -54,7 +54,9 @@ def step(tiny, rows, folder, size):
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
-    from staff.training.trainer import LossCurve, ResponseTrainer, training_arguments
+    from staff.training.arguments import training_arguments
+    from staff.training.callbacks import LossCurve
+    from staff.training.trainer import ResponseTrainer
 
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     args = training_arguments(

@@ -29,7 +29,7 @@ def scoring_share(config: PlanConfig, kind: str, work: Work, operations: Floats)
 
 
 def shares(work: Work, tokens: Tokens, processes: int) -> list[Work]:
-    """What each of several processes does of the steps (`staff.training.trainer.Share`).
+    """What each of several processes does of the steps (`staff.training.share.Share`).
 
     A step's rows are dealt out one by one, the longest first, so none does more than the first.
     Processes without a row are left out.

@@ -27,7 +27,9 @@ from staff.training.divergence import check_converged
 from staff.training.tokens import Tokens
 
 if TYPE_CHECKING:
-    from staff.training.trainer import LossPoint, ResponseTrainer, Share
+    from staff.training.callbacks import LossPoint
+    from staff.training.share import Share
+    from staff.training.trainer import ResponseTrainer
 
 QUIET = ("transformers", "trl", "peft", "accelerate", "datasets")
 
@@ -134,13 +136,9 @@ def finetune(
     from staff.models.adapters import lora_config
     from staff.models.load import load_model
     from staff.training import checkpoints
-    from staff.training.trainer import (
-        LossCurve,
-        ResponseTrainer,
-        SaveEvery,
-        repeatable,
-        training_arguments,
-    )
+    from staff.training.arguments import repeatable, training_arguments
+    from staff.training.callbacks import LossCurve, SaveEvery
+    from staff.training.trainer import ResponseTrainer
 
     if isinstance(model, str | Path):
         base = str(model)

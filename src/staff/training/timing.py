@@ -16,9 +16,11 @@ from staff.models.load import load_model
 from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.training.adapter_folder import write_adapter
+from staff.training.arguments import repeatable, training_arguments
+from staff.training.callbacks import LossCurve
 from staff.training.finetune import explain_out_of_memory, quiet
 from staff.training.tokens import Tokens
-from staff.training.trainer import LossCurve, ResponseTrainer, repeatable, training_arguments
+from staff.training.trainer import ResponseTrainer
 from staff.types import Ints
 
 

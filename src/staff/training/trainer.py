@@ -3,13 +3,10 @@
 Imports torch and TRL: import it inside the function that needs it.
 """
 
-import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +15,20 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerFast, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from staff.data.batches import collate
-from staff.errors import StaffError
 from staff.models.by_row import by_row
 from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
+from staff.training.callbacks import LossCurve, LossPoint
 from staff.training.micro_batches import micro_batches
 from staff.training.packed import pack, packs
 from staff.training.response_loss import response_losses
+from staff.training.share import Share
 from staff.training.tokens import Tokens
 from staff.types import IGNORE
 
@@ -46,40 +44,6 @@ def padding_of(model: Any) -> dict[str, Any]:
         return {}
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return {"multiple": 16, "context": context}
-
-
-@dataclass(frozen=True, slots=True)
-class LossPoint:
-    """One line of loss.jsonl: the mean loss over a batch's response tokens."""
-
-    step: int
-    epoch: float
-    loss: float
-    learning_rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One of several processes that train together. add: sums a float32 tensor in place."""
-
-    rank: int
-    size: int
-    add: Callable[[torch.Tensor], None]
-
-    def of(self, rows: list[int]) -> list[int]:
-        """This process's rows of a batch, which may be none."""
-        return rows[self.rank :: self.size]
-
-    def most(self, rows: int) -> int:
-        """How many of so many rows the process with the most takes."""
-        return -(-rows // self.size)
-
-    def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The sums over all processes, float32 on the CPU, in the tensors' shapes."""
-        flat = torch.cat([tensor.detach().float().cpu().flatten() for tensor in tensors])
-        self.add(flat)
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
 class ResponseTrainer(SFTTrainer):
@@ -110,9 +74,9 @@ class ResponseTrainer(SFTTrainer):
         tokens: Tokens,
         pad_id: int,
         seed: int,
-        curve: "LossCurve",
+        curve: LossCurve,
         made_from: str | None = None,
-        share: "Share | None" = None,
+        share: Share | None = None,
         micro_batch_size: int | None = None,
         **kwargs: Any,
     ):
@@ -319,125 +283,6 @@ def _to_float32(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-
-class LossCurve(TrainerCallback):
-    """Keeps the loss of every step, and stops at the first that is not finite."""
-
-    def __init__(self, on_point: Callable[[LossPoint], None]):
-        self.points: list[LossPoint] = []
-        self.on_point = on_point
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Take one step's loss from what the trainer logs."""
-        if "learning_rate" not in logs:  # the summary after the last step
-            return
-        if not math.isfinite(logs["loss"]):
-            raise StaffError(
-                f"the training loss became {logs['loss']} at step {state.global_step}. Likely "
-                "causes: too high a learning rate, float16 overflow (use bfloat16 or float32), "
-                "or damaged weights"
-            )
-        point = LossPoint(
-            step=state.global_step,
-            epoch=round(state.epoch, 6),
-            loss=logs["loss"],
-            learning_rate=logs["learning_rate"],
-        )
-        self.points.append(point)
-        self.on_point(point)
-
-
-class SaveEvery(TrainerCallback):
-    """Asks for a checkpoint once so many seconds have passed since the last, or the start."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.last = seconds, time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Decide after a step; the last one needs none."""
-        if time.monotonic() - self.last >= self.seconds and state.global_step < state.max_steps:
-            control.should_save = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to count anew."""
-        self.last = time.monotonic()
-
-
-class OneDevice(SFTConfig):
-    """SFTConfig that trains where the model lies; of several GPUs its own is always the first."""
-
-    place = None  # not annotated: no field of the dataclass
-
-    @property
-    def device(self) -> torch.device:
-        """The model's device, once it is known."""
-        return super().device if self.place is None else self.place
-
-    def stay_on(self, device: torch.device) -> None:
-        """Have the trainer, and accelerate beneath it, use this device."""
-        self.place = device
-        self._n_gpu = min(self.n_gpu, 1)  # more would mean DataParallel, which TRL refuses
-        self.distributed_state.device = device
-
-
-def training_arguments(
-    *,
-    folder: Path,
-    model: Any,
-    epochs: int,
-    max_steps: int | None,
-    batch_size: int,
-    learning_rate: float,
-    warmup: float,
-    seed: int,
-    gradient_checkpointing: bool,
-) -> OneDevice:
-    """The SFTConfig of a run: cosine with warm-up, no files, no reports, one device."""
-    args = OneDevice(
-        output_dir=str(folder),
-        num_train_epochs=epochs,
-        max_steps=-1 if max_steps is None else max_steps,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=warmup,  # below 1: a share of all steps
-        seed=seed,
-        use_cpu=model.device.type == "cpu",
-        bf16=model.dtype == torch.bfloat16,  # autocast; the LoRA weights are float32
-        fp16=model.dtype == torch.float16,
-        gradient_checkpointing=gradient_checkpointing,
-        dataloader_pin_memory=model.device.type == "cuda",
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        max_length=None,  # our rows are already cut
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would hide the first non-finite loss
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    args.stay_on(model.device)
-    return args
-
-
-@contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
-    """Have CUDA add up in a fixed order, for the same bytes every time; the CPU does already."""
-    if device.type != "cuda":
-        yield
-        return
-    # transformers has made the first GPU the current one, wherever the model lies.
-    here = nullcontext() if device.index is None else torch.cuda.device(device)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with here:
-            yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def _no_text() -> PreTrainedTokenizerFast:

@@ -1,0 +1,64 @@
+"""What listens to the trainer: the losses of a run, and when it is to write a checkpoint."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainerCallback
+
+from staff.errors import StaffError
+
+
+@dataclass(frozen=True, slots=True)
+class LossPoint:
+    """One line of loss.jsonl: the mean loss over a batch's response tokens."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+
+
+class LossCurve(TrainerCallback):
+    """Keeps the loss of every step, and stops at the first that is not finite."""
+
+    def __init__(self, on_point: Callable[[LossPoint], None]):
+        self.points: list[LossPoint] = []
+        self.on_point = on_point
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Take one step's loss from what the trainer logs."""
+        if "learning_rate" not in logs:  # the summary after the last step
+            return
+        if not math.isfinite(logs["loss"]):
+            raise StaffError(
+                f"the training loss became {logs['loss']} at step {state.global_step}. Likely "
+                "causes: too high a learning rate, float16 overflow (use bfloat16 or float32), "
+                "or damaged weights"
+            )
+        point = LossPoint(
+            step=state.global_step,
+            epoch=round(state.epoch, 6),
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+        )
+        self.points.append(point)
+        self.on_point(point)
+
+
+class SaveEvery(TrainerCallback):
+    """Asks for a checkpoint once so many seconds have passed since the last, or the start."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Decide after a step; the last one needs none."""
+        if time.monotonic() - self.last >= self.seconds and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to count anew."""
+        self.last = time.monotonic()

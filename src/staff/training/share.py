@@ -1,0 +1,30 @@
+"""One of several processes that train a model together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of several processes that train together. add: sums a float32 tensor in place."""
+
+    rank: int
+    size: int
+    add: Callable[[torch.Tensor], None]
+
+    def of(self, rows: list[int]) -> list[int]:
+        """This process's rows of a batch, which may be none."""
+        return rows[self.rank :: self.size]
+
+    def most(self, rows: int) -> int:
+        """How many of so many rows the process with the most takes."""
+        return -(-rows // self.size)
+
+    def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The sums over all processes, float32 on the CPU, in the tensors' shapes."""
+        flat = torch.cat([tensor.detach().float().cpu().flatten() for tensor in tensors])
+        self.add(flat)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
