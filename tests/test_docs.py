@@ -6,6 +6,9 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from staff.selectors.arguments import count_of
+from staff.selectors.rounds import fewer_regions
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
 
@@ -43,3 +46,12 @@ def sections(page):
     tokens = MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8"))
     titles = [b.content for a, b in pairwise(tokens) if a.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_regions_that_a_page_advises_are_those_of_the_summary():
+    text = (ROOT / "docs" / "how-to" / "choose-settings.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (?:from )?([\d,]+)(?: on)? \| (\d+) \|$", text, re.MULTILINE)
+    assert len(table) == 4
+    for rows, regions in table:
+        n = int(rows.replace(",", ""))
+        assert fewer_regions(n - count_of(0.1, n), 10) == int(regions), rows
