@@ -1,7 +1,7 @@
 """Errors a user can act on.
 
 Library code raises these; only `staff.cli` turns them into text and exit codes.
-A message says what is wrong, where, and what to do, in one or two plain lines.
+A message says what is wrong, where, and what to do, in as few plain lines as that takes.
 """
 
 import errno
