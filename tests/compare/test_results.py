@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from staff.compare.results import Group, results
@@ -89,3 +90,24 @@ def test_other_items_are_refused(groups, write_items):
     write_items(groups[2].folders[1], [1.0] * 3)
     with pytest.raises(RunError, match="hold other test items"):
         results(groups, ["loss"])
+
+
+def test_every_method_has_the_same_items_in_the_same_order(group):
+    ours, random = group("staff", 1.0, 1.1), group("random", 2.0, 2.1)
+    for folder in random.folders:  # as many and the same, but the other way round
+        table = pq.read_table(folder / "items.parquet")
+        pq.write_table(table.take(np.arange(N)[::-1]), folder / "items.parquet")
+    with pytest.raises(RunError, match="hold other test items"):
+        results([ours, random], ["loss"])
+
+
+def test_one_test_item_has_no_interval(tmp_path, write_items):
+    groups = []
+    for method, loss in (("staff", 1.0), ("random", 2.0)):
+        write_items(tmp_path / method, [loss])
+        cell = {"tuning": {"rows": 7, "seconds": 1.0}, "test": {"rows": 1}}
+        groups.append(Group(method, "0.1", [cell], [tmp_path / method]))
+    staff = row(results(groups, ["loss"]), "staff")
+    assert (staff["value"], staff["low"], staff["high"]) == (1.0, None, None)
+    assert (staff["random_difference"], staff["random_low"]) == (-1.0, None)
+    assert staff["random_verdict"] == "tie"

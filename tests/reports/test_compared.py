@@ -71,6 +71,21 @@ def test_every_width_is_kept_and_loses_no_number(width):
     assert "\x1b" not in text
 
 
+def test_a_short_interval_does_not_cut_its_longer_side():
+    # [-0.010, +0.110] is a tie: its mean half width, 0.060, would not say so.
+    staff = row("loss", "staff", 0.1, 2.2, random=(0.1, "tie", ""))
+    staff |= {"random_low": -0.01, "random_high": 0.11}
+    text = render_compared(result(results=[staff]), folder="out", width=44)
+    assert "+0.100 ±0.110 tie" in text
+
+
+def test_one_item_has_a_value_and_no_interval():
+    staff = row("loss", "staff", 0.1, 2.2, random=(-0.2, "tie", ""))
+    staff |= dict.fromkeys(("low", "high", "random_low", "random_high"))
+    for width in (44, 120):
+        assert "-0.200 tie" in render_compared(result(results=[staff]), folder="out", width=width)
+
+
 def test_the_best_baseline_is_not_told_twice():
     rows = [
         row("loss", "staff", 0.1, 2.2, random=(-0.2, "win", ""), best=(-0.2, "win", "random")),

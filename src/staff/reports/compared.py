@@ -68,7 +68,7 @@ def metrics_of(rows: Sequence[Row]) -> list[str]:
 
 
 def metric_columns(rows: Sequence[Row], metric: str, *, short: bool) -> list[Column]:
-    """Method, size, value and the differences of one metric; `short` halves the intervals."""
+    """Method, size, value and the differences of one metric; `short` gives the longer halves."""
     rows = [row for row in rows if row["metric"] == metric]
 
     def shown(row: Row, name: str, *, signed: bool) -> str:
@@ -163,11 +163,13 @@ def _names(rows: Iterable[Row]) -> list[Column]:
 
 
 def _interval(
-    metric: str, value: float, low: float, high: float, *, signed: bool, short: bool
+    metric: str, value: float, low: float | None, high: float | None, *, signed: bool, short: bool
 ) -> str:
+    if low is None or high is None:  # of one test item
+        return value_text(metric, value, signed=signed)
     shown, *ends = (value_text(metric, number, signed=signed) for number in (value, low, high))
-    if short:
-        return f"{shown} ±{value_text(metric, (high - low) / 2)}"
+    if short:  # of an interval that is longer on one side, that one
+        return f"{shown} ±{value_text(metric, max(high - value, value - low))}"
     return f"{shown} [{', '.join(ends)}]"
 
 
