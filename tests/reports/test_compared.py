@@ -91,7 +91,8 @@ def test_the_best_baseline_is_not_told_twice():
         row("loss", "staff", 0.1, 2.2, random=(-0.2, "win", ""), best=(-0.2, "win", "random")),
         row("loss", "random", 0.1, 2.4),
     ]
-    assert "best baseline" not in render_compared(result(results=rows), folder="out", width=120)
+    text = render_compared(result(results=rows), folder="out", width=120)
+    assert "best baseline" not in text.lower()
 
 
 def test_notes():
@@ -103,7 +104,18 @@ def test_notes():
     assert "Warning: 3 of 60 test prompts (5 %) occur in the training data." in said()
     assert "One seed: intervals are 95 %, over 1,234 test items only." in said(seeds=1)
     assert "Two seeds tell little" in said(seeds=2)
+    assert (
+        "The best baseline is the one that is best on these test items, partly by chance" in said()
+    )
     assert "no selection-to-tuning ratio" in said(full=False)
+
+
+def test_test_rows_that_were_cut_or_set_aside_are_told_in_every_form():
+    changed = result(cells=[{"test": {"rows": 9, "rejected": 1, "truncated": 2}}])
+    for text in (render_compared(changed, folder="out", width=60), markdown_compared(changed)):
+        text = " ".join(text.split())
+        assert "Note: 1 row of the test data set aside." in text
+        assert "Note: 2 rows of the test data cut at the maximal length." in text
 
 
 def test_markdown_takes_no_markup_from_paths():

@@ -6,9 +6,10 @@ resampling three of them gives "95 %" intervals that hold the truth 72 times in 
 mean gets Student's t distribution with S - 1 degrees of freedom instead, which keeps the promise
 (tests/compare/test_statistics.py counts both) and says plainly how little two seeds can tell.
 
-Of few items the bootstrap knows too little, too: its intervals of 5 items hold the truth 83 times in
-a hundred, and one item has no interval. So they are widened by √(n/(n - 1)) and by Student's quantile
-at n - 1 degrees of freedom over the normal one (Hesterberg, The American Statistician, 2015).
+Of few items the bootstrap knows too little, too: its intervals of 5 items hold the truth 83 times
+in a hundred, and one item has no interval. So they are widened by √(n/(n - 1)) and by Student's
+quantile at n - 1 degrees of freedom over the normal one (Hesterberg, The American Statistician,
+2015).
 """
 
 from dataclasses import dataclass

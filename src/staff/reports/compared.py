@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.numbers import count, duration
+from staff.reports.numbers import count, duration, rows_of
 from staff.runs.facts import trust_remarks
 from staff.visible import visible
 
@@ -124,12 +124,33 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     said = [
         f"{over} Differences are paired; a tie is one whose interval holds 0. Of twenty "
         "differences that are none, one is expected to look like one.",
+        *_of_best(result["results"]),
         "Ratio: seconds of selection to seconds of tuning on all rows, both measured."
         if config["full"]
         else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
     ]
-    said += [f"Note: {remark}." for remark in trust_remarks(config)]
+    said += [f"Note: {remark}." for remark in [*test_remarks(result), *trust_remarks(config)]]
     return [*said, *filter(None, [leak_warning(result)])]
+
+
+def _of_best(rows: Sequence[Row]) -> list[str]:
+    """What to think of differences to the best baseline, where there was a choice of one."""
+    if not {row["best"] for row in rows} - {None, "random"}:
+        return []
+    return [
+        "The best baseline is the one that is best on these test items, partly by chance: losses "
+        "to it say too much, wins too little."
+    ]
+
+
+def test_remarks(result: Mapping[str, Any]) -> list[str]:
+    """Test rows that are not in the figures, or not as they were; the same for every cell."""
+    test = result["cells"][0]["test"] if result.get("cells") else {}
+    return [
+        f"{rows_of(test[key])} of the test data {words}"
+        for key, words in (("rejected", "set aside"), ("truncated", "cut at the maximal length"))
+        if test.get(key)
+    ]
 
 
 def leak_warning(result: Mapping[str, Any]) -> str:
