@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -110,4 +111,21 @@ def test_one_test_item_has_no_interval(tmp_path, write_items):
     staff = row(results(groups, ["loss"]), "staff")
     assert (staff["value"], staff["low"], staff["high"]) == (1.0, None, None)
     assert (staff["random_difference"], staff["random_low"]) == (-1.0, None)
+    assert staff["random_verdict"] == "tie"
+
+
+def test_no_exact_match_in_forty_items_may_be_up_to_nine_in_a_hundred(tmp_path):
+    groups = []
+    for method in ("staff", "random"):
+        folders = [tmp_path / f"{method}{seed}" for seed in range(3)]
+        for folder in folders:
+            folder.mkdir()
+            table = pa.table({"id": [str(n) for n in range(N)], "exact": np.zeros(N)})
+            pq.write_table(table, folder / "items.parquet")
+        cells = [{"tuning": {"rows": 7, "seconds": 1.0}, "test": {"rows": N}}] * 3
+        groups.append(Group(method, "0.1", cells, folders))
+    staff = row(results(groups, ["exact"]), "staff", "exact")
+    # Wilson's upper end: z²/(n + z²) = 3.8415/43.8415.
+    assert (staff["value"], staff["low"]) == (0, 0)
+    assert staff["high"] == pytest.approx(0.0876, abs=1e-4)
     assert staff["random_verdict"] == "tie"

@@ -14,7 +14,7 @@ from staff.compare.statistics import Estimate, estimate, verdict
 from staff.errors import RunError
 from staff.runs.compare_cells import FULL
 from staff.training.metrics import bleu_counts
-from staff.training.statistics import Interval
+from staff.training.statistics import Interval, wilson
 from staff.types import Floats
 
 SMALLER_IS_BETTER = frozenset({"loss"})
@@ -53,7 +53,7 @@ def results(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, A
         found = [estimate(_values(group, metric, like=groups[0].folders[0])) for group in groups]
         smaller = metric in SMALLER_IS_BETTER
         for group, one in zip(groups, found, strict=True):
-            value, low, high = _known(one.interval())
+            value, low, high = _known(_of_value(one, metric))
             row = {
                 "metric": metric,
                 "method": group.method,
@@ -104,6 +104,18 @@ def _difference(
     found = (one - other).interval()
     values = (*_known(found), verdict(found, smaller_is_better=smaller))
     return {f"{name}_{part}": value for part, value in zip(parts, values, strict=True)}
+
+
+def _of_value(one: Estimate, metric: str) -> Interval:
+    """The value and its interval; of a share of exact matches no shorter than these items allow.
+
+    Where no answer is right resampling sees no chance in that.
+    """
+    found = one.interval()
+    if metric != "exact" or one.items < 2:
+        return found
+    least = wilson(one.value, one.items)
+    return Interval(found.mean, min(found.low, least.low), max(found.high, least.high))
 
 
 def _known(found: Interval) -> tuple[float | None, ...]:
