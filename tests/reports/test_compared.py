@@ -103,6 +103,7 @@ def test_notes():
 
     assert "Warning: 3 of 60 test prompts (5 %) occur in the training data." in said()
     assert "One seed: intervals are 95 %, over 1,234 test items only." in said(seeds=1)
+    assert "With other seeds a win or loss may well be a tie" in said(seeds=1)
     assert "Two seeds tell little" in said(seeds=2)
     assert (
         "The best baseline is the one that is best on these test items, partly by chance" in said()

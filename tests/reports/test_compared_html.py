@@ -95,7 +95,8 @@ def test_better_is_to_the_right(make_compared):
 @pytest.mark.parametrize(
     ("changes", "there", "absent"),
     [
-        ({"seeds": 1}, ["One seed: intervals are 95 %", "no word on chance between seeds"], []),
+        ({"seeds": 1}, ["One seed: intervals are 95 %", "With one seed: others may say otherwise.",
+                       "no word on chance between seeds"], []),
         ({"keep": (0.1,)}, ["Keep 0.1: mean over seeds", "at 1 size"], ["Sizes stand evenly"]),
         ({"methods": ("random",)}, ["random is the only method"], ["Difference to random, paired"]),
         ({"methods": ("staff",), "keep": (0.1,), "seeds": 1},

@@ -116,7 +116,10 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     config, first = result["config"], result["results"][0]
     seeds, items = config["seeds"], count(first["items"])
     if seeds == 1:
-        over = f"One seed: intervals are 95 %, over {items} test items only."
+        over = (
+            f"One seed: intervals are 95 %, over {items} test items only. With other seeds a win "
+            "or loss may well be a tie, or the other way round: take three or more."
+        )
     else:
         over = f"Intervals are 95 %, over {seeds} seeds and {items} test items."
     if seeds == 2:
