@@ -107,8 +107,11 @@ def _losses(found: Found) -> Iterator[str]:
 
 def _answers(found: Found, metric: str, title: str) -> Iterator[str]:
     rows = found.rows(metric, METHODS)
-    if not any(values.any() for values in found.values.get(metric, {}).values()):
-        return  # not a single exact match says nothing
+    known = found.values.get(metric, {})
+    if not any(values.any() for values in known.values()):
+        if known:
+            yield f"No answer of any of {len(known)} cells is right to the letter.\n"
+        return
     yield f"| tuned on | keep | seeds | {title} | minus random | |\n" + "| --- " * 6 + "|"
     for method, keep in rows:
         seeds = found.seeds(metric, method, keep)

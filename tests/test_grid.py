@@ -66,3 +66,12 @@ def test_one_seed_is_no_win(grid):
     lines = list(grid_report._against_random(tasks))
     assert "| ccs | 0.1 | 1 – 0 – 0 |  |  |" in lines
     assert not any("moderate" in line for line in lines)
+
+
+def test_no_exact_match_at_all_is_said(grid):
+    import grid_report
+
+    found = grid_report.Found(values={"exact": {("staff", "0.1", 0): np.zeros(9)}})
+    said = list(grid_report._answers(found, "exact", "exact match, %"))
+    assert said == ["No answer of any of 1 cells is right to the letter.\n"]
+    assert list(grid_report._answers(found, "rougeL", "ROUGE-L")) == []
