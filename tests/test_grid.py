@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -14,7 +15,7 @@ def grid(monkeypatch):
     import grid
 
     yield grid
-    for name in ("grid", "tasks"):
+    for name in ("grid", "grid_report", "tasks", "variants"):
         sys.modules.pop(name, None)
 
 
@@ -40,3 +41,37 @@ def test_other_training_rows_are_selected_from_anew(grid, tmp_path, monkeypatch)
         )
         block.select("staff")
     assert sizes == [50, 100]
+
+
+def test_a_loss_in_percent_is_of_the_seeds_that_both_have(grid):
+    import grid_report
+
+    items = np.linspace(-0.1, 0.1, 50)
+    losses = {("staff", "0.1", 0): 1 + items, ("staff", "0.1", 1): 3 + items}
+    losses["cut-0", "0.1", 0] = 1.1 + items
+    found = grid_report.Found(values={"loss": losses})
+    assert found.percent("cut-0", minus="staff") == pytest.approx([10] * 3)
+    assert found.percent("cut-0", minus="random") is None
+
+
+def test_one_seed_is_no_win(grid):
+    import grid_report
+
+    items = np.linspace(-0.1, 0.1, 50)
+    losses = {
+        (m, "0.1", s): level + items for m, level in (("random", 2), ("ccs", 1)) for s in (0, 1)
+    }
+    losses["moderate", "0.1", 0] = 1 + items
+    tasks = {"task": grid_report.Found(values={"loss": losses})}
+    lines = list(grid_report._against_random(tasks))
+    assert "| ccs | 0.1 | 1 – 0 – 0 |  |  |" in lines
+    assert not any("moderate" in line for line in lines)
+
+
+def test_no_exact_match_at_all_is_said(grid):
+    import grid_report
+
+    found = grid_report.Found(values={"exact": {("staff", "0.1", 0): np.zeros(9)}})
+    said = list(grid_report._answers(found, "exact", "exact match, %"))
+    assert said == ["No answer of any of 1 cells is right to the letter.\n"]
+    assert list(grid_report._answers(found, "rougeL", "ROUGE-L")) == []

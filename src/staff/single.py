@@ -231,7 +231,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     from staff.data.references import last_responses
     from staff.training.evaluate import evaluate as measure
     from staff.training.metrics import bleu_interval
-    from staff.training.statistics import mean_interval
+    from staff.training.statistics import mean_interval, share_interval
 
     model = str(config.model)
     out = Path(config.out) if config.out else None
@@ -264,6 +264,8 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     for name, values in found.per_item.items():
         if name == "bleu":
             interval = bleu_interval(found.predictions, found.references, seed=config.seed)
+        elif name == "exact":
+            interval = share_interval(values)
         else:
             interval = mean_interval(values, seed=config.seed)
         facts[name] = {"value": found.summary[name], "interval": [interval.low, interval.high]}

@@ -40,7 +40,11 @@ def test_of_a_conversation_all_before_the_last_answer_counts(leaks):
     train = [chat("hi", "hello", "how are you", "fine")]
     assert leaks(train, [chat("hi", "hello", "how are you", "bad")]) == (1, 1)
     assert leaks(train, [chat("hi", "hi there", "how are you", "fine")]) == (0, 1)
-    assert leaks(train, [chat("hi", "hello")]) == (0, 1)
+    assert leaks(train, [chat("hi", "hello")]) == (1, 1)  # every answer is learnt
+    assert leaks([chat("hi", "hello")], train) == (0, 1)
+    # The same question, once as a chat and once in columns.
+    assert leaks([row("Hi")], [chat("hi", "hello")]) == (1, 1)
+    assert leaks([chat("hi", "hello")], [row("hi"), row("user: hi")]) == (1, 2)
 
 
 def test_plain_text_is_compared_whole_and_bad_rows_are_passed_over(leaks):

@@ -1,4 +1,6 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from staff.compare.results import Group, results
@@ -89,3 +91,41 @@ def test_other_items_are_refused(groups, write_items):
     write_items(groups[2].folders[1], [1.0] * 3)
     with pytest.raises(RunError, match="hold other test items"):
         results(groups, ["loss"])
+
+
+def test_every_method_has_the_same_items_in_the_same_order(group):
+    ours, random = group("staff", 1.0, 1.1), group("random", 2.0, 2.1)
+    for folder in random.folders:  # as many and the same, but the other way round
+        table = pq.read_table(folder / "items.parquet")
+        pq.write_table(table.take(np.arange(N)[::-1]), folder / "items.parquet")
+    with pytest.raises(RunError, match="hold other test items"):
+        results([ours, random], ["loss"])
+
+
+def test_one_test_item_has_no_interval(tmp_path, write_items):
+    groups = []
+    for method, loss in (("staff", 1.0), ("random", 2.0)):
+        write_items(tmp_path / method, [loss])
+        cell = {"tuning": {"rows": 7, "seconds": 1.0}, "test": {"rows": 1}}
+        groups.append(Group(method, "0.1", [cell], [tmp_path / method]))
+    staff = row(results(groups, ["loss"]), "staff")
+    assert (staff["value"], staff["low"], staff["high"]) == (1.0, None, None)
+    assert (staff["random_difference"], staff["random_low"]) == (-1.0, None)
+    assert staff["random_verdict"] == "tie"
+
+
+def test_no_exact_match_in_forty_items_may_be_up_to_nine_in_a_hundred(tmp_path):
+    groups = []
+    for method in ("staff", "random"):
+        folders = [tmp_path / f"{method}{seed}" for seed in range(3)]
+        for folder in folders:
+            folder.mkdir()
+            table = pa.table({"id": [str(n) for n in range(N)], "exact": np.zeros(N)})
+            pq.write_table(table, folder / "items.parquet")
+        cells = [{"tuning": {"rows": 7, "seconds": 1.0}, "test": {"rows": N}}] * 3
+        groups.append(Group(method, "0.1", cells, folders))
+    staff = row(results(groups, ["exact"]), "staff", "exact")
+    # Wilson's upper end: z²/(n + z²) = 3.8415/43.8415.
+    assert (staff["value"], staff["low"]) == (0, 0)
+    assert staff["high"] == pytest.approx(0.0876, abs=1e-4)
+    assert staff["random_verdict"] == "tie"

@@ -86,6 +86,18 @@ def test_intervals_over_few_seeds_hold_what_they_promise():
     assert coverage(resampled, seeds=3) < 0.8  # why seeds are not resampled
 
 
+def test_intervals_over_few_items_hold_what_they_promise():
+    draw = np.random.default_rng(3)
+    for items in (3, 5, 10):
+        tables = draw.normal(0, 1, (300, 1, items))
+        found = [estimate(table, resamples=200).interval() for table in tables]
+        assert np.mean([low <= 0 <= high for _, low, high in found]) > 0.92
+    # One item tells nothing of others, however many seeds agree.
+    alone = estimate([[1.0], [1.1], [1.0]]).interval()
+    assert (alone.low, alone.high) == (-np.inf, np.inf)
+    assert verdict(alone, smaller_is_better=False) == "tie"
+
+
 def test_verdicts():
     above, below, around = Interval(2, 1, 3), Interval(-2, -3, -1), Interval(1, -1, 3)
     assert [verdict(x, smaller_is_better=False) for x in (above, below, around)] == [
@@ -107,4 +119,6 @@ def test_refusals():
     one, two = estimate([[1.0]]), estimate([[1.0], [2.0]])
     with pytest.raises(DataError, match="need the same seeds: 1 and 2"):
         one - two
+    with pytest.raises(DataError, match="need the same items: 1 and 3"):
+        one - estimate([[1.0, 2.0, 3.0]])
     assert isinstance(two - two, Estimate)

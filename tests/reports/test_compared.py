@@ -71,12 +71,28 @@ def test_every_width_is_kept_and_loses_no_number(width):
     assert "\x1b" not in text
 
 
+def test_a_short_interval_does_not_cut_its_longer_side():
+    # [-0.010, +0.110] is a tie: its mean half width, 0.060, would not say so.
+    staff = row("loss", "staff", 0.1, 2.2, random=(0.1, "tie", ""))
+    staff |= {"random_low": -0.01, "random_high": 0.11}
+    text = render_compared(result(results=[staff]), folder="out", width=44)
+    assert "+0.100 ±0.110 tie" in text
+
+
+def test_one_item_has_a_value_and_no_interval():
+    staff = row("loss", "staff", 0.1, 2.2, random=(-0.2, "tie", ""))
+    staff |= dict.fromkeys(("low", "high", "random_low", "random_high"))
+    for width in (44, 120):
+        assert "-0.200 tie" in render_compared(result(results=[staff]), folder="out", width=width)
+
+
 def test_the_best_baseline_is_not_told_twice():
     rows = [
         row("loss", "staff", 0.1, 2.2, random=(-0.2, "win", ""), best=(-0.2, "win", "random")),
         row("loss", "random", 0.1, 2.4),
     ]
-    assert "best baseline" not in render_compared(result(results=rows), folder="out", width=120)
+    text = render_compared(result(results=rows), folder="out", width=120)
+    assert "best baseline" not in text.lower()
 
 
 def test_notes():
@@ -87,8 +103,20 @@ def test_notes():
 
     assert "Warning: 3 of 60 test prompts (5 %) occur in the training data." in said()
     assert "One seed: intervals are 95 %, over 1,234 test items only." in said(seeds=1)
+    assert "With other seeds a win or loss may well be a tie" in said(seeds=1)
     assert "Two seeds tell little" in said(seeds=2)
+    assert (
+        "The best baseline is the one that is best on these test items, partly by chance" in said()
+    )
     assert "no selection-to-tuning ratio" in said(full=False)
+
+
+def test_test_rows_that_were_cut_or_set_aside_are_told_in_every_form():
+    changed = result(cells=[{"test": {"rows": 9, "rejected": 1, "truncated": 2}}])
+    for text in (render_compared(changed, folder="out", width=60), markdown_compared(changed)):
+        text = " ".join(text.split())
+        assert "Note: 1 row of the test data set aside." in text
+        assert "Note: 2 rows of the test data cut at the maximal length." in text
 
 
 def test_markdown_takes_no_markup_from_paths():

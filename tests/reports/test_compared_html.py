@@ -48,6 +48,15 @@ def test_what_a_person_asks_of_a_comparison_is_there(make_compared):
     assert page.count("Warning") == 1
 
 
+def test_one_test_item_has_values_and_no_intervals(make_compared):
+    compared = make_compared()
+    ends = ("low", "high", "random_low", "random_high", "best_low", "best_high")
+    for row in compared["results"]:
+        row |= dict.fromkeys(ends) | {"random_verdict": row["random_verdict"] and "tie"}
+    page = words_of(render_comparison_page(compared))
+    assert "staff and ccs cannot be told from a random subset of the same size" in page
+
+
 def test_every_chart_says_in_words_what_it_shows(make_compared):
     labels = [label for _, label in figures_of(render_comparison_page(make_compared()))]
     assert len(labels) == 2 * 3 * 2  # metrics, charts, widths
@@ -86,7 +95,8 @@ def test_better_is_to_the_right(make_compared):
 @pytest.mark.parametrize(
     ("changes", "there", "absent"),
     [
-        ({"seeds": 1}, ["One seed: intervals are 95 %", "no word on chance between seeds"], []),
+        ({"seeds": 1}, ["One seed: intervals are 95 %", "With one seed: others may say otherwise.",
+                       "no word on chance between seeds"], []),
         ({"keep": (0.1,)}, ["Keep 0.1: mean over seeds", "at 1 size"], ["Sizes stand evenly"]),
         ({"methods": ("random",)}, ["random is the only method"], ["Difference to random, paired"]),
         ({"methods": ("staff",), "keep": (0.1,), "seeds": 1},

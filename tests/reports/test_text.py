@@ -158,7 +158,7 @@ def test_the_verdict_on_the_small_model_with_reason_and_advice():
         "with the small model's: 0.81 (95 % interval 0.76 to 0.85), from 470 rows weighted to all",
         "the ratios fall (rank correlation with the score -0.97; where the score doubles, they "
         "change by a factor of 0.54)",
-        "31 of 46 ratios can be told from their mean.",
+        "31 of 46 ratios can be told from their mean, taken one by one (chance alone: about 2",
         "moved 27 to 32 % of the budget from where equal shares would put it, and about 4.1 % would",
         "Advice: run again with --verify-against untuned.",
     ):

@@ -3,7 +3,7 @@ import pytest
 
 from staff.errors import ConfigError, DataError, StaffError
 from staff.training.evaluate import evaluate, item_losses, split_response
-from staff.training.generate import end_tokens, generate_greedily
+from staff.training.generate import closing_tokens, end_tokens, generate_greedily
 from staff.types import IGNORE, TokenisedExample
 
 
@@ -195,6 +195,25 @@ def test_end_tokens_are_the_tokenizers_and_the_models(model, tokenizer):
         assert end_tokens(model, tokenizer) == [2, 5]
     finally:
         model.generation_config.eos_token_id = own
+
+
+def test_an_answer_ends_where_the_template_ends_a_turn(model, tokenizer, rows, monkeypatch):
+    # As ChatML with a base model: "<|im_end|>" and a line feed, and the model's end token is another.
+    turn_end, asked = tokenizer.bos_token_id, []
+    inside = np.array([False, False, True, True, True])
+    chats = [np.array([5, 6, 7 + n, turn_end, 9]) for n in range(3)]
+    tokens = type(rows)([TokenisedExample("", t, np.where(inside, t, IGNORE)) for t in chats])
+
+    def generate(*, prompts, eos_ids, **_):
+        asked.extend(eos_ids)
+        return [[] for _ in prompts]
+
+    monkeypatch.setattr("staff.training.generate.generate_greedily", generate)
+    evaluate(model=model, tokenizer=tokenizer, tokens=tokens, metrics=["exact"])
+    assert asked == sorted([turn_end, tokenizer.eos_token_id])
+    # One row alone that ends so (it was cut there, say) tells nothing of the others.
+    odd = [np.array([7, turn_end]), np.array([7, 8]), np.array([8, 9])]
+    assert closing_tokens(odd, tokenizer) == closing_tokens([], tokenizer) == []
 
 
 def test_split_response_takes_the_last_turn():

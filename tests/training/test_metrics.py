@@ -52,6 +52,19 @@ def test_bleu_by_hand():
     assert corpus == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    "text", ["我们今天坐火车去北京看朋友", "今日は友達と電車で行きます", "ผมชอบกินข้าวผัดกับเพื่อน"]
+)
+def test_bleu_without_spaces_between_words(text):
+    from sacrebleu.metrics import BLEU
+
+    other = text[:-2] + text[:2]
+    assert 0 < bleu([other], [text])[1] < bleu([text], [text])[1] == pytest.approx(100)
+    if text[0] == "我":
+        own = BLEU(tokenize="zh").corpus_score([other], [[text]]).score
+        assert bleu([other], [text])[1] == pytest.approx(own)
+
+
 def test_bleu_brevity_and_corpus():
     # Every run matches, but four words of five: exp(1 - 5/4).
     assert bleu(["a b c d"], ["a b c d e"])[1] == pytest.approx(100 * math.exp(-0.25))
@@ -91,4 +104,5 @@ def test_bleu_agrees_with_sacrebleu_where_nothing_long_matches():
 def test_exact():
     scores, mean = exact([" Астана\n", "astana", ""], ["Астана", "Astana", ""])
     assert scores.tolist() == [1, 0, 1]
+    assert exact(["caf\u00e9"], ["cafe\u0301"])[1] == 1  # one text, written in two ways
     assert mean == pytest.approx(2 / 3)

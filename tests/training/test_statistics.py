@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from staff.errors import ConfigError, DataError
-from staff.training.statistics import mean_interval, paired_interval
+from staff.training.statistics import mean_interval, paired_interval, share_interval
 
 
 def test_two_values_by_hand():
@@ -42,6 +42,18 @@ def test_pairing_removes_what_items_share():
     assert paired.low > 0
     assert paired.high - paired.low < (alone.high - alone.low) / 10
     assert paired_interval(b, a).mean == pytest.approx(-paired.mean)
+
+
+def test_a_share_of_nothing_is_not_surely_nothing():
+    # Wilson by hand: 0 of 10 is up to z²/(10 + z²) = 3.8415/13.8415.
+    assert share_interval([0] * 10) == pytest.approx((0, 0, 0.27753), abs=1e-5)
+    assert share_interval([1] * 10) == pytest.approx((1, 0.72247, 1), abs=1e-5)
+    draw = np.random.default_rng(4)
+    for rate in (0.003, 0.01, 0.1, 0.5):
+        found = [share_interval(draw.random(200) < rate) for _ in range(400)]
+        assert np.mean([low <= rate <= high for _, low, high in found]) > 0.91
+    with pytest.raises(DataError, match="list of test items"):
+        share_interval([])
 
 
 def test_one_seed_one_answer_and_no_global_state():

@@ -14,14 +14,14 @@ def count_leaks(train: Source, test: Source, options: RecordOptions) -> tuple[in
     """How many test rows have a prompt that occurs in train, and the number of test rows.
 
     Prompts are compared without regard to case and runs of white space. Of a conversation,
-    everything before the last answer is the prompt; plain text is compared as a whole. Rows
-    that cannot be used are passed over. Only the test prompts' hashes stay in memory.
+    everything before the last answer is the prompt, and in train, which learns every answer,
+    everything before any of them; plain text is compared as a whole. Rows that cannot be used are
+    passed over. Only the test prompts' hashes stay in memory.
     """
-    prompts = [_digest(example) for example in _examples(test, options)]
+    prompts = [_digest(_prompts(example)[-1]) for example in _examples(test, options)]
     wanted, found = set(prompts), set[bytes]()
     for example in _examples(train, options):
-        if (digest := _digest(example)) in wanted:
-            found.add(digest)
+        found |= wanted & {_digest(prompt) for prompt in _prompts(example)}
     return sum(digest in found for digest in prompts), len(prompts)
 
 
@@ -36,13 +36,18 @@ def _examples(source: Source, options: RecordOptions) -> Iterator[Example]:
             continue
 
 
-def _digest(example: Example) -> bytes:
-    if example.messages:
-        turns = list(example.messages)
-        while turns and turns[-1].role != "assistant":
-            turns.pop()
-        text = "\n".join(f"{turn.role}: {turn.content}" for turn in turns[:-1])
-    else:
-        text = example.prompt or example.response
-    plain = " ".join(text.lower().split())
+def _prompts(example: Example) -> list[str]:
+    """What stands before each answer. One question of a user is the same in and out of a chat."""
+    if not example.messages:
+        return [example.prompt or example.response]
+    turns = [f"{turn.role}: {turn.content}" for turn in example.messages]
+    answers = [n for n, turn in enumerate(example.messages) if turn.role == "assistant"]
+    prompts = ["\n".join(turns[:n]) for n in answers]
+    if answers[0] == 1 and example.messages[0].role == "user":
+        prompts[0] = example.messages[0].content
+    return prompts
+
+
+def _digest(prompt: str) -> bytes:
+    plain = " ".join(prompt.lower().split())
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,6 +14,7 @@ from staff.compare.statistics import Estimate, estimate, verdict
 from staff.errors import RunError
 from staff.runs.compare_cells import FULL
 from staff.training.metrics import bleu_counts
+from staff.training.statistics import Interval, wilson
 from staff.types import Floats
 
 SMALLER_IS_BETTER = frozenset({"loss"})
@@ -48,10 +50,10 @@ def results(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, A
     full = next((group.tuning_seconds for group in groups if group.method == FULL), None)
     rows = []
     for metric in metrics:
-        found = [estimate(_values(group, metric)) for group in groups]
+        found = [estimate(_values(group, metric, like=groups[0].folders[0])) for group in groups]
         smaller = metric in SMALLER_IS_BETTER
         for group, one in zip(groups, found, strict=True):
-            value, low, high = one.interval()
+            value, low, high = _known(_of_value(one, metric))
             row = {
                 "metric": metric,
                 "method": group.method,
@@ -100,18 +102,39 @@ def _difference(
     if other is None:
         return {f"{name}_{part}": None for part in parts}
     found = (one - other).interval()
-    values = (*found, verdict(found, smaller_is_better=smaller))
+    values = (*_known(found), verdict(found, smaller_is_better=smaller))
     return {f"{name}_{part}": value for part, value in zip(parts, values, strict=True)}
 
 
-def _values(group: Group, metric: str) -> Floats:
-    """One metric of every seed and item: [S, n], for BLEU its counts [S, n, 10]."""
+def _of_value(one: Estimate, metric: str) -> Interval:
+    """The value and its interval; of a share of exact matches no shorter than these items allow.
+
+    Where no answer is right resampling sees no chance in that.
+    """
+    found = one.interval()
+    if metric != "exact" or one.items < 2:
+        return found
+    least = wilson(one.value, one.items)
+    return Interval(found.mean, min(found.low, least.low), max(found.high, least.high))
+
+
+def _known(found: Interval) -> tuple[float | None, ...]:
+    """The value and the ends of its interval, None where there is none: of one test item."""
+    return tuple(end if isfinite(end) else None for end in found)
+
+
+def _values(group: Group, metric: str, *, like: Path) -> Floats:
+    """One metric of every seed and item: [S, n], for BLEU its counts [S, n, 10].
+
+    like: the cell whose items all others are to have, or their values would not be paired.
+    """
     names = ["id", "prediction", "reference"] if metric == "bleu" else ["id", metric]
     tables = [pq.read_table(folder / "items.parquet", columns=names) for folder in group.folders]
+    wanted = pq.read_table(like / "items.parquet", columns=["id"])
     for folder, table in zip(group.folders, tables, strict=True):
-        if not table["id"].equals(tables[0]["id"]):
+        if not table["id"].equals(wanted["id"]):
             raise RunError(
-                f"{folder} and {group.folders[0]} hold other test items: remove both and run the "
+                f"{folder} and {like} hold other test items: remove both and run the "
                 "same command again"
             )
     if metric == "bleu":

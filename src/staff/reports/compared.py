@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.numbers import count, duration
+from staff.reports.numbers import count, duration, rows_of
 from staff.runs.facts import trust_remarks
 from staff.visible import visible
 
@@ -68,7 +68,7 @@ def metrics_of(rows: Sequence[Row]) -> list[str]:
 
 
 def metric_columns(rows: Sequence[Row], metric: str, *, short: bool) -> list[Column]:
-    """Method, size, value and the differences of one metric; `short` halves the intervals."""
+    """Method, size, value and the differences of one metric; `short` gives the longer halves."""
     rows = [row for row in rows if row["metric"] == metric]
 
     def shown(row: Row, name: str, *, signed: bool) -> str:
@@ -116,7 +116,10 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     config, first = result["config"], result["results"][0]
     seeds, items = config["seeds"], count(first["items"])
     if seeds == 1:
-        over = f"One seed: intervals are 95 %, over {items} test items only."
+        over = (
+            f"One seed: intervals are 95 %, over {items} test items only. With other seeds a win "
+            "or loss may well be a tie, or the other way round: take three or more."
+        )
     else:
         over = f"Intervals are 95 %, over {seeds} seeds and {items} test items."
     if seeds == 2:
@@ -124,12 +127,33 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     said = [
         f"{over} Differences are paired; a tie is one whose interval holds 0. Of twenty "
         "differences that are none, one is expected to look like one.",
+        *_of_best(result["results"]),
         "Ratio: seconds of selection to seconds of tuning on all rows, both measured."
         if config["full"]
         else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
     ]
-    said += [f"Note: {remark}." for remark in trust_remarks(config)]
+    said += [f"Note: {remark}." for remark in [*test_remarks(result), *trust_remarks(config)]]
     return [*said, *filter(None, [leak_warning(result)])]
+
+
+def _of_best(rows: Sequence[Row]) -> list[str]:
+    """What to think of differences to the best baseline, where there was a choice of one."""
+    if not {row["best"] for row in rows} - {None, "random"}:
+        return []
+    return [
+        "The best baseline is the one that is best on these test items, partly by chance: losses "
+        "to it say too much, wins too little."
+    ]
+
+
+def test_remarks(result: Mapping[str, Any]) -> list[str]:
+    """Test rows that are not in the figures, or not as they were; the same for every cell."""
+    test = result["cells"][0]["test"] if result.get("cells") else {}
+    return [
+        f"{rows_of(test[key])} of the test data {words}"
+        for key, words in (("rejected", "set aside"), ("truncated", "cut at the maximal length"))
+        if test.get(key)
+    ]
 
 
 def leak_warning(result: Mapping[str, Any]) -> str:
@@ -163,11 +187,13 @@ def _names(rows: Iterable[Row]) -> list[Column]:
 
 
 def _interval(
-    metric: str, value: float, low: float, high: float, *, signed: bool, short: bool
+    metric: str, value: float, low: float | None, high: float | None, *, signed: bool, short: bool
 ) -> str:
+    if low is None or high is None:  # of one test item
+        return value_text(metric, value, signed=signed)
     shown, *ends = (value_text(metric, number, signed=signed) for number in (value, low, high))
-    if short:
-        return f"{shown} ±{value_text(metric, (high - low) / 2)}"
+    if short:  # of an interval that is longer on one side, that one
+        return f"{shown} ±{value_text(metric, max(high - value, value - low))}"
     return f"{shown} [{', '.join(ends)}]"
 
 

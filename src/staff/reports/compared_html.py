@@ -20,7 +20,6 @@ from staff.reports.compared import (
 )
 from staff.reports.findings import VERDICTS, find, headline, tallies
 from staff.reports.methods import Style, styles
-from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
 from staff.reports.scales import WHOLE
 from staff.reports.tables import settings
@@ -47,7 +46,7 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
         result=result,
         name=PurePath(str(result["data"]["path"])).name,
         warning=warning,
-        remarks=_remarks(result, len(sizes)),
+        remarks=_remarks(len(sizes)),
         notes=[note for note in notes(result) if note != warning],
         items=shown[0]["items"],
         seeds=result["config"]["seeds"],
@@ -100,14 +99,8 @@ def _metric(rows: Sequence[Row], look: Mapping[str, Style]) -> dict[str, Any]:
     }
 
 
-def _remarks(result: Mapping[str, Any], sizes: int) -> list[str]:
+def _remarks(sizes: int) -> list[str]:
     """What else to know, where there is something."""
-    test = result["cells"][0]["test"] if result.get("cells") else {}
-    remarks = [
-        f"{rows_of(test[key])} of the test data {words}"
-        for key, words in (("rejected", "set aside"), ("truncated", "cut at the maximal length"))
-        if test.get(key)
-    ]
-    if sizes > MAX_SIZES:
-        remarks.append(f"the first {MAX_SIZES} of {sizes} sizes are shown; results.csv has all")
-    return remarks
+    if sizes <= MAX_SIZES:
+        return []
+    return [f"the first {MAX_SIZES} of {sizes} sizes are shown; results.csv has all"]

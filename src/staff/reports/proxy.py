@@ -33,7 +33,11 @@ def findings(proxy: Facts) -> list[str]:
         )
     told = proxy["ratios_told_apart"]
     if told["of"]:
-        found.append(f"{told['regions']} of {told['of']} ratios can be told from their mean")
+        chance = max(1, round(told["of"] / 20))
+        found.append(
+            f"{told['regions']} of {told['of']} ratios can be told from their mean, taken one by "
+            f"one (chance alone: about {chance}, more where a few rows weigh much)"
+        )
     moves = [share for share in proxy["budget_moved"].values() if share is not None]
     if moves:
         found.append(

@@ -135,6 +135,7 @@ def evaluate(
             model=model,
             tokenizer=tokenizer,
             prompts=prompts,
+            like=answers,
             max_new_tokens=max_new_tokens or min(MOST_NEW_TOKENS, longest * 3 // 2 + 8),
             batch_tokens=batch_tokens,
             progress=progress,
@@ -229,12 +230,16 @@ def predict(
     prompts: Sequence[Ints],
     max_new_tokens: int,
     batch_tokens: int = 8192,
+    like: Sequence[Ints] = (),
     progress: Progress | None = None,
 ) -> list[str]:
-    """Greedy responses to tokenised prompts, as text without special tokens."""
-    from staff.training.generate import end_tokens, generate_greedily
+    """Greedy responses to tokenised prompts, as text without special tokens.
 
-    ends = end_tokens(model, tokenizer)
+    like: responses that end as those are to end (`generate.closing_tokens`).
+    """
+    from staff.training.generate import closing_tokens, end_tokens, generate_greedily
+
+    ends = sorted({*end_tokens(model, tokenizer), *closing_tokens(like, tokenizer)})
     pad_id = tokenizer.pad_token_id
     ids = generate_greedily(
         model=model,

@@ -1,5 +1,6 @@
 """Batched greedy generation."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,6 +94,18 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     named = getattr(model.generation_config, "eos_token_id", None)
     ids = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
     return sorted(ids - {None})
+
+
+def closing_tokens(responses: Sequence[Ints], tokenizer: Any) -> list[int]:
+    """The special tokens that most responses end with: how a chat template ends a turn.
+
+    That need not be the end token of the tokenizer or the model, which of a base model is another.
+    Templates put a line feed or so behind it.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
+    last = (next((t for t in ids[:-4:-1].tolist() if t in special), None) for ids in responses)
+    return [t for t, n in Counter(last).items() if t is not None and 2 * n > len(responses)]
 
 
 def _unlabelled(prompt: Ints) -> TokenisedExample:

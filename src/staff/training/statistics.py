@@ -1,5 +1,7 @@
 """Intervals by bootstrap over test items (Efron & Tibshirani, 1993)."""
 
+from math import sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +46,32 @@ def mean_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(_resampled_means(items, resamples, seed), [tail, 1 - tail])
     return Interval(float(items.mean()), float(low), float(high))
+
+
+def share_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Share of n items that are 1, not 0, with Wilson's score interval (JASA, 1927).
+
+    The bootstrap knows nothing of what none of n items showed: of no 1 at all it makes 0 to 0.
+
+    >>> [round(end, 3) for end in share_interval([0.0] * 100)]
+    [0.0, 0.0, 0.037]
+
+    Raises DataError as `mean_interval` does.
+    """
+    items = np.asarray(values, np.float64)
+    if items.ndim != 1 or len(items) == 0:
+        raise DataError(f"an interval needs a list of test items; its shape is {items.shape}")
+    return wilson(float(items.mean()), len(items), level=level)
+
+
+def wilson(share: float, n: int, *, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share of n items."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(
+        share, min(share, max(0.0, centre - reach)), max(share, min(1.0, centre + reach))
+    )
 
 
 def paired_interval(
