@@ -3,18 +3,25 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 
 from staff.data.batches import collate
+from staff.errors import ModelError
 from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
 from staff.models.placement import Spread, device_of
 from staff.scores.effort import Scorer
 
 FAMILIES = ("llama", "phi3", "qwen3", "gemma2", "gpt2", "mixtral")
+# Whether a model may lie on the disk as a whole: with older libraries that is refused.
+ALL_ON_DISK = Version(version("accelerate")) >= Version("1.15") and Version(
+    version("transformers")
+) >= Version("5.13")
 
 # What a spread model takes beside what a whole one does, in one process: the peak of each.
 MEASURE = """
@@ -63,7 +70,9 @@ def on_disk(model):
 def test_scores_are_those_of_the_model_in_one_place(folder, rows, tmp_path, family, phi):
     path = folder(family)
     whole = load(path)
-    room = sum(p.numel() * p.element_size() for p in whole.parameters()) // 2
+    # Half of a model with tied embeddings is less than its first layer: all of it is on the disk.
+    share = 0.5 if ALL_ON_DISK else 0.75
+    room = int(share * sum(p.numel() * p.element_size() for p in whole.parameters()))
     # Mixtral's experts are stored one by one and computed with together: written again.
     spread = load(path, spread=Spread(room={"cpu": room}, folder=str(tmp_path / "written")))
     assert on_disk(spread)
@@ -76,6 +85,10 @@ def test_scores_are_those_of_the_model_in_one_place(folder, rows, tmp_path, fami
 
 def test_an_embedding_on_the_disk_computes_on_the_cpu(folder, rows):
     path = folder("llama")
+    if not ALL_ON_DISK:
+        with pytest.raises(ModelError, match=r"needs accelerate 1\.15 .*: raise --max-memory"):
+            load(path, spread=Spread(room={"cpu": 0}))
+        return
     spread = load(path, spread=Spread(room={"cpu": 0}))
     embedding = spread.get_input_embeddings()
     assert embedding.weight.device.type == "meta"
@@ -95,7 +108,8 @@ def test_an_adapter_stays_beside_weights_on_the_disk(folder, rows, tmp_path):
                 parameter.normal_(std=0.05)
     tuned.save_pretrained(tmp_path / "adapter")
     adapter = str(tmp_path / "adapter")
-    spread = load(path, adapter=adapter, spread=Spread(room={"cpu": 30_000}))
+    room = 30_000 if ALL_ON_DISK else 60_000
+    spread = load(path, adapter=adapter, spread=Spread(room={"cpu": room}))
     assert on_disk(spread)
     batch = collate(rows, pad_id=0)
     found, expected = (Scorer(m)(batch)["effort"] for m in (spread, load(path, adapter=adapter)))

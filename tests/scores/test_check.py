@@ -34,7 +34,7 @@ def test_all_ways_agree_and_the_kernels_are_those_asked_for(tiny, rows, family):
     assert seen == {"sdpa", "eager", *([by_row.NAME] if found.kernel == "sdpa" else [])}
     assert (found.kernel, found.left_out) == (model.config._attn_implementation, ())
     assert list(found.norms) == [
-        "one row at a time", *(["8 rows, end to end"] if found.kernel == "sdpa" else []),
+        "one row at a time", *(["8 rows, end to end"] if effort.Scorer(model).laying else []),
         "8 rows, padded on the right", "8 rows, padded on the left", "8 rows, --padding-free",
         f"attention {({'sdpa', 'eager'} - {found.kernel}).pop()}",
     ]  # fmt: skip
@@ -65,6 +65,11 @@ def test_a_kernel_that_the_model_has_not_is_left_out(tiny, rows, monkeypatch):
     found = hold_against_oracle(model, rows)
     assert (found.kernel, found.left_out) == ("eager", ("sdpa",))
     assert len(found.norms) == 4
+
+
+def test_a_kernel_that_would_leave_out_a_cap_is_left_out(tiny, rows):
+    found = hold_against_oracle(tiny("gemma2"), rows[:2])
+    assert (found.kernel, found.left_out) == ("eager", ("sdpa",))
 
 
 def test_rows_in_one_sequence_are_left_out_where_a_model_mixes_them(tiny, rows):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "caps_attention",
     "check_attention",
     "choose_device",
     "choose_dtype",
@@ -203,6 +204,14 @@ def check_attention(name: str, *, device: "torch.device", dtype: "torch.dtype") 
         ) from None
 
 
+def caps_attention(config: Any) -> bool:
+    """Whether a model's attention caps its logits (Gemma 2); PyTorch's own, sdpa, does not.
+
+    transformers 5.0 to 5.20 takes sdpa for it all the same, and computes without the cap.
+    """
+    return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+
+
 def _cpu_computes_bf16() -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 (AVX512-BF16 or AMX)."""
     import torch
@@ -247,7 +256,7 @@ def _read_model(
     hush()  # before the libraries that tell of themselves are imported
     from transformers import AutoModelForCausalLM
 
-    how: dict[str, Any] = {}
+    how: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
     if spread is not None:
         how |= spread.arguments(place)
     elif place.type != "cpu" or quantize != NONE:
@@ -256,6 +265,8 @@ def _read_model(
         _refuse_quantised(path, folder, quantize)
         how["quantization_config"] = quantisation(quantize, dtype=dtype)
     try:
+        if attention in ("auto", "sdpa"):
+            how |= _uncapped_not_taken(folder, attention, trust)
         model: Any
         report: dict[str, Any]
         model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
@@ -265,7 +276,6 @@ def _read_model(
             weights_only=True,  # of a pickle, too
             trust_remote_code=trust.code,
             output_loading_info=True,
-            **({} if attention == "auto" else {"attn_implementation": attention}),
             **how,
         )
     except torch.OutOfMemoryError as error:
@@ -287,6 +297,8 @@ def _read_model(
             ) from error
         if "dispatched on the CPU or the disk" in str(error):
             raise _too_large(path, quantize) from error
+        if "offload the whole model to the disk" in str(error):
+            raise _all_on_disk(path) from error
         if "offload_folder" in str(error):
             raise ModelError(
                 f"weights of {path} have to be written again to be read from disk as they are "
@@ -298,10 +310,35 @@ def _read_model(
         raise ModelError(
             f"{path} lacks weights that its config asks for ({some}); fetch the model again"
         )
+    if not hasattr(model, "hf_device_map") and any(p.is_meta for p in model.parameters()):
+        raise _all_on_disk(path)
     places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
     if quantize != NONE and ("disk" in places or {"cpu"} < places):  # torchao's fail when run
         raise _too_large(path, quantize)
     return model
+
+
+def _uncapped_not_taken(folder: Path, attention: str, trust: Trust) -> dict[str, Any]:
+    """What keeps transformers from sdpa for a model that it is wrong for; sdpa: auto or asked for.
+
+    Raises ValueError where it was asked for.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
+    if not caps_attention(config):
+        return {}
+    if attention == "sdpa":
+        raise ValueError(f"attention of {config.model_type} caps its logits, and sdpa does not")
+    return {"attn_implementation": "eager"}
+
+
+def _all_on_disk(path: str) -> ModelError:
+    """The refusal of a model none of which fits elsewhere, by libraries that cannot run it so."""
+    return ModelError(
+        f"nothing of {path} fits within --max-memory, and a model that lies on the disk as a whole "
+        "needs accelerate 1.15 and transformers 5.13: raise --max-memory, or install newer ones"
+    )
 
 
 def _too_large(path: str, quantize: str) -> ModelError:

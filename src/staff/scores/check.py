@@ -10,6 +10,7 @@ import numpy as np
 from staff.data.batches import collate
 from staff.errors import ModelError
 from staff.models.adapters import attach_fresh, lora_parameters
+from staff.models.load import caps_attention
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 from staff.types import Floats, TokenisedExample, read_only
@@ -119,6 +120,8 @@ def fast_path(
 
 def _switch(model: Any, kernel: str) -> bool:
     """Let the model attend by another implementation; whether it does now."""
+    if kernel == "sdpa" and caps_attention(model.config):
+        return False
     try:
         model.set_attn_implementation(kernel)
     except (AttributeError, ImportError, ValueError):  # not one of this model's
