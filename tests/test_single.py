@@ -120,7 +120,7 @@ def test_a_fine_tuned_model_is_let_go_of(tune, data, models_in_memory):
 def test_a_model_that_was_spread_is_let_go_of(data, family, tmp_path, models_in_memory):
     config = ScoreConfig(
         data=data(data.rows), model=family[0], out=str(tmp_path / "x"), device_map="auto",
-        max_memory="cpu=1MB", **COLUMNS,
+        max_memory="cpu=3MB", **COLUMNS,
     )  # fmt: skip
     scorers = [LazyScorer(config, model=family[0], adapter=None) for _ in range(2)]
     for scorer in scorers:
