@@ -99,7 +99,10 @@ def test_every_part_is_in_the_picture():
     assert parts == set(ALLOWED)
 
 
-@pytest.mark.parametrize("module", ["staff", "staff.selectors", "staff.cli.main", "staff.checks"])
+LIGHT = ("staff", "staff.selectors", "staff.cli.main", "staff.checks", "staff.planning")
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_do_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

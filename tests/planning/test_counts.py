@@ -57,7 +57,11 @@ def test_what_would_go_wrong_is_told(settings, family):
 
 def test_without_models_nothing_is_said_of_them(settings):
     columns = {k: v for k, v in settings.items() if k != "model"}
-    assert planning.plan(SelectConfig(**columns, method="random", keep=(0.2,)))["warnings"] == []
+    asked = SelectConfig(**columns, method="random", keep=(0.2,))
+    assert planning.plan(asked)["warnings"] == []
+    # Nor of models that a random draw does not look at, and that need not be here.
+    asked = asked.model_copy(update={"small": "no/small", "target": "no/target"})
+    assert planning.plan(asked)["warnings"] == []
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def stage_cost(
     size: int,
     room: int | None,
 ) -> Cost:
-    """One stage of the selection with its operations and memory; room: as `_room` gives it."""
+    """One stage of the selection: its operations and memory; room: as `place.room_of` gives it."""
     kind = stage["kind"]
     cost = Cost(stage["name"], kind, stage["rows"], stage.get("tokens", 0))
     own, others = prepared.stores[0], prepared.stores[-1]

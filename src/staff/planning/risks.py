@@ -1,12 +1,12 @@
 """What would go wrong, or not pay, told before it does."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from staff.data.prepare import Prepared
+from staff.methods import wanted_by
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
-from staff.planning.shape import Shape
 from staff.planning.shares import scorers
 from staff.runs.config import SelectConfig
 from staff.runs.plan_config import PlanConfig
@@ -14,13 +14,16 @@ from staff.selectors.arguments import count_of
 from staff.selectors.rounds import AUTO, fewer_regions, not_verified
 from staff.stages.options import trust_of
 
+if TYPE_CHECKING:
+    from staff.planning.shape import Shape  # torch: what a dry run says may need no model
+
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
 CHATS = ("messages", "sharegpt")
 SCORING = ("score small", "score alone", "verify")
 
 
 def find(
-    config: PlanConfig, prepared: Prepared, shapes: Mapping[str, Shape], plan: Mapping[str, Any]
+    config: PlanConfig, prepared: Prepared, shapes: Mapping[str, "Shape"], plan: Mapping[str, Any]
 ) -> list[str]:
     """Warnings in plain words, the gravest first; plan: all but these."""
     return [
@@ -64,7 +67,7 @@ def _spread_freely(config: PlanConfig, plan: Mapping[str, Any]) -> bool:
     return config.device_map != "none" and plan["device"]["room"] is None
 
 
-def _size(shapes: Mapping[str, Shape]) -> Iterator[str]:
+def _size(shapes: Mapping[str, "Shape"]) -> Iterator[str]:
     small, target = (shapes[role].parameters for role in ("small", "target"))
     if 2 * small > target:
         yield (
@@ -74,7 +77,7 @@ def _size(shapes: Mapping[str, Shape]) -> Iterator[str]:
 
 
 def _family(config: SelectConfig) -> Iterator[str]:
-    if config.small is None or config.target is None:
+    if config.small is None or config.target is None or not wanted_by(config):
         return
     trust = trust_of(config)
     folders = {
@@ -110,7 +113,7 @@ def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
 
 def _chat(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     # Without a template chats could not be read at all.
-    if config.target is None or prepared.format in CHATS:
+    if config.target is None or not wanted_by(config) or prepared.format in CHATS:
         return
     tokenizer = load_tokenizer(str(config.target), weights=False, trust=trust_of(config))
     if tokenizer.chat_template:

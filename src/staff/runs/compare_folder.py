@@ -79,7 +79,9 @@ class CompareFolder:
         before, now = (
             c.model_dump(mode="json") for c in (build(CompareConfig, file=self.config), config)
         )
-        refuse_other_settings(self.path, before, now, [key for key in now if key not in FREE_HERE])
+        refuse_other_settings(
+            self.path, before, now, [key for key in config.ordered() if key not in FREE_HERE]
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -148,7 +148,7 @@ class RunFolder:
             raise RunError(
                 f"{self.path} was made by staff {command}: choose another --out, or add --overwrite"
             )
-        keys = SCORE_KEYS if isinstance(config, SelectConfig) else type(config).model_fields
+        keys = SCORE_KEYS if isinstance(config, SelectConfig) else type(config).ordered()
         defaults = {name: field.default for name, field in type(config).model_fields.items()}
         try:
             before = defaults | load_yaml(self.config, type(config))
