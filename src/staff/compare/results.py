@@ -47,10 +47,14 @@ def results(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, A
 
     Raises RunError when cells are not of the same test items.
     """
+    if not groups:
+        return []
+    place = groups[0].folders[0]
+    like = place, pq.read_table(place / "items.parquet", columns=["id"])["id"]
     full = next((group.tuning_seconds for group in groups if group.method == FULL), None)
     rows = []
     for metric in metrics:
-        found = [estimate(_values(group, metric, like=groups[0].folders[0])) for group in groups]
+        found = [estimate(_values(group, metric, like=like)) for group in groups]
         smaller = metric in SMALLER_IS_BETTER
         for group, one in zip(groups, found, strict=True):
             value, low, high = _known(_of_value(one, metric))
@@ -123,18 +127,18 @@ def _known(found: Interval) -> tuple[float | None, ...]:
     return tuple(end if isfinite(end) else None for end in found)
 
 
-def _values(group: Group, metric: str, *, like: Path) -> Floats:
+def _values(group: Group, metric: str, *, like: tuple[Path, Any]) -> Floats:
     """One metric of every seed and item: [S, n], for BLEU its counts [S, n, 10].
 
-    like: the cell whose items all others are to have, or their values would not be paired.
+    like: a cell and its items, which all others are to have, or their values would not be paired.
     """
     names = ["id", "prediction", "reference"] if metric == "bleu" else ["id", metric]
     tables = [pq.read_table(folder / "items.parquet", columns=names) for folder in group.folders]
-    wanted = pq.read_table(like / "items.parquet", columns=["id"])
+    first, wanted = like
     for folder, table in zip(group.folders, tables, strict=True):
-        if not table["id"].equals(wanted["id"]):
+        if not table["id"].equals(wanted):
             raise RunError(
-                f"{folder} and {like} hold other test items: remove both and run the "
+                f"{folder} and {first} hold other test items: remove both and run the "
                 "same command again"
             )
     if metric == "bleu":

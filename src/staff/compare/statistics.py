@@ -21,14 +21,13 @@ import numpy as np
 
 from staff.errors import DataError
 from staff.rng import stream_seed
-from staff.selectors.verification import student_95
+from staff.selectors.verification import NORMAL_95, student_95
 from staff.training.metrics import bleu_of
 from staff.training.statistics import Interval
 from staff.types import Floats, read_only
 
 RESAMPLES = 2_000
 LEVEL = 0.95
-NORMAL_95 = 1.959964  # the quantile that percentiles of normal means stand for
 PER_RESAMPLE = 100  # draws of the seeds' mean beside each resample of the items
 HELD = 5_000_000  # numbers in memory while resampling
 

@@ -15,9 +15,9 @@ from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
-from staff.selectors.arguments import count_of
 from staff.selectors.rounds import not_verified
 from staff.stages import reading
+from staff.stages.draws import count_drawn
 from staff.stages.facts import tokenisers_of
 from staff.stages.options import trust_of
 
@@ -124,12 +124,12 @@ def stages_of(
         tokens = prepared.tokens[0]
         small = {"rows": usable, "tokens": tokens, "reused": kept}
         if config.adapter is None and not config.skip_finetune:
-            rows = max(1, count_of(config.finetune_on, usable))
+            rows = count_drawn(config.finetune_on, usable)
             tuned = round(config.epochs * tokens * rows / usable)
             name = f"fine-tune small, {passes(config.epochs)}"
             tuning = {"name": name, "kind": "tune small", "rows": rows, "tokens": tuned}
             listed.append(small | tuning)
-        scored = max(1, count_of(config.score_on, usable))
+        scored = count_drawn(config.score_on, usable)
         part = {"rows": scored, "tokens": round(tokens * scored / usable)}
         listed.append({"name": "score small", "kind": "score small"} | small | part)
         if "unconditioned" in wanted:

@@ -38,12 +38,25 @@ def find(
 
 def of_inputs(config: SelectConfig, prepared: Prepared) -> list[str]:
     """Those that the data, the tokenizers and the settings tell, whatever a run costs."""
+    tokenizers = _tokenizers(config)
     return [
-        *_family(config),
+        *_family(config, tokenizers),
         *_cut(config, prepared),
-        *_chat(config, prepared),
+        *_chat(prepared, tokenizers),
         *_regions(config, prepared),
     ]
+
+
+def _tokenizers(config: SelectConfig) -> dict[str, Any]:
+    """By role, of a selection that scores; none where no target was named."""
+    if config.target is None or not wanted_by(config):
+        return {}
+    models = {"small": config.small, "target": config.target}
+    return {
+        role: load_tokenizer(model, weights=False, trust=trust_of(config))
+        for role, model in models.items()
+        if model is not None
+    }
 
 
 def _memory(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
@@ -76,13 +89,12 @@ def _size(shapes: Mapping[str, "Shape"]) -> Iterator[str]:
         )
 
 
-def _family(config: SelectConfig) -> Iterator[str]:
-    if config.small is None or config.target is None or not wanted_by(config):
+def _family(config: SelectConfig, tokenizers: Mapping[str, Any]) -> Iterator[str]:
+    if len(tokenizers) < 2:
         return
-    trust = trust_of(config)
     folders = {
-        role: local_folder(str(getattr(config, role)), weights=False, trust=trust)
-        for role in ("small", "target")
+        role: local_folder(str(getattr(config, role)), weights=False, trust=trust_of(config))
+        for role in tokenizers
     }
     kinds = {role: read_config(folder)["model_type"] for role, folder in folders.items()}
     if kinds["small"] != kinds["target"]:
@@ -90,11 +102,7 @@ def _family(config: SelectConfig) -> Iterator[str]:
             f"the small model is of another family: it is a {kinds['small']}, the target a "
             f"{kinds['target']}"
         )
-    tokens = [
-        load_tokenizer(str(getattr(config, role)), weights=False, trust=trust).get_vocab()
-        for role in ("small", "target")
-    ]
-    if tokens[0] != tokens[1]:
+    if tokenizers["small"].get_vocab() != tokenizers["target"].get_vocab():
         yield (
             "the tokenizers have different vocabularies, so the two models' scores are of "
             "different tokens"
@@ -111,12 +119,11 @@ def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
         )
 
 
-def _chat(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
+def _chat(prepared: Prepared, tokenizers: Mapping[str, Any]) -> Iterator[str]:
     # Without a template chats could not be read at all.
-    if config.target is None or not wanted_by(config) or prepared.format in CHATS:
+    if "target" not in tokenizers or prepared.format in CHATS:
         return
-    tokenizer = load_tokenizer(str(config.target), weights=False, trust=trust_of(config))
-    if tokenizer.chat_template:
+    if tokenizers["target"].chat_template:
         yield (
             "the target has a chat template, and the data are no conversations: they are tuned on "
             "as plain text; give messages if the target is to answer in a chat"

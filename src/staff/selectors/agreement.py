@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from staff.rng import stream_seed
+from staff.selectors.verification import NORMAL_95
 from staff.types import Floats, Ints
 
 RESAMPLES = 1000
@@ -35,7 +36,7 @@ def rank_correlation(a: Floats, b: Floats) -> Correlation | None:
     value = round(float(np.corrcoef(ranks(a), ranks(b))[0, 1]), 12)
     if n < 4 or abs(value) == 1:
         return Correlation(value, None, n)
-    spread = 1.959964 * np.sqrt((1 + value**2 / 2) / (n - 3))
+    spread = NORMAL_95 * np.sqrt((1 + value**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(value) + np.array([-spread, spread]))
     return Correlation(value, (float(low), float(high)), n)
 

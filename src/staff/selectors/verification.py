@@ -13,6 +13,8 @@ from staff.selectors.order import smallest
 from staff.selectors.regions import members
 from staff.types import Floats, Ints, Regions, Verification, read_only
 
+NORMAL_95 = 1.959963984540054  # of a normal distribution, 95 % lie within so many deviations
+
 
 def choose_rows(
     regions: Regions,
@@ -192,7 +194,7 @@ def student_95(freedom: int) -> float:
         return math.tan(0.475 * math.pi)
     if freedom == 2:
         return 0.95 * math.sqrt(2 / (1 - 0.95**2))
-    z = 1.959963984540054
+    z = NORMAL_95
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

@@ -25,21 +25,29 @@ def check_score_on(share: float, n: int) -> None:
     """Raise `DataError` if of n rows too few are scored to tell the others' scores from."""
     from staff.scores.interpolate import check_enough
 
-    count = max(1, count_of(share, n))
+    count = count_drawn(share, n)
     if count < n:
         check_enough(count)
 
 
+def count_drawn(share: float, n: int) -> int:
+    """⌊share·n⌋, at least one."""
+    return max(1, count_of(share, n))
+
+
 def drawn(store: TokenStore, share: float, *, seed: int, stream: str) -> Ints:
     """Positions of a random ⌊share·n⌋ of the stored rows, at least one; ascending."""
-    count = max(1, count_of(share, len(store)))
+    count = count_drawn(share, len(store))
     if count == len(store):
         return read_only(np.arange(count))
-    order = priorities(keys_of_ids(store.ids, seed), seed, stream)
-    return read_only(np.sort(smallest(order, count)))
+    return _first(store, count, seed=seed, stream=stream)
 
 
 def some(store: TokenStore, count: int, *, seed: int) -> Ints:
     """Positions of `count` random rows of the store, of all if it has no more; ascending."""
-    order = priorities(keys_of_ids(store.ids, seed), seed, "check")
-    return np.sort(smallest(order, min(count, len(store))))
+    return _first(store, min(count, len(store)), seed=seed, stream="check")
+
+
+def _first(store: TokenStore, count: int, *, seed: int, stream: str) -> Ints:
+    order = priorities(keys_of_ids(store.ids, seed), seed, stream)
+    return read_only(np.sort(smallest(order, count)))
