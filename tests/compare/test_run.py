@@ -269,8 +269,16 @@ def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path
     evaluated = stages["7 x evaluate"]["tokens"]
     read = stages["2 x read"].get("tokens", 0)
     assert planned["tokens in all"] == 2 * read + 3 * 2 * full["tokens"] + 7 * evaluated
+    assert planned["warnings"] == []
     compare(settings())
     assert plan(asked)["cells that are there"] == 3
+
+
+def test_a_plan_warns_once_of_what_a_selection_does(settings, family):
+    asked = {"methods": ("staff", "ifd"), "small": family[0], "regions": 7}
+    found = plan(settings(**asked))["warnings"]
+    assert [text for text in found if text.startswith("7 regions of 11 rows are too small")]
+    assert len(set(found)) == len(found)
 
 
 def test_data_of_the_hub_are_named_with_their_commit(hub_data, tmp_path):

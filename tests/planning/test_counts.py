@@ -48,7 +48,10 @@ def test_what_would_go_wrong_is_told(settings, family):
     models = {"small": family[0], "target": family[1], "keep": (0.2,)}
     asked = SelectConfig(**{k: v for k, v in settings.items() if k != "model"}, **models)
     [_, regions] = planning.plan(asked)["warnings"]  # the first: plain text for a chat model
-    assert regions.startswith("50 regions of 18 rows are too small")
+    assert regions.startswith("2 regions of 18 rows are too small")
+    assert regions.endswith("and take equal shares")  # fewer would be none at all
+    many = asked.model_copy(update={"regions": 50})
+    assert planning.plan(many)["warnings"][1].endswith("give fewer --regions, 2 or so")
     cut = asked.model_copy(update={"max_length": 80, "regions": 1, "on_bad_row": "skip"})
     [cut, chat] = planning.plan(cut)["warnings"]
     assert chat.startswith("the target has a chat template, and the data are no conversations")
@@ -68,7 +71,8 @@ def test_without_models_nothing_is_said_of_them(settings):
     ("usable", "changes", "rows"),
     [
         (10_000, {}, 500),  # 50 regions of 10
-        (300, {}, 240),  # 270 below the cut: 24 regions of 11 rows
+        (300, {}, 130),  # 270 below the cut: 13 regions of twice 10 rows
+        (300, {"regions": 50}, 240),  # 24 of them may have 11 rows
         (12, {}, 10),  # 11 below the cut: one region may hold them all
         (10, {}, 0),
         (10, {"verify_per_region": 9, "cut": 0.0}, 9),

@@ -19,7 +19,7 @@ BASE = {"data": "train.jsonl", "small": "S", "target": "T", "out": "runs/x", "ke
 def test_defaults_are_the_released_preset():
     config = SelectConfig(**BASE)
     assert (config.allocation, config.within, config.cut) == ("shares", "hardest", 0.1)
-    assert (config.regions, config.verify_per_region, config.phi) == (50, 10, "last-value")
+    assert (config.regions, config.verify_per_region, config.phi) == ("auto", 10, "last-value")
 
 
 def test_preset_fills_what_was_not_given():

@@ -75,7 +75,7 @@ def test_the_order_of_the_file_is_the_order_of_the_declaration():
         ("max-length: 1\nmax_length: 2", "max_length is set twice"),
         ("keep: true", "keep must be a number, not true or false"),
         ("seed: yes", "seed must be a number"),
-        ("regions: fifty", "regions must be a whole number, not 'fifty'"),
+        ("regions: fifty", "regions must be a whole number or 'auto', not 'fifty'"),
         ("regions: 1.5", "regions must be a whole number"),
         ("small: 12", r"small must be text \(put it in quotes\), not 12"),
         ("skip_finetune: maybe", "skip_finetune must be true or false"),

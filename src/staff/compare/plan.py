@@ -27,11 +27,13 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     main = main_method(config.methods)
     selection = planning.plan(scoring_config(config, folder, 0, main), progress=progress)
     work = {stage["name"]: (times, stage) for stage in selection["stages"]}
+    warnings = dict.fromkeys(selection["warnings"])  # in this order, each once
     if "tokens" in (read := work["read"][1]):
         work["read"] = 1, read  # tokens serve all seeds
     for method in scored_first(config.methods, main):
         first = planning.plan(scoring_config(config, folder, 0, method), progress=progress)
         work = {stage["name"]: (times, stage) for stage in first["stages"]} | work
+        warnings |= dict.fromkeys(first["warnings"])
     usable = selection["usable rows"]
     tokens, test_rows, test_tokens = _count(config, progress)
 
@@ -57,6 +59,7 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
         ],
         "files": [str(folder.path / name) for name in ("config.yaml", "seed-*/", "cells/*/")]
         + [str(folder.path / name) for name in sorted(RESULTS)],
+        "warnings": list(warnings),
     }
 
 

@@ -4,7 +4,7 @@ Files of the user's own making, or damaged ones, are told here and nowhere else.
 named are not looked at; docs/formats.md says what they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,7 +159,7 @@ class _Settings(_Shape):
 
     method: str | None = None
     difficulty: Literal["effort", "loss", "entropy", "el2n"] | None = None
-    regions: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    regions: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] | None = None
     within: str | None = None
     allocation: str | None = None
     stratify_by: str | None = None
@@ -288,13 +288,23 @@ def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
         found = shape.model_validate(manifest)
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
-        where = ".".join(map(str, mistake["loc"]))
+        where = ".".join(_place(manifest, mistake["loc"]))
         what = "is missing" if mistake["type"] == "missing" else "is not what belongs there"
         raise _damaged(path, f"{where} {what}") from None
     if isinstance(found, _Selected) and found.regions:
         for where, value in (("cut", found.cut), ("config.regions", found.config.regions)):
             if value is None:
                 raise _damaged(path, f"{where} is missing")
+
+
+def _place(manifest: Any, names: Sequence[int | str]) -> Iterator[str]:
+    """The keys on the way to a mistake; pydantic's names end with which of several types it is."""
+    value: Any = manifest
+    for name in names:
+        if not isinstance(value, (dict, list)):
+            return
+        yield str(name)
+        value = (value if isinstance(value, dict) else dict(enumerate(value))).get(name)
 
 
 def _damaged(path: Path, what: str) -> RunError:
