@@ -61,19 +61,20 @@ class Found:
         """The seeds of which there are cells of both methods."""
         return self.seeds(metric, method, keep) & self.seeds(metric, minus, keep)
 
-    def percent(self, method: str, *, minus: str) -> Interval | None:
-        """The loss at keep 0.1 over another method's, %, of the seeds that both have."""
-        gap = self.gap("loss", method, "0.1", minus=minus)
+    def percent(self, method: str, keep: str = "0.1", *, minus: str) -> Interval | None:
+        """The loss over another method's, %, of the seeds that both have."""
+        gap = self.gap("loss", method, keep, minus=minus)
         if gap is None:
             return None
-        both = self.shared("loss", method, "0.1", minus)
-        scale = 100 / self.over("loss", minus, "0.1", both).value
+        both = self.shared("loss", method, keep, minus)
+        scale = 100 / self.over("loss", minus, keep, both).value
         return Interval(*(scale * end for end in gap))
 
 
 def report(store: Path) -> Iterator[str]:
     """Every task's tables as Markdown; wins, ties and losses over tasks; STAFF's settings."""
     tasks = load(store)
+    yield from over_random(tasks)
     yield from _against_random(tasks)
     for task, found in tasks.items():
         yield f"## {task}\n"
@@ -84,6 +85,26 @@ def report(store: Path) -> Iterator[str]:
     losses = {task: found.values.get("loss", {}) for task, found in tasks.items()}
     yield from search("Test loss over random's, as a logarithm", losses, *TUNING)
     yield from search("Confirmation", losses, *CONFIRMATION)
+
+
+def over_random(tasks: Mapping[str, Found]) -> Iterator[str]:
+    """The core methods' losses over random's, task by task."""
+    yield "## Test loss over random's, %\n"
+    yield "With 95 % intervals over seeds and items; below 0 is better than random.\n"
+    yield f"| method | keep | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 2) + "|"
+    keys = {key for found in tasks.values() for key in found.rows("loss", CORE) if key[1]}
+    for method, keep in sorted(keys, key=_place):
+        texts = [_percent(found, method, str(keep), minus="random") for found in tasks.values()]
+        if any(texts):
+            yield f"| {method} | {keep} | {' | '.join(texts)} |"
+    yield ""
+
+
+def _percent(found: Found, method: str, keep: str = "0.1", *, minus: str) -> str:
+    """What a loss is over another one, and of how many seeds if they are fewer than three."""
+    gap, both = found.percent(method, keep, minus=minus), found.shared("loss", method, keep, minus)
+    few = f", {len(both)} seed{'s' * (len(both) > 1)}" if gap and len(both) < 3 else ""
+    return _signed(gap, 1) + few
 
 
 def _losses(found: Found) -> Iterator[str]:
@@ -153,12 +174,7 @@ def _settings(tasks: Mapping[str, Found]) -> Iterator[str]:
     yield "change helps. What each is called: [variants.py](../variants.py).\n"
     yield f"| settings | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 1) + "|"
     for name in [name for name in VARIANTS if name not in METHODS]:
-        texts = []
-        for found in tasks.values():
-            gap = found.percent(name, minus="staff")
-            both = len(found.shared("loss", name, "0.1", "staff"))
-            few = f", {both} seed{'s' * (both > 1)}" if gap and both < 3 else ""
-            texts.append(_signed(gap, 1) + few)
+        texts = [_percent(found, name, minus="staff") for found in tasks.values()]
         if any(texts):
             yield f"| {name} | {' | '.join(texts)} |"
     yield ""
@@ -206,18 +222,21 @@ def over_tasks(
 
 
 def plot(store: Path, methods: Sequence[str]) -> str:
-    """SVG: every task's loss against random's at keep 0.1, in percent, with its interval."""
+    """SVG: every task's loss against random's, in percent, with its interval, by fraction."""
     import vl_convert
 
     points = []
     for task, found in load(store).items():
-        for method in methods:
-            if gap := found.percent(method, minus="random"):
-                ends = {"low": gap.low, "high": gap.high}
-                points.append({"task": task, "method": method, "x": gap.mean, **ends})
+        for method, keep in found.rows("loss", methods):
+            if keep and (gap := found.percent(method, keep, minus="random")):
+                place = {"task": task, "method": method, "keep": keep}
+                points.append({**place, "x": gap.mean, "low": gap.low, "high": gap.high})
     y = {"field": "method", "type": "nominal", "sort": list(methods), "title": None}
+    keep = {"field": "keep", "type": "nominal"}
+    colour = {**keep, "scale": {"range": ["#0072b2", "#e69f00", "#009e73"]}}
+    apart = {"y": y, "yOffset": keep, "color": colour}
     x = {"type": "quantitative", "title": "test loss against random's, % (left is better)"}
-    interval = {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "y": y}
+    interval = {"x": {**x, "field": "low"}, "x2": {"field": "high"}, **apart}
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "background": "white",
@@ -226,12 +245,12 @@ def plot(store: Path, methods: Sequence[str]) -> str:
         "columns": 3,
         "spec": {
             "width": 210,
-            "height": 22 * len(methods),
+            "height": 26 * len(methods),
             "layer": [
-                {"mark": {"type": "rule", "color": "#0072b2"}, "encoding": interval},
+                {"mark": {"type": "rule"}, "encoding": interval},
                 {
-                    "mark": {"type": "point", "filled": True, "color": "#0072b2"},
-                    "encoding": {"x": {**x, "field": "x"}, "y": y},
+                    "mark": {"type": "point", "filled": True, "opacity": 1},
+                    "encoding": {"x": {**x, "field": "x"}, **apart},
                 },
                 {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0}}},
             ],

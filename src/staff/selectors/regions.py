@@ -21,7 +21,7 @@ REGIONS = 50  # K of the paper and of CCS's strata
 def stratify(
     scores: ArrayLike,
     *,
-    regions: int = REGIONS,
+    regions: int = 50,
     cut: float = 0.1,
     by: str = "width",
     keys: ArrayLike | None = None,
