@@ -7,7 +7,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from staff.selectors.arguments import count_of
-from staff.selectors.rounds import fewer_regions
+from staff.selectors.rounds import regions_for
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -54,4 +54,4 @@ def test_the_regions_that_a_page_advises_are_those_of_the_summary():
     assert len(table) == 4
     for rows, regions in table:
         n = int(rows.replace(",", ""))
-        assert fewer_regions(n - count_of(0.1, n), 10) == int(regions), rows
+        assert regions_for(n - count_of(0.1, n), 10) == int(regions), rows

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from staff.runs.config import SelectConfig
 from staff.selectors import SCORE, SELECTORS, allocate, draw, needs
+from staff.selectors.arguments import count_of
 from staff.selectors.ccs import stratify_ccs
 from staff.selectors.compose import Choose
 from staff.selectors.draw import CUT, OVER_BUDGET
+from staff.selectors.regions import REGIONS
+from staff.selectors.rounds import not_verified, regions_for
 from staff.selectors.staff import Verify, measure
 from staff.selectors.verification import unverified
 from staff.types import Bools, Floats, Ints, Keys, Regions, Selection, Verification, read_only
@@ -138,12 +141,15 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
     among = np.flatnonzero(free)
     if config.method == "ccs":
         allocation, within = "shares", "random"
-        pool = stratify_ccs(scores[among], strata=config.regions, cut=config.cut, keys=keys[among])
+        strata = REGIONS if config.regions == "auto" else config.regions
+        pool = stratify_ccs(scores[among], strata=strata, cut=config.cut, keys=keys[among])
         ratios = unverified(pool.count)
     else:
         allocation, within = config.allocation, config.within
         verify, against = inputs.verify, inputs.against
         assert verify is not None
+        left = len(among) - count_of(config.cut, len(among))
+        least = not_verified(config.verify_per_region)
         pool, ratios = measure(
             scores[among],
             lambda rows: verify(among[rows]),
@@ -151,7 +157,7 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
             seed=config.seed,
             keys=keys[among],
             candidates=None if inputs.candidates is None else inputs.candidates[among],
-            regions=config.regions,
+            regions=regions_for(left, least, asked=config.regions),
             stratify_by=config.stratify_by,
             verify_per_region=config.verify_per_region,
             verify_tolerance=config.verify_tolerance,

@@ -15,7 +15,9 @@ from staff.errors import ModelError
 from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
 from staff.models.placement import Spread, device_of
+from staff.runs.config import ScoreConfig
 from staff.scores.effort import Scorer
+from staff.stages.options import spread_of
 
 FAMILIES = ("llama", "phi3", "qwen3", "gemma2", "gpt2", "mixtral")
 # Whether a model may lie on the disk as a whole: with older libraries that is refused.
@@ -148,3 +150,21 @@ def test_memory_stays_below_the_models_size(tmp_path):
     assert spread["places"] == ["cpu", "disk"]
     assert whole["bytes"] > 0.9 * size  # or the measurement would say nothing
     assert spread["bytes"] < 0.6 * size
+
+
+@pytest.mark.parametrize(("device", "ranks", "place", "over"), [
+    ("auto", 1, "cuda:0", {0, 1, "cpu"}),
+    ("cuda", 1, "cuda:0", {0, 1, "cpu"}),
+    ("cuda:0", 1, "cuda:0", {0, "cpu"}),  # the current one, but named
+    ("cuda:1", 1, "cuda:1", {1, "cpu"}),
+    ("auto", 2, "cuda:1", {1, "cpu"}),  # what else there is, is the other processes'
+    ("cpu", 1, "cpu", {"cpu"}),
+])  # fmt: skip
+def test_a_gpu_that_is_named_is_the_only_one(monkeypatch, device, ranks, place, over):
+    monkeypatch.setattr(
+        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 9, 1: 9, "cpu": 9}
+    )
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
+    config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
+    told = spread_of(config).arguments(torch.device(place))
+    assert set(told["max_memory"]) == over

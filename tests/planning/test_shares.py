@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from staff.data.batches import collate
-from staff.planning.shares import largest_share, micro_work, scoring_share, shards, shares
+from staff.planning.shares import (
+    largest_share,
+    micro_work,
+    scoring_share,
+    shard_rows_of,
+    shards,
+    shares,
+)
 from staff.planning.work import scoring_work, tuning_work
 from staff.runs.plan_config import PlanConfig
-from staff.scores.run import score_rows
+from staff.scores.run import FEW, few_rows_shard, score_rows
 from staff.training.micro_batches import micro_batches
 from staff.training.share import Share
 from staff.types import IGNORE
@@ -78,10 +85,24 @@ def test_who_has_most_to_do():
         assert largest_share(amounts, 9, queue=queue) == 4 / 8  # a shard is not divided
 
 
-def test_rounds_of_verification_are_the_work_of_one(tokens):
-    work = scoring_work(tokens, batch_tokens=100, shard_rows=8)
-    config = PlanConfig(**SETTINGS, processes=2, shard_rows=8)
-    assert scoring_share(config, "verify", work, work.padded) < 0.8
-    config = config.model_copy(update={"verify_per_region": "auto"})
-    assert scoring_share(config, "verify", work, work.padded) == 1
-    assert scoring_share(config, "score small", work, work.padded) < 0.8
+def test_a_pass_is_shared_by_shards_and_verification_by_smaller_ones(tokens):
+    config = PlanConfig(**SETTINGS, processes=2, batch_tokens=100)
+    small, large = (shard_rows_of(config, kind, tokens) for kind in ("verify", "score small"))
+    assert (small, large) == (FEW, config.shard_rows)
+    works = {rows: scoring_work(tokens, batch_tokens=100, shard_rows=rows) for rows in (8, large)}
+    shared = {
+        rows: scoring_share(config, work, work.padded, shard_rows=rows)
+        for rows, work in works.items()
+    }
+    assert shared[large] == 1
+    assert 0.5 <= shared[8] < 0.8
+
+
+@pytest.mark.parametrize(("lengths", "most", "rows"), [
+    ([10, 30], 2048, 100),  # 2,000 / 20: a full batch
+    ([500, 500], 2048, 64),  # at least
+    ([10, 30], 8, 8),  # as the user says
+])  # fmt: skip
+def test_a_shard_of_verified_rows_is_about_a_batch(lengths, most, rows):
+    found = few_rows_shard(np.array(lengths), batch_tokens=2000, shard_rows=most)
+    assert found == rows

@@ -17,10 +17,12 @@ class Spread:
     room: most bytes that each may hold of it, by ``cpu`` or a GPU's number; others as they are
     free. folder: for weights that have to be written again to be read from disk as they are needed
     (pickled ones, experts that are stored apart); others are read from the model's own files.
+    one_gpu: of the GPUs only that which the model is loaded on.
     """
 
     room: Mapping[int | str, int] = field(default_factory=dict)
     folder: str | None = None
+    one_gpu: bool = False
 
     def arguments(self, place: "torch.device") -> dict[str, Any]:
         """What `from_pretrained` is to be told; place: as `load.choose_device` says."""
@@ -29,7 +31,7 @@ class Spread:
         room = get_max_memory() | dict(self.room)
         if place.type == "cpu":
             room = {name: most for name, most in room.items() if name == "cpu"}
-        elif place.index is not None and place.index != _current():
+        elif self.one_gpu:
             room = {name: most for name, most in room.items() if name in (place.index, "cpu")}
         return {"device_map": "auto", "max_memory": room, "offload_folder": self.folder}
 
@@ -52,9 +54,3 @@ def device_of(module: Any) -> "torch.device":
 
     execution = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     return module.weight.device if execution is None else torch.device(execution)
-
-
-def _current() -> int:
-    import torch
-
-    return torch.cuda.current_device() if torch.cuda.is_available() else 0

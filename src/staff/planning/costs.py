@@ -16,7 +16,7 @@ from staff.planning.counts import passes
 from staff.planning.devices import Device
 from staff.planning.probe import Measured, spread
 from staff.planning.shape import Shape
-from staff.planning.shares import micro_work, scoring_share, shares
+from staff.planning.shares import micro_work, scoring_share, shard_rows_of, shares
 from staff.planning.work import Work, scoring_work, tuning_work
 from staff.runs.plan_config import PlanConfig
 from staff.stages.draws import rows_to_score, sample
@@ -59,7 +59,8 @@ def stage_cost(
     kind = stage["kind"]
     cost = Cost(stage["name"], kind, stage["rows"], stage.get("tokens", 0))
     own, others = prepared.stores[0], prepared.stores[-1]
-    scoring = partial(scoring_work, batch_tokens=config.batch_tokens, shard_rows=config.shard_rows)
+    shard_rows = shard_rows_of(config, kind, others)
+    scoring = partial(scoring_work, batch_tokens=config.batch_tokens, shard_rows=shard_rows)
     if kind == "tune small":
         rows = sample(own, config.finetune_on, seed=config.seed)
         return _tune(cost, config, rows, shapes, "small", size=size)
@@ -84,7 +85,7 @@ def stage_cost(
         cost,
         padded_tokens=int(work.padded.sum()),
         flops=float(operations.sum()),
-        share=scoring_share(config, kind, work, operations),
+        share=scoring_share(config, work, operations, shard_rows=shard_rows),
         memory=used,
     )
 

@@ -23,12 +23,14 @@ from staff.data.store import TokenStore
 from staff.errors import StaffError
 from staff.models.load import choose_device
 from staff.planning import flops, peak
+from staff.planning.risks import below_cut
 from staff.planning.shape import Shape, read_shape
+from staff.planning.shares import shard_rows_of
 from staff.planning.work import Work, scoring_work, tuning_work
 from staff.progress import Progress, SilentProgress
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.regions import stratify
-from staff.selectors.rounds import not_verified
+from staff.selectors.rounds import not_verified, regions_for
 from staff.stages.draws import rows_to_score, sample
 from staff.stages.lazy_scorer import LazyScorer
 from staff.stages.options import device_used, trust_of
@@ -116,7 +118,7 @@ def _verify(config: PlanConfig, store: TokenStore, count: int) -> Measured:
         store,
         spread(store.lengths, count),
         batch_tokens=config.batch_tokens,
-        shard_rows=config.shard_rows,
+        shard_rows=shard_rows_of(config, "verify", store),
     )
     return _score(config, _scorer(config, "target", None), shape, store, work)[0]
 
@@ -237,9 +239,10 @@ def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) ->
     """
     finite = np.isfinite(scores)
     drawn = np.repeat(scores[finite], np.maximum(1, weights[finite].round().astype(np.int64)))
+    least = not_verified(config.verify_per_region)
     pool = stratify(
         drawn,
-        regions=config.regions,
+        regions=regions_for(below_cut(config, n), least, asked=config.regions),
         cut=config.cut,
         by=config.stratify_by,
         keys=np.arange(len(drawn), dtype=np.uint64),
@@ -247,5 +250,5 @@ def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) ->
     sizes = pool.sizes * n / len(drawn)
     most = config.verify_per_region
     if isinstance(most, str):  # in rounds: at most the cap
-        return int(min(config.verify_cap, sizes[sizes > not_verified(most)].sum()))
+        return int(min(config.verify_cap, sizes[sizes > least].sum()))
     return int(np.where(sizes > most, most, 0).sum())

@@ -7,11 +7,11 @@ from staff.data.prepare import Prepared
 from staff.methods import wanted_by
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
-from staff.planning.shares import scorers
+from staff.planning.shares import scorers, shard_rows_of
 from staff.runs.config import SelectConfig
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.arguments import count_of
-from staff.selectors.rounds import AUTO, fewer_regions, not_verified
+from staff.selectors.rounds import AUTO, not_verified, regions_for
 from staff.stages.options import trust_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def find(
         *_memory(config, plan),
         *_size(shapes),
         *of_inputs(config, prepared),
-        *_shards(config, plan),
+        *_shards(config, prepared, plan),
         *_not_counted(config, plan),
         *_worth(plan),
     ]
@@ -130,20 +130,19 @@ def _chat(prepared: Prepared, tokenizers: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _shards(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
+def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> Iterator[str]:
     processes = scorers(config)
     for stage in plan["stages"]:
         if processes == 1 or stage["kind"] not in SCORING:
             continue
         name = stage["name"].partition(",")[0]
-        if stage["kind"] == "verify" and config.verify_per_region == AUTO:
-            yield f"{name}: its rounds are counted as the work of one process"
-            continue
-        found = -(-stage["rows"] // config.shard_rows)
+        shard_rows = shard_rows_of(config, stage["kind"], prepared.stores[-1])
+        found = -(-stage["rows"] // shard_rows)
         if found < processes:
             yield (
                 f"{name}: {found} shard{'' if found == 1 else 's'} for {processes} processes, so "
-                f"{processes - found} have nothing to do; lower --shard-rows"
+                f"{processes - found} have nothing to do"
+                + ("; lower --shard-rows" if shard_rows == config.shard_rows else "")
             )
 
 
@@ -190,11 +189,12 @@ def below_cut(config: SelectConfig, usable: int) -> int:
 def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     least = not_verified(config.verify_per_region)
     pool = below_cut(config, prepared.usable)
-    if config.method == "staff" and pool <= least * config.regions:
+    regions, fewer = (regions_for(pool, least, asked=asked) for asked in (config.regions, AUTO))
+    if config.method == "staff" and pool <= least * regions:
         yield (
-            f"{config.regions} regions of {pool:,} rows are too small: those of {least} rows or "
-            "fewer are not verified on the target, and take equal shares; give fewer "
-            f"--regions, {fewer_regions(pool, least)} or so"
+            f"{regions} regions of {pool:,} rows are too small: those of {least} rows or "
+            "fewer are not verified on the target, and take equal shares"
+            + (f"; give fewer --regions, {fewer} or so" if fewer < regions else "")
         )
 
 

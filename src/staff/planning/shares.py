@@ -7,7 +7,7 @@ import numpy as np
 
 from staff.planning.work import Work, work_of
 from staff.runs.plan_config import PlanConfig
-from staff.selectors.rounds import AUTO
+from staff.scores.run import few_rows_shard
 from staff.training.tokens import Tokens
 from staff.types import Floats, Ints
 
@@ -19,13 +19,21 @@ def scorers(config: PlanConfig) -> int:
     return config.workers or 1 if config.executor == "ray" else config.processes
 
 
-def scoring_share(config: PlanConfig, kind: str, work: Work, operations: Floats) -> float:
+def scoring_share(config: PlanConfig, work: Work, operations: Floats, *, shard_rows: int) -> float:
     """Part of a scoring pass, operations [k] of its batches, that the busiest process does."""
-    if scorers(config) == 1 or (kind == "verify" and config.verify_per_region == AUTO):
-        return 1.0  # a round of verification is hardly ever more than one shard
-    numbers = shards(work, shard_rows=config.shard_rows)
+    if scorers(config) == 1:
+        return 1.0
+    numbers = shards(work, shard_rows=shard_rows)
     of_shard = np.bincount(numbers, weights=operations).astype(np.float64)
     return largest_share(of_shard, scorers(config), queue=config.executor == "ray")
+
+
+def shard_rows_of(config: PlanConfig, kind: str, tokens: Tokens) -> int:
+    """Rows of a shard of this kind of stage; tokens: of all rows, as the stage's model has them."""
+    if kind != "verify":
+        return config.shard_rows
+    limits = {"batch_tokens": config.batch_tokens, "shard_rows": config.shard_rows}
+    return few_rows_shard(tokens.lengths, **limits)
 
 
 def shares(work: Work, tokens: Tokens, processes: int) -> list[Work]:

@@ -5,7 +5,9 @@ would be a point, a bounded sample of them is drawn.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,16 @@ class Bins:
     edges: Floats
     counts: dict[str, Ints]
     beyond: int
+
+
+def intervals(regions: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the narrowest region lie between the first's lower and the last's upper edge.
+
+    Of regions of equal width, of which empty ones are left out, this is K as asked for.
+    """
+    width = min(region["upper"] - region["lower"] for region in regions)
+    span = float(regions[-1]["upper"] - regions[0]["lower"])
+    return max(1, round(span / width)) if 0 < width < span < math.inf else 1
 
 
 def bin_scores(scores: Floats, *, threshold: float, regions: int, **groups: Bools) -> Bins:

@@ -9,7 +9,7 @@ import numpy as np
 from staff.data.files import Source, open_source
 from staff.errors import DataError
 from staff.reports import figures
-from staff.reports.bins import bin_lengths, bin_scores, count_by_region, sample
+from staff.reports.bins import bin_lengths, bin_scores, count_by_region, intervals, sample
 from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
 from staff.reports.proxy import (
@@ -147,7 +147,7 @@ def _by_region(
     scores = bin_scores(
         values[known],
         threshold=manifest["cut"]["threshold"],
-        regions=config["regions"],
+        regions=intervals(manifest["regions"]),
         pool=(region >= 0)[known],
         cut=(region == -1)[known],
         chosen=rows[known],

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staff.reports.numbers import count, rows_of
-from staff.selectors.rounds import fewer_regions, not_verified
+from staff.selectors.rounds import not_verified, regions_for
 
 Facts = Mapping[str, Any]
 SAID = {
@@ -74,9 +74,16 @@ def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
             "these settings, verifies them."
         )
     elif small and not config.get("scores"):
+        fewer = regions_for(pool, least)
+        if fewer < len(regions):
+            change = f"fewer --regions, {fewer} or so,"
+        elif config.get("stratify_by") == "width" and pool > 2 * least:
+            change = "--stratify-by count, so that every region has as many rows,"
+        else:
+            return said
         said.append(
-            f"Advice: the same command with fewer --regions, {fewer_regions(pool, least)} or so, "
-            "lets the target say more; the small model's scores are kept."
+            f"Advice: the same command with {change} lets the target say more; the small model's "
+            "scores are kept."
         )
     return said
 

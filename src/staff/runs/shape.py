@@ -159,7 +159,7 @@ class _Settings(_Shape):
 
     method: str | None = None
     difficulty: Literal["effort", "loss", "entropy", "el2n"] | None = None
-    regions: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    regions: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] | None = None
     within: str | None = None
     allocation: str | None = None
     stratify_by: str | None = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from staff.errors import ConfigError
 from staff.runs.settings import (
@@ -144,8 +144,10 @@ class Allocates(Settings):
               ge=0, lt=1),
     ] = 0.1  # fmt: skip
     regions: Annotated[
-        Positive, about("Score regions, K (staff, ccs).", SELECTION, le=1_000_000)
-    ] = 50
+        Annotated[Positive, Field(le=1_000_000)] | Literal["auto"],
+        about("Score regions, K (staff, ccs); auto: 50, or for a file under about 1,000 rows as "
+              "many as the target can verify (staff).", SELECTION),
+    ] = "auto"  # fmt: skip
     stratify_by: Annotated[
         Literal["width", "count"],
         about("Regions of equal width in score (the paper), or of equally many rows (staff).",
@@ -198,10 +200,12 @@ class Allocates(Settings):
     def check_cap(self) -> None:
         """Raise `ConfigError` if ``--verify-per-region auto`` could not do its first round."""
         if self.verify_per_region == "auto":
-            from staff.selectors.rounds import START, too_few  # NumPy: not needed for --help
+            from staff.selectors.regions import REGIONS  # NumPy: not needed for --help
+            from staff.selectors.rounds import START, too_few
 
-            if self.verify_cap < START * self.regions:
-                words = too_few(self.verify_cap, self.regions)
+            regions = REGIONS if self.regions == "auto" else self.regions
+            if self.verify_cap < START * regions:
+                words = too_few(self.verify_cap, regions)
                 raise ConfigError(f"--verify-cap {self.verify_cap}: {words}")
 
 

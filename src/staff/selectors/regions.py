@@ -15,12 +15,13 @@ from staff.selectors.order import hardest
 from staff.types import Bools, Floats, Ints, Regions, read_only
 
 STRATIFY_BY = ("width", "count")
+REGIONS = 50  # K of the paper and of CCS's strata
 
 
 def stratify(
     scores: ArrayLike,
     *,
-    regions: int = 50,
+    regions: int = REGIONS,
     cut: float = 0.1,
     by: str = "width",
     keys: ArrayLike | None = None,

@@ -12,6 +12,7 @@ from staff.runs.facts import untested
 from staff.runs.manifest import device_facts
 from staff.runs.settings import parse_room
 from staff.runs.shared_settings import Loads, Reads, Spreads
+from staff.team import in_team
 
 
 def record_options(config: Reads) -> RecordOptions:
@@ -34,11 +35,15 @@ def trust_of(config: Loads) -> Trust:
 
 
 def spread_of(config: Any) -> Spread | None:
-    """Over what a model that is scored or evaluated is to be spread; None: one device."""
+    """Over what a model that is scored or evaluated is to be spread; None: one device.
+
+    A GPU that is named by its number is the only one; so is that of each process of a team.
+    """
+    one_gpu = in_team() or config.device.startswith("cuda:")
     if not isinstance(config, Spreads) or config.device_map == "none":
         return None
     room = parse_room(config.max_memory) if config.max_memory else {}
-    return Spread(room=room, folder=config.offload_folder)
+    return Spread(room=room, folder=config.offload_folder, one_gpu=one_gpu)
 
 
 def cache_of(config: Any) -> Cache | None:

@@ -20,7 +20,7 @@ from staff.ledger import StageRecord
 from staff.models.quantised import NONE
 from staff.progress import Progress
 from staff.runs.config import DRAWN
-from staff.scores.run import Elsewhere, ScoreRun, score_rows
+from staff.scores.run import Elsewhere, ScoreRun, few_rows_shard, score_rows
 from staff.stages import orders
 from staff.stages.elsewhere import check_same
 from staff.stages.lazy_scorer import LazyScorer
@@ -74,7 +74,8 @@ def score(
 
     what: model, facts (the model's entry in the manifest; its hash goes into the fingerprint),
     name of the stage; adapter; quantize; features: pooled hidden states too; alone: only the loss
-    of responses without their prompts (for IFD). What was scored goes into `record`.
+    of responses without their prompts (for IFD); shard_rows, if not the setting. What was scored
+    goes into `record`.
     earlier, more: rows that come in rounds, see `score_rows`; scorer: of an earlier round, whose
     model is loaded.
 
@@ -135,6 +136,7 @@ def _score(
     positions: Ints | None = None,
     features: bool = False,
     alone: bool = False,
+    shard_rows: int | None = None,
     scorer: LazyScorer | None = None,
     earlier: Sequence[Ints] = (),
     more: bool = False,
@@ -175,7 +177,7 @@ def _score(
         store,
         positions,
         batch_tokens=config.batch_tokens,
-        shard_rows=config.shard_rows,
+        shard_rows=shard_rows or config.shard_rows,
         cache=cache_of(config),
         pad_id=PAD_ID,
         out=out,
@@ -246,7 +248,10 @@ class Rounds:
     ) -> None:
         from staff.scores.shards import has_features
 
-        self.config, self.out = config, out
+        self.out = out
+        self.shard_rows = few_rows_shard(
+            store.lengths, batch_tokens=config.batch_tokens, shard_rows=config.shard_rows
+        )
         self.rows: list[Ints] = []
         features = config.features or has_features(out)
         self._scorer = LazyScorer(
@@ -262,6 +267,7 @@ class Rounds:
             name=name,
             quantize=quantize,
             features=features,
+            shard_rows=self.shard_rows,
             scorer=self._scorer,
             progress=progress,
         )
@@ -279,4 +285,4 @@ class Rounds:
         from staff.scores.run import forget_others, plan_parts
 
         self._scorer.release()
-        forget_others(self.out, plan_parts(self.rows, self.config.shard_rows))
+        forget_others(self.out, plan_parts(self.rows, self.shard_rows))
