@@ -122,7 +122,9 @@ def test_deterministic_sums_are_asked_of_cuda_and_given_back(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with repeatable(torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_padding_token_does_not_matter(tiny, rows, tmp_path):
@@ -330,7 +332,7 @@ def digests_below(folder):
     }
 
 
-def test_training_stays_on_the_models_device(tmp_path):
+def test_training_stays_on_the_models_device(tmp_path, monkeypatch):
     """Of two GPUs the second: no such machine here, so what the trainer would ask is asked."""
     from types import SimpleNamespace
 
@@ -339,7 +341,15 @@ def test_training_stays_on_the_models_device(tmp_path):
 
     from staff.training.arguments import training_arguments
 
-    second = torch.device("cuda:1")
+    second, current = torch.device("cuda:1"), [1]  # the current GPU is the last in the list
+    for name, answer in (
+        ("is_available", lambda: True),
+        ("device_count", lambda: 2),
+        ("current_device", lambda: current[-1]),
+        ("set_device", lambda gpu: current.append(gpu if isinstance(gpu, int) else gpu.index)),
+    ):
+        monkeypatch.setattr(torch.cuda, name, answer)
+    monkeypatch.setattr("accelerate.state.check_cuda_p2p_ib_support", lambda: True)
     args = training_arguments(
         folder=tmp_path,
         model=SimpleNamespace(device=second, dtype=torch.float32),
@@ -353,7 +363,8 @@ def test_training_stays_on_the_models_device(tmp_path):
     )
     assert args.device == second  # where the trainer puts model and batches
     assert Accelerator().device == second  # and accelerate beneath it
-    assert args.n_gpu <= 1
+    assert args.n_gpu == 1  # or the model would be copied to all of them
+    assert current[-1] == 1  # or what a process of a team loads next would lie on the first
 
 
 def test_out_of_memory_is_explained():
