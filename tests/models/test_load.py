@@ -203,6 +203,13 @@ def test_an_adapter_is_merged_or_kept_beside(folder, tmp_path):
     assert not any(p.requires_grad for p in beside.parameters())
 
 
+def test_an_adapter_is_not_read_into_another_device(folder, tmp_path, monkeypatch):
+    """PEFT takes the first GPU of the machine if it is not told."""
+    save_adapter(load_model(str(folder), device="cpu"), tmp_path / "adapter", size=0.01)
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "cuda")
+    load_model(str(folder), device="cpu", adapter=str(tmp_path / "adapter"))
+
+
 def save_adapter(model, path, *, size):
     """A LoRA on `model` with updates of about `size`; gives the PEFT model."""
     peft = attach_fresh(model, seed=0)

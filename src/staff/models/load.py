@@ -390,7 +390,10 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     check_adapter(adapter, trust=trust)
     try:
         with _placed_by_us(model) as placed:
-            model = PeftModel.from_pretrained(model, str(folder), low_cpu_mem_usage=placed)
+            # Or PEFT reads it into the first GPU, whatever device the model is on.
+            model = PeftModel.from_pretrained(
+                model, str(folder), low_cpu_mem_usage=placed, torch_device="cpu"
+            )
         if placed:
             _load_beside(model, folder)
         lacking = _lacking(model, folder)
