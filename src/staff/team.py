@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError
 
 PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
-# What torchrun tells in the environment.
-LIBRARIES_ASK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+# What torchrun tells in the environment, and what MPI or Slurm do.
+LIBRARIES_ASK = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"),
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
