@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -365,6 +366,32 @@ def test_training_stays_on_the_models_device(tmp_path, monkeypatch):
     assert Accelerator().device == second  # and accelerate beneath it
     assert args.n_gpu == 1  # or the model would be copied to all of them
     assert current[-1] == 1  # or what a process of a team loads next would lie on the first
+
+
+def test_a_process_that_torchrun_started_alone_is_alone(tmp_path, monkeypatch):
+    """accelerate would want to meet others, and wrap the model for them."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from staff.training.arguments import training_arguments
+
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "PMI_SIZE": "2"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    args = training_arguments(
+        folder=tmp_path,
+        model=SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32),
+        epochs=1,
+        max_steps=None,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup=0.1,
+        seed=0,
+        gradient_checkpointing=False,
+    )
+    assert args.distributed_state.distributed_type == "NO"
+    assert {name: os.environ.get(name) for name in told} == told
 
 
 def test_out_of_memory_is_explained():

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
+from staff.training.alone import alone
+
 
 class OneDevice(SFTConfig):
     """SFTConfig that trains where the model lies; of several GPUs its own is always the first."""
@@ -43,7 +45,7 @@ def training_arguments(
     gradient_checkpointing: bool,
 ) -> OneDevice:
     """The SFTConfig of a run: cosine with warm-up, no files, no reports, one device."""
-    with _current_gpu_kept():
+    with alone(), _current_gpu_kept():
         args = OneDevice(
             output_dir=str(folder),
             num_train_epochs=epochs,
