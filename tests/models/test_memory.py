@@ -60,7 +60,10 @@ def test_other_errors_pass_through():
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("shapes do not fit"), False),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemm`"), False),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemm`"),
+            False,
+        ),
     ],
 )
 def test_what_running_out_of_memory_looks_like(error, memory):
