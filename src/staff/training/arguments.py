@@ -45,7 +45,7 @@ def training_arguments(
     gradient_checkpointing: bool,
 ) -> OneDevice:
     """The SFTConfig of a run: cosine with warm-up, no files, no reports, one device."""
-    with alone(), _current_gpu_kept():
+    with alone(), _current_gpu_kept(model.device):
         args = OneDevice(
             output_dir=str(folder),
             num_train_epochs=epochs,
@@ -74,13 +74,13 @@ def training_arguments(
 
 
 @contextmanager
-def _current_gpu_kept() -> Iterator[None]:
-    """Have the current GPU be what it was: transformers makes the first one that.
+def _current_gpu_kept(device: torch.device) -> Iterator[None]:
+    """Have the current GPU be what it was, of a model on one: transformers makes it the first.
 
     It is what `--device auto` means, in each process of a team another one: what is loaded after
     the fine-tuning would lie on the first GPU in all of them.
     """
-    if not torch.cuda.is_available():
+    if device.type != "cuda":
         yield
         return
     current = torch.cuda.current_device()
