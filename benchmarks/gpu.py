@@ -363,10 +363,16 @@ def speed_table(found: Results) -> list[str]:
 
 
 def ratios(medians: dict[str, float]) -> list[str]:
-    """Against the others, like with like: norms only where they compute nothing else."""
-    ours, norms = medians[OURS], medians[NORMS]
+    """Against the others, like with like: norms only where they compute nothing else.
+
+    What did not fit into memory is in no ratio, be it ours.
+    """
     lines = []
     for name, theirs in medians.items():
+        alike = OURS if name in (PLAIN, MASKLESS, RELEASED) or name.startswith(FREE) else NORMS
+        if name in (OURS, NORMS) or alike not in medians:
+            continue
+        ours = medians[alike]
         if name == PLAIN:
             line = f"time against a {name} | {ours / theirs:.2f} | ≤ {WANTED_PLAIN}"
         elif name == MASKLESS:
@@ -375,10 +381,8 @@ def ratios(medians: dict[str, float]) -> list[str]:
             line = f"speed against {name} | {theirs / ours:.1f} | ≥ {WANTED_RELEASED}"
         elif name.startswith(FREE):
             line = f"speed of {name} against padded | {ours / theirs:.2f} |"
-        elif name in (OURS, NORMS):
-            continue
         else:
-            line = f"speed of {NORMS} against {name} | {theirs / norms:.1f} |"
+            line = f"speed of {NORMS} against {name} | {theirs / ours:.1f} |"
         lines.append(f"| {line} |")
     return lines
 

@@ -165,3 +165,12 @@ def test_ratios_compare_like_with_like(scripts, name, wanted):
     # All signals take a second, norms alone half of it, the other way two seconds.
     medians = {"staff": 1.0, "staff (norms only)": 0.5, name: 2.0}
     assert scripts("gpu").ratios(medians) == [wanted]
+
+
+def test_a_way_that_does_not_fit_is_in_no_ratio(scripts):
+    """Ours neither: the page is written all the same."""
+    assert scripts("gpu").ratios({"plain forward + loss": 2.0, "bergson": 2.0}) == []
+    medians = {"staff (norms only)": 0.5, "plain forward + loss": 2.0, "bergson": 2.0}
+    assert scripts("gpu").ratios(medians) == [
+        "| speed of staff (norms only) against bergson | 4.0 | |"
+    ]

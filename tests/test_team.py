@@ -83,13 +83,19 @@ def test_two_processes_leave_what_one_does_and_a_killed_one_is_told_of(select, t
 
 
 def test_two_processes_fine_tune_as_one_does(select, tmp_path):
-    """Three rows a batch, and one in the last: then one process has none."""
+    """Three rows a batch, and one in the last: then one process has none.
+
+    As Slurm starts them: accelerate would take PMI_SIZE for processes of its own.
+    """
     tuned = [part for part in select if part != "--skip-finetune"]
     tuned += ["--epochs", "1", "--batch-size", "3", "--learning-rate", "0.01"]
     found = {}
     for name, start in (("one", [sys.executable]), ("two", PROCESSES)):
         out = tmp_path / name
-        subprocess.run([*start, *tuned, "--out", str(out)], check=True, capture_output=True)
+        env = os.environ | ({"PMI_SIZE": "2"} if name == "two" else {})
+        subprocess.run(
+            [*start, *tuned, "--out", str(out)], check=True, capture_output=True, env=env
+        )
         columns = pq.read_table(out / "selection.parquet")
         found[name] = np.array(columns["score_small"])
         losses = (out / "adapter" / "loss.jsonl").read_text().splitlines()

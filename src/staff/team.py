@@ -14,10 +14,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError
+from staff.training.alone import alone
 
 PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
-# What torchrun tells in the environment.
-LIBRARIES_ASK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,25 +166,24 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
             "unset WORLD_SIZE"
         ) from error
     team = Team(dist.get_rank(), dist.get_world_size())
-    told = {name: os.environ.pop(name) for name in LIBRARIES_ASK if name in os.environ}
-    _take_own_gpu(int(told.get("LOCAL_RANK") or 0))
-    _here.append(team)
-    try:
-        if team.rank:
-            follow(team)
-            yield False
-            return
+    with alone() as told:
+        _take_own_gpu(int(told.get("LOCAL_RANK") or 0))
+        _here.append(team)
         try:
-            yield True
-        except StaffError:
-            with suppress(StaffError):
-                team.dismiss()
-            raise
-        team.dismiss()
-    finally:
-        _here.pop()
-        os.environ.update(told)
-        dist.destroy_process_group()
+            if team.rank:
+                follow(team)
+                yield False
+                return
+            try:
+                yield True
+            except StaffError:
+                with suppress(StaffError):
+                    team.dismiss()
+                raise
+            team.dismiss()
+        finally:
+            _here.pop()
+            dist.destroy_process_group()
 
 
 def _take_own_gpu(number: int) -> None:

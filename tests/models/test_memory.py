@@ -58,7 +58,12 @@ def test_other_errors_pass_through():
         (MemoryError(), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("shapes do not fit"), False),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemm`"),
+            False,
+        ),
     ],
 )
 def test_what_running_out_of_memory_looks_like(error, memory):

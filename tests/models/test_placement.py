@@ -18,6 +18,7 @@ from staff.models.placement import Spread, device_of
 from staff.runs.config import ScoreConfig
 from staff.scores.effort import Scorer
 from staff.stages.options import spread_of
+from staff.team import Team
 
 FAMILIES = ("llama", "phi3", "qwen3", "gemma2", "gpt2", "mixtral")
 # Whether a model may lie on the disk as a whole: with older libraries that is refused.
@@ -168,3 +169,16 @@ def test_a_gpu_that_is_named_is_the_only_one(monkeypatch, device, ranks, place, 
     config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
     told = spread_of(config).arguments(torch.device(place))
     assert set(told["max_memory"]) == over
+
+
+def test_a_process_of_a_team_has_its_own_gpu_only(monkeypatch):
+    """While a team works torchrun's variables are put away, so it is not they that tell."""
+    monkeypatch.setattr(
+        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 9, 1: 9, "cpu": 9}
+    )
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr("staff.team._here", [Team(rank=1, size=2)])
+    for device in ("auto", "cuda"):
+        config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
+        told = spread_of(config).arguments(torch.device("cuda:1"))
+        assert set(told["max_memory"]) == {1, "cpu"}

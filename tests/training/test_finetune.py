@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -122,7 +123,9 @@ def test_deterministic_sums_are_asked_of_cuda_and_given_back(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with repeatable(torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_padding_token_does_not_matter(tiny, rows, tmp_path):
@@ -330,7 +333,7 @@ def digests_below(folder):
     }
 
 
-def test_training_stays_on_the_models_device(tmp_path):
+def test_training_stays_on_the_models_device(tmp_path, monkeypatch):
     """Of two GPUs the second: no such machine here, so what the trainer would ask is asked."""
     from types import SimpleNamespace
 
@@ -339,7 +342,15 @@ def test_training_stays_on_the_models_device(tmp_path):
 
     from staff.training.arguments import training_arguments
 
-    second = torch.device("cuda:1")
+    second, current = torch.device("cuda:1"), [1]  # the current GPU is the last in the list
+    for name, answer in (
+        ("is_available", lambda: True),
+        ("device_count", lambda: 2),
+        ("current_device", lambda: current[-1]),
+        ("set_device", lambda gpu: current.append(gpu if isinstance(gpu, int) else gpu.index)),
+    ):
+        monkeypatch.setattr(torch.cuda, name, answer)
+    monkeypatch.setattr("accelerate.state.check_cuda_p2p_ib_support", lambda: True)
     args = training_arguments(
         folder=tmp_path,
         model=SimpleNamespace(device=second, dtype=torch.float32),
@@ -353,7 +364,34 @@ def test_training_stays_on_the_models_device(tmp_path):
     )
     assert args.device == second  # where the trainer puts model and batches
     assert Accelerator().device == second  # and accelerate beneath it
-    assert args.n_gpu <= 1
+    assert args.n_gpu == 1  # or the model would be copied to all of them
+    assert current[-1] == 1  # or what a process of a team loads next would lie on the first
+
+
+def test_a_process_that_torchrun_started_alone_is_alone(tmp_path, monkeypatch):
+    """accelerate would want to meet others, and wrap the model for them."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from staff.training.arguments import training_arguments
+
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "PMI_SIZE": "2"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    args = training_arguments(
+        folder=tmp_path,
+        model=SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32),
+        epochs=1,
+        max_steps=None,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup=0.1,
+        seed=0,
+        gradient_checkpointing=False,
+    )
+    assert args.distributed_state.distributed_type == "NO"
+    assert {name: os.environ.get(name) for name in told} == told
 
 
 def test_out_of_memory_is_explained():

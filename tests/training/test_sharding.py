@@ -2,7 +2,7 @@
 
 import pytest
 
-from staff.errors import ConfigError
+from staff.errors import ConfigError, ModelError
 
 
 def test_a_device_whose_processes_cannot_exchange_weights(tiny):
@@ -10,3 +10,17 @@ def test_a_device_whose_processes_cannot_exchange_weights(tiny):
 
     with pytest.raises(ConfigError, match="--fsdp works on cuda and cpu, not on meta: leave it"):
         load_sharded(str(tiny), device="meta")
+
+
+def test_a_share_that_does_not_fit_is_told(tiny, monkeypatch):
+    import torch
+
+    from staff.training import sharding
+
+    def full(model, place):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(sharding, "shard", full)
+    monkeypatch.setattr(sharding.dist, "get_world_size", lambda: 2)
+    with pytest.raises(ModelError, match="memory of cpu, divided among 2 processes: start more"):
+        sharding.load_sharded(str(tiny), device="cpu")

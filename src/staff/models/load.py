@@ -149,6 +149,9 @@ def load_tokenizer(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
 def choose_device(name: str = "auto") -> "torch.device":
     """The device of that name; auto takes CUDA, then Apple's MPS, then the CPU.
 
+    Of several GPUs auto and ``cuda`` mean the current one, by its number: libraries hold a device
+    without one for another than that with it.
+
     Raises ConfigError for a device that is unknown or not there.
     """
     import torch
@@ -164,6 +167,8 @@ def choose_device(name: str = "auto") -> "torch.device":
         raise ConfigError(
             f"device {name!r} is not available here; use --device cpu or auto"
         ) from error
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
@@ -176,7 +181,9 @@ def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        # Before Ampere it is only emulated, and slower than float32.
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if able else torch.float32
     if device.type == "cpu" and _cpu_computes_bf16():
         return torch.bfloat16
     return torch.float32
@@ -383,7 +390,10 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     check_adapter(adapter, trust=trust)
     try:
         with _placed_by_us(model) as placed:
-            model = PeftModel.from_pretrained(model, str(folder), low_cpu_mem_usage=placed)
+            # Or PEFT reads it into the first GPU, whatever device the model is on.
+            model = PeftModel.from_pretrained(
+                model, str(folder), low_cpu_mem_usage=placed, torch_device="cpu"
+            )
         if placed:
             _load_beside(model, folder)
         lacking = _lacking(model, folder)

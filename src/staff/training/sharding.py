@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
-from staff.errors import ConfigError
+from staff.errors import ConfigError, ModelError
 from staff.models.load import choose_device, choose_dtype, load_model
 from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_projection import find_blocks
@@ -29,14 +29,20 @@ def load_sharded(
     whole model, once a process, while they are read.
 
     Raises ConfigError for a device whose processes cannot exchange weights, and ModelError where
-    the model has no stack of blocks, beside what `load_model` raises.
+    the model has no stack of blocks or its share does not fit, beside what `load_model` raises.
     """
     place = choose_device(device)
     if place.type not in BACKENDS:
         raise ConfigError(f"--fsdp works on {' and '.join(BACKENDS)}, not on {place}: leave it out")
     name = str(choose_dtype(dtype, place)).removeprefix("torch.")
     model = load_model(path, dtype=name, device="cpu", trust=trust, **how)
-    return shard(model, place)
+    try:
+        return shard(model, place)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{path} does not fit into the memory of {place}, divided among "
+            f"{dist.get_world_size()} processes: start more of them, or see --quantize"
+        ) from error
 
 
 def shard(model: Any, place: torch.device) -> Any:

@@ -8,7 +8,10 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One of several processes that train together. add: sums a float32 tensor in place."""
+    """One of several processes that train together.
+
+    add: sums a float32 tensor on the CPU in place.
+    """
 
     rank: int
     size: int
@@ -23,8 +26,12 @@ class Share:
         return -(-rows // self.size)
 
     def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The sums over all processes, float32 on the CPU, in the tensors' shapes."""
-        flat = torch.cat([tensor.detach().float().cpu().flatten() for tensor in tensors])
-        self.add(flat)
-        parts = flat.split([tensor.numel() for tensor in tensors])
+        """The sums over all processes, float32, in the tensors' shapes and on their device.
+
+        They go to the CPU, where processes talk, and back in one piece each.
+        """
+        flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
+        told = flat.cpu()
+        self.add(told)
+        parts = told.to(flat.device).split([tensor.numel() for tensor in tensors])
         return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]

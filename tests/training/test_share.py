@@ -1,0 +1,23 @@
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from staff.training.share import Share
+
+
+def test_sums_of_all_processes_in_the_shapes_they_had():
+    gradients = [torch.ones(2, 3), torch.tensor(5.0), torch.ones(0, 4)]
+    sums = Share(0, 2, lambda tensor: tensor.mul_(2)).summed(gradients)
+    assert [total.tolist() for total in sums] == [[[2.0] * 3] * 2, 10.0, []]
+    assert gradients[1] == 5  # its own is as it was
+
+
+def test_processes_talk_on_the_cpu_and_sums_lie_where_the_model_does():
+    """The trainer refuses a loss that comes back on another device. No GPU is needed to tell."""
+    talked = []
+    with FakeTensorMode():
+        second = torch.device("cuda:1")
+        gradients = [torch.ones(size, device=second, dtype=torch.bfloat16) for size in ((2, 3), ())]
+        sums = Share(1, 2, talked.append).summed(gradients)
+    assert [tensor.device.type for tensor in talked] == ["cpu"]
+    assert {total.device for total in sums} == {second}
+    assert {total.dtype for total in sums} == {torch.float32}
