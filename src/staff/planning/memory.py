@@ -63,8 +63,8 @@ def finetune(
         kept = inputs + kept / shape.blocks
     if quantize == "int8":  # torchao keeps what it dequantised until the backward pass
         kept += size * shape.quantisable / (shape.blocks if checkpointing else 1)
-    # At the loss: the logits, their float32 copy, and the log-probabilities or their gradient.
-    logits = (size + 8) * shape.vocabulary * float(work.responses.max())
+    # Back from the loss, in float32: log-probabilities, and the gradients at them and at logits.
+    logits = 12 * shape.vocabulary * float(work.responses.max())
     own = weights(shape, size=size, quantize=quantize)
     if processes > 1:
         own = divided(shape, size=size, processes=processes)
