@@ -19,6 +19,7 @@ from staff.runs.config import ScoreConfig
 from staff.stages import orders, reading
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import obey
+from staff.stages.lazy_scorer import LazyScorer
 from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -296,10 +297,34 @@ def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path
         "what": {"model": family[0], "facts": facts, "name": "score"},
     }  # fmt: skip
     with pytest.raises(ModelError, match=r"small is not the same on .* as where the run was start"):
-        obey(Team(1, 2), order | {"model_hash": "other"})
+        obey(Team(1, 2), order | {"model_hash": "other"}, kept={})
     assert not (tmp_path / "scores").exists()
     if act == "score":
-        assert obey(Team(0, 1), order) == 3
+        assert obey(Team(0, 1), order, kept={}) == 3
+
+
+def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp_path, monkeypatch):
+    config = ScoreConfig(
+        data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path)
+    )
+    tokenisers = tokenisers_of([family[0]], max_length=None)
+    read = reading.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    facts, out = model_facts(model=family[0])["model"], tmp_path / "scores"
+    place = {"model": family[0], "model_hash": facts["hash"]}
+    what = {"model": family[0], "facts": facts, "name": "verify", "features": False}
+    loads, kept, load = [], {}, LazyScorer._load
+    monkeypatch.setattr(LazyScorer, "_load", lambda made: loads.append(made) or load(made))
+
+    def ask(rows, earlier, *, more):
+        order = orders.order("score", config, read.stores[0], out, **place)
+        order |= {"positions": rows, "earlier": earlier, "more": more, "what": what}
+        return obey(Team(0, 1), order, kept=kept)
+
+    assert ask([1, 2], [], more=True) == 2
+    assert ask([5], [[1, 2]], more=True) == 1
+    assert ask([7, 9], [[1, 2], [5]], more=False) == 2
+    assert len(loads) == 1
+    assert kept == {}
 
 
 FROM_PYTHON = """

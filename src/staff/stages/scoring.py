@@ -87,7 +87,7 @@ def score(
         order = orders.order("score", config, store, out, **told) | {"what": what, "more": more}
         order["positions"] = None if positions is None else positions.tolist()
         order["earlier"] = [rows.tolist() for rows in earlier]
-        done = team.lead(order, partial(take_part, team, progress=progress))
+        done = team.lead(order, partial(take_part, team, scorer=scorer, progress=progress))
         progress = None  # what is done now is reading
     scored = _score(
         config,
@@ -106,8 +106,25 @@ def score(
     return scored.table
 
 
-def take_part(team: Team, order: Mapping[str, Any], *, progress: Progress | None = None) -> int:
-    """Score this process's share of an order's rows; how many were scored."""
+def scorer_of(order: Mapping[str, Any]) -> LazyScorer:
+    """What scores the rows of an order, and of those that are to follow it."""
+    config, _, _ = orders.opened(order)
+    names = ("model", "adapter", "quantize", "features")
+    given = {name: order["what"][name] for name in names if name in order["what"]}
+    return LazyScorer(config, **{"adapter": None, **given})
+
+
+def take_part(
+    team: Team,
+    order: Mapping[str, Any],
+    *,
+    scorer: LazyScorer | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Score this process's share of an order's rows; how many were scored.
+
+    scorer: of an earlier round, whose model is loaded.
+    """
     config, store, out = orders.opened(order)
     positions = order["positions"]
     return _score(
@@ -117,6 +134,7 @@ def take_part(team: Team, order: Mapping[str, Any], *, progress: Progress | None
         positions=None if positions is None else np.array(positions, np.int64),
         earlier=[np.array(rows, np.int64) for rows in order["earlier"]],
         more=order["more"],
+        scorer=scorer,
         progress=progress,
         share=(team.rank, team.size),
         **order["what"],
