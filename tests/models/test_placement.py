@@ -18,6 +18,7 @@ from staff.models.placement import Spread, device_of
 from staff.runs.config import ScoreConfig
 from staff.scores.effort import Scorer
 from staff.stages.options import spread_of
+from staff.team import Team
 
 FAMILIES = ("llama", "phi3", "qwen3", "gemma2", "gpt2", "mixtral")
 # Whether a model may lie on the disk as a whole: with older libraries that is refused.
@@ -168,3 +169,16 @@ def test_a_gpu_that_is_named_is_the_only_one(monkeypatch, device, ranks, place, 
     config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
     told = spread_of(config).arguments(torch.device(place))
     assert set(told["max_memory"]) == over
+    if ranks > 1:  # at work: what torchrun told is not in the environment then
+        monkeypatch.delenv("WORLD_SIZE")
+        monkeypatch.setattr("staff.team._here", [Team(1, ranks)])
+        told = spread_of(config).arguments(torch.device(place))
+        assert set(told["max_memory"]) == over
+
+
+def test_weights_leave_room_on_a_gpu_that_is_not_named(monkeypatch):
+    monkeypatch.setattr(
+        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 100, 1: 100, "cpu": 90}
+    )
+    told = Spread(room={1: 99}).arguments(torch.device("cuda:0"))
+    assert told["max_memory"] == {0: 90, 1: 99, "cpu": 90}

@@ -12,7 +12,7 @@ from staff.runs.facts import untested
 from staff.runs.manifest import device_facts
 from staff.runs.settings import parse_room
 from staff.runs.shared_settings import Loads, Reads, Spreads
-from staff.team import in_team
+from staff.team import current, in_team
 
 
 def record_options(config: Reads) -> RecordOptions:
@@ -39,7 +39,8 @@ def spread_of(config: Any) -> Spread | None:
 
     A GPU that is named by its number is the only one; so is that of each process of a team.
     """
-    one_gpu = in_team() or config.device.startswith("cuda:")
+    # While a team is at work its processes' environment tells of none.
+    one_gpu = in_team() or current() is not None or config.device.startswith("cuda:")
     if not isinstance(config, Spreads) or config.device_map == "none":
         return None
     room = parse_room(config.max_memory) if config.max_memory else {}
