@@ -22,6 +22,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, torch.OutOfMemoryError | MemoryError)
         or "out of memory" in text.lower()
         or "DefaultCPUAllocator" in text
+        or "CUBLAS_STATUS_ALLOC_FAILED" in text
     )
 
 
