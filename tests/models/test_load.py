@@ -108,6 +108,17 @@ def test_a_gpu_without_a_number_is_the_current_one(monkeypatch):
     assert choose_device("cuda:1") == torch.device("cuda:1")
 
 
+def test_what_a_gpu_keeps_of_earlier_batches_goes_before_weights_come(folder, monkeypatch):
+    def released():
+        raise InterruptedError  # there is no GPU to load to
+
+    monkeypatch.setattr("staff.models.load.choose_device", torch.device)
+    monkeypatch.setattr("staff.models.load.release_memory", released)
+    with pytest.raises(InterruptedError):
+        load_model(str(folder), dtype="float32", device="cuda:0")
+    load_model(str(folder), dtype="float32", device="cpu")
+
+
 def test_names_of_dtypes_and_devices():
     with pytest.raises(ConfigError, match="did you mean 'float32'"):
         choose_dtype("float23", torch.device("cpu"))

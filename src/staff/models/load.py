@@ -18,7 +18,7 @@ from staff.models.folder import (
     model_hash,
     read_config,
 )
-from staff.models.memory import is_out_of_memory
+from staff.models.memory import is_out_of_memory, release_memory
 from staff.models.placement import Spread, device_of
 from staff.models.quantised import NONE, hush, quantisation, settle
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
@@ -88,6 +88,8 @@ def load_model(
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
     merge = merge and quantize == NONE and spread is None
+    if place.type == "cuda":  # else weights fill the holes that an earlier model's batches left
+        release_memory()
     with _quiet():
         model = _read_model(
             path,
