@@ -1,3 +1,6 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from staff.data.files import open_source
@@ -6,6 +9,7 @@ from staff.runs.config import ScoreConfig, SelectConfig
 from staff.stages.facts import count_parameters
 from staff.stages.options import device_used
 from staff.stages.reading import reading_key
+from staff.stages.scoring import _on_ray
 
 
 def test_weights_cut_short_are_told_from_an_internal_error(tiny, tmp_path):
@@ -34,3 +38,15 @@ def test_room_on_a_gpu_of_rays_workers_is_not_looked_for_here(family):
     with pytest.raises(ConfigError, match="gpu99, which is not here"):
         device_used(ScoreConfig(**settings))
     assert device_used(ScoreConfig(**settings, executor="ray"))["type"] == "cpu"
+
+
+def test_rays_workers_compute_on_the_gpu_that_ray_gives_them():
+    """There it is the first, whatever number the one has that the small model is tuned on."""
+    config = ScoreConfig(data="x", model="m", out="y", device="cuda:3", executor="ray")
+    elsewhere = _on_ray(
+        config, SimpleNamespace(path=Path("tokens"), content_hash="0"), model="m", adapter=None,
+        quantize="none", features=False, start=None, made_from={"dtype": "bfloat16"}, rows=1,
+    )  # fmt: skip
+    [job] = elsewhere.args
+    assert job.scorer.config.device == "cuda"
+    assert elsewhere.keywords["device"] == "cuda:3"  # they do take GPUs

@@ -33,6 +33,19 @@ def test_the_draw_follows_the_seed_and_spares_the_global_generator(tiny):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_no_gpu_has_a_part_in_the_draw(tiny, monkeypatch):
+    """Looking after the generators of all would start each, with a warning where they are many."""
+
+    def refuse(*args):
+        raise AssertionError("a GPU's generator")
+
+    model = tiny("llama")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "set_rng_state", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    attach_fresh(model, seed=1)
+
+
 def test_stacked_experts_are_not_layers(tiny):
     model = attach_fresh(tiny("mixtral"), seed=0)
     assert lora_parameters(model)

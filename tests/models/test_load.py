@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -84,6 +85,39 @@ def test_auto_dtype_is_bfloat16_only_where_the_cpu_computes_it(monkeypatch):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
         assert choose_dtype("auto", cpu) == expected
     assert choose_dtype("float16", cpu) == torch.float16
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_auto_dtype_is_bfloat16_only_where_the_gpu_computes_it(monkeypatch, emulated):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(asked.append(device)))
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or not emulated,
+    )
+    expected = torch.float32 if emulated else torch.bfloat16
+    assert choose_dtype("auto", torch.device("cuda:1")) == expected
+    assert asked == [torch.device("cuda:1")]
+
+
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch):
+    """Threads that read weights have a current one of their own: the first."""
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert choose_device("cuda") == torch.device("cuda:3")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_what_a_gpu_keeps_of_earlier_batches_goes_before_weights_come(folder, monkeypatch):
+    def released():
+        raise InterruptedError  # there is no GPU to load to
+
+    monkeypatch.setattr("staff.models.load.choose_device", torch.device)
+    monkeypatch.setattr("staff.models.load.release_memory", released)
+    with pytest.raises(InterruptedError):
+        load_model(str(folder), dtype="float32", device="cuda:0")
+    load_model(str(folder), dtype="float32", device="cpu")
 
 
 def test_names_of_dtypes_and_devices():
@@ -241,6 +275,25 @@ def test_a_merged_weight_is_rounded_once(folder, tiny, tmp_path, stored):
         base = load_model(str(folder), dtype="float32", device="cpu")
         change = float(base(input_ids=ids, labels=ids).loss) - unmerged
     assert abs(loss - unmerged) < 0.2 * abs(change)
+
+
+def test_an_adapter_is_read_to_the_host_whatever_gpus_there_are(folder, tmp_path, monkeypatch):
+    """PEFT would read it to the first one, which may be full, or somebody else's."""
+    save_adapter(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a", size=0.1)
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "cuda")
+    for merge in (True, False):
+        load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"), merge=merge)
+
+
+def test_an_adapter_for_which_there_is_no_memory(folder, tmp_path, monkeypatch):
+    save_adapter(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a", size=0.1)
+
+    def fail(*args, **how):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("peft.PeftModel.from_pretrained", fail)
+    with pytest.raises(ModelError, match=r"memory ran out when the adapter .* see --quantize"):
+        load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"))
 
 
 def test_adapters_that_do_not_fit(folder, tiny, tmp_path):

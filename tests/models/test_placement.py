@@ -182,3 +182,11 @@ def test_a_process_of_a_team_has_its_own_gpu_only(monkeypatch):
         config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
         told = spread_of(config).arguments(torch.device("cuda:1"))
         assert set(told["max_memory"]) == {1, "cpu"}
+
+
+def test_weights_leave_room_on_a_gpu_that_is_not_named(monkeypatch):
+    monkeypatch.setattr(
+        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 100, 1: 100, "cpu": 90}
+    )
+    told = Spread(room={1: 99}).arguments(torch.device("cuda:0"))
+    assert told["max_memory"] == {0: 90, 1: 99, "cpu": 90}

@@ -1,12 +1,14 @@
 """What a probe times, and what it makes of it."""
 
 import os
+import weakref
 
 import numpy as np
 import pytest
 
 from staff.data.files import open_source
 from staff.errors import StaffError
+from staff.planning import probe
 from staff.planning.counts import tokenised
 from staff.planning.estimate import estimate
 from staff.planning.probe import (
@@ -86,6 +88,23 @@ def test_the_stages_are_measured(config):
     with tokenised(config, source, (config.small, config.target), None) as prepared:
         small, target = prepared.stores[0].path, prepared.stores[-1].path
         check(_probe_selection(config, small, target) | _probe_tuning(config, target))
+
+
+def test_one_model_is_let_go_of_before_the_next_is_loaded(config, monkeypatch):
+    """As in a run; a peak would have both."""
+    config = config.model_copy(update={"skip_finetune": True})
+    source, there, make = open_source(config.data), [], probe._scorer
+
+    def scorer(config, role, adapter):
+        assert all(made() is None for _, made in there)
+        found = make(config, role, adapter)
+        there.append((role, weakref.ref(found)))
+        return found
+
+    monkeypatch.setattr(probe, "_scorer", scorer)
+    with tokenised(config, source, (config.small, config.target), None) as prepared:
+        _probe_selection(config, prepared.stores[0].path, prepared.stores[-1].path)
+    assert [role for role, _ in there] == ["small", "target"]
 
 
 @pytest.mark.slow

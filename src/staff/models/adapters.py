@@ -31,9 +31,10 @@ def attach_fresh(
     """
     from peft import get_peft_model
 
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    # PEFT draws on the CPU, wherever the model lies: no GPU's generator is looked at.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes on Conv1D and stacked experts, both handled
-        torch.manual_seed(stream_seed(seed, "adapter") % 2**63)
+        torch.default_generator.manual_seed(stream_seed(seed, "adapter") % 2**63)
         return get_peft_model(model, lora_config(rank=rank, alpha=alpha, dropout=dropout))
 
 

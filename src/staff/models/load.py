@@ -18,6 +18,7 @@ from staff.models.folder import (
     model_hash,
     read_config,
 )
+from staff.models.memory import is_out_of_memory, release_memory
 from staff.models.placement import Spread, device_of
 from staff.models.quantised import NONE, hush, quantisation, settle
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
@@ -87,6 +88,8 @@ def load_model(
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
     merge = merge and quantize == NONE and spread is None
+    if place.type == "cuda":  # else weights fill the holes that an earlier model's batches left
+        release_memory()
     with _quiet():
         model = _read_model(
             path,
@@ -167,7 +170,8 @@ def choose_device(name: str = "auto") -> "torch.device":
         raise ConfigError(
             f"device {name!r} is not available here; use --device cpu or auto"
         ) from error
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):
+        # The current one is a thread's own: those that read weights would put them on the first.
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
@@ -181,9 +185,9 @@ def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":
-        # Before Ampere it is only emulated, and slower than float32.
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if able else torch.float32
+        with torch.cuda.device(device):  # older than Ampere they only emulate it, slowly
+            computes = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if computes else torch.float32
     if device.type == "cpu" and _cpu_computes_bf16():
         return torch.bfloat16
     return torch.float32
@@ -390,9 +394,11 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     check_adapter(adapter, trust=trust)
     try:
         with _placed_by_us(model) as placed:
-            # Or PEFT reads it into the first GPU, whatever device the model is on.
             model = PeftModel.from_pretrained(
-                model, str(folder), low_cpu_mem_usage=placed, torch_device="cpu"
+                model,
+                str(folder),
+                low_cpu_mem_usage=placed,
+                torch_device="cpu",  # or they would be read to the first GPU on their way
             )
         if placed:
             _load_beside(model, folder)
@@ -402,6 +408,11 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     except Exception as error:
         if is_refused_pickle(error):
             raise not_weights(weight_files(folder)[0]) from error
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"memory ran out when the adapter {adapter} was put on its model; see --quantize "
+                "and --device-map"
+            ) from error
         raise ModelError(
             f"the adapter {adapter} does not fit the model: {first_line(error)}"
         ) from error

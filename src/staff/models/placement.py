@@ -10,14 +10,17 @@ if TYPE_CHECKING:
     import torch
 
 
+FILLED = 0.9  # of a GPU's free memory: what is computed needs room beside the weights
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """A model that is spread over what there is: GPUs first, then host memory, then disk.
 
-    room: most bytes that each may hold of it, by ``cpu`` or a GPU's number; others as they are
-    free. folder: for weights that have to be written again to be read from disk as they are needed
-    (pickled ones, experts that are stored apart); others are read from the model's own files.
-    one_gpu: of the GPUs only that which the model is loaded on.
+    room: most bytes that each may hold of it, by ``cpu`` or a GPU's number; others nine tenths of
+    what is free. folder: for weights that have to be written again to be read from disk as they are
+    needed (pickled ones, experts that are stored apart); others are read from the model's own
+    files. one_gpu: of the GPUs only that which the model is loaded on.
     """
 
     room: Mapping[int | str, int] = field(default_factory=dict)
@@ -28,7 +31,11 @@ class Spread:
         """What `from_pretrained` is to be told; place: as `load.choose_device` says."""
         from transformers.integrations.accelerate import get_max_memory
 
-        room = get_max_memory() | dict(self.room)
+        # Of the host's memory it leaves a tenth itself, of a GPU's only where it is told of none.
+        room = {
+            name: most if name == "cpu" else int(FILLED * most)
+            for name, most in get_max_memory().items()
+        } | dict(self.room)
         if place.type == "cpu":
             room = {name: most for name, most in room.items() if name == "cpu"}
         elif self.one_gpu:

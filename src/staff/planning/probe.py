@@ -22,6 +22,7 @@ from staff.data.batches import PAD_ID, collate
 from staff.data.store import TokenStore
 from staff.errors import StaffError
 from staff.models.load import choose_device
+from staff.models.memory import release_memory
 from staff.planning import flops, peak
 from staff.planning.risks import below_cut
 from staff.planning.shape import Shape, read_shape
@@ -102,8 +103,9 @@ def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str,
         scored = rows_to_score(own, config.score_on, seed=config.seed)
         limits = {"batch_tokens": config.batch_tokens, "shard_rows": config.shard_rows}
         work = scoring_work(own, scored, **limits)
-        scorer = _scorer(config, "small", adapter)
-        found["score small"], scores, weights = _score(config, scorer, shape, own, work)
+        found["score small"], scores, weights = _score(  # and let go of the model, as a run does
+            config, _scorer(config, "small", adapter), shape, own, work
+        )
         weights *= len(own) / len(scored)  # the others' scores are spread like theirs
     if config.method == "staff":
         count = _verified(config, scores, weights, n=len(own))
@@ -168,12 +170,14 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path 
     every = extrapolate(operations, chosen, groups, np.array(seconds[1:]))
     every *= flops.finetune(shape, work, checkpointing=again).sum() / operations.sum()
     setup += imported
-    return Measured(
+    found = Measured(
         seconds=setup + every,
         setup_seconds=setup,
         memory=peak.read(device),
         rows=len(rows.lengths),
     )
+    release_memory()  # as a run does: the trainer's cycles would count in the next stage's peak
+    return found
 
 
 def _score(

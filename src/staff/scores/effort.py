@@ -23,7 +23,7 @@ from staff.models.by_row import by_row, may_go_by_row, windows_of
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
-from staff.scores.flat import Flat, Laying, keeps_rows_apart
+from staff.scores.flat import Flat, Laying, keeps_rows_apart, takes_flash_lengths
 from staff.scores.phi import PHI, PerSampleShapeLost
 from staff.scores.signals import SIGNALS, Response, collect, find_response, token_signals
 from staff.scores.taps import Tap, gradients, tapped
@@ -156,7 +156,10 @@ class Scorer:
             gathered(self.head, rows) as states,
             tapped(modules) as taps,
         ):
-            inputs = flat.inputs() if flat else self._inputs(batch, device)
+            if flat is not None:
+                inputs = flat.inputs(flash=takes_flash_lengths(self.model))
+            else:
+                inputs = self._inputs(batch, device)
             logits = self.model(**inputs).logits  # [1, N, V], and more where they are rounded up
         found = logits.detach()[0]
         target = pad(response.target, (0, len(found) - len(response.target))).to(found.device)

@@ -8,6 +8,8 @@ the model computes is laid out as a padded batch again where samples must be tol
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -57,13 +59,22 @@ class Flat:
         self.ids = _filled(batch.input_ids[mask], fill).to(device)
         self.positions = _filled((mask.cumsum(dim=1) - 1)[mask], fill).to(device)
 
-    def inputs(self) -> dict[str, Any]:
-        """What the model is given: input_ids and position_ids int64 [1, N], row lengths."""
+    def inputs(self, *, flash: bool = False) -> dict[str, Any]:
+        """What the model is given: input_ids and position_ids int64 [1, N], row lengths.
+
+        flash: tell flash attention of the rows (transformers' `FlashAttentionKwargs`); else each
+        layer finds them by the positions, and waits for the GPU to do so.
+        """
         inputs: dict[str, Any] = {
             "input_ids": self.ids,
             "position_ids": self.positions,
             "use_cache": False,
         }
+        if flash:
+            ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
+            ends = ends.to(self.ids.device)
+            for side in ("q", "k"):
+                inputs |= {f"cu_seq_lens_{side}": ends, f"max_length_{side}": max(self.lengths)}
         if self.laying.by_row:
             inputs["row_lengths"] = self.lengths
         if self.laying.widths is not None:
@@ -99,6 +110,13 @@ class Flat:
 def _filled(values: Tensor, fill: int) -> Tensor:
     """[1, N + fill] of values [N], zeros behind them."""
     return pad(values, (0, fill))[None]
+
+
+def takes_flash_lengths(model: Any) -> bool:
+    """Whether a model attends by flash attention, and hands on what it is told for that."""
+    kernel = str(model.config.get_text_config()._attn_implementation)
+    kinds = (parameter.kind for parameter in signature(model.forward).parameters.values())
+    return kernel.startswith("flash_attention") and Parameter.VAR_KEYWORD in kinds
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def squared_norms(g: Tensor, x: Tensor) -> Tensor:
 
 def _squared_norms(g: Tensor, x: Tensor, *, gram: bool) -> Tensor:
     dtype = torch.promote_types(g.dtype, torch.float32)
-    g, x = g.to(dtype), x.to(dtype)
+    g, x = g.to(dtype), x.to(g.device, dtype)  # a head with tied weights may lie elsewhere
     # [b, T, T] or [b, d_out, d_in]
     products = (g @ g.mT).mul_(x @ x.mT) if gram else (g.mT @ x).square_()
     if products.device.type == "mps":  # which has no float64

@@ -90,7 +90,8 @@ def adapter(model: Any, *, seed: int) -> Phi:
                 g, x = g.reshape(1, -1, g.shape[-1]), x.reshape(1, -1, x.shape[-1])
             if g.dim() != 3 or len(g) != len(total):
                 raise PerSampleShapeLost
-            total += squared_norms(g, x).to(total.device)
+            found = squared_norms(g, x)
+            total = total.to(found.device) + found  # on a GPU: the host need not wait for each
         return total
 
     return Phi(tuple(layers), norms)

@@ -224,7 +224,9 @@ def _on_ray(
     """What scores parts on Ray's workers as this process would, and as precisely."""
     from staff.scores import ray
 
-    settings = config.model_copy(update={"dtype": made_from["dtype"]})
+    # Ray gives each worker a GPU of its own, which is the first that it sees there.
+    device = config.device.partition(":")[0]
+    settings = config.model_copy(update={"dtype": made_from["dtype"], "device": device})
     model = str(Path(model).absolute()) if Path(model).is_dir() else model
     adapter = None if adapter is None else str(Path(adapter).absolute())
     job = ray.Job(
