@@ -15,11 +15,13 @@ from safetensors.numpy import load_file
 
 from staff.data.files import open_source
 from staff.errors import ModelError
+from staff.ledger import StageRecord
 from staff.runs.config import ScoreConfig
 from staff.stages import orders, reading
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import obey
 from staff.stages.lazy_scorer import LazyScorer
+from staff.stages.scoring import Rounds
 from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -325,6 +327,26 @@ def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp
     assert ask([7, 9], [[1, 2], [5]], more=False) == 2
     assert len(loads) == 1
     assert kept == {}
+
+
+def test_verified_rows_come_in_smaller_shards(data, family, tmp_path, monkeypatch):
+    """Or all but one process had nothing to do."""
+    config = ScoreConfig(
+        data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path),
+        batch_tokens=512,
+    )  # fmt: skip
+    tokenisers = tokenisers_of([family[0]], max_length=None)
+    read = reading.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    monkeypatch.setattr(
+        LazyScorer, "_load", lambda made: lambda batch: dict.fromkeys(made.columns, batch.rows.double())
+    )
+    what = {"model": family[0], "facts": model_facts(model=family[0])["model"], "name": "verify"}
+    rounds = Rounds(config, read.stores[0], out=tmp_path / "scores", **what)
+    rounds.score(np.arange(70), StageRecord("verify"), more=True)
+    rounds.score(np.arange(70, 75), StageRecord("verify"), more=True)
+    rounds.finish()
+    found = [pq.read_table(part) for part in sorted((tmp_path / "scores").glob("part-*.parquet"))]
+    assert [len(part) for part in found] == [64, 6, 5]
 
 
 FROM_PYTHON = """
