@@ -219,7 +219,7 @@ def test_processes_share_steps_and_shards(settings):
     few = "\n".join(estimate(PlanConfig(**settings, device="l40s", processes=4))["warnings"])
     assert "score small: 1 shard for 4 processes, so 3 have nothing to do; lower --shard" in few
     verify = "verify on target: 1 shard for 4 processes, so 3 have nothing to do"
-    assert f"{verify}; lower --shard-rows below " in few  # about a batch
+    assert f"{verify}; lower --shard-rows below " in few  # FEW, or more short ones
 
 
 def test_workers_of_ray_share_the_scoring_alone(settings):

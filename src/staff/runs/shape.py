@@ -300,7 +300,7 @@ def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
 
 
 def _place(manifest: Any, names: Sequence[int | str]) -> Iterator[str]:
-    """The keys there are to a mistake; pydantic's names may end with which of several types it is."""
+    """The keys there are to a mistake; pydantic's names may end with one of several types."""
     value = manifest
     for name in names:
         try:
