@@ -38,6 +38,7 @@ from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import write_atomic
+from staff.selectors.regions import REGIONS
 from tasks import TASKS, write_task
 from variants import CORE, QUICK, VARIANTS
 
@@ -103,6 +104,7 @@ class Block:
             target=str(self.models.target),
             dtype=self.models.dtype,
             keep=KEEPS,
+            regions=REGIONS,  # auto goes with b_v, and variants are to change one thing
             seed=self.seed,
             epochs=EPOCHS,
             learning_rate=LEARNING_RATE,

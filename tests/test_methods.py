@@ -8,7 +8,7 @@ import pytest
 from staff import pipeline, planning, select_coreset
 from staff.cli.story import tell
 from staff.errors import ConfigError, DataError, RunError
-from staff.methods import score_column
+from staff.methods import Inputs, prepare, score_column
 from staff.models import load
 from staff.reports.text import render
 from staff.runs.config import SelectConfig
@@ -388,3 +388,22 @@ def test_the_column_a_method_goes_by():
 def test_reasons_have_their_places():
     assert REASONS[:4] == ("over-budget", "budget", "top-up", "cut")
     assert pipeline.requested_sizes(SelectConfig(scores="x", tokens=5), 10) == {}
+
+
+def test_regions_are_as_many_as_suit_the_rows_there_are_a_choice_of():
+    scores = np.linspace(1, 2, 300)
+    inputs = Inputs(np.arange(300), {"effort": scores}, verify=lambda rows: scores[rows])
+
+    def count(rows=300, **settings):
+        config = SelectConfig(scores="x", keep=0.1, **settings)
+        return prepare(config, inputs, free=np.arange(300) < rows).regions.count
+
+    assert count() == 13  # 270 below the cut: 20 each, twice what is not verified
+    assert count(cut=0.5) == 7
+    assert count(verify_per_region="auto") == 27
+    assert count(verify_per_region=2) == 50
+    assert count(rows=100) == 4
+    assert count(rows=5) == 2
+    assert count(rows=5, cut=0.9) == 1  # one row
+    assert count(regions=50) == 50
+    assert count(method="ccs") == 50  # which asks nothing of the target

@@ -15,11 +15,13 @@ from safetensors.numpy import load_file
 
 from staff.data.files import open_source
 from staff.errors import ModelError
+from staff.ledger import StageRecord
 from staff.runs.config import ScoreConfig
 from staff.stages import orders, reading
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import obey
 from staff.stages.lazy_scorer import LazyScorer
+from staff.stages.scoring import Rounds
 from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -325,6 +327,36 @@ def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp
     assert ask([7, 9], [[1, 2], [5]], more=False) == 2
     assert len(loads) == 1
     assert kept == {}
+
+
+def test_verified_rows_come_in_smaller_shards(data, family, tmp_path, monkeypatch):
+    """Or all but one process had nothing to do. They are the same ones with other batches."""
+    monkeypatch.setattr("staff.scores.run.FEW_TOKENS", 512)
+    config = ScoreConfig(
+        data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path)
+    )
+    tokenisers = tokenisers_of([family[0]], max_length=None)
+    read = reading.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    what = {"model": family[0], "facts": model_facts(model=family[0])["model"], "name": "verify"}
+    scored = []
+
+    def scorer(made):
+        def score(batch):
+            scored.extend(batch.rows.tolist())
+            return dict.fromkeys(made.columns, batch.rows.double())
+
+        return score
+
+    monkeypatch.setattr(LazyScorer, "_load", scorer)
+    for batch_tokens in (8192, 1024):
+        again = config.model_copy(update={"batch_tokens": batch_tokens})
+        rounds = Rounds(again, read.stores[0], out=tmp_path / "scores", **what)
+        rounds.score(np.arange(70), StageRecord("verify"), more=True)
+        rounds.score(np.arange(70, 75), StageRecord("verify"), more=True)
+        rounds.finish()
+        found = sorted((tmp_path / "scores").glob("part-*.parquet"))
+        assert [pq.read_metadata(part).num_rows for part in found] == [64, 6, 5]
+    assert sorted(scored) == list(range(75))  # each once
 
 
 FROM_PYTHON = """

@@ -93,6 +93,7 @@ def test_completion_knows_the_flags_of_every_verb(shell):
         (MemoryError(), 1, "out of memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "error: out of memory:"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), 1, "error: out of memory:"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), 1, "error: out of memory:"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             1,

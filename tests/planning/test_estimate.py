@@ -218,7 +218,8 @@ def test_processes_share_steps_and_shards(settings):
     assert "have nothing to do" not in told
     few = "\n".join(estimate(PlanConfig(**settings, device="l40s", processes=4))["warnings"])
     assert "score small: 1 shard for 4 processes, so 3 have nothing to do; lower --shard" in few
-    assert "verify on target: 1 shard for 4 processes" in few
+    verify = "verify on target: 1 shard for 4 processes, so 3 have nothing to do"
+    assert f"{verify}; lower --shard-rows below " in few  # FEW, or more short ones
 
 
 def test_workers_of_ray_share_the_scoring_alone(settings):
@@ -283,6 +284,10 @@ def test_room_on_the_device_bounds_what_scoring_takes_there(settings):
         ({"device_map": "auto"}, "--device-map: the time to bring weights to the device"),
         ({"padding_free": True}, "--padding-free is not counted"),
         ({"quantize": "nf4"}, "--quantize: the time to dequantise weights is not counted"),
+        (
+            {"processes": 2, "verify_per_region": "auto"},
+            "verify on target: its rows are divided round by round, which is not counted",
+        ),
     ],
 )
 def test_what_the_figures_do_not_follow_is_told(settings, given, words):

@@ -14,7 +14,7 @@ from staff.planning.shares import (
 )
 from staff.planning.work import scoring_work, tuning_work
 from staff.runs.plan_config import PlanConfig
-from staff.scores.run import FEW, few_rows_shard, score_rows
+from staff.scores.run import few_rows_shard, score_rows
 from staff.training.micro_batches import micro_batches
 from staff.training.share import Share
 from staff.types import IGNORE
@@ -88,7 +88,7 @@ def test_who_has_most_to_do():
 def test_a_pass_is_shared_by_shards_and_verification_by_smaller_ones(tokens):
     config = PlanConfig(**SETTINGS, processes=2, batch_tokens=100)
     small, large = (shard_rows_of(config, kind, tokens) for kind in ("verify", "score small"))
-    assert (small, large) == (FEW, config.shard_rows)
+    assert small == few_rows_shard(tokens.lengths, shard_rows=2048) < large == config.shard_rows
     works = {rows: scoring_work(tokens, batch_tokens=100, shard_rows=rows) for rows in (8, large)}
     shared = {
         rows: scoring_share(config, work, work.padded, shard_rows=rows)
@@ -99,10 +99,9 @@ def test_a_pass_is_shared_by_shards_and_verification_by_smaller_ones(tokens):
 
 
 @pytest.mark.parametrize(("lengths", "most", "rows"), [
-    ([10, 30], 2048, 100),  # 2,000 / 20: a full batch
+    ([30, 50], 2048, 204),  # 8,192 / 40
     ([500, 500], 2048, 64),  # at least
     ([10, 30], 8, 8),  # as the user says
 ])  # fmt: skip
-def test_a_shard_of_verified_rows_is_about_a_batch(lengths, most, rows):
-    found = few_rows_shard(np.array(lengths), batch_tokens=2000, shard_rows=most)
-    assert found == rows
+def test_a_shard_of_verified_rows_is_small(lengths, most, rows):
+    assert few_rows_shard(np.array(lengths), shard_rows=most) == rows

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from staff.reports.bins import bin_lengths, bin_scores, count_by_region, sample
+from staff.reports.bins import bin_lengths, bin_scores, count_by_region, intervals, sample
 
 
 def test_score_bins_divide_the_regions_and_hold_their_upper_edge():
@@ -26,6 +26,21 @@ def test_every_row_is_counted_once(regions):
     assert bins.counts["all"].sum() + bins.beyond == 1000
     assert 25 <= np.count_nonzero(bins.edges < threshold) <= 51
     assert bins.counts["all"][bins.edges[1:] <= threshold].sum() == 901
+
+
+@pytest.mark.parametrize(
+    ("edges", "count"),
+    [
+        ([(0, 0.1), (0.1, 0.2), (0.8, 0.9)], 9),  # the empty ones between are counted
+        ([(0, 1), (1, 9)], 9),  # of equal count
+        ([(0, 5)], 1),
+        ([(3, 3)], 1),
+        ([(0, 0), (0, 2)], 1),  # many rows of the lowest score
+        ([(-1.7e308, 0), (0, 1.7e308)], 1),
+    ],
+)
+def test_regions_as_asked_for_are_told_from_those_that_are_left(edges, count):
+    assert intervals([{"lower": low, "upper": high} for low, high in edges]) == count
 
 
 def test_equal_scores():

@@ -221,6 +221,21 @@ def test_what_verification_in_rounds_spent(found, words):
          "2 of 3 regions, with 19 of 49 rows, are not verified: regions of 10 rows or fewer are "
          "not. They take equal shares. Advice: the same command with fewer --regions, 2 or so, lets "
          "the target say more; the small model's scores are kept."),
+        ([30, 8, 7, 6], [10, 0, 0, 0], {"stratify_by": "width"},
+         "3 of 4 regions, with 21 of 51 rows, are not verified: regions of 10 rows or fewer are "
+         "not. They take equal shares. Advice: the same command with fewer --regions, 2 or so, lets "
+         "the target say more; the small model's scores are kept."),
+        ([16, 7], [10, 0], {"stratify_by": "width"},
+         "1 of 2 regions, with 7 of 23 rows, are not verified: regions of 10 rows or fewer are "
+         "not. It takes an equal share. Advice: the same command with --stratify-by count, so that "
+         "every region has as many rows, lets the target say more; the small model's scores are "
+         "kept."),
+        ([16, 7], [10, 0], {"stratify_by": "count"},
+         "1 of 2 regions, with 7 of 23 rows, are not verified: regions of 10 rows or fewer are "
+         "not. It takes an equal share."),
+        ([13, 7], [10, 0], {"stratify_by": "width"},  # no two regions would be verified
+         "1 of 2 regions, with 7 of 20 rows, are not verified: regions of 10 rows or fewer are "
+         "not. It takes an equal share."),
         ([6, 9], [5, 0], {"verify_per_region": "auto"},
          "1 of 2 regions, with 9 of 15 rows, are not verified. It takes an equal share."),
         ([4, 9], [0, 0], {"scores": "runs/x"},

@@ -8,6 +8,7 @@ import pytest
 from staff.errors import RunError
 from staff.hashing import hash_file
 from staff.runs.manifest import begin, hash_outputs, read_manifest, write_manifest
+from staff.runs.shape import check_shape
 
 
 def test_a_manifest_comes_back_as_plain_values(tmp_path):
@@ -78,3 +79,24 @@ def test_what_is_no_finished_run_is_refused(tmp_path, files, words):
             (folder / name).write_text(text)
     with pytest.raises(RunError, match=words):
         read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"regions": [{}]}, "regions.0.lower is missing"),
+        ({"regions": [[]]}, "regions.0 is not what belongs there"),
+        ({"data": {}}, "data.path is missing"),
+        # Of several types, none of which it is: the key alone is named.
+        ({"config": {"regions": "many"}}, "config.regions is not what belongs there"),
+        ({"config": {"regions": [1]}}, "config.regions is not what belongs there"),
+        ({"config": {"verify_per_region": {}}}, "config.verify_per_region is not what belongs"),
+    ],
+)
+def test_the_key_of_a_mistake_is_named(changes, words):
+    manifest = {"command": "select", "staff_version": "0", "created": "", "config": {}, "seed": 0}
+    manifest |= {"data": dict.fromkeys(("path", "format", "sha256"), ""), "coresets": []}
+    manifest["data"] |= {"rows_read": 1, "rows_usable": 1}
+    check_shape(manifest, Path("x"))
+    with pytest.raises(RunError, match=f"x is damaged: {words}"):
+        check_shape(manifest | changes, Path("x"))

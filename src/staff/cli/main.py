@@ -127,7 +127,7 @@ def explain(error: Exception) -> tuple[str, int]:
 def _is_out_of_memory(error: Exception) -> bool:
     """Python's, or torch's: told by its text, since torch is not imported for that."""
     text = str(error)
-    named = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    named = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED")  # cuBLAS, cuDNN
     words = "out of memory" in text.lower() or any(name in text for name in named)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and words)
 

@@ -141,8 +141,8 @@ def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> 
         if found < processes:
             yield (
                 f"{name}: {found} shard{'' if found == 1 else 's'} for {processes} processes, so "
-                f"{processes - found} have nothing to do"
-                + ("; lower --shard-rows" if shard_rows == config.shard_rows else "")
+                f"{processes - found} have nothing to do; lower --shard-rows"
+                + (f" below {shard_rows}" if shard_rows < config.shard_rows else "")
             )
 
 
@@ -166,6 +166,8 @@ def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
             "--executor ray is counted as one worker, since their number is the cluster's: give "
             "--workers N"
         )
+    if config.verify_per_region == AUTO and "verify" in wanted_by(config) and scorers(config) > 1:
+        yield "verify on target: its rows are divided round by round, which is not counted"
     if config.device_map != "none":
         yield "--device-map: the time to bring weights to the device is not counted" + (
             ", and what scoring needs is told as if the whole model lay there; --max-memory sets it"

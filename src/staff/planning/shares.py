@@ -32,8 +32,7 @@ def shard_rows_of(config: PlanConfig, kind: str, tokens: Tokens) -> int:
     """Rows of a shard of this kind of stage; tokens: of all rows, as the stage's model has them."""
     if kind != "verify":
         return config.shard_rows
-    limits = {"batch_tokens": config.batch_tokens, "shard_rows": config.shard_rows}
-    return few_rows_shard(tokens.lengths, **limits)
+    return few_rows_shard(tokens.lengths, shard_rows=config.shard_rows)
 
 
 def shares(work: Work, tokens: Tokens, processes: int) -> list[Work]:

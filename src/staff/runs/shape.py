@@ -288,9 +288,11 @@ def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
         found = shape.model_validate(manifest)
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
-        where = ".".join(_place(manifest, mistake["loc"]))
-        what = "is missing" if mistake["type"] == "missing" else "is not what belongs there"
-        raise _damaged(path, f"{where} {what}") from None
+        place = list(_place(manifest, mistake["loc"]))
+        what = "is not what belongs there"
+        if mistake["type"] == "missing":
+            place, what = [*place, str(mistake["loc"][-1])], "is missing"
+        raise _damaged(path, f"{'.'.join(place)} {what}") from None
     if isinstance(found, _Selected) and found.regions:
         for where, value in (("cut", found.cut), ("config.regions", found.config.regions)):
             if value is None:
@@ -298,13 +300,14 @@ def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
 
 
 def _place(manifest: Any, names: Sequence[int | str]) -> Iterator[str]:
-    """The keys on the way to a mistake; pydantic's names end with which of several types it is."""
-    value: Any = manifest
+    """The keys there are to a mistake; pydantic's names may end with one of several types."""
+    value = manifest
     for name in names:
-        if not isinstance(value, (dict, list)):
+        try:
+            value = value[name]
+        except (KeyError, IndexError, TypeError):
             return
         yield str(name)
-        value = (value if isinstance(value, dict) else dict(enumerate(value))).get(name)
 
 
 def _damaged(path: Path, what: str) -> RunError:

@@ -28,7 +28,7 @@ from staff.types import Ints, ScoreTable
 Scoring = Callable[[Batch], Mapping[str, Any]]
 # Number of a part -> positions in it, scored by other processes: (number, columns) as they come.
 Elsewhere = Callable[[Mapping[int, Ints], Stage], Iterator[tuple[int, dict[str, Any]]]]
-FEW = 64  # rows
+FEW, FEW_TOKENS = 64, 8192  # rows and tokens of a shard where few rows are scored
 NOT_FINITE = 0.01  # share of the rows; more say something of the model, not of the rows
 
 
@@ -228,15 +228,16 @@ class PartScorer:
         )
 
 
-def few_rows_shard(lengths: Ints, *, batch_tokens: int, shard_rows: int) -> int:
+def few_rows_shard(lengths: Ints, *, shard_rows: int) -> int:
     """Rows of a shard where few rows are scored, each at a high cost (verification).
 
-    About a full batch of rows of the mean length, and `FEW` at least, so that several processes
-    have something to do and little is lost with one; never more than `shard_rows`.
+    About `FEW_TOKENS` in rows of the mean length, and `FEW` rows at least, so that several
+    processes have something to do and little is lost with one; never more than `shard_rows`.
+    Whatever the size of a batch is: with another one finished shards are to serve, too.
 
     lengths: tokens of all rows of the store, int64 [n].
     """
-    return min(shard_rows, max(FEW, int(batch_tokens / lengths.mean())))
+    return min(shard_rows, max(FEW, int(FEW_TOKENS / lengths.mean())))
 
 
 def plan_parts(rounds: Sequence[Ints | Sequence[int]], shard_rows: int) -> dict[int, Ints]:

@@ -269,9 +269,7 @@ class Rounds:
         from staff.scores.shards import has_features
 
         self.out = out
-        self.shard_rows = few_rows_shard(
-            store.lengths, batch_tokens=config.batch_tokens, shard_rows=config.shard_rows
-        )
+        self.shard_rows = few_rows_shard(store.lengths, shard_rows=config.shard_rows)
         self.rows: list[Ints] = []
         features = config.features or has_features(out)
         self._scorer = LazyScorer(
