@@ -7,7 +7,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from staff.selectors.arguments import count_of
-from staff.selectors.rounds import regions_for
+from staff.selectors.regions import regions_for
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -48,10 +48,10 @@ def sections(page):
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_regions_that_a_page_advises_are_those_of_the_summary():
+def test_the_regions_that_a_page_tells_are_those_of_a_run():
     text = (ROOT / "docs" / "how-to" / "choose-settings.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| (?:from )?([\d,]+)(?: on)? \| (\d+) \|$", text, re.MULTILINE)
     assert len(table) == 4
     for rows, regions in table:
         n = int(rows.replace(",", ""))
-        assert regions_for(n - count_of(0.1, n), 10) == int(regions), rows
+        assert regions_for(n - count_of(0.1, n), "auto") == int(regions), rows

@@ -15,8 +15,7 @@ from staff.selectors.arguments import count_of
 from staff.selectors.ccs import stratify_ccs
 from staff.selectors.compose import Choose
 from staff.selectors.draw import CUT, OVER_BUDGET
-from staff.selectors.regions import REGIONS
-from staff.selectors.rounds import not_verified, regions_for
+from staff.selectors.regions import REGIONS, regions_for
 from staff.selectors.staff import Verify, measure
 from staff.selectors.verification import unverified
 from staff.types import Bools, Floats, Ints, Keys, Regions, Selection, Verification, read_only
@@ -149,7 +148,6 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
         verify, against = inputs.verify, inputs.against
         assert verify is not None
         left = len(among) - count_of(config.cut, len(among))
-        least = not_verified(config.verify_per_region)
         pool, ratios = measure(
             scores[among],
             lambda rows: verify(among[rows]),
@@ -157,7 +155,7 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
             seed=config.seed,
             keys=keys[among],
             candidates=None if inputs.candidates is None else inputs.candidates[among],
-            regions=regions_for(left, least, asked=config.regions),
+            regions=regions_for(left, config.regions),
             stratify_by=config.stratify_by,
             verify_per_region=config.verify_per_region,
             verify_tolerance=config.verify_tolerance,

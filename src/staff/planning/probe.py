@@ -30,8 +30,8 @@ from staff.planning.shares import shard_rows_of
 from staff.planning.work import Work, scoring_work, tuning_work
 from staff.progress import Progress, SilentProgress
 from staff.runs.plan_config import PlanConfig
-from staff.selectors.regions import stratify
-from staff.selectors.rounds import not_verified, regions_for
+from staff.selectors.regions import regions_for, stratify
+from staff.selectors.rounds import not_verified
 from staff.stages.draws import rows_to_score, sample
 from staff.stages.lazy_scorer import LazyScorer
 from staff.stages.options import device_used, trust_of
@@ -243,10 +243,9 @@ def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) ->
     """
     finite = np.isfinite(scores)
     drawn = np.repeat(scores[finite], np.maximum(1, weights[finite].round().astype(np.int64)))
-    least = not_verified(config.verify_per_region)
     pool = stratify(
         drawn,
-        regions=regions_for(below_cut(config, n), least, asked=config.regions),
+        regions=regions_for(below_cut(config, n), config.regions),
         cut=config.cut,
         by=config.stratify_by,
         keys=np.arange(len(drawn), dtype=np.uint64),
@@ -254,5 +253,5 @@ def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) ->
     sizes = pool.sizes * n / len(drawn)
     most = config.verify_per_region
     if isinstance(most, str):  # in rounds: at most the cap
-        return int(min(config.verify_cap, sizes[sizes > least].sum()))
+        return int(min(config.verify_cap, sizes[sizes > not_verified(most)].sum()))
     return int(np.where(sizes > most, most, 0).sum())

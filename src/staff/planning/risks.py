@@ -11,7 +11,8 @@ from staff.planning.shares import scorers, shard_rows_of
 from staff.runs.config import SelectConfig
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.arguments import count_of
-from staff.selectors.rounds import AUTO, not_verified, regions_for
+from staff.selectors.regions import regions_for
+from staff.selectors.rounds import AUTO, fewer_regions, not_verified
 from staff.stages.options import trust_of
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def below_cut(config: SelectConfig, usable: int) -> int:
 def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     least = not_verified(config.verify_per_region)
     pool = below_cut(config, prepared.usable)
-    regions, fewer = (regions_for(pool, least, asked=asked) for asked in (config.regions, AUTO))
+    regions, fewer = regions_for(pool, config.regions), fewer_regions(pool, least)
     if config.method == "staff" and pool <= least * regions:
         yield (
             f"{regions} regions of {pool:,} rows are too small: those of {least} rows or "

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staff.reports.numbers import count, rows_of
-from staff.selectors.rounds import not_verified, regions_for
+from staff.selectors.rounds import fewer_regions, not_verified
 
 Facts = Mapping[str, Any]
 SAID = {
@@ -74,7 +74,7 @@ def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
             "these settings, verifies them."
         )
     elif small and not config.get("scores"):
-        fewer = regions_for(pool, least)
+        fewer = fewer_regions(pool, least)
         if fewer < len(regions):
             change = f"fewer --regions, {fewer} or so,"
         elif config.get("stratify_by") == "width" and pool > 2 * least:

@@ -145,8 +145,8 @@ class Allocates(Settings):
     ] = 0.1  # fmt: skip
     regions: Annotated[
         Annotated[Positive, Field(le=1_000_000)] | Literal["auto"],
-        about("Score regions, K (staff, ccs); auto: 50, or for a file under about 1,000 rows as "
-              "many as the target can verify (staff).", SELECTION),
+        about("Score regions, K (staff, ccs); auto: 50, or with staff of a small file one for 20 "
+              "rows below the cut.", SELECTION),
     ] = "auto"  # fmt: skip
     stratify_by: Annotated[
         Literal["width", "count"],

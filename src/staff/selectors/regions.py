@@ -16,6 +16,18 @@ from staff.types import Bools, Floats, Ints, Regions, read_only
 
 STRATIFY_BY = ("width", "count")
 REGIONS = 50  # K of the paper and of CCS's strata
+ROWS = (
+    20  # a region of a small pool, on average: twice the paper's b_v, up to which none is verified
+)
+
+
+def regions_for(rows: int, asked: int | str) -> int:
+    """K: as many regions as were asked for; of "auto" `REGIONS`, or one for `ROWS` rows if fewer.
+
+    >>> regions_for(10_000, "auto"), regions_for(500, "auto"), regions_for(500, 7)
+    (50, 25, 7)
+    """
+    return asked if isinstance(asked, int) else max(2, min(REGIONS, rows // ROWS))
 
 
 def stratify(

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 
 from staff.errors import ConfigError
 from staff.selectors.arguments import check_at_least_one
-from staff.selectors.regions import REGIONS
 from staff.selectors.verification import choose_rows, relative_errors, weigh
 from staff.types import Floats, Ints, Regions, Round, Verification
 
@@ -123,16 +122,9 @@ def not_verified(per_region: int | str) -> int:
     return START if isinstance(per_region, str) else per_region
 
 
-def regions_for(rows: int, least: int, *, asked: int | str = AUTO) -> int:
-    """K: as many regions as were asked for; of "auto", those that suit a pool of so many rows.
-
-    `REGIONS`, or of fewer rows so many that they hold twice the size that is not verified, on
-    average; two at least.
-
-    >>> regions_for(10_000, 10), regions_for(500, 10), regions_for(500, 10, asked=7)
-    (50, 25, 7)
-    """
-    return asked if isinstance(asked, int) else max(2, min(REGIONS, rows // (2 * least)))
+def fewer_regions(rows: int, least: int) -> int:
+    """How many regions of so many rows hold twice the size that is not verified, or two."""
+    return max(2, rows // (2 * least))
 
 
 def check_rounds(*, tolerance: float, cap: int) -> None:
