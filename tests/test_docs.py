@@ -55,3 +55,12 @@ def test_the_regions_that_a_page_tells_are_those_of_a_run():
     for rows, regions in table:
         n = int(rows.replace(",", ""))
         assert regions_for(n - count_of(0.1, n), "auto") == int(regions), rows
+
+
+def test_the_results_in_the_readme_are_those_of_the_grid():
+    """Lines of a method and a fraction; a test that runs the grid again would take hours."""
+    line = re.compile(r"^\| \w+ \| 0\.\d \|.*\|$", re.MULTILINE)
+    shown = line.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    found = (ROOT / "benchmarks" / "results" / "grid.md").read_text(encoding="utf-8")
+    assert len(shown) == 10
+    assert set(shown) <= set(line.findall(found))

@@ -59,7 +59,9 @@ def test_scores_without_padding_are_those_with_it(data, family, tmp_path, monkey
     from staff.scores import flat as module
 
     made, original = [], module.Flat.inputs
-    monkeypatch.setattr(module.Flat, "inputs", lambda flat: made.append(flat) or original(flat))
+    monkeypatch.setattr(
+        module.Flat, "inputs", lambda flat, **how: made.append(flat) or original(flat, **how)
+    )
     config = ScoreConfig(data=data(data.rows), model=family[0], out=str(tmp_path / "x"), **COLUMNS)
     part = tmp_path / "x" / "scores" / "small" / "part-00000.parquet"
     single.score(config)
