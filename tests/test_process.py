@@ -63,7 +63,8 @@ def stop_in(stage: str, arguments: list[str], how: signal.Signals) -> tuple[int,
     ("stage", "how", "code"),
     [
         ("fine-tune small", signal.SIGTERM, 143),
-        ("fine-tune small", signal.SIGKILL, -signal.SIGKILL),
+        # make test-crash kills at many more points.
+        pytest.param("fine-tune small", signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
         ("score small", signal.SIGKILL, -signal.SIGKILL),
         ("verify on target", signal.SIGINT, 130),
     ],
@@ -92,7 +93,9 @@ def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_verification_in_rounds_goes_on(command, tmp_path, how):
     """Stopped after its first parts: what is there leads to the same rows, and is not done again."""
     auto = ["--verify-per-region", "auto", "--verify-tolerance", "0.004", "--shard-rows", "3"]
@@ -124,6 +127,7 @@ def test_verification_in_rounds_goes_on(command, tmp_path, how):
     assert json.loads((out / "manifest.json").read_text())["verification"]["rounds"] == rounds
 
 
+@pytest.mark.slow
 def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path):
     data = tmp_path / "train.jsonl"
     data.write_text("".join(f"{line}\n" for line in e2e_rows), encoding="utf-8")

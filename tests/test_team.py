@@ -111,6 +111,7 @@ def test_two_processes_fine_tune_as_one_does(select, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_rows_that_come_in_rounds_are_shared_too(select, tmp_path):
     command = list(select)
     for flag, value in (("--verify-per-region", "auto"), ("--shard-rows", "3")):
