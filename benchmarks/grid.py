@@ -104,7 +104,7 @@ class Block:
             target=str(self.models.target),
             dtype=self.models.dtype,
             keep=KEEPS,
-            regions=REGIONS,  # auto goes with b_v, and variants are to change one thing
+            regions=REGIONS,  # the paper's, however few rows --rows leaves
             seed=self.seed,
             epochs=EPOCHS,
             learning_rate=LEARNING_RATE,

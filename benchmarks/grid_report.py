@@ -74,7 +74,7 @@ class Found:
 def report(store: Path) -> Iterator[str]:
     """Every task's tables as Markdown; wins, ties and losses over tasks; STAFF's settings."""
     tasks = load(store)
-    yield from over_random(tasks)
+    yield from _over_random(tasks)
     yield from _against_random(tasks)
     for task, found in tasks.items():
         yield f"## {task}\n"
@@ -87,7 +87,7 @@ def report(store: Path) -> Iterator[str]:
     yield from search("Confirmation", losses, *CONFIRMATION)
 
 
-def over_random(tasks: Mapping[str, Found]) -> Iterator[str]:
+def _over_random(tasks: Mapping[str, Found]) -> Iterator[str]:
     """The core methods' losses over random's, task by task."""
     yield "## Test loss over random's, %\n"
     yield "With 95 % intervals over seeds and items; below 0 is better than random.\n"
@@ -232,9 +232,9 @@ def plot(store: Path, methods: Sequence[str]) -> str:
                 place = {"task": task, "method": method, "keep": keep}
                 points.append({**place, "x": gap.mean, "low": gap.low, "high": gap.high})
     y = {"field": "method", "type": "nominal", "sort": list(methods), "title": None}
-    keep = {"field": "keep", "type": "nominal"}
-    colour = {**keep, "scale": {"range": ["#0072b2", "#e69f00", "#009e73"]}}
-    apart = {"y": y, "yOffset": keep, "color": colour}
+    fraction = {"field": "keep", "type": "nominal"}
+    colour = {**fraction, "scale": {"range": ["#0072b2", "#e69f00", "#009e73"]}}
+    apart = {"y": y, "yOffset": fraction, "color": colour}
     x = {"type": "quantitative", "title": "test loss against random's, % (left is better)"}
     interval = {"x": {**x, "field": "low"}, "x2": {"field": "high"}, **apart}
     spec = {

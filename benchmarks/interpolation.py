@@ -51,9 +51,8 @@ def found(store: TokenStore, scores: Floats, share: float, seed: int) -> tuple[f
 def lines_of(task: str, *, data: Path | None, work: Path) -> list[str]:
     """The table's lines of one task."""
     rows = write_task(task, data, work / task / "data")
-    run = Block(task, 0, data=rows, work=work, store=work / "store", models=Models()).select(
-        "staff"
-    )
+    block = Block(task, 0, data=rows, work=work, store=work / "store", models=Models())
+    run = block.select("staff")
     config = SelectConfig(**read_manifest(run)["config"])
     scores = pq.read_table(run / "selection.parquet")["score_small"].to_numpy()
     lines = []
@@ -78,9 +77,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=REAL)
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     args = parser.parse_args()
-    command = command_line(__file__, data=args.data)
-    if args.work:
-        command = command.replace(str(args.work), "WORK")
+    command = command_line(__file__, data=args.data, work=args.work)
     with tempfile.TemporaryDirectory() as scratch:
         work = (args.work or Path(scratch)).resolve()
         lines = [line for task in args.tasks for line in lines_of(task, data=args.data, work=work)]

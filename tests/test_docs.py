@@ -6,8 +6,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from staff.selectors.arguments import count_of
-from staff.selectors.regions import regions_for
+from staff.selectors.regions import below_cut, regions_for
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -54,7 +53,7 @@ def test_the_regions_that_a_page_tells_are_those_of_a_run():
     assert len(table) == 4
     for rows, regions in table:
         n = int(rows.replace(",", ""))
-        assert regions_for(n - count_of(0.1, n), "auto") == int(regions), rows
+        assert regions_for("auto", below_cut(n, 0.1)) == int(regions), rows
 
 
 def test_the_results_in_the_readme_are_those_of_the_grid():

@@ -282,18 +282,24 @@ def test_a_process_that_fails_alone_does_not_let_the_others_wait_for_it(tmp_path
     assert "out of memory here alone" in done.stderr
 
 
+def prepared(data, model, folder):
+    """Settings of a scoring, and the rows it reads."""
+    config = ScoreConfig(
+        data=data, model=model, prompt_column="mr", response_column="ref", out=str(folder)
+    )
+    tokenisers = tokenisers_of([model], max_length=None)
+    read = reading.read(config, open_source(data), tokenisers, folder=folder, progress=None)
+    return config, read.stores[0]
+
+
 @pytest.mark.parametrize("act", ["score", "fine-tune"])
 def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path):
     """What rank 0 orders, in a process that says it is on another machine."""
-    config = ScoreConfig(
-        data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path)
-    )
-    tokenisers = tokenisers_of([family[0]], max_length=None)
-    read = reading.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    config, store = prepared(data, family[0], tmp_path)
     facts = model_facts(model=family[0])["model"]
     order = {
         **orders.order(
-            act, config, read.stores[0], tmp_path / "scores",
+            act, config, store, tmp_path / "scores",
             model=family[0], model_hash=facts["hash"],
         ), "host": "another",
         "positions": [1, 2, 3], "earlier": [], "more": False, "made_from": "",
@@ -307,11 +313,7 @@ def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path
 
 
 def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp_path, monkeypatch):
-    config = ScoreConfig(
-        data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path)
-    )
-    tokenisers = tokenisers_of([family[0]], max_length=None)
-    read = reading.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    config, store = prepared(data, family[0], tmp_path)
     facts, out = model_facts(model=family[0])["model"], tmp_path / "scores"
     place = {"model": family[0], "model_hash": facts["hash"]}
     what = {"model": family[0], "facts": facts, "name": "verify", "features": False}
@@ -319,7 +321,7 @@ def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp
     monkeypatch.setattr(LazyScorer, "_load", lambda made: loads.append(made) or load(made))
 
     def ask(rows, earlier, *, more):
-        order = orders.order("score", config, read.stores[0], out, **place)
+        order = orders.order("score", config, store, out, **place)
         order |= {"positions": rows, "earlier": earlier, "more": more, "what": what}
         return obey(Team(0, 1), order, kept=kept)
 
@@ -333,11 +335,7 @@ def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp
 def test_verified_rows_come_in_smaller_shards(data, family, tmp_path, monkeypatch):
     """Or all but one process had nothing to do. They are the same ones with other batches."""
     monkeypatch.setattr("staff.scores.run.FEW_TOKENS", 512)
-    config = ScoreConfig(
-        data=data, model=family[0], prompt_column="mr", response_column="ref", out=str(tmp_path)
-    )
-    tokenisers = tokenisers_of([family[0]], max_length=None)
-    read = reading.read(config, open_source(data), tokenisers, folder=tmp_path, progress=None)
+    config, store = prepared(data, family[0], tmp_path)
     what = {"model": family[0], "facts": model_facts(model=family[0])["model"], "name": "verify"}
     scored = []
 
@@ -351,7 +349,7 @@ def test_verified_rows_come_in_smaller_shards(data, family, tmp_path, monkeypatc
     monkeypatch.setattr(LazyScorer, "_load", scorer)
     for batch_tokens in (8192, 1024):
         again = config.model_copy(update={"batch_tokens": batch_tokens})
-        rounds = Rounds(again, read.stores[0], out=tmp_path / "scores", **what)
+        rounds = Rounds(again, store, out=tmp_path / "scores", **what)
         rounds.score(np.arange(70), StageRecord("verify"), more=True)
         rounds.score(np.arange(70, 75), StageRecord("verify"), more=True)
         rounds.finish()

@@ -58,6 +58,12 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in full or any(text in str(error) for text in words)
 
 
+def tells_of_memory(text: str) -> bool:
+    """Whether an error's words say that memory ran out: libraries do not agree on a type of it."""
+    named = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED")  # PyTorch; cuBLAS and cuDNN
+    return "out of memory" in text.lower() or any(name in text for name in named)
+
+
 class BadRow(Exception):  # noqa: N818 - a verdict on one row, not a failure of the program
     """One row cannot be used; the text is the reason, e.g. ``response is empty``."""
 

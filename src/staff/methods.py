@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from staff.runs.config import SelectConfig
 from staff.selectors import SCORE, SELECTORS, allocate, draw, needs
-from staff.selectors.arguments import count_of
 from staff.selectors.ccs import stratify_ccs
 from staff.selectors.compose import Choose
 from staff.selectors.draw import CUT, OVER_BUDGET
-from staff.selectors.regions import REGIONS, regions_for
+from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.staff import Verify, measure
 from staff.selectors.verification import unverified
 from staff.types import Bools, Floats, Ints, Keys, Regions, Selection, Verification, read_only
@@ -140,14 +139,14 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
     among = np.flatnonzero(free)
     if config.method == "ccs":
         allocation, within = "shares", "random"
-        strata = REGIONS if config.regions == "auto" else config.regions
+        strata = regions_for(config.regions)
         pool = stratify_ccs(scores[among], strata=strata, cut=config.cut, keys=keys[among])
         ratios = unverified(pool.count)
     else:
         allocation, within = config.allocation, config.within
         verify, against = inputs.verify, inputs.against
         assert verify is not None
-        left = len(among) - count_of(config.cut, len(among))
+        left = below_cut(len(among), config.cut)
         pool, ratios = measure(
             scores[among],
             lambda rows: verify(among[rows]),
@@ -155,7 +154,7 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
             seed=config.seed,
             keys=keys[among],
             candidates=None if inputs.candidates is None else inputs.candidates[among],
-            regions=regions_for(left, config.regions),
+            regions=regions_for(config.regions, left),
             stratify_by=config.stratify_by,
             verify_per_region=config.verify_per_region,
             verify_tolerance=config.verify_tolerance,

@@ -153,6 +153,13 @@ def test_memory_stays_below_the_models_size(tmp_path):
     assert spread["bytes"] < 0.6 * size
 
 
+def two_gpus(monkeypatch):
+    """Have the libraries find as much free memory on two GPUs."""
+    monkeypatch.setattr(
+        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 100, 1: 100, "cpu": 90}
+    )
+
+
 @pytest.mark.parametrize(("device", "ranks", "place", "over"), [
     ("auto", 1, "cuda:0", {0, 1, "cpu"}),
     ("cuda", 1, "cuda:0", {0, 1, "cpu"}),
@@ -162,9 +169,7 @@ def test_memory_stays_below_the_models_size(tmp_path):
     ("cpu", 1, "cpu", {"cpu"}),
 ])  # fmt: skip
 def test_a_gpu_that_is_named_is_the_only_one(monkeypatch, device, ranks, place, over):
-    monkeypatch.setattr(
-        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 9, 1: 9, "cpu": 9}
-    )
+    two_gpus(monkeypatch)
     monkeypatch.setenv("WORLD_SIZE", str(ranks))
     config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
     told = spread_of(config).arguments(torch.device(place))
@@ -173,9 +178,7 @@ def test_a_gpu_that_is_named_is_the_only_one(monkeypatch, device, ranks, place, 
 
 def test_a_process_of_a_team_has_its_own_gpu_only(monkeypatch):
     """While a team works torchrun's variables are put away, so it is not they that tell."""
-    monkeypatch.setattr(
-        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 9, 1: 9, "cpu": 9}
-    )
+    two_gpus(monkeypatch)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr("staff.team._here", [Team(rank=1, size=2)])
     for device in ("auto", "cuda"):
@@ -185,8 +188,6 @@ def test_a_process_of_a_team_has_its_own_gpu_only(monkeypatch):
 
 
 def test_weights_leave_room_on_a_gpu_that_is_not_named(monkeypatch):
-    monkeypatch.setattr(
-        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 100, 1: 100, "cpu": 90}
-    )
+    two_gpus(monkeypatch)
     told = Spread(room={1: 99}).arguments(torch.device("cuda:0"))
     assert told["max_memory"] == {0: 90, 1: 99, "cpu": 90}

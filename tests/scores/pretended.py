@@ -16,6 +16,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from staff.data.batches import Batch
+from staff.scores.effort import Scorer
+
 CPU = torch.device("cpu")
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 # What the host waits for, since the size or the value of what comes out must be known.
@@ -161,6 +164,16 @@ def gpus() -> Iterator[Counter[str]]:
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(overwritten)
         torch._C._set_only_lift_cpu_tensors(lifted)
+
+
+def waits_of(model: nn.Module, batch: Batch, **how: Any) -> Counter[str]:
+    """How often the host waits when a batch is scored on the first GPU; how: of the scorer."""
+    with gpus() as waits:
+        put(model, lambda name: "cuda:0")
+        scorer = Scorer(model, **how)
+        waits.clear()
+        scorer(batch)
+    return waits
 
 
 def put(model: nn.Module, where: Callable[[str], str]) -> None:

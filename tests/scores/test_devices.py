@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import dispatch_model
-from pretended import gpus, put
+from pretended import gpus, put, waits_of
 
 from staff.data.batches import collate
 from staff.scores.check import hold_against_oracle
@@ -70,15 +70,8 @@ def test_scores_on_a_gpu(tiny, rows, family, phi, side):
 
 @pytest.mark.parametrize("phi", PHIS)
 def test_the_host_waits_no_oftener_for_a_deeper_model(tiny, rows, phi):
-    batch, counted = collate(rows, pad_id=0), []
-    for blocks in (1, 3):
-        model = tiny("llama", num_hidden_layers=blocks)
-        with gpus() as waits:
-            put(model, lambda name: "cuda:0")
-            scorer = Scorer(model, phi=phi)
-            waits.clear()
-            scorer(batch)
-            counted.append(dict(waits))
+    batch = collate(rows, pad_id=0)
+    counted = [waits_of(tiny("llama", num_hidden_layers=n), batch, phi=phi) for n in (1, 3)]
     assert counted[0] == counted[1]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from pretended import gpus, put
+from pretended import waits_of
 from transformers import modeling_flash_attention_utils as flash
 
 from staff.data.batches import collate
@@ -78,13 +78,7 @@ def test_rows_are_told_apart_and_windows_told(tiny, by_flash, rows, family):
 
 
 def test_no_layer_waits_for_a_gpu_to_find_the_rows(by_flash, rows):
-    batch, counted = collate(rows, pad_id=0), []
-    for blocks in (1, 3):
-        model = by_flash("llama", num_hidden_layers=blocks)
-        with gpus() as waits:
-            put(model, lambda name: "cuda:0")
-            scorer = Scorer(model, padding_free=True)
-            waits.clear()
-            scorer(batch)
-            counted.append(dict(waits))
+    batch = collate(rows, pad_id=0)
+    models = [by_flash("llama", num_hidden_layers=blocks) for blocks in (1, 3)]
+    counted = [waits_of(model, batch, padding_free=True) for model in models]
     assert counted[0] == counted[1]

@@ -22,18 +22,12 @@ def digests(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-@pytest.fixture
-def trainer(tiny, rows, tmp_path):
-    """A trainer that has not started, around the tiny model with a fresh adapter."""
-    from peft import LoraConfig
-
+def arguments_of(model, folder):
+    """Those of a short training of the model."""
     from staff.training.arguments import training_arguments
-    from staff.training.callbacks import LossCurve
-    from staff.training.trainer import ResponseTrainer
 
-    model = load(tiny)
-    args = training_arguments(
-        folder=tmp_path,
+    return training_arguments(
+        folder=folder,
         model=model,
         epochs=1,
         max_steps=None,
@@ -43,6 +37,18 @@ def trainer(tiny, rows, tmp_path):
         seed=0,
         gradient_checkpointing=False,
     )
+
+
+@pytest.fixture
+def trainer(tiny, rows, tmp_path):
+    """A trainer that has not started, around the tiny model with a fresh adapter."""
+    from peft import LoraConfig
+
+    from staff.training.callbacks import LossCurve
+    from staff.training.trainer import ResponseTrainer
+
+    model = load(tiny)
+    args = arguments_of(model, tmp_path)
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     lora.init_lora_weights = False  # B is not zero: every weight has a gradient
     curve = LossCurve(lambda point: None)
@@ -340,8 +346,6 @@ def test_training_stays_on_the_models_device(tmp_path, monkeypatch):
     import torch
     from accelerate import Accelerator
 
-    from staff.training.arguments import training_arguments
-
     second, current = torch.device("cuda:1"), [1]  # the current GPU is the last in the list
     for name, answer in (
         ("is_available", lambda: True),
@@ -351,17 +355,7 @@ def test_training_stays_on_the_models_device(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(torch.cuda, name, answer)
     monkeypatch.setattr("accelerate.state.check_cuda_p2p_ib_support", lambda: True)
-    args = training_arguments(
-        folder=tmp_path,
-        model=SimpleNamespace(device=second, dtype=torch.float32),
-        epochs=1,
-        max_steps=None,
-        batch_size=4,
-        learning_rate=1e-3,
-        warmup=0.1,
-        seed=0,
-        gradient_checkpointing=False,
-    )
+    args = arguments_of(SimpleNamespace(device=second, dtype=torch.float32), tmp_path)
     assert args.device == second  # where the trainer puts model and batches
     assert Accelerator().device == second  # and accelerate beneath it
     assert args.n_gpu == 1  # or the model would be copied to all of them
@@ -374,22 +368,10 @@ def test_a_process_that_torchrun_started_alone_is_alone(tmp_path, monkeypatch):
 
     import torch
 
-    from staff.training.arguments import training_arguments
-
     told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "PMI_SIZE": "2"}
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    args = training_arguments(
-        folder=tmp_path,
-        model=SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32),
-        epochs=1,
-        max_steps=None,
-        batch_size=4,
-        learning_rate=1e-3,
-        warmup=0.1,
-        seed=0,
-        gradient_checkpointing=False,
-    )
+    args = arguments_of(SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32), tmp_path)
     assert args.distributed_state.distributed_type == "NO"
     assert {name: os.environ.get(name) for name in told} == told
 

@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from staff import __version__
-from staff.errors import DiskFullError, StaffError, is_disk_full
+from staff.errors import DiskFullError, StaffError, is_disk_full, tells_of_memory
 from staff.visible import visible
 
 SUMMARY = "Choose the part of a fine-tuning set that is worth training on."
@@ -126,10 +126,8 @@ def explain(error: Exception) -> tuple[str, int]:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Python's, or torch's: told by its text, since torch is not imported for that."""
-    text = str(error)
-    named = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED")  # cuBLAS, cuDNN
-    words = "out of memory" in text.lower() or any(name in text for name in named)
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and words)
+    words = isinstance(error, RuntimeError) and tells_of_memory(str(error))
+    return isinstance(error, MemoryError) or words
 
 
 def _writes(arguments: Sequence[str]) -> bool:

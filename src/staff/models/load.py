@@ -88,7 +88,9 @@ def load_model(
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
     merge = merge and quantize == NONE and spread is None
-    if place.type == "cuda":  # else weights fill the holes that an earlier model's batches left
+    # On a GPU weights would fill the holes that an earlier model's batches left; the hooks of one
+    # that was spread are in cycles with it.
+    if place.type == "cuda" or spread is not None:
         release_memory()
     with _quiet():
         model = _read_model(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from staff.errors import StaffError
+from staff.errors import StaffError, tells_of_memory
 from staff.types import Ints
 
 Result = TypeVar("Result")
@@ -17,13 +17,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a device or the host ran out of memory."""
     import torch
 
-    text = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "out of memory" in text.lower()
-        or "DefaultCPUAllocator" in text
-        or "STATUS_ALLOC_FAILED" in text  # cuBLAS or cuDNN, of the room that they want beside
-    )
+    kinds = torch.OutOfMemoryError | MemoryError
+    return isinstance(error, kinds) or tells_of_memory(str(error))
 
 
 class Halving:

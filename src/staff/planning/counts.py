@@ -15,7 +15,7 @@ from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
-from staff.selectors.regions import regions_for
+from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.rounds import not_verified
 from staff.stages import reading
 from staff.stages.draws import count_drawn
@@ -144,8 +144,8 @@ def stages_of(
 
 def most_verified(config: SelectConfig, usable: int) -> int:
     """Most rows the target scores: b_v of each region that can be large enough, or the cap."""
-    pool, b_v = risks.below_cut(config, usable), config.verify_per_region
-    large = min(regions_for(pool, config.regions), pool // (not_verified(b_v) + 1))
+    pool, b_v = below_cut(usable, config.cut), config.verify_per_region
+    large = min(regions_for(config.regions, pool), pool // (not_verified(b_v) + 1))
     if isinstance(b_v, str):
         return min(config.verify_cap, pool) if large else 0
     return large * b_v

@@ -24,13 +24,12 @@ from staff.errors import StaffError
 from staff.models.load import choose_device
 from staff.models.memory import release_memory
 from staff.planning import flops, peak
-from staff.planning.risks import below_cut
 from staff.planning.shape import Shape, read_shape
 from staff.planning.shares import shard_rows_of
 from staff.planning.work import Work, scoring_work, tuning_work
 from staff.progress import Progress, SilentProgress
 from staff.runs.plan_config import PlanConfig
-from staff.selectors.regions import regions_for, stratify
+from staff.selectors.regions import below_cut, regions_for, stratify
 from staff.selectors.rounds import not_verified
 from staff.stages.draws import rows_to_score, sample
 from staff.stages.lazy_scorer import LazyScorer
@@ -245,7 +244,7 @@ def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) ->
     drawn = np.repeat(scores[finite], np.maximum(1, weights[finite].round().astype(np.int64)))
     pool = stratify(
         drawn,
-        regions=regions_for(below_cut(config, n), config.regions),
+        regions=regions_for(config.regions, below_cut(n, config.cut)),
         cut=config.cut,
         by=config.stratify_by,
         keys=np.arange(len(drawn), dtype=np.uint64),

@@ -10,8 +10,7 @@ from staff.models.load import load_tokenizer
 from staff.planning.shares import scorers, shard_rows_of
 from staff.runs.config import SelectConfig
 from staff.runs.plan_config import PlanConfig
-from staff.selectors.arguments import count_of
-from staff.selectors.regions import regions_for
+from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.rounds import AUTO, fewer_regions, not_verified
 from staff.stages.options import trust_of
 
@@ -184,15 +183,10 @@ def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
             yield "what processes send to each other is not counted, nor are their starts"
 
 
-def below_cut(config: SelectConfig, usable: int) -> int:
-    """Rows that are left for the regions."""
-    return usable - count_of(config.cut, usable)
-
-
 def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     least = not_verified(config.verify_per_region)
-    pool = below_cut(config, prepared.usable)
-    regions, fewer = regions_for(pool, config.regions), fewer_regions(pool, least)
+    pool = below_cut(prepared.usable, config.cut)
+    regions, fewer = regions_for(config.regions, pool), fewer_regions(pool, least)
     if config.method == "staff" and pool <= least * regions:
         yield (
             f"{regions} regions of {pool:,} rows are too small: those of {least} rows or "

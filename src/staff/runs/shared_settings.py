@@ -200,10 +200,10 @@ class Allocates(Settings):
     def check_cap(self) -> None:
         """Raise `ConfigError` if ``--verify-per-region auto`` could not do its first round."""
         if self.verify_per_region == "auto":
-            from staff.selectors.regions import REGIONS  # NumPy: not needed for --help
+            from staff.selectors.regions import regions_for  # NumPy: not needed for --help
             from staff.selectors.rounds import START, too_few
 
-            regions = REGIONS if self.regions == "auto" else self.regions
+            regions = regions_for(self.regions)
             if self.verify_cap < START * regions:
                 words = too_few(self.verify_cap, regions)
                 raise ConfigError(f"--verify-cap {self.verify_cap}: {words}")

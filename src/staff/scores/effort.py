@@ -75,7 +75,7 @@ class Scorer:
                 f"{type(self.model).__name__} does not keep rows of one sequence apart: leave out "
                 "--padding-free"
             )
-        self.laying = Laying() if padding_free else None
+        self.laying = Laying(flash=takes_flash_lengths(self.model)) if padding_free else None
         self._narrow: tuple[nn.Module, ...] = ()
         if padding_free is None:
             self.laying = self._laying()
@@ -156,10 +156,7 @@ class Scorer:
             gathered(self.head, rows) as states,
             tapped(modules) as taps,
         ):
-            if flat is not None:
-                inputs = flat.inputs(flash=takes_flash_lengths(self.model))
-            else:
-                inputs = self._inputs(batch, device)
+            inputs = flat.inputs() if flat else self._inputs(batch, device)
             logits = self.model(**inputs).logits  # [1, N, V], and more where they are rounded up
         found = logits.detach()[0]
         target = pad(response.target, (0, len(found) - len(response.target))).to(found.device)

@@ -31,13 +31,16 @@ class Laying:
 
     by_row: attention is told their lengths. tokens, responses: what the numbers of tokens and of
     logits are rounded up to: matrix kernels in half precision are made, and kept, for every shape
-    that comes (oneDNN on the CPU). widths: is told of the model's sliding windows.
+    that comes (oneDNN on the CPU). widths: is told of the model's sliding windows. flash: flash
+    attention is told where rows end; else each layer finds it by the positions, and waits for the
+    GPU to do so.
     """
 
     by_row: bool = False
     tokens: int = 1
     responses: int = 1
     widths: set[int | None] | None = None
+    flash: bool = False
 
 
 class Flat:
@@ -59,18 +62,17 @@ class Flat:
         self.ids = _filled(batch.input_ids[mask], fill).to(device)
         self.positions = _filled((mask.cumsum(dim=1) - 1)[mask], fill).to(device)
 
-    def inputs(self, *, flash: bool = False) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """What the model is given: input_ids and position_ids int64 [1, N], row lengths.
 
-        flash: tell flash attention of the rows (transformers' `FlashAttentionKwargs`); else each
-        layer finds them by the positions, and waits for the GPU to do so.
+        Of flash attention, what transformers calls `FlashAttentionKwargs`.
         """
         inputs: dict[str, Any] = {
             "input_ids": self.ids,
             "position_ids": self.positions,
             "use_cache": False,
         }
-        if flash:
+        if self.laying.flash:
             ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
             ends = ends.to(self.ids.device)
             for side in ("q", "k"):

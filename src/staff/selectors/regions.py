@@ -16,18 +16,26 @@ from staff.types import Bools, Floats, Ints, Regions, read_only
 
 STRATIFY_BY = ("width", "count")
 REGIONS = 50  # K of the paper and of CCS's strata
-ROWS = (
-    20  # a region of a small pool, on average: twice the paper's b_v, up to which none is verified
-)
+# Of a region of a small pool, on average: twice the paper's b_v, up to which none is verified.
+ROWS = 20
 
 
-def regions_for(rows: int, asked: int | str) -> int:
+def below_cut(n: int, cut: float) -> int:
+    """Of n rows those that the cut leaves to the regions."""
+    return n - count_of(cut, n)
+
+
+def regions_for(asked: int | str, pool: int | None = None) -> int:
     """K: as many regions as were asked for; of "auto" `REGIONS`, or one for `ROWS` rows if fewer.
 
-    >>> regions_for(10_000, "auto"), regions_for(500, "auto"), regions_for(500, 7)
+    pool: rows below the cut; None: of a pool of any size.
+
+    >>> regions_for("auto", 10_000), regions_for("auto", 500), regions_for(7, 500)
     (50, 25, 7)
     """
-    return asked if isinstance(asked, int) else max(2, min(REGIONS, rows // ROWS))
+    if isinstance(asked, int):
+        return asked
+    return REGIONS if pool is None else max(2, min(REGIONS, pool // ROWS))
 
 
 def stratify(

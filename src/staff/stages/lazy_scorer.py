@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from staff.models.memory import release_memory
 from staff.models.quantised import NONE
 from staff.stages.options import spread_of, trust_of
 
@@ -48,8 +47,6 @@ class LazyScorer:
         from staff.scores.effort import Scorer
 
         config = self.config
-        if spread := spread_of(config):
-            release_memory()  # the hooks of an earlier model that was spread are in cycles with it
         model = load_model(
             self.model,
             dtype=config.dtype,
@@ -58,7 +55,7 @@ class LazyScorer:
             merge=config.phi != "adapter",
             attention=config.attention,
             quantize=self.quantize,
-            spread=spread,
+            spread=spread_of(config),
             trust=trust_of(config),
         )
         free = config.padding_free or None

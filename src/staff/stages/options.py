@@ -11,7 +11,7 @@ from staff.runs.cache import Cache
 from staff.runs.facts import untested
 from staff.runs.manifest import device_facts
 from staff.runs.settings import parse_room
-from staff.runs.shared_settings import Loads, Reads, Spreads
+from staff.runs.shared_settings import Loads, Reads
 from staff.team import current, in_team
 
 
@@ -39,10 +39,10 @@ def spread_of(config: Any) -> Spread | None:
 
     A GPU that is named by its number is the only one; so is that of each process of a team.
     """
+    if getattr(config, "device_map", "none") == "none":
+        return None
     # While a team works, torchrun's variables are put away: `staff.team.gathered`.
     one_gpu = in_team() or current() is not None or config.device.startswith("cuda:")
-    if not isinstance(config, Spreads) or config.device_map == "none":
-        return None
     room = parse_room(config.max_memory) if config.max_memory else {}
     return Spread(room=room, folder=config.offload_folder, one_gpu=one_gpu)
 
