@@ -51,11 +51,16 @@ ITEM_METRICS = ("loss", "rougeL", "exact")
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The two models' folders and the precision of everything."""
+    """The two models' folders and the precision of everything; where models of others lie."""
 
     small: Path = SMALL
     target: Path = TARGET
     dtype: str = "float32"
+    others: Path = Path()
+
+    def named(self, name: str) -> Path:
+        """The folder of a variant's small model."""
+        return self.target if name == "target" else self.others / name
 
 
 class Block:
@@ -131,7 +136,10 @@ class Block:
             settings["adapter"] = str(origin / "adapter")
         if "score_on" in variant.settings:
             settings["features"] = False
-        pipeline.select(SelectConfig(**{**settings, **variant.settings}))
+        settings |= variant.settings
+        if "small" in variant.settings:
+            settings["small"] = str(self.models.named(settings["small"]))
+        pipeline.select(SelectConfig(**settings))
         return out
 
     def run(self, cell: Cell, *, generate: bool) -> None:
@@ -203,7 +211,7 @@ class Block:
 
 def run(args: argparse.Namespace) -> None:
     """Do the cells that are asked for and not in the store."""
-    models = Models(args.small, args.target, args.dtype)
+    models = Models(args.small, args.target, args.dtype, args.others)
     blocks = []
     for task in args.tasks:
         data = write_task(task, args.data, args.work / task / "data", rows=args.rows)
@@ -233,6 +241,9 @@ def main() -> None:
     doing.add_argument("--rows", type=int, help="training rows a task; default: the task's")
     doing.add_argument("--small", type=Path, default=SMALL, help="of another family: its folder")
     doing.add_argument("--target", type=Path, default=TARGET)
+    doing.add_argument(
+        "--others", type=Path, default=Path(), help="folder of the models that variants name"
+    )
     doing.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     doing.add_argument("--full", action=argparse.BooleanOptionalAction, default=True)
     doing.add_argument("--generate", action=argparse.BooleanOptionalAction, default=True)
@@ -256,7 +267,7 @@ def main() -> None:
                 **{"data": None, "work": Path(scratch), "store": Path(scratch) / "store"},
                 **{"tasks": ["e2e_demo"], "seeds": [0, 1], "keep": ["0.1"], "variants": QUICK},
                 **{"rows": args.rows, "full": True, "generate": False},
-                **{"small": SMALL, "target": TARGET, "dtype": "auto"},
+                **{"small": SMALL, "target": TARGET, "dtype": "auto", "others": Path()},
             )
             run(args)
             print("\n".join(report(args.store)))

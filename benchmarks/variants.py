@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from staff.demo import TARGET
-
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A way to select: a method, or STAFF with other settings.
 
-    settings: of `staff select`, beside the base run's. scored_anew: they change the scores.
+    settings: of `staff select`, beside the base run's; a small model is "target" (itself), or
+    a folder in grid.py's --others. scored_anew: they change the scores.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -92,10 +91,13 @@ VARIANTS = {
     "phi-adapter": Variant({"phi": "adapter"}, scored_anew=True),
     "phi-last-value-lora": Variant({"phi": "last-value-lora"}, scored_anew=True),
     # The target for a small model of another size, fine-tuned like it
-    "small-4m": Variant({"small": str(TARGET)}, scored_anew=True),
+    "small-4m": Variant({"small": "target"}, scored_anew=True),
     "target-scores": Variant(
-        {**UNVERIFIED, "small": str(TARGET), "skip_finetune": True}, scored_anew=True
+        {**UNVERIFIED, "small": "target", "skip_finetune": True}, scored_anew=True
     ),
+    # Small models of another family, with a tokenizer of their own
+    "small-bitnet": Variant({"small": "bitstories1M"}, scored_anew=True),
+    "small-stories": Variant({"small": "stories260K"}, scored_anew=True),
 }
 OTHERS = ("ifd", "k-centre", "moderate", "entropy", "length", "loss", "loss-middle", "loss-lowest")
 CORE = ("random", "grand", "el2n", "ccs", "d2", "staff")

@@ -43,6 +43,32 @@ def test_other_training_rows_are_selected_from_anew(grid, tmp_path, monkeypatch)
     assert sizes == [50, 100]
 
 
+@pytest.mark.parametrize(
+    ("variant", "small"), [("small-4m", "target"), ("small-bitnet", "others/bitstories1M")]
+)
+def test_a_variant_names_its_small_model_without_its_place(
+    grid, variant, small, tmp_path, monkeypatch
+):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "model.safetensors").touch()
+    data = grid.write_task("e2e_demo", None, tmp_path / "data", rows=20)
+    block = grid.Block(
+        "e2e_demo",
+        0,
+        data=data,
+        work=tmp_path / "work",
+        store=tmp_path / "s",
+        models=grid.Models(target=tmp_path / "target", others=tmp_path / "others"),
+    )
+    (block.work / "staff").mkdir(parents=True)
+    (block.work / "staff" / "manifest.json").touch()
+    asked = []
+    monkeypatch.setattr(grid.pipeline, "select", asked.append)
+    block.select(variant)
+    assert asked[0].small == str(tmp_path / small)
+    assert str(tmp_path) not in str(grid.VARIANTS[variant].settings)
+
+
 def test_a_loss_in_percent_is_of_the_seeds_that_both_have(grid):
     import grid_report
 
