@@ -15,8 +15,8 @@ from staff.planning.shares import (
 from staff.planning.work import scoring_work, tuning_work
 from staff.runs.plan_config import PlanConfig
 from staff.scores.run import few_rows_shard, score_rows
-from staff.training.micro_batches import micro_batches
 from staff.training.share import Share
+from staff.training.trainer import micro_batches
 from staff.types import IGNORE
 
 RNG = np.random.default_rng(0)
@@ -48,11 +48,9 @@ def test_the_parts_of_a_step_are_those_that_are_computed(tokens, size):
     planned = micro_work(whole, tokens, size)
     found = []
     for rows in whole.places:
-        batch = collate(tokens.get(rows), pad_id=0)
-        names = ("input_ids", "labels", "attention_mask")
-        inputs = {name: getattr(batch, name) for name in names}
-        for part in micro_batches(inputs, size=size):
-            found.append((*part["input_ids"].shape, int((part["labels"] != IGNORE).sum())))
+        for part in micro_batches(rows.tolist(), size=size, most=len(rows)):
+            batch = collate(tokens.get(part), pad_id=0)
+            found.append((*batch.input_ids.shape, int((batch.labels != IGNORE).sum())))
     assert list(zip(planned.rows, planned.length, planned.responses, strict=True)) == found
 
 

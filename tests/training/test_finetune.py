@@ -159,15 +159,12 @@ def test_bfloat16_weights_get_a_float32_adapter(tiny, rows, tmp_path):
 def test_loss_and_gradients_are_those_of_trl(trainer):
     from trl import SFTTrainer
 
-    inputs = trainer._collate([{"row": row} for row in (0, 5, 8, 14)])
+    (inputs,) = trainer._collate([{"row": row} for row in (0, 5, 8, 14)])["parts"]
     count = (inputs["labels"][:, 1:] != IGNORE).sum()
     results = []
     for loss_of in (type(trainer).compute_loss, SFTTrainer.compute_loss):
-        batch = {
-            k: v for k, v in inputs.items() if k != "rows" or loss_of is not SFTTrainer.compute_loss
-        }
         trainer.model.zero_grad()
-        loss = loss_of(trainer, trainer.model, batch, num_items_in_batch=count)
+        loss = loss_of(trainer, trainer.model, dict(inputs), num_items_in_batch=count)
         loss.backward()
         grads = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
         results.append((loss.item(), grads))
@@ -194,7 +191,7 @@ def test_prompt_positions_never_reach_the_output_head(trainer):
     seen = []
     head = trainer.model.get_output_embeddings()
     head.register_forward_hook(lambda module, args, output: seen.append(output.shape[:2]))
-    inputs = trainer._collate([{"row": row} for row in range(16)])
+    (inputs,) = trainer._collate([{"row": row} for row in range(16)])["parts"]
     trainer.compute_loss(trainer.model, inputs)
     assert seen == [(1, trainer.tokens.response_lengths.sum())]
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from staff.models.load import load_model
 from staff.training.finetune import finetune
-from staff.training.micro_batches import micro_batches
+from staff.training.share import Share
 from staff.types import IGNORE
 
-BATCH = {name: torch.arange(10).view(5, 2) for name in ("input_ids", "labels", "attention_mask")}
+ROWS = [0, 5, 8, 14, 3]  # of a batch
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,14 @@ def test_micro_batches_have_the_loss_and_gradients_of_the_whole_batch(tiny, rows
 
 def step(tiny, rows, folder, size):
     """(loss, gradients by parameter) of a step on five rows, ready for the optimiser."""
+    trainer = trainer_of(tiny, rows, folder, micro_batch_size=size)
+    inputs = trainer._collate([{"row": row} for row in ROWS])
+    loss = trainer.training_step(trainer.model, inputs)
+    assert trainer.seen.sum() == 5
+    return loss.item(), {n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def trainer_of(tiny, rows, folder, *, attention="sdpa", **how):
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
@@ -59,7 +67,9 @@ def step(tiny, rows, folder, size):
     from staff.training.callbacks import LossCurve
     from staff.training.trainer import ResponseTrainer
 
-    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny, dtype=torch.float32, attn_implementation=attention
+    )
     args = training_arguments(
         folder=folder, model=model, epochs=1, max_steps=None, batch_size=5, learning_rate=1e-3,
         warmup=0.1, seed=0, gradient_checkpointing=False,
@@ -67,28 +77,36 @@ def step(tiny, rows, folder, size):
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     lora.init_lora_weights = False  # B is not zero: every weight has a gradient
     torch.manual_seed(0)
-    trainer = ResponseTrainer(
+    return ResponseTrainer(
         model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0,
-        curve=LossCurve(lambda point: None), micro_batch_size=size,
+        curve=LossCurve(lambda point: None), **how,
     )  # fmt: skip
-    inputs = trainer._collate([{"row": row} for row in (0, 5, 8, 14, 3)])
-    loss = trainer.training_step(trainer.model, inputs, (inputs["labels"][:, 1:] != IGNORE).sum())
-    assert trainer.seen.sum() == 5
-    return loss.item(), {n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def test_micro_batches_take_their_part_of_the_batch_only(tuned, monkeypatch):
     from staff.training import trainer
 
-    widths, original = [], trainer.response_losses
+    counts, original = [], trainer.response_losses
 
     def watch(model, **inputs):
-        widths.append(len(inputs["input_ids"]))
+        counts.append(len(inputs["row_lengths"]))
         return original(model, **inputs)
 
     monkeypatch.setattr(trainer, "response_losses", watch)
     tuned("watched", micro_batch_size=2)
-    assert widths == [2, 2, 1] * 3 + [1] + [2, 2, 1] * 3 + [1]
+    assert counts == [2, 2, 1] * 3 + [1] + [2, 2, 1] * 3 + [1]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_part_has_no_more_padding_than_its_own_rows_need(tiny, rows, tmp_path, attention):
+    """None where rows are packed; eager attention must be given padded ones."""
+    trainer = trainer_of(tiny, rows, tmp_path, attention=attention, micro_batch_size=2)
+    assert (trainer.packing is None) == (attention == "eager")
+    parts = trainer._collate([{"row": row} for row in ROWS])["parts"]
+    for part, mine in zip(parts, (ROWS[:2], ROWS[2:4], ROWS[4:]), strict=True):
+        of_rows = [len(example.input_ids) for example in rows.get(mine)]
+        wanted = (1, sum(of_rows)) if trainer.packing else (len(mine), max(of_rows))
+        assert part["input_ids"].shape == wanted
 
 
 def test_activation_checkpointing_changes_no_byte_of_the_adapter(tuned, whole):
@@ -130,14 +148,18 @@ def digest(weights):
     return [hashlib.sha256(weights[name].numpy().tobytes()).hexdigest() for name in sorted(weights)]
 
 
-def test_a_batch_is_made_up_with_rows_in_no_loss():
+def test_a_batch_is_made_up_with_rows_in_no_loss(tiny, rows, tmp_path):
     """Of processes that hold a model together each must run it equally often."""
-    first, second, third = micro_batches({**BATCH, "rows": torch.arange(9)}, size=4, parts=3)
-    assert first["rows"].tolist() == list(range(9))
-    assert len(second["rows"]) == len(third["rows"]) == 0
-    assert [len(part["labels"]) for part in (first, second, third)] == [4, 1, 1]
-    assert second["labels"].tolist() == BATCH["labels"][4:].tolist()
-    assert (third["labels"] == IGNORE).all()
+    labels = []
+    for rank in (0, 1):
+        trainer = trainer_of(
+            tiny, rows, tmp_path, micro_batch_size=2, share=Share(rank, 2, lambda tensor: None)
+        )
+        batch = trainer._collate([{"row": row} for row in ROWS])
+        assert batch["rows"].tolist() == ROWS
+        labels.append([(part["labels"] != IGNORE).sum().item() for part in batch["parts"]])
+    told = rows.response_lengths[ROWS].tolist()
+    assert labels == [[told[0] + told[2], told[4]], [told[1] + told[3], 0]]
 
 
 PEAK = """

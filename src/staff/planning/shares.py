@@ -1,7 +1,6 @@
 """What each of several processes does of a stage, and what it computes at once."""
 
 import heapq
-from dataclasses import replace
 
 import numpy as np
 
@@ -48,13 +47,9 @@ def shares(work: Work, tokens: Tokens, processes: int) -> list[Work]:
 
 
 def micro_work(work: Work, tokens: Tokens, size: int) -> Work:
-    """The parts of at most `size` rows that steps are computed in, each as wide as its step."""
-    places, length = [], []
-    for rows, width in zip(work.places, work.length, strict=True):
-        parts = [rows[k : k + size] for k in range(0, len(rows), size)]
-        places += parts
-        length += [width] * len(parts)
-    return replace(work_of(places, tokens), length=np.array(length, float))
+    """The parts of at most `size` rows that steps are computed in."""
+    parts = [rows[k : k + size] for rows in work.places for k in range(0, len(rows), size)]
+    return work_of(parts, tokens)
 
 
 def shards(work: Work, *, shard_rows: int) -> Ints:

@@ -25,7 +25,6 @@ from staff.models.by_row import by_row
 from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
 from staff.training.callbacks import LossCurve, LossPoint
-from staff.training.micro_batches import micro_batches
 from staff.training.packed import pack, packs
 from staff.training.response_loss import response_losses
 from staff.training.share import Share
@@ -65,7 +64,8 @@ class ResponseTrainer(SFTTrainer):
     step, so that they stay alike and train as one process does, but for the order of the sum.
 
     micro_batch_size: rows of a batch, or of a share of it, that are computed at once; the
-    gradients of a batch add up before its step, whatever it is.
+    gradients of a batch add up before its step, whatever it is. Each part is packed, or padded,
+    by itself.
     """
 
     def __init__(
@@ -86,8 +86,7 @@ class ResponseTrainer(SFTTrainer):
         self.tokens = tokens
         self.pad_id = pad_id
         self.padding = padding_of(kwargs["model"])
-        # Parts of a batch are rows of a padded one.
-        self.packing = None if micro_batch_size else packs(kwargs["model"])
+        self.packing = packs(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
         self.response_tokens = 0
@@ -165,22 +164,31 @@ class ResponseTrainer(SFTTrainer):
         saving.rmdir()
 
     def _collate(self, features: list[dict[str, int]]) -> dict[str, Any]:
-        """Read the rows' tokens: what the model takes, labels int64 [B, T], and rows.
+        """Read the rows' tokens: parts, what the model takes one after another, and rows.
 
         rows: those of the whole batch, whatever this process's share of it.
         """
         rows = [feature["row"] for feature in features]
         mine = rows if self.share is None else self.share.of(rows)
-        examples = self.tokens.get(mine or rows[:1])
+        most = len(rows) if self.share is None else self.share.most(len(rows))
+        parts = [
+            self._inputs(part) if part else self._idle(rows[0])
+            for part in micro_batches(mine, size=self.micro_batch_size, most=most)
+        ]
+        return {"parts": parts, "rows": torch.tensor(rows)}
+
+    def _inputs(self, rows: list[int]) -> dict[str, Any]:
+        """What the model is called with for these rows: labels int64 [B, T], or [1, N] packed."""
+        examples = self.tokens.get(rows)
         if self.packing:
-            inputs = pack(examples, pad_id=self.pad_id, multiple=self.packing.multiple)
-        else:
-            batch = collate(examples, pad_id=self.pad_id, **self.padding)
-            names = ("input_ids", "labels", "attention_mask")
-            inputs = {name: getattr(batch, name) for name in names}
-        if not mine:
-            inputs["labels"] = torch.full_like(inputs["labels"], IGNORE)
-        return {**inputs, "rows": torch.tensor(rows)}
+            return pack(examples, pad_id=self.pad_id, multiple=self.packing.multiple)
+        batch = collate(examples, pad_id=self.pad_id, **self.padding)
+        return {name: getattr(batch, name) for name in ("input_ids", "labels", "attention_mask")}
+
+    def _idle(self, row: int) -> dict[str, Any]:
+        """A row that is in no loss."""
+        inputs = self._inputs([row])
+        return {**inputs, "labels": torch.full_like(inputs["labels"], IGNORE)}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         # Lengths as a plain list: looked up one at a time in a Dataset column, 10^5 rows
@@ -203,12 +211,9 @@ class ResponseTrainer(SFTTrainer):
 
         hooks: see `response_losses`.
         """
-        inputs = dict(inputs)
-        rows = inputs.pop("rows").cpu().numpy()
         how = self.packing
         sizes: Any = {"narrow": how.narrow, "multiple": how.responses} if how else {}
         losses, _ = response_losses(model, hooks=hooks, **sizes, **inputs)
-        np.add.at(self.seen, rows, 1)
         self.response_tokens += len(losses)
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
 
@@ -220,7 +225,11 @@ class ResponseTrainer(SFTTrainer):
             name = f"step {self.state.global_step}, process {self.share.rank}"
             torch.manual_seed(stream_seed(self.args.seed, name) % 2**63)
         counted = self.response_tokens
-        loss = self._accumulate(model, inputs, num_items_in_batch)
+        rows = inputs["rows"].cpu().numpy()
+        np.add.at(self.seen, rows, 1)
+        items = int(self.tokens.response_lengths[rows].sum())
+        losses = torch.stack([self._backward(model, part, items) for part in inputs["parts"]])
+        loss = losses.sum()
         if self.share is None:
             return loss
         trained = self.trained
@@ -232,24 +241,8 @@ class ResponseTrainer(SFTTrainer):
         self.response_tokens = counted + int(figures[1])
         return figures[0]
 
-    def _accumulate(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
-        """Forward and backward of this process's rows, a micro-batch at a time; their loss.
-
-        items: response tokens of the batch, as the trainer counts them: here, of this share.
-        """
-        rows, size, parts = inputs["rows"].cpu().numpy(), self.micro_batch_size, None
-        if self.share or size:
-            items = int(self.tokens.response_lengths[rows].sum())
-        if self.share and size:
-            parts = -(-self.share.most(len(rows)) // size)
-        losses = [
-            self._backward(model, part, items)
-            for part in micro_batches(inputs, size=size, parts=parts)
-        ]
-        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
-
-    def _backward(self, model: Any, inputs: dict[str, Any], items: Any) -> torch.Tensor:
-        """Forward and backward of some rows; their loss.
+    def _backward(self, model: Any, inputs: dict[str, Any], items: int) -> torch.Tensor:
+        """Forward and backward of some rows; their part of the mean over all `items` tokens.
 
         Without the Trainer's walk over all modules at every step, a tenth of a small model's time.
         """
@@ -276,6 +269,21 @@ class ResponseTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Nothing leaves the machine."""
+
+
+def micro_batches(rows: list[int], *, size: int | None, most: int) -> list[list[int]]:
+    """Rows in parts of at most `size`; in one part without a size.
+
+    most: rows of the process that has the most. All make as many parts, as they must where they
+    hold a model between them: what lacks rows is empty.
+
+    >>> micro_batches([7, 8, 9], size=2, most=3)
+    [[7, 8], [9]]
+    >>> micro_batches([7], size=2, most=3)
+    [[7], []]
+    """
+    step = size or most
+    return [rows[start : start + step] for start in range(0, most, step)]
 
 
 def _to_float32(model: Any) -> None:
