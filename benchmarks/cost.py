@@ -50,6 +50,10 @@ CURVES = {
 
 WITHOUT = {"fine-tuning (T = 0)": "random-epochs-0", "verifying": "plain-random"}
 SEEDS = (0, 1, 2)
+MEAN = (
+    f"Mean: of the logarithm over the tasks that have {len(SEEDS)} seeds, with Student's interval "
+    "over seeds."
+)
 
 
 def measure(dtypes: Sequence[str]) -> None:
@@ -108,11 +112,10 @@ def report() -> Iterator[str]:
         yield f"## Test loss over that of T = 3, %: {title}\n"
         yield "Keep 0.1; 95 % intervals over seeds and items (of 1 seed over items alone); below 0"
         yield "is better than T = 3.\n"
-        yield f"| | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 1) + "|"
+        yield _head("", tasks)
         for way, variant in list(zip(WAYS, curve, strict=True))[1:]:
-            cells = (_increase(found, variant, curve[0]) for found in tasks.values())
-            yield f"| {way} | {' | '.join(cells)} |"
-        yield ""
+            yield _row(way, tasks, variant, curve[0])
+        yield f"\n{MEAN}\n"
 
 
 def _costs(measured: dict[str, Any]) -> Iterator[str]:
@@ -143,14 +146,31 @@ def _worth(tasks: Mapping[str, Found]) -> Iterator[str]:
     yield "## Do fine-tuning the small model and verifying pay?\n"
     yield "Test loss without over that with, %, rows drawn at random within regions, keep 0.1; 95 %"
     yield "intervals over seeds and items (of 1 seed over items alone). Below 0: it does harm.\n"
-    yield f"| without | {' | '.join(tasks)} | mean |\n" + "| --- " * (len(tasks) + 2) + "|"
-    losses = {task: found.values["loss"] for task, found in tasks.items()}
+    yield _head("without", tasks)
     for name, variant in WITHOUT.items():
-        cells = [_increase(found, variant, CURVES[VERIFIED][0]) for found in tasks.values()]
-        pooled = over_tasks(losses, variant, CURVES[VERIFIED][0], list(tasks), SEEDS)
-        mean = "" if pooled is None else _percent(pooled[0], pooled[0] - pooled[1], sum(pooled))
-        yield f"| {name} | {' | '.join(cells)} | {mean} |"
-    yield f"\nMean: of the logarithm over tasks, with Student's interval over {len(SEEDS)} seeds.\n"
+        yield _row(name, tasks, variant, CURVES[VERIFIED][0])
+    yield f"\n{MEAN}\n"
+
+
+def _head(first: str, tasks: Mapping[str, Found]) -> str:
+    return f"| {first} | {' | '.join(tasks)} | mean |\n" + "| --- " * (len(tasks) + 2) + "|"
+
+
+def _row(name: str, tasks: Mapping[str, Found], variant: str, base: str) -> str:
+    """The variant's loss over the base's, task by task and over the tasks that have all seeds."""
+    cells = [_increase(found, variant, base) for found in tasks.values()]
+    losses = {
+        task: found.values["loss"]
+        for task, found in tasks.items()
+        if set(SEEDS) <= found.shared("loss", variant, "0.1", base)
+    }
+    mean = ""
+    if len(losses) > 1:
+        value, reach = over_tasks(losses, variant, base, list(losses), SEEDS)
+        mean = _percent(value, value - reach, value + reach)
+        if len(losses) < len(tasks):
+            mean += f", {len(losses)} tasks"
+    return f"| {name} | {' | '.join(cells)} | {mean} |"
 
 
 def _percent(*logarithms: float) -> str:
