@@ -3,12 +3,14 @@
 import json
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -24,6 +26,21 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the unshipped data folder beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Path]:
+    """A folder for the PATH with a `staff` that need not import its libraries each time."""
+    # A short path: a socket's has at most 100 letters.
+    with tempfile.TemporaryDirectory() as name, warm.serving(Path(name)):
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def staff_warm(programs: Path) -> list[str]:
+    """What to begin a command with that is not to be stopped: a process as real as any other."""
+    program = programs / "staff"
+    return [str(program)] if program.exists() else [sys.executable, "-m", "staff"]
 
 
 @pytest.fixture

@@ -22,20 +22,31 @@ def command(tmp_path_factory, e2e_rows, family):
     path.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
     small, target = family
     return [
-        *STAFF, "select", str(path), "--small", small, "--target", target, "--keep", "0.2",
+        "select", str(path), "--small", small, "--target", target, "--keep", "0.2",
         "--prompt-column", "mr", "--response-column", "ref", "--regions", "4",
         "--verify-per-region", "3", "--epochs", "1", "--checkpoint-seconds", "0",
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def whole(command, tmp_path_factory):
+def finish(staff_warm):
+    """Run `staff` with these arguments, which must succeed."""
+
+    def run(*arguments):
+        done = subprocess.run(
+            [*staff_warm, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(command, finish, tmp_path_factory):
     """The folder of a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "x"
-    done = subprocess.run(
-        [*command, "--out", str(out)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = finish(*command, "--out", str(out))
     assert "\nread: 60 rows in" in done.stderr  # plain progress lines, no control characters
     assert "\x1b" not in done.stderr + done.stdout
     assert "The target scored" in done.stdout
@@ -43,9 +54,9 @@ def whole(command, tmp_path_factory):
 
 
 def stop_in(stage: str, arguments: list[str], how: signal.Signals) -> tuple[int, str]:
-    """Start the command, send a signal once the stage has begun; (return code, its last words)."""
+    """Start `staff`, send a signal once the stage has begun; (return code, its last words)."""
     process = subprocess.Popen(
-        arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [*STAFF, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     assert process.stderr is not None
     said = ""
@@ -69,7 +80,7 @@ def stop_in(stage: str, arguments: list[str], how: signal.Signals) -> tuple[int,
         ("verify on target", signal.SIGINT, 130),
     ],
 )
-def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
+def test_the_same_command_goes_on(command, whole, finish, tmp_path, stage, how, code):
     out = tmp_path / "x"
     arguments = [*command, "--out", str(out)]
     returned, said = stop_in(stage, arguments, how)
@@ -81,8 +92,7 @@ def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
             in said
         )
         assert "Traceback" not in said
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = finish(*arguments)
     manifest = json.loads((out / "manifest.json").read_text())
     reused = {s["name"]: s["reused"] for s in manifest["stages"]}
     assert reused["fine-tune small"] is (stage != "fine-tune small")
@@ -96,19 +106,18 @@ def test_the_same_command_goes_on(command, whole, tmp_path, stage, how, code):
 @pytest.mark.parametrize(
     "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
-def test_verification_in_rounds_goes_on(command, tmp_path, how):
+def test_verification_in_rounds_goes_on(command, finish, tmp_path, how):
     """Stopped after its first parts: what is there leads to the same rows, and is not done again."""
     auto = ["--verify-per-region", "auto", "--verify-tolerance", "0.004", "--shard-rows", "3"]
     auto += ["--skip-finetune", "--batch-tokens", "64"]
     at = command.index("--verify-per-region")
     arguments = [*command[:at], *command[at + 2 :], *auto, "--out"]
     whole, out = tmp_path / "whole", tmp_path / "x"
-    done = subprocess.run([*arguments, str(whole)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    finish(*arguments, str(whole))
     rounds = json.loads((whole / "manifest.json").read_text())["verification"]["rounds"]
     assert len(rounds) > 1
     process = subprocess.Popen(
-        [*arguments, str(out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [*STAFF, *arguments, str(out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     second = out / "scores" / "target" / "part-00002.parquet"
     while process.poll() is None and not second.exists():
@@ -117,8 +126,7 @@ def test_verification_in_rounds_goes_on(command, tmp_path, how):
     assert process.wait(timeout=120) in (130, -signal.SIGKILL)
     assert not (out / "manifest.json").exists()
     inodes = {path: path.stat().st_ino for path in out.glob("scores/*/part-*.parquet")}
-    done = subprocess.run([*arguments, str(out)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    finish(*arguments, str(out))
     assert {path: path.stat().st_ino for path in inodes} == inodes
     found = [path.relative_to(whole) for path in whole.glob("scores/target/*.parquet")]
     assert len(found) > 3
@@ -132,14 +140,14 @@ def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path
     data = tmp_path / "train.jsonl"
     data.write_text("".join(f"{line}\n" for line in e2e_rows), encoding="utf-8")
     out = tmp_path / "s"
-    command = [*STAFF, "score", str(data), "--model", family[1], "--out", str(out)]
+    command = ["score", str(data), "--model", family[1], "--out", str(out)]
     columns = ["--prompt-column", "mr", "--response-column", "ref"]
     returned, said = stop_in("score", [*command, *columns], signal.SIGINT)
     assert returned == 130, said
     assert "run the same command again" in said
     assert not (out / "manifest.json").exists()
     tokens = (out / "tokens" / "tokens.arrow").stat().st_ino
-    done = subprocess.Popen([*command, *columns], stderr=subprocess.PIPE, text=True)
+    done = subprocess.Popen([*STAFF, *command, *columns], stderr=subprocess.PIPE, text=True)
     lines = []
     for line in done.stderr:
         lines.append(line)
@@ -150,37 +158,30 @@ def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path
     assert not (out / "tokens").exists()
 
 
-def test_fine_tuning_that_is_killed_does_not_read_again(e2e_rows, family, tmp_path):
+def test_fine_tuning_that_is_killed_does_not_read_again(e2e_rows, family, finish, tmp_path):
     data = tmp_path / "train.jsonl"
     data.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
-    command = [*STAFF, "finetune", str(data), "--model", family[0], "--out", str(tmp_path / "a")]
+    command = ["finetune", str(data), "--model", family[0], "--out", str(tmp_path / "a")]
     command += ["--prompt-column", "mr", "--response-column", "ref", "--epochs", "2"]
     returned, said = stop_in("fine-tune", command, signal.SIGKILL)
     assert returned == -signal.SIGKILL, said
     assert (tmp_path / ".a.tokens").is_dir()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = finish(*command)
     assert "rows and tokens are kept from an earlier start" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "train.jsonl"]
 
 
-def test_a_run_replays_from_its_own_config(whole):
-    again = [*STAFF, "select", "--config", str(whole / "config.yaml")]
-    done = subprocess.run(again, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_a_run_replays_from_its_own_config(whole, finish):
+    finish("select", "--config", str(whole / "config.yaml"))
     manifest = json.loads((whole / "manifest.json").read_text())
     assert [s["reused"] for s in manifest["stages"]] == [
         False, False, True, True, True, False, False
     ]  # fmt: skip
 
 
-def test_why_answers_for_every_row(whole):
+def test_why_answers_for_every_row(whole, finish):
     for row in (0, ROWS // 2, ROWS - 1):
-        done = subprocess.run(
-            [*STAFF, "why", str(whole), "--row", str(row)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        done = finish("why", str(whole), "--row", str(row))
         assert f"Row {row} of" in done.stdout
         assert "in the coreset of 12 rows" in done.stdout
 
@@ -193,7 +194,7 @@ def test_no_room_for_files(command, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     done = subprocess.run(
-        [*command, "--out", str(out)], capture_output=True, text=True, check=False,
+        [*STAFF, *command, "--out", str(out)], capture_output=True, text=True, check=False,
         preexec_fn=limit,
     )  # fmt: skip
     assert done.returncode not in (0, 70), done.stderr
@@ -204,7 +205,7 @@ def test_no_room_for_files(command, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs takes root")
-def test_a_full_disk(command, tmp_path):
+def test_a_full_disk(command, staff_warm, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -215,7 +216,10 @@ def test_a_full_disk(command, tmp_path):
         pytest.skip("cannot mount a tmpfs here")
     try:
         done = subprocess.run(
-            [*command, "--out", str(disk / "x")], capture_output=True, text=True, check=False
+            [*staff_warm, *command, "--out", str(disk / "x")],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode not in (0, 70), done.stderr
         assert "Traceback" not in done.stderr

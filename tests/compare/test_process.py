@@ -19,7 +19,7 @@ def command(tmp_path, e2e_rows, family):
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     small, _ = family
     return [
-        sys.executable, "-m", "staff", "compare", str(paths[0]), "--test", str(paths[1]),
+        "compare", str(paths[0]), "--test", str(paths[1]),
         "--small", small, "--target", small, "--keep", "0.5", "--seeds", "1", "--epochs", "2",
         "--metrics", "loss", "exact", "--max-new-tokens", "12", "--regions", "3",
         "--verify-per-region", "2", "--prompt-column", "mr", "--response-column", "ref",
@@ -29,7 +29,10 @@ def command(tmp_path, e2e_rows, family):
 def kill_in(cell, stage, arguments):
     """Start the command, kill it once a stage of a cell has begun; returns what it said."""
     process = subprocess.Popen(
-        arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [sys.executable, "-m", "staff", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stderr is not None
     said, inside = "", False
@@ -44,15 +47,15 @@ def kill_in(cell, stage, arguments):
     return said
 
 
-def finish(arguments):
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+def finish(staff, arguments):
+    done = subprocess.run([*staff, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
 
 
-def test_only_what_a_kill_left_undone_is_done_again(command, tmp_path):
+def test_only_what_a_kill_left_undone_is_done_again(command, staff_warm, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
-    finish([*command, "--out", str(whole)])
+    finish(staff_warm, [*command, "--out", str(whole)])
     again = [*command, "--out", str(out)]
 
     kill_in("staff-0.5-seed0", "fine-tune", again)
@@ -67,7 +70,7 @@ def test_only_what_a_kill_left_undone_is_done_again(command, tmp_path):
     assert "write" not in said
     adapter = (cells / "random-0.5-seed0" / "adapter" / "adapter_model.safetensors").stat()
 
-    done = finish(again)
+    done = finish(staff_warm, again)
     assert done.stderr.count(", kept") == 3
     assert "fine-tune" not in done.stderr
     last = (cells / "random-0.5-seed0" / "adapter" / "adapter_model.safetensors").stat()

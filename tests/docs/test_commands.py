@@ -12,12 +12,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import warm
 from doc_commands import PAGES, ROOT, Block, blocks, matches, staff_commands
 
 import staff
@@ -85,37 +82,8 @@ def _write(file: Path, records: list[dict[str, str]]) -> None:
     file.write_text("".join(lines), encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
-def programs():
-    """A folder for the PATH with a `staff` that need not import its libraries each time."""
-    with tempfile.TemporaryDirectory() as name:  # a short path: a socket's has at most 100 letters
-        if sys.platform != "linux":  # forks of a process with frameworks loaded are not safe there
-            yield Path(name)
-            return
-        yield from serving(Path(name))
-
-
-def serving(folder: Path) -> Iterator[Path]:
-    address = str(folder / "socket")
-    server = subprocess.Popen(
-        [sys.executable, warm.__file__, address],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "READY\n"
-        warm.install(folder, address)
-        yield folder
-    finally:
-        server.kill()
-        server.wait()
-
-
-def environment(programs: Path | None = None) -> dict[str, str]:
-    own = [str(programs)] if programs else []
-    path = [*own, str(Path(sys.executable).parent), os.environ["PATH"]]
+def environment(programs: Path) -> dict[str, str]:
+    path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
     return {
         **os.environ,
         "PATH": os.pathsep.join(path),

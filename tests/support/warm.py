@@ -11,8 +11,10 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 # What a user's PATH gets as `staff`: hands its command to the server, and ends as that did.
@@ -77,11 +79,32 @@ def answer(caller: socket.socket) -> None:
     os._exit(code)
 
 
-def install(folder: Path, address: str) -> None:
-    """Put a `staff` that speaks to the server at `address` into `folder`."""
-    client = folder / "staff"
-    client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
-    client.chmod(0o755)
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[None]:
+    """Inside the block a server runs, and `folder` has a `staff` that speaks to it.
+
+    Not off Linux: forks of a process with frameworks loaded are not safe there.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    address = str(folder / "socket")
+    server = subprocess.Popen(
+        [sys.executable, __file__, address],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "READY\n"
+        client = folder / "staff"
+        client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
+        client.chmod(0o755)
+        yield
+    finally:
+        server.kill()
+        server.wait()
 
 
 if __name__ == "__main__":
