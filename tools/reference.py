@@ -22,17 +22,19 @@ CLI_HEAD = """\
 
 {verbs}
 
-Every flag of every verb, with its default; flags without a default are unset unless given. The output of
-`--print-config` can be saved as a YAML file and passed as `--config`; flags override it:
-[config.yaml](../formats.md#configyaml). See also [exit codes](../formats.md#exit-codes). This page has the text of
-`staff VERB --help`; it is written by `python tools/reference.py`, and a test checks that it is up to date.
+Every flag of every verb, with its default; flags without a default are unset unless given. The
+output of `--print-config` can be saved as a YAML file and passed as `--config`; flags override it:
+[config.yaml](../formats.md#configyaml). See also [exit codes](../formats.md#exit-codes). This page
+has the text of `staff VERB --help`; it is written by `python tools/reference.py`, and a test checks
+that it is up to date.
 """
 PYTHON_HEAD = """\
 # Python
 
-The public names: the whole pipeline (`staff`), and the selectors for your own scores (`staff.selectors`: NumPy only,
-without torch). Shapes: n rows, K regions, m chosen rows. This page is written by `python tools/reference.py` from the
-docstrings, and a test checks that it is up to date. Runnable code: [examples](../../examples).
+The public names: the whole pipeline (`staff`), and the selectors for your own scores
+(`staff.selectors`: NumPy only, without torch). Shapes: n rows, K regions, m chosen rows. This page
+is written by `python tools/reference.py` from the docstrings, and a test checks that it is up to
+date. Runnable code: [examples](../../examples).
 """
 MODULES = {
     "staff": ("select_coreset", "Run"),
