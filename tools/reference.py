@@ -22,19 +22,19 @@ CLI_HEAD = """\
 
 {verbs}
 
-Every flag of every verb, with its default; a flag without one is not set unless given. What
-`--print-config` prints can stand in a YAML file (`--config`), which flags override:
-[config.yaml](../formats.md#configyaml).
-[Exit codes](../formats.md#exit-codes). This page is what `staff VERB --help` says; it is written by
-`python tools/reference.py`, and a test holds the two together.
+Every flag of every verb, with its default; flags without a default are unset unless given. The
+output of `--print-config` can be saved as a YAML file and passed as `--config`; flags override it:
+[config.yaml](../formats.md#configyaml). See also [exit codes](../formats.md#exit-codes). This page
+has the text of `staff VERB --help`; it is written by `python tools/reference.py`, and a test checks
+that it is up to date.
 """
 PYTHON_HEAD = """\
 # Python
 
-The public names: the whole job (`staff`), and its parts for scores of your own (`staff.selectors`:
-NumPy only, without torch). Shapes: n rows, K regions, m chosen. This page is written by
-`python tools/reference.py` from the docstrings, and a test holds the two together. To run:
-[examples](../../examples).
+The public names: the whole pipeline (`staff`), and the selectors for your own scores
+(`staff.selectors`: NumPy only, without torch). Shapes: n rows, K regions, m chosen rows. This page
+is written by `python tools/reference.py` from the docstrings, and a test checks that it is up to
+date. Runnable code: [examples](../../examples).
 """
 MODULES = {
     "staff": ("select_coreset", "Run"),

@@ -63,24 +63,24 @@ def select_coreset(
     progress: Progress | bool | None = None,
     **settings: Any,
 ) -> "Run | Dataset | DatasetDict":
-    """Do what `staff select` does, with the same settings under the same names.
+    """Select coresets as `staff select` does, with the same settings under the same names.
 
     data: a file, a `save_to_disk` folder, a Hub id, or a `datasets.Dataset`. small, target: model
     folders or Hub ids of one family, or loaded models with their tokenizers, ``(model,
-    tokenizer)``; small="auto" takes the target's from a table. out: the run folder. keep: fractions
-    in (0, 1]; total: numbers of rows; at least one of them. scores: instead of data and models, the
-    folder of an earlier run to select from again. progress: True for bars in a notebook or on a
-    terminal. settings: any other field of
+    tokenizer)``; small="auto" takes the target's small model from a table. out: the run folder.
+    keep: fractions in (0, 1]; total: numbers of rows; give at least one of them. scores: instead of
+    data and models, the folder of an earlier run to select from again. progress: True for progress
+    bars in a notebook or on a terminal. settings: any other field of
     `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
 
-    Of a `Dataset` it returns one: the chosen rows, in their order; where several sizes are asked
-    for a `DatasetDict` of them by name (``"0.1"``, ``"n400"``). Otherwise it returns the `Run`.
+    Returns a `Run`. If `data` is a `Dataset`, returns a `Dataset` of the chosen rows in their
+    original order, or for several sizes a `DatasetDict` by name (``"0.1"``, ``"n400"``).
 
-    What is in memory is saved beside the run, which reads it from there: rows as
-    ``OUT-data.parquet``, models as ``OUT-small`` and ``OUT-target`` (so a large one is better given
-    by its path: it would be in memory twice). Of a `Dataset` without `out` nothing is left on disk.
+    Rows and models in memory are saved next to the run, which reads them from there: rows as
+    ``OUT-data.parquet``, models as ``OUT-small`` and ``OUT-target`` (give a large model by its path
+    instead: it would be in memory twice). With a `Dataset` and no `out`, nothing is left on disk.
 
-    A finished stage of an earlier call with the same settings and `out` is not done again.
+    Finished stages of an earlier call with the same settings and `out` are reused.
 
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.

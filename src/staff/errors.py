@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 
 class StaffError(Exception):
-    """Something the user can mend. The message is the whole explanation."""
+    """Something the user can fix. The message is the whole explanation."""
 
     exit_code = 1
 

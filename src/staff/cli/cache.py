@@ -15,18 +15,18 @@ EXAMPLES = """
   staff cache prune ~/.cache/staff --days 30
   staff cache prune ~/.cache/staff --gigabytes 10
 """
-Folder = Annotated[str, Parameter(help="Folder of --cache.", show_default=False)]
+Folder = Annotated[str, Parameter(help="Cache folder (--cache).", show_default=False)]
 
 app = App(
     name="cache",
-    help="Show or prune what --cache keeps across runs.",
+    help="List or prune the scores and adapters kept by --cache.",
     help_epilogue=f"Examples:\n\n{EXAMPLES.strip(chr(10))}\n",
 )
 
 
 @app.command
 def ls(folder: Folder) -> None:
-    """List the cached scores and adapters, those used longest ago first."""
+    """List the cached scores and adapters, least recently used first."""
     from staff.reports.columns import Column, layout
     from staff.runs.cache import Cache, facts_of
 
@@ -50,13 +50,16 @@ def prune(
     folder: Folder,
     *,
     days: Annotated[
-        float | None, Parameter(help="Remove what was not used for so many days.")
+        float | None, Parameter(help="Remove entries not used for this many days.")
     ] = None,
     gigabytes: Annotated[
-        float | None, Parameter(help="Remove the longest unused until so much is left.")
+        float | None,
+        Parameter(
+            help="Remove the least recently used entries until at most this many GB are left."
+        ),
     ] = None,
 ) -> None:
-    """Make room: give --days, --gigabytes or both."""
+    """Remove old entries: give --days, --gigabytes or both."""
     from staff.runs.cache import Cache
 
     given = [limit for limit in (days, gigabytes) if limit is not None]

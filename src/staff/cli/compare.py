@@ -9,10 +9,10 @@ EXAMPLES = """
   staff compare train.jsonl --test test.jsonl --small SMALL \\
     --target TARGET --keep 0.1 0.2 --out compared
 
-  # two seeds more: only what is missing is done
+  # two more seeds: only what is missing is computed
   staff compare --config compared/config.yaml --seeds 5
 
-  # what would be done, and how many tokens it takes
+  # show what would be done, and how many tokens it takes
   staff compare --config compared/config.yaml --seeds 10 --dry-run
 """
 

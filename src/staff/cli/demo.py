@@ -27,7 +27,7 @@ def demo(
     ] = "runs/demo",
     overwrite: Annotated[
         bool | None,
-        Parameter(help="Start over in a folder that holds an earlier run.", negative=()),
+        Parameter(help="Replace an earlier run in the folder and start over.", negative=()),
     ] = None,
     dry_run: DryRun = None,
     quiet: Quiet = None,

@@ -20,10 +20,14 @@ EXAMPLES = """
 def families(
     word: Annotated[
         str | None,
-        Parameter(help="Only models with this word in their name or family.", show_default=False),
+        Parameter(
+            help="List only models with this word in their name or family.", show_default=False
+        ),
     ] = None,
     *,
-    json_: Annotated[bool | None, Parameter(name="--json", help="Print JSON.", negative=())] = None,
+    json_: Annotated[
+        bool | None, Parameter(name="--json", help="Print the result as JSON.", negative=())
+    ] = None,
     debug: Debug = None,
 ) -> None:
     """List the targets that --small auto knows, with their small models and sources."""

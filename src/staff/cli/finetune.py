@@ -11,7 +11,7 @@ EXAMPLES = """
   staff finetune runs/x/coreset-0.1.jsonl --model TARGET --out tuned \\
     --epochs 1 --learning-rate 2e-4
 
-  # a model too large for one GPU: four hold its weights between them
+  # a model too large for one GPU: shard its weights over four
   torchrun --nproc-per-node 4 -m staff finetune runs/x/coreset-0.1.jsonl \\
     --model TARGET --out tuned --fsdp --activation-checkpointing
 """

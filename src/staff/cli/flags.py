@@ -22,22 +22,22 @@ def _switch(text: str) -> Any:
     return Annotated[bool | None, Parameter(help=text, negative=(), group=RUN)]
 
 
-Quiet = _switch("Say nothing but errors.")
-Verbose = _switch("Say more, warnings of the libraries included.")
-DryRun = _switch("Say what would run (rows, tokens per stage, files) and stop.")
-Debug = _switch("Show the traceback of an error.")
+Quiet = _switch("Print only errors.")
+Verbose = _switch("Print more, including warnings of the libraries.")
+DryRun = _switch("Show what would be done (rows and tokens per stage, files) and stop.")
+Debug = _switch("Show the traceback if an error occurs.")
 ConfigFile = Annotated[
     str | None,
-    Parameter(help="Settings from this YAML file; flags override it.", group=RUNNING),
+    Parameter(help="Read settings from this YAML file; flags override it.", group=RUNNING),
 ]
 COMMON = {
     "config": ConfigFile,
-    "print_config": _switch("Print the settings as YAML and stop."),
+    "print_config": _switch("Print the resulting settings as YAML and stop."),
     "dry_run": DryRun,
     "quiet": Quiet,
     "verbose": Verbose,
     "debug": Debug,
-    "json": _switch("Print JSON."),
+    "json": _switch("Print the result as JSON."),
 }
 
 

@@ -24,19 +24,19 @@ Exit codes: 0 done, 1 other failure (disk or memory full, output closed),
 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 VERBS = {
-    "select": "Choose coresets of a training file with a small and a target model.",
+    "select": "Select coresets of a training file with a small and a target model.",
     "score": "Score every row of a file with one model.",
-    "why": "Say why a row was or was not chosen.",
+    "why": "Explain why a row was or was not chosen.",
     "finetune": "Fine-tune a model on a coreset (LoRA).",
     "evaluate": "Measure a model on a test file: loss, ROUGE-L, BLEU, exact match.",
-    "compare": "Hold methods against each other on your task, with intervals.",
+    "compare": "Compare selection methods on your task, with confidence intervals.",
     "report": "Show the summary of a finished run again.",
-    "export": "Write a coreset as a trainer takes it: TRL, LLaMA-Factory, axolotl, datasets.",
-    "cache": "Show or prune what --cache keeps across runs.",
+    "export": "Write a coreset in a trainer's format: TRL, LLaMA-Factory, axolotl, datasets.",
+    "cache": "List or prune the scores and adapters kept by --cache.",
     "check-model": "Check the fast scores of your model against plain autograd on your rows.",
-    "plan": "Say before a run what selection costs, what it saves, and whether it pays.",
-    "families": "List targets and the small models that go with them (--small auto).",
-    "demo": "Run the whole job on a small real data set that comes with staff.",
+    "plan": "Estimate before a run what selection costs, what it saves, and whether it pays off.",
+    "families": "List target models and the small model that --small auto takes for each.",
+    "demo": "Run the whole pipeline on a small real data set that comes with staff.",
 }
 # Their results are files, not what they print.
 WRITING = ("select", "score", "finetune", "compare", "export", "demo")

@@ -9,7 +9,7 @@ EXAMPLES = """
   # effort, loss, entropy, EL2N and response length of every row, as Parquet
   staff score train.jsonl --model MODEL --out scores/model
 
-  # with an adapter, and the mean hidden states beside the scores
+  # with an adapter, and with mean hidden states stored too
   staff score train.jsonl --model MODEL --adapter runs/x/adapter \\
     --features --out scores/tuned
 """

@@ -10,22 +10,22 @@ EXAMPLES = """
   staff select train.jsonl --small SMALL --target TARGET \\
     --keep 0.1 0.2 --out runs/x
 
-  # another choice from the stored scores, in seconds
+  # select again from the stored scores, in seconds
   staff select --scores runs/x --keep 0.3 --regions 100
 
-  # another method from the same scores, with a share of each source and a held-out list
+  # another method on the same scores, each source in proportion, test ids excluded
   staff select --scores runs/x --method ccs --keep 0.2 \\
     --quota-column source --exclude test-ids.txt
 
-  # columns of other names; rows that cannot be used are set aside
+  # columns with other names; rows that cannot be used are skipped
   staff select train.csv --small SMALL --target TARGET --total 1000 \\
     --prompt-template "{question}" --response-column answer \\
     --on-bad-row skip --out runs/y
 
-  # two processes share the scoring; on several machines their run folder must be shared, too
+  # two processes share the scoring; several machines also need a shared run folder
   torchrun --nproc-per-node 2 -m staff select --config runs/x/config.yaml
 
-  # the same run again
+  # repeat the run
   staff select --config runs/x/config.yaml
 """
 

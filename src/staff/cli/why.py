@@ -13,7 +13,7 @@ EXAMPLES = """
   staff why runs/x --row 17
   staff why runs/x --id 9f86d081884c7d65-0
 
-  # a row that was set aside (rejected.jsonl) has the id that it has in --id-column, if any
+  # a rejected row (rejected.jsonl) is found by its id in --id-column, if there is one
   staff why runs/x --id mine-17
 """
 
@@ -22,9 +22,10 @@ def why(
     run: Annotated[str | None, Parameter(help="Run folder.", show_default=False)] = None,
     *,
     id: Annotated[
-        str | None, Parameter(help="Id of the row, as in selection.parquet or in its id column.")
+        str | None,
+        Parameter(help="Id of the row, as in selection.parquet or in the id column of the data."),
     ] = None,
-    row: Annotated[str | None, Parameter(help="Number of the row in the file, from 0.")] = None,
+    row: Annotated[str | None, Parameter(help="Position of the row in the file, from 0.")] = None,
     quiet: Quiet = None,
     verbose: Verbose = None,
     debug: Debug = None,

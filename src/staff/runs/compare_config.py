@@ -28,7 +28,8 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
 
     data: s.Data = None
     test: Annotated[
-        s.Location | None, about("Test data, read like the training data; chooses nothing.", INPUT)
+        s.Location | None,
+        about("Test data, in the format of the training data; not used to select.", INPUT),
     ] = None
     small: s.Small = None
     target: Annotated[
@@ -37,7 +38,7 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
     methods: Annotated[
         tuple[s.Method, ...],
         BeforeValidator(listed),
-        about("Methods to hold against each other.", SELECTION, min_length=1),
+        about("Methods to compare.", SELECTION, min_length=1),
     ] = ("staff", "random")
     keep: Annotated[
         tuple[Fraction, ...],
@@ -46,24 +47,25 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
     ] = ()
     seeds: Annotated[
         Positive,
-        about("How often everything is done, selection and tuning, with seeds 0, 1, …",
+        about("Number of repetitions of selection and fine-tuning, with seeds 0, 1, …",
               RUNNING, le=1000),
     ] = 3  # fmt: skip
     full: Annotated[
-        bool, about("Also tune on all rows; the selection-to-tuning ratio needs it.", TUNING)
+        bool, about("Also fine-tune on all rows; needed for the cost ratio of selection.", TUNING)
     ] = True
     same: Annotated[
         Literal["epochs", "steps"],
-        about("What tunings have in common: passes over their rows, or the number of steps that "
+        about("Fine-tune every coreset for the same number of epochs, or for as many steps as "
               "--epochs over all rows takes.", TUNING),
     ] = "epochs"  # fmt: skip
     rank: s.Rank = 8
     alpha: s.Alpha = 16
     small_epochs: Annotated[
-        Positive | None, about("Passes of the small model; default: as the target.", TUNING)
+        Positive | None, about("Epochs of the small model; default: same as the target.", TUNING)
     ] = None
     small_learning_rate: Annotated[
-        s.LearningRate | None, about("Of the small model; default: as the target.", TUNING)
+        s.LearningRate | None,
+        about("Peak rate of the small model; default: same as the target.", TUNING),
     ] = None
     skip_finetune: s.SkipFinetune = False
     finetune_on: s.FinetuneOn = 1.0

@@ -44,7 +44,8 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
     data: s.Data = None
     small: s.Small = None
     target: Annotated[
-        s.Location | None, about("Model to be fine-tuned later: scores only verified rows.", INPUT)
+        s.Location | None,
+        about("Model to be fine-tuned on the coreset; scores only verified rows.", INPUT),
     ] = None
     scores: Annotated[
         s.Location | None, about("Select again from the stored scores of this run folder.", INPUT)
@@ -52,45 +53,49 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
     keep: Annotated[
         tuple[Fraction, ...],
         BeforeValidator(listed),
-        about("Fractions of the rows to keep, each in (0, 1]; several make several coresets.",
+        about("Fractions of the rows to keep, each in (0, 1]; one coreset for each.",
                SELECTION),
     ] = ()  # fmt: skip
     total: Annotated[
         tuple[Positive, ...],
         BeforeValidator(listed),
-        about("Numbers of rows to keep, beside or instead of --keep.", SELECTION),
+        about("Numbers of rows to keep, in addition to or instead of --keep.", SELECTION),
     ] = ()
     tokens: Annotated[
         tuple[Positive, ...],
         BeforeValidator(listed),
-        about("Numbers of tokens to keep, as the target counts them, beside or instead of --keep.",
-              SELECTION),
+        about("Numbers of tokens to keep, counted with the target's tokenizer, in addition to or "
+              "instead of --keep.", SELECTION),
     ] = ()  # fmt: skip
     keep_of: Annotated[
-        Literal["rows", "tokens"], about("What --keep is a fraction of.", SELECTION)
+        Literal["rows", "tokens"],
+        about("Whether --keep is a fraction of rows or tokens.", SELECTION),
     ] = "rows"
     method: Annotated[
         s.Method,
-        about("How to select; random needs no model, only staff needs the target.", SELECTION),
+        about("Selection method; random needs no model, only staff needs the target.", SELECTION),
     ] = "staff"
     quota_column: Annotated[
         str | None,
-        about("Choose from each value of this column in proportion to its rows.", SELECTION),
+        about(
+            "Choose from each value of this column in proportion to its number of rows.", SELECTION
+        ),
     ] = None
     include: Annotated[
-        s.Location | None, about("File of ids, one a line, that are in every coreset.", SELECTION)
+        s.Location | None,
+        about("File of ids to include in every coreset, one per line.", SELECTION),
     ] = None
     exclude: Annotated[
-        s.Location | None, about("File of ids, one a line, that are in none.", SELECTION)
+        s.Location | None, about("File of ids to exclude, one per line.", SELECTION)
     ] = None
     nested: Annotated[
-        bool, about("Make every coreset a part of the next larger one.", SELECTION)
+        bool, about("Make every coreset a subset of the next larger one.", SELECTION)
     ] = False
     stability: Annotated[
         int | None,
         BeforeValidator(number),
         about(
-            "Choose with this many seeds and report how far the coresets agree.",
+            "Select with this many seeds and report how well the coresets agree.",
             SELECTION,
             ge=2,
             le=1000,
@@ -117,7 +122,8 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
     quantize: s.Quantize = "none"
     small_quantize: s.SmallQuantize = None
     out: Annotated[
-        s.Location | None, about("Run folder; default with --scores: named after it.", OUTPUT)
+        s.Location | None,
+        about("Run folder; default with --scores: a name derived from it.", OUTPUT),
     ] = None
     format: Annotated[
         Literal["jsonl", "json", "csv", "parquet"], about("Format of the coreset files.", OUTPUT)
@@ -317,7 +323,8 @@ class FinetuneConfig(Tunes, Loads, Reads):
     data: s.Data = None
     model: s.Model = None
     out: Annotated[
-        s.Location | None, about("Adapter folder; default: the data's name and -tuned.", OUTPUT)
+        s.Location | None,
+        about("Adapter folder; default: the name of the data plus -tuned.", OUTPUT),
     ] = None
     fsdp: s.Fsdp = False
     rank: s.Rank = 8
@@ -361,9 +368,9 @@ class EvaluateConfig(Spreads, Loads, Reads):
     dtype: s.Dtype = "auto"
     quantize: s.Quantize = "none"
     seed: s.RandomSeed = 0
-    out: Annotated[s.Location | None, about("Folder for per-item results and answers.", OUTPUT)] = (
-        None
-    )
+    out: Annotated[
+        s.Location | None, about("Folder for per-item results and generated answers.", OUTPUT)
+    ] = None
     overwrite: s.Overwrite = False
 
     @model_validator(mode="after")
@@ -387,14 +394,14 @@ class CheckModelConfig(Loads, Reads):
     tolerance: Annotated[
         float,
         BeforeValidator(number),
-        about("Largest relative difference of two norms in float32 that is let pass.", SCORING,
+        about("Largest accepted relative difference between two norms in float32.", SCORING,
               gt=0, allow_inf_nan=False),
     ] = 1e-3  # fmt: skip
     phi: s.Phi = "last-value"
     quantize: Annotated[
         Literal["none", "nf4", "int8"],
-        about("Check a model whose weights are kept in 4 bits (nf4) or 8; the inputs of llm-int8 "
-              "are rounded, too, and have no gradient to be held to.", SCORING),
+        about("Quantise the model to 4 bits (nf4) or 8 and check that; llm-int8 also rounds "
+              "activations, so there is no exact gradient to compare with.", SCORING),
     ] = "none"  # fmt: skip
     seed: s.RandomSeed = 0
 

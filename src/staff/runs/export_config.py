@@ -18,7 +18,7 @@ class ExportConfig(Settings):
 
     command = "export"
 
-    run: Annotated[s.Location | None, about("Folder of a finished staff select.", INPUT)] = None
+    run: Annotated[s.Location | None, about("Folder of a finished staff select run.", INPUT)] = None
     to: Annotated[
         Literal["trl", "llama-factory", "axolotl", "hf-dataset"] | None,
         about("Trainer; hf-dataset: a folder of the datasets library.", OUTPUT),
@@ -26,23 +26,23 @@ class ExportConfig(Settings):
     keep: Annotated[
         str | None,
         BeforeValidator(_named),
-        about("Coreset, by its size as in its name: 0.1, n500 (rows), t2000 (tokens); default: the "
-              "only one.", SELECTION),
+        about("Which coreset, by its size: 0.1, n500 (rows), t2000 (tokens); default: the only "
+              "one.", SELECTION),
     ] = None  # fmt: skip
     model: Annotated[
-        s.Location | None, about("Model to be tuned; default: the run's target.", INPUT)
+        s.Location | None, about("Model to fine-tune; default: the run's target.", INPUT)
     ] = None
     on_bad_row: Annotated[
         Literal["error", "skip"],
-        about("A row that the trainer would not take: stop, or set it aside in rejected.jsonl.",
+        about("If the trainer would not take a row: stop, or skip it (to rejected.jsonl).",
               OUTPUT),
     ] = "error"  # fmt: skip
     out: Annotated[
         s.Location | None,
-        about("Folder to write to; default: beside the coreset, named after it and the trainer.",
+        about("Folder to write to; default: next to the coreset, named after it and the trainer.",
               OUTPUT),
     ] = None  # fmt: skip
-    overwrite: Annotated[bool, about("Replace the export that the folder holds.", OUTPUT)] = False
+    overwrite: Annotated[bool, about("Replace an existing export in the folder.", OUTPUT)] = False
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -20,16 +20,16 @@ class PlanConfig(SelectConfig):
 
     device: Annotated[
         str,
-        about("h100-80gb, a100-40gb, l40s, rtx-4090, …; with --probe auto, cpu, cuda.", SCORING),
+        about("h100-80gb, a100-40gb, l40s, rtx-4090, …; with --probe: auto, cpu, cuda.", SCORING),
     ] = "auto"
     probe: Annotated[
-        bool, about("Time a few real batches here instead of estimating; needs weights.", SCORING)
+        bool, about("Time a few real batches on this machine; needs weights.", SCORING)
     ] = False
     utilisation: Annotated[
-        Fraction, about("Fraction of a device's peak speed that is assumed to be reached.", SCORING)
+        Fraction, about("Assumed fraction of a device's peak speed.", SCORING)
     ] = 0.3
     processes: Annotated[
-        Positive, about("Processes that torchrun is to start, each with a device of its own.",
+        Positive, about("Number of torchrun processes to plan for, each with its own device.",
                         SCORING),
     ] = 1  # fmt: skip
 

@@ -103,61 +103,68 @@ PANELS = (INPUT, SELECTION, TUNING, SCORING, FORMAT, OUTPUT, RUNNING)  # of --he
 Data = Annotated[Location | None, about("Training data: a file, a folder or a Hub id.", INPUT)]
 Small = Annotated[
     Location | None,
-    about("Small model of the target's family, scores every row; auto: by staff families.", INPUT),
+    about(
+        "Small model that scores every row, of the target's family; auto: see staff families.",
+        INPUT,
+    ),
 ]
 Model = Annotated[Location | None, about("Model folder or Hub id.", INPUT)]
-Adapter = Annotated[Location | None, about("LoRA adapter folder to put on the model.", INPUT)]
+Adapter = Annotated[
+    Location | None, about("Folder of a LoRA adapter to apply to the model.", INPUT)
+]
 Out = Annotated[Location | None, about("Folder to write to.", OUTPUT)]
 CacheFolder = Annotated[
     Location | None,
-    about("Keep scores and adapters here, too, and take from here what is there.", OUTPUT),
+    about("Folder in which to keep scores and adapters for reuse by other runs.", OUTPUT),
 ]
-Overwrite = Annotated[bool, about("Start over in a folder that holds an earlier run.", OUTPUT)]
-RandomSeed = Annotated[Seed, about("Seed of every random choice.", RUNNING)]
+Overwrite = Annotated[bool, about("Replace an earlier run in the folder and start over.", OUTPUT)]
+RandomSeed = Annotated[Seed, about("Random seed.", RUNNING)]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    about("Precision; auto is bfloat16 where the hardware is fast at it.", SCORING),
+    about("Precision; auto: bfloat16 if the hardware is fast at it.", SCORING),
 ]
 Attention = Annotated[
     Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"],
-    about("How models attend, by transformers' names; auto: as the library chooses.", SCORING),
+    about("Attention kernel, by transformers' names; auto: transformers' choice.", SCORING),
 ]
 PaddingFree = Annotated[
-    bool, about("Score a batch as one sequence, without padding; worth it with flash attention.",
+    bool, about("Score a batch as one packed sequence, without padding; use with flash attention.",
                 SCORING),
 ]  # fmt: skip
 Quantize = Annotated[
     Literal["none", "nf4", "int8", "llm-int8"],
-    about("Weights of linear layers in 4 bits (nf4) or 8; nf4 and llm-int8 need bitsandbytes, "
-          "int8 torchao.", SCORING),
+    about("Quantise linear layers to 4 bits (nf4) or 8; nf4 and llm-int8 need bitsandbytes, int8 "
+          "torchao.", SCORING),
 ]  # fmt: skip
 SmallQuantize = Annotated[
     Literal["none", "nf4", "int8", "llm-int8"] | None,
-    about("The same for the small model; default: as --quantize.", SCORING),
+    about("--quantize for the small model; default: same as --quantize.", SCORING),
 ]
 BatchTokens = Annotated[
-    Positive, about("Padded tokens a batch may hold; halved when memory runs out.", SCORING)
+    Positive, about("Padded tokens per batch, at most; halved if memory runs out.", SCORING)
 ]
 ShardRows = Annotated[
-    Positive, about("Rows scored between two writes: what a killed run can lose.", SCORING)
+    Positive, about("Rows per shard of scores: what a killed run can lose.", SCORING)
 ]
 Executor = Annotated[
     Literal["local", "ray"],
-    about("Score in this process, or on a Ray cluster: $RAY_ADDRESS, or one on this machine.",
+    about("Score in this process, or on a Ray cluster ($RAY_ADDRESS, else a local one).",
           SCORING),
 ]  # fmt: skip
 Workers = Annotated[
     Positive | None,
-    about("With --executor ray: processes that score; default: one a GPU, else one a machine.",
+    about("With --executor ray: scoring processes; default: one per GPU, else one per machine.",
           SCORING),
 ]  # fmt: skip
 Phi = Annotated[
     Literal["last-value", "last-value-lora", "adapter", "lm-head"],
-    about("Whose gradient the effort score is the norm of.", SCORING),
+    about("Weights whose gradient norm is the effort score.", SCORING),
 ]
-Features = Annotated[bool, about("Also store mean hidden states.", SCORING)]
+Features = Annotated[
+    bool, about("Also store mean hidden states, used by d2, moderate and k-centre.", SCORING)
+]
 Fsdp = Annotated[
-    bool, about("With torchrun: divide the weights of the model that is tuned among processes.",
+    bool, about("With torchrun: shard the weights of the model to be fine-tuned (FSDP2).",
                 TUNING),
 ]  # fmt: skip
 LearningRate = Annotated[
@@ -166,24 +173,26 @@ LearningRate = Annotated[
 Metrics = Annotated[
     tuple[Literal["loss", "rougeL", "bleu", "exact"], ...],
     BeforeValidator(listed),
-    about("Which of loss, rougeL, bleu, exact.", SCORING, min_length=1),
+    about("Metrics to compute.", SCORING, min_length=1),
 ]
 MaxNewTokens = Annotated[
     Positive | None,
-    about("Longest answer to generate; default: half as long again as the longest reference.",
-          SCORING),
+    about("Longest answer to generate, in tokens; default: 1.5 times the longest reference plus "
+          "8, at most 512.", SCORING),
 ]  # fmt: skip
-Rank = Annotated[Positive, about("Rank of the LoRA adapter.", TUNING, le=4096)]
-Alpha = Annotated[Positive, about("Scale of the LoRA adapter.", TUNING)]
+Rank = Annotated[Positive, about("LoRA rank.", TUNING, le=4096)]
+Alpha = Annotated[Positive, about("LoRA alpha (scaling).", TUNING)]
 FinetuneOn = Annotated[
     Fraction, about("Fraction of the rows, drawn at random, to fine-tune the small model on.",
                     TUNING),
 ]  # fmt: skip
 ScoreOn = Annotated[
-    Fraction, about("Fraction of the rows, drawn at random, to score; the others' scores are told "
-                    "from their tokens.", SCORING),
+    Fraction, about("Fraction of the rows, drawn at random, to score; the other scores are "
+                    "predicted from the rows' tokens.", SCORING),
 ]  # fmt: skip
-SkipFinetune = Annotated[bool, about("Score with the small model as it is.", TUNING)]
+SkipFinetune = Annotated[
+    bool, about("Score with the small model as it is, without fine-tuning it.", TUNING)
+]
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Reads(Settings):
 
     max_length: Annotated[
         Positive | None,
-        about("Cut a sample after this many tokens; default: what both models allow.", FORMAT),
+        about("Truncate rows after this many tokens; default: what the models allow.", FORMAT),
     ] = None
     input_format: Annotated[
         str | None,
@@ -37,30 +37,32 @@ class Reads(Settings):
     prompt_column: Annotated[str | None, about("Column of the prompt.", FORMAT)] = None
     response_column: Annotated[str | None, about("Column of the response.", FORMAT)] = None
     prompt_template: Annotated[
-        str | None, about('Prompt from several columns, e.g. "{instruction}\\n{input}".', FORMAT)
+        str | None, about('Build the prompt from columns, e.g. "{instruction}\\n{input}".', FORMAT)
     ] = None
     messages_column: Annotated[str | None, about("Column of the chat messages.", FORMAT)] = None
     text_column: Annotated[str | None, about("Column of plain text.", FORMAT)] = None
     id_column: Annotated[
-        str | None, about("Column of unique ids; default: content hash.", FORMAT)
+        str | None, about("Column of unique ids; default: a content hash.", FORMAT)
     ] = None
-    source_column: Annotated[str | None, about("Column naming where a row is from.", FORMAT)] = None
+    source_column: Annotated[
+        str | None, about("Column that names the source of a row.", FORMAT)
+    ] = None
     on_bad_row: Annotated[
         Literal["error", "skip"],
-        about("A row that cannot be used: stop, or set it aside in rejected.jsonl.", FORMAT),
+        about("If a row cannot be used: stop, or skip it (to rejected.jsonl).", FORMAT),
     ] = "error"
 
 
 class Loads(Settings):
     """Where a model is loaded, and what it may do beyond being read."""
 
-    device: Annotated[str, about("auto, cpu, cuda, cuda:1, mps.", SCORING)] = "auto"
+    device: Annotated[str, about("auto, cpu, cuda, cuda:1 or mps.", SCORING)] = "auto"
     allow_pickle: Annotated[
-        bool, about("Take pickled weights where a model or adapter has no safetensors.", INPUT)
+        bool, about("Load pickled weights if a model or adapter has no safetensors.", INPUT)
     ] = False
-    trust_remote_code: Annotated[
-        bool, about("Run the Python code that a model folder brings.", INPUT)
-    ] = False
+    trust_remote_code: Annotated[bool, about("Run Python code that comes with a model.", INPUT)] = (
+        False
+    )
 
 
 class Spreads(Settings):
@@ -68,19 +70,19 @@ class Spreads(Settings):
 
     device_map: Annotated[
         Literal["none", "auto"],
-        about("auto: spread a model to be scored over all GPUs, then host memory, then disk.",
+        about("auto: for scoring, spread a model over all GPUs, then host memory, then disk.",
               SCORING),
     ] = "none"  # fmt: skip
     max_memory: Annotated[
         str | None,
         AfterValidator(room),
-        about("With --device-map: most of a model that each may hold, e.g. gpu0=20GiB,cpu=40GiB.",
+        about("With --device-map: memory limit per device, e.g. gpu0=20GiB,cpu=40GiB.",
               SCORING),
     ] = None  # fmt: skip
     offload_folder: Annotated[
         Location | None,
-        about("With --device-map: for weights that cannot be read from the model's own files as "
-              "they are needed.", SCORING),
+        about("With --device-map: folder for weights that cannot be read on demand from the "
+              "model's own files.", SCORING),
     ] = None  # fmt: skip
 
     def check_spread(self) -> None:
@@ -98,23 +100,23 @@ class Spreads(Settings):
 class Tunes(Settings):
     """How a model is fine-tuned."""
 
-    epochs: Annotated[Positive, about("Passes over the data.", TUNING)] = 3
+    epochs: Annotated[Positive, about("Passes over the training rows.", TUNING)] = 3
     learning_rate: LearningRate = 1e-4
-    batch_size: Annotated[Positive, about("Samples a fine-tuning step.", TUNING)] = 8
+    batch_size: Annotated[Positive, about("Rows per optimiser step.", TUNING)] = 8
     micro_batch_size: Annotated[
         Positive | None,
-        about("Samples computed at once in fine-tuning, gradients accumulated; default: all of a "
-              "step.", TUNING),
+        about("Rows computed at once, with gradient accumulation; default: all rows of a step.",
+              TUNING),
     ] = None  # fmt: skip
     activation_checkpointing: Annotated[
         bool,
-        about("Fine-tune in less memory, computing activations again for the backward pass.",
+        about("Save memory in fine-tuning by recomputing activations in the backward pass.",
               TUNING),
     ] = False  # fmt: skip
     checkpoint_seconds: Annotated[
         float,
         BeforeValidator(number),
-        about("Seconds between checkpoints of a fine-tuning; 0: after every step.", TUNING, ge=0,
+        about("Seconds between fine-tuning checkpoints; 0: after every step.", TUNING, ge=0,
               allow_inf_nan=False),
     ] = 60.0  # fmt: skip
 
@@ -128,59 +130,59 @@ class Allocates(Settings):
     ] = "released"
     allocation: Annotated[
         Literal["shares", "paper", "shrunk"],
-        about("How budgets follow the ratios; shrunk: shares of ratios drawn together by their "
-              "error.", SELECTION),
+        about("How budgets follow the ratios; shrunk: shares of ratios shrunk to their mean by "
+              "sampling error.", SELECTION),
     ] = "shares"  # fmt: skip
     within: Annotated[
         Literal["hardest", "random", "spread"],
-        about("Which rows of a region are drawn; spread: over clusters of mean hidden states.",
+        about("Which rows of a region are chosen; spread: over clusters of mean hidden states.",
               SELECTION),
     ] = "hardest"  # fmt: skip
-    clusters: Annotated[Positive, about("Clusters that --within spread goes over.", SELECTION)] = 50
+    clusters: Annotated[Positive, about("Clusters for --within spread.", SELECTION)] = 50
     cut: Annotated[
         float,
         BeforeValidator(number),
-        about("Fraction with the highest scores to set aside as noise (staff, ccs, d2).", SELECTION,
+        about("Fraction with the highest scores to leave out as noise (staff, ccs, d2).", SELECTION,
               ge=0, lt=1),
     ] = 0.1  # fmt: skip
     regions: Annotated[
         Annotated[Positive, Field(le=1_000_000)] | Literal["auto"],
-        about("Score regions, K (staff, ccs); auto: 50, or with staff of a small file one for 20 "
-              "rows below the cut.", SELECTION),
+        about("Number of score regions, K (staff, ccs); auto: 50, or with staff on a small file "
+              "one per 20 rows below the cut.", SELECTION),
     ] = "auto"  # fmt: skip
     stratify_by: Annotated[
         Literal["width", "count"],
-        about("Regions of equal width in score (the paper), or of equally many rows (staff).",
+        about("Regions of equal width in score (the paper), or with equally many rows (staff).",
               SELECTION),
     ] = "width"  # fmt: skip
     verify_per_region: Annotated[
         Positive | Literal["auto"],
-        about("Rows a region scored on the target, b_v; auto: as many as stable budgets take.",
+        about("Rows per region that the target scores, b_v; auto: until budgets are stable.",
               SELECTION),
     ] = 10  # fmt: skip
     verify_tolerance: Annotated[
         float,
         BeforeValidator(number),
-        about("With auto: fraction of the budget that may lie in other regions than if every row "
+        about("With auto: fraction of the budget that may be in other regions than if every row "
               "were verified.", SELECTION, gt=0, lt=1),
     ] = 0.05  # fmt: skip
     verify_cap: Annotated[
-        Positive, about("With auto: most rows in all to be scored on the target.", SELECTION)
+        Positive, about("With auto: total number of rows that the target may score.", SELECTION)
     ] = 2000
     verify_against: Annotated[
         Literal["tuned", "untuned"],
-        about("Divide the target's scores by the small model's after fine-tuning, or before it.",
-              SELECTION),
+        about("Divide the target's scores by those of the small model after fine-tuning, or "
+              "before it.", SELECTION),
     ] = "tuned"  # fmt: skip
     difficulty: Annotated[
         Literal["effort", "loss", "entropy", "el2n"],
-        about("Score that ccs and d2 take for difficulty.", SELECTION),
+        about("Score that ccs and d2 use as difficulty.", SELECTION),
     ] = "effort"
     take: Annotated[
         Literal["highest", "middle", "lowest"],
-        about("Which ranks grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
+        about("Which scores grand, el2n, loss, perplexity, entropy and length take.", SELECTION),
     ] = "highest"
-    neighbours: Annotated[Positive, about("Neighbours a row in d2's graph.", SELECTION)] = 10
+    neighbours: Annotated[Positive, about("Neighbours per row in d2's graph.", SELECTION)] = 10
     gamma: Annotated[
         float,
         BeforeValidator(number),
