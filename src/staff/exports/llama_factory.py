@@ -42,11 +42,8 @@ TEMPLATES = {
     "[INST] ": "mistral",
 }
 OF_KINDS = {"gemma3": "gemma3", "gemma3n": "gemma3n"}  # of those that read images as well
-# `all` does not find linear layers that are not torch's, and would take GPT-NeoX' output head.
-LAYERS = {
-    "gpt2": "c_attn,c_proj,c_fc",
-    "gpt_neox": "query_key_value,dense,dense_h_to_4h,dense_4h_to_h",
-}
+# `all` does not find linear layers that are not torch's.
+LAYERS = {"gpt2": "c_attn,c_proj,c_fc"}
 QUANTISED: dict[int, dict[str, Any]] = {
     4: {
         "quantization_bit": 4,
