@@ -160,7 +160,7 @@ def test_the_model_is_the_runs_target_unless_another_is_named(make_run, family, 
     facts = export(run, to="trl", keep="0.5", out=out)
     assert facts["model"] == yaml.safe_load((out / "train.yaml").read_text())["model_name_or_path"]
     assert facts["model"] == target
-    assert facts["length"] == 128  # the longest row and a margin, not the model's whole context
+    assert facts["length"] == 320  # the longest row and a margin, not the model's whole context
     assert export(run, to="trl", keep="t80", out=tmp_path / "t", model=small)["model"] == small
     other = export(run, to="axolotl", keep="0.5", out=tmp_path / "o", model="owner/name@v2")
     assert other["model"] == "owner/name"
@@ -528,7 +528,7 @@ def test_a_model_in_few_bits_is_tuned_in_few_bits(settings_of, to, quantize, bit
 def test_the_bits_are_those_of_the_target_and_not_of_a_selection_from_its_scores(
     run, change_manifest, capsys
 ):
-    target = {"path": "a/b", "hash": "c", "quantize": "nf4"}
+    target = {"path": "a/b", "hash": "c", "revision": "d", "quantize": "nf4"}
     change_manifest(run, models={"target": target}, quantize="none")
     assert main(["export", str(run), "--to", "axolotl"]) == 0
     assert "Its weights in 4 bits, as in the run (QLoRA)" in capsys.readouterr().out

@@ -30,6 +30,8 @@ TYPES: dict[str, dict[str, Any]] = {
     },
     "text": {"type": "completion", "field": "text"},
 }
+# It does not find linear layers that are not torch's.
+LAYERS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
 # Of 4 bits it takes nf4 with scales in 8 bits, as the run did, unless it is told otherwise.
 QUANTISED: dict[int, dict[str, Any]] = {
     4: {"adapter": "qlora", "load_in_4bit": True},
@@ -49,10 +51,13 @@ def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
 def files(job: Job) -> Mapping[str, str]:
     """train.yaml."""
     kind = "chat" if job.kind == "single" else job.kind
+    named = LAYERS.get(job.model.kind or "")
     settings = {
         "base_model": job.model.name,
         "revision_of_model": job.model.revision,
         "datasets": [{"path": job.data, "ds_type": "parquet", "split": "train", **TYPES[kind]}],
+        # Without it the end of a turn is not learnt where it is no end of sequence.
+        "eot_tokens": [job.model.turn_end] if kind == "chat" and job.model.turn_end else None,
         # Its cache goes by names, not contents: another coreset of this name must not meet it.
         "dataset_prepared_path": f"prepared-{job.coreset.sha256[:8]}",
         "output_dir": "tuned",
@@ -64,7 +69,8 @@ def files(job: Job) -> Mapping[str, str]:
         "lora_r": snippets.RANK,
         "lora_alpha": snippets.ALPHA,
         "lora_dropout": 0.0,
-        "lora_target_linear": True,
+        "lora_target_linear": None if named else True,
+        "lora_target_modules": named,
         "num_epochs": snippets.EPOCHS,
         "micro_batch_size": job.rows_at_once,
         "gradient_accumulation_steps": job.steps,

@@ -80,7 +80,7 @@ def export(
         data=f"coreset-{coreset.name}.parquet",
         kind=found.kind,
         model=tuned,
-        length=row_length(coreset, tuned),
+        length=row_length(coreset, tuned, wraps=trainer.wraps),
         bits=bits_of(coreset.manifest),
         rows_at_once=rows_at_once,
         steps=steps,

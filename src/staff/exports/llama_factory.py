@@ -10,7 +10,8 @@ from typing import Any
 
 from staff.errors import BadRow
 from staff.exports import snippets
-from staff.exports.trainer import Job, Kind, Trainer, turns, within
+from staff.exports.trainer import Job, Kind, Model, Trainer, turns, within
+from staff.hashing import fingerprint
 from staff.types import Example
 
 CUTOFF = 2048  # its own default, where lengths are not known
@@ -32,6 +33,17 @@ ENTRIES: dict[str, dict[str, Any]] = {
         },
     },
 }
+# Its names for chat templates that hold the token on the left. Off a tokenizer it reads those
+# wrongly: Llama 3.1's header goes before every turn, and the others stop it.
+TEMPLATES = {
+    "<|start_header_id|>": "llama3",
+    "<start_of_turn>": "gemma",
+    "<<SYS>>": "llama2",
+    "[INST] ": "mistral",
+}
+OF_KINDS = {"gemma3": "gemma3", "gemma3n": "gemma3n"}  # of those that read images as well
+# `all` does not find linear layers that are not torch's.
+LAYERS = {"gpt2": "c_attn,c_proj,c_fc"}
 QUANTISED: dict[int, dict[str, Any]] = {
     4: {
         "quantization_bit": 4,
@@ -71,13 +83,15 @@ def files(job: Job) -> Mapping[str, str]:
     name = f"coreset-{job.coreset.name}"
     kind = "chat" if job.kind == "single" else job.kind
     entry = {name: {"file_name": job.data, **ENTRIES[kind]}}
+    template = _template(job.model, kind)
     remarks = []
-    template = None
-    if kind == "pair" and not job.model.has_template:
-        template = "default"
+    if template == "default":
         remarks = ["template: for an instruct model take its own, e.g. llama3, qwen, gemma."]
-    elif kind != "text":
-        remarks = ["Without `template:` the tokenizer's own chat template is taken."]
+    elif template is None:
+        remarks = [
+            "Without `template:` the tokenizer's own chat template is taken, which goes wrong for",
+            "some: look at the first row that LLaMA-Factory prints.",
+        ]
     settings = {
         "model_name_or_path": job.model.name,
         "model_revision": job.model.revision,
@@ -87,13 +101,14 @@ def files(job: Job) -> Mapping[str, str]:
         "finetuning_type": "lora",
         "lora_rank": snippets.RANK,
         "lora_alpha": snippets.ALPHA,
-        "lora_target": "all",
+        "lora_target": LAYERS.get(job.model.kind or "", "all"),
         "dataset_dir": ".",
         "dataset": name,
         "template": template,
         "cutoff_len": job.length or CUTOFF,
         "packing": False,
-        "output_dir": "tuned",
+        # It goes on from checkpoints that it finds there: none of other rows or another model.
+        "output_dir": f"tuned-{_mark(job)}",
         "num_train_epochs": float(snippets.EPOCHS),
         "per_device_train_batch_size": job.rows_at_once,
         "gradient_accumulation_steps": job.steps,
@@ -111,10 +126,27 @@ def files(job: Job) -> Mapping[str, str]:
     }
 
 
+def _mark(job: Job) -> str:
+    return fingerprint([job.coreset.sha256, job.model.name, job.model.revision])[:8]
+
+
+def _template(model: Model, kind: str) -> str | None:
+    """Its name for the template to be put around rows; None: what it reads off the tokenizer."""
+    if kind == "text":
+        return "empty"  # reads no other
+    if model.template is None:  # not known; a run of conversations had one
+        return "default" if kind == "pair" else None
+    if not model.template:  # it would write turns one after another, and no end
+        return "default"
+    found = next((name for held, name in TEMPLATES.items() if held in model.template), None)
+    return OF_KINDS.get(model.kind or "", found) if found == "gemma" else found
+
+
 LLAMA_FACTORY = Trainer(
     shape=shape,
     files=files,
     command=within("llamafactory-cli train train.yaml"),
     taken=frozenset({"prompt", "response", "messages", "text"}),
+    wraps=True,
     note="LLaMA-Factory would skip them, with no more than a line in its log.",
 )

@@ -17,14 +17,19 @@ Kind = Literal["pair", "chat", "single", "text"]
 class Model:
     """The model to be tuned. name: a path or a Hub id; revision: of the Hub's.
 
-    context: its longest input in tokens; has_template: whether its tokenizer brings a chat
-    template. Both are None where no folder of it is here.
+    counted: whether it is the run's target, by whose tokenizer the rows' tokens were counted.
+    Of its folder, or that of the Hub's cache, and None where there is neither: kind, the type of
+    model that its config names; context, its longest input in tokens; template, the tokenizer's
+    chat template, empty without one; turn_end, the token that ends a turn there, if it is known.
     """
 
     name: str
     revision: str | None = None
+    counted: bool = True
+    kind: str | None = None
     context: int | None = None
-    has_template: bool | None = None
+    template: str | None = None
+    turn_end: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class Trainer:
     the model to be tuned in it; None where there are none. save: makes the data of a Parquet file,
     in a folder that is empty, where the trainer takes no Parquet. taken: names of columns that mean
     something to it, so that none of the user's may go by them. splits: takes conversations that end
-    in their only answer as prompt and completion. note: what it would do with a row it cannot take.
+    in their only answer as prompt and completion. wraps: puts a template of its own around rows,
+    beyond what was counted. note: what it would do with a row it cannot take.
     """
 
     shape: Callable[[Example, Kind], Mapping[str, Any]]
@@ -65,6 +71,7 @@ class Trainer:
     save: Callable[[Path, Path], None] | None = None
     taken: frozenset[str] = frozenset()
     splits: bool = False
+    wraps: bool = False
     note: str = ""
 
 
