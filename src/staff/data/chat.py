@@ -50,10 +50,9 @@ class ChatEncoder:
             )
         self._dated = _with_a_date(self.template)
         self.marks_turns = GENERATION.search(self.template) is not None
-        special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
-        special |= set(tokenizer.all_special_tokens)
-        self._special = _any_of(special)
-        self._added = _any_of(special | {str(t) for t in tokenizer.added_tokens_decoder.values()})
+        special = special_tokens(tokenizer)
+        self._special = any_of(special)
+        self._added = any_of(special | {str(t) for t in tokenizer.added_tokens_decoder.values()})
 
     def encode_batch(
         self, conversations: Sequence[Sequence[Message]]
@@ -278,7 +277,13 @@ def _with_a_date(template: str) -> str:
     return f"{macro}{{{{ '' }}}}{template}"
 
 
-def _any_of(tokens: set[str]) -> re.Pattern[str]:
+def special_tokens(tokenizer: Any) -> set[str]:
+    """The texts that a tokenizer takes for special tokens."""
+    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return special | set(tokenizer.all_special_tokens)
+
+
+def any_of(tokens: set[str]) -> re.Pattern[str]:
     """Finds any of these, the longest that fits."""
     longest_first = sorted(tokens - {""}, key=lambda token: (-len(token), token))
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
