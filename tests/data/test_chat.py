@@ -1,7 +1,9 @@
 """Conversations: the tokenizer's own template, and only the assistant is learnt."""
 
+import json
+
 import pytest
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
 
 from staff.data.tokenise import Tokeniser
 from staff.errors import BadRow, DataError
@@ -166,6 +168,17 @@ def test_template_without_a_generation_prompt(tokenizer, answer):
     encoded = Tokeniser(tokenizer, max_length=None).encode(chat(ASK, ("assistant", answer)))
     [found] = learnt(tokenizer, encoded)
     assert found == f" {answer}\n"  # one token is " b"
+
+
+def test_special_token_that_takes_in_the_start_of_an_answer(tokenizer):
+    """Phi-3's do: white space behind them is a part of them."""
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in definition["added_tokens"]:
+        token["rstrip"] = True
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(definition))
+    tokenizer.chat_template = CHATML
+    encoded = Tokeniser(tokenizer, max_length=None).encode(chat(ASK, ("assistant", "\n b")))
+    assert learnt(tokenizer, encoded) == ["b<|eos|>"]
 
 
 def test_conversation_that_the_assistant_opens(any_tokenizer):

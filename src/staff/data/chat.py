@@ -51,6 +51,7 @@ class ChatEncoder:
         self._dated = _with_a_date(self.template)
         self.marks_turns = GENERATION.search(self.template) is not None
         special = special_tokens(tokenizer)
+        self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(special)))
         self._special = any_of(special)
         self._added = any_of(special | {str(t) for t in tokenizer.added_tokens_decoder.values()})
 
@@ -67,10 +68,11 @@ class ChatEncoder:
         plain = [i for i, r in enumerate(results) if not isinstance(r, BadRow) and OPEN not in r[0]]
         encoded = self._tokens([results[i][0] for i in plain]) if plain else []
         for i, tokens in zip(plain, encoded, strict=True):
-            results[i] = _with_mask(tokens, results[i][1])
+            results[i] = _with_mask(tokens, results[i][1], self._special_ids)
         for i, result in enumerate(results):
             if not isinstance(result, BadRow) and isinstance(result[0], str):
-                results[i] = _with_mask(self._marked_tokens(result[0]), result[1])
+                tokens = self._marked_tokens(result[0])
+                results[i] = _with_mask(tokens, result[1], self._special_ids)
         return results
 
     def _render(self, conversation: Sequence[Message]) -> tuple[str, list[Span]]:
@@ -289,17 +291,23 @@ def any_of(tokens: set[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
-def _with_mask(tokens: list[tuple[int, Span]], spans: list[Span]) -> tuple[Ints, Bools]:
+def _with_mask(
+    tokens: list[tuple[int, Span]], spans: list[Span], special: frozenset[int]
+) -> tuple[Ints, Bools]:
     """ids int64 [T]; in the loss, bool [T]: the token shares a character with a span.
 
     Offsets may leave out white space (Llama 3 trims it), so a token reaches back to where the
-    one before ended.
+    one before ended. A special token may take in what follows it (Phi-3's do, of white space):
+    before a span it is of the header all the same.
     """
     ids = np.array([token for token, _ in tokens], np.int64)
     in_loss = np.zeros(len(ids), bool)
     reached = 0
-    for n, (_, (start, end)) in enumerate(tokens):
-        start, end = min(start, reached), max(end, reached)
-        in_loss[n] = any(start < last and end > first for first, last in spans)
+    for n, (token, (begin, end)) in enumerate(tokens):
+        start, end = min(begin, reached), max(end, reached)
+        in_loss[n] = any(
+            start < last and end > first and not (begin < first and token in special)
+            for first, last in spans
+        )
         reached = end
     return ids, in_loss
