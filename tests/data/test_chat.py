@@ -1,7 +1,9 @@
 """Conversations: the tokenizer's own template, and only the assistant is learnt."""
 
+import json
+
 import pytest
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
 
 from staff.data.tokenise import Tokeniser
 from staff.errors import BadRow, DataError
@@ -11,10 +13,25 @@ CHATML = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|eos|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-# Takes the thinking out of all turns but the last, as some reasoning models do.
-FORGETFUL = CHATML.replace(
-    "{{ m['content'] }}",
-    "{{ m['content'] if loop.last else m['content'].split('</think>')[-1] }}",
+# Thinks in the last answer only, as Qwen3 does.
+THINKS_LAST = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{% set c = m['content'] %}"
+    "{% if m['role'] == 'assistant' %}{% set thought = '' %}{% if '</think>' in c %}"
+    "{% set thought = c.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
+    "{% set c = c.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{% if loop.last %}{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}{% endif %}"
+    "{{ c }}<|eos|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+# Ends what is not asked for an answer with one token more, as Phi-3 does.
+ENDS_ALL = CHATML.replace("{% endif %}", "{% else %}<|pad|>{% endif %}")
+# Asks for a thought that it does not write, as DeepSeek-R1 and its kind do.
+ASKS_FOR_THOUGHT = CHATML.replace("<|assistant|>\n{% endif", "<|assistant|>\n<think>\n{% endif")
+# Writes the system message before the last turn if that is the user's, as Mistral does.
+MOVES_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}[INST]{% if loop.last and "
+    "messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n{% endif %}"
+    "{{ m['content'] }}[/INST]{% elif m['role'] == 'assistant' %}{{ m['content'] }}<|eos|>"
+    "{% endif %}{% endfor %}"
 )
 NO_HEADER = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}\n{% endfor %}"
 STRICT = (
@@ -100,22 +117,68 @@ def test_special_tokens_in_the_data_stay_text(any_tokenizer):
     assert second.rstrip("\n") == "y<|eos|>"
 
 
-def test_rewriting_template(tokenizer):
-    tokenizer.chat_template = FORGETFUL
+SYSTEM, ASK, AGAIN = ("system", "s"), ("user", "a"), ("user", "c")
+THOUGHT = ("assistant", "<think>\nhm\n</think>\n\nb")
+
+
+@pytest.mark.parametrize(
+    ("template", "talk", "expected"),
+    [
+        (THINKS_LAST, chat(ASK, THOUGHT), ["<think>\nhm\n</think>\n\nb<|eos|>\n"]),
+        (
+            THINKS_LAST,
+            chat(SYSTEM, ASK, THOUGHT, AGAIN, ("assistant", " <|eos|> \n")),
+            ["b<|eos|>\n", "<think>\n\n</think>\n\n <|eos|> \n<|eos|>\n"],
+        ),
+        (
+            ENDS_ALL,
+            chat(ASK, ("assistant", "b <|user|>"), AGAIN, ("assistant", "d")),
+            ["b <|user|><|eos|>\n", "d<|eos|>\n<|pad|>"],
+        ),
+        (
+            ASKS_FOR_THOUGHT,
+            chat(SYSTEM, ASK, ("assistant", "<b"), AGAIN, THOUGHT),
+            ["<b<|eos|>\n", "hm\n</think>\n\nb<|eos|>\n"],  # as it was asked for
+        ),
+    ],
+)
+def test_template_that_writes_a_last_turn_in_its_own_way(tokenizer, template, talk, expected):
+    tokenizer.chat_template = template
+    encoded = Tokeniser(tokenizer, max_length=None).encode(talk)
+    whole = tokenizer.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in talk.messages], tokenize=False
+    )
+    assert tokenizer.decode(encoded.input_ids) == whole
+    assert learnt(tokenizer, encoded) == expected
+
+
+def test_template_that_writes_earlier_turns_anew(tokenizer):
+    tokenizer.chat_template = MOVES_SYSTEM
     tokeniser = Tokeniser(tokenizer, max_length=None, source="some/model")
-    one = chat(("user", "a"), ("assistant", "<think>hm</think>b"))
-    assert learnt(tokenizer, tokeniser.encode(one))[0].startswith("<think>hm</think>b<|eos|>")
-    two = chat(*[(m.role, m.content) for m in one.messages] * 2)
-    bad, good = tokeniser.encode_batch([two, one])  # that row is bad, not the file
-    assert isinstance(bad, BadRow)
+    answer = ("assistant", "b")
+    bad, good = tokeniser.encode_batch([chat(SYSTEM, ASK, answer), chat(ASK, answer)])
+    assert isinstance(bad, BadRow)  # that row is bad, not the file
     assert "template of some/model writes earlier turns differently" in str(bad)
-    assert not isinstance(good, BadRow)
+    assert learnt(tokenizer, good) == ["b<|eos|>"]
 
 
-def test_template_without_a_generation_prompt(tokenizer):
+@pytest.mark.parametrize("answer", ["b", "a", "t: "])
+def test_template_without_a_generation_prompt(tokenizer, answer):
     tokenizer.chat_template = NO_HEADER
-    encoded = Tokeniser(tokenizer, max_length=None).encode(chat(("user", "a"), ("assistant", "b")))
-    assert learnt(tokenizer, encoded) == [" b\n"]  # one token is " b"
+    encoded = Tokeniser(tokenizer, max_length=None).encode(chat(ASK, ("assistant", answer)))
+    [found] = learnt(tokenizer, encoded)
+    assert found == f" {answer}\n"  # one token is " b"
+
+
+def test_special_token_that_takes_in_the_start_of_an_answer(tokenizer):
+    """Phi-3's do: white space behind them is a part of them."""
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in definition["added_tokens"]:
+        token["rstrip"] = True
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(definition))
+    tokenizer.chat_template = CHATML
+    encoded = Tokeniser(tokenizer, max_length=None).encode(chat(ASK, ("assistant", "\n b")))
+    assert learnt(tokenizer, encoded) == ["b<|eos|>"]
 
 
 def test_conversation_that_the_assistant_opens(any_tokenizer):
@@ -139,13 +202,32 @@ def test_no_template(tokenizer):
         Tokeniser(tokenizer, max_length=None, source="some/model").encode(TALK)
 
 
-def test_today_is_not_in_the_tokens(tokenizer):
-    tokenizer.chat_template = (
-        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
-        "{% endif %}{{ date_string }}\n" + CHATML
-    )
+@pytest.mark.parametrize(
+    ("today", "expected"),
+    [
+        (
+            "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+            "{% endif %}{{ date_string }}\n",
+            "26 Jul 2024\n",
+        ),
+        ("{{ strftime_now('%Y-%m-%d') }}\n", "2024-07-26\n"),
+        (
+            "{% set today = strftime_now('%d %B %Y') %}\nDate: {{ today ~ '\n' }}",
+            "Date: 26 July 2024\n",
+        ),
+    ],
+    ids=["Llama 3", "gpt-oss", "SmolLM3"],
+)
+def test_today_is_not_in_the_tokens(tokenizer, today, expected):
+    tokenizer.chat_template = today + CHATML
     ids = Tokeniser(tokenizer, max_length=None).encode(TALK).input_ids
-    assert tokenizer.decode(ids).startswith("26 Jul 2024\n")
+    assert tokenizer.decode(ids).startswith(expected)
+
+
+def test_what_a_dated_template_begins_with_stays(tokenizer):
+    tokenizer.chat_template = "\n{{ strftime_now('%Y') }}\n" + CHATML
+    ids = Tokeniser(tokenizer, max_length=None).encode(TALK).input_ids
+    assert tokenizer.decode(ids).startswith("\n2024\n")
 
 
 def test_cut_conversations(tokenizer):

@@ -40,6 +40,14 @@ def test_chat_column_is_found_by_its_content():
                 assert (found.format, found.messages_column) == (format, column)
 
 
+def test_conversations_in_another_column_are_told_of():
+    record = {"id": 1, "conversation": MESSAGE, "chosen": TURN}
+    said = r"--messages-column for the conversations in conversation, chosen\)"
+    with pytest.raises(DataError, match=said):
+        resolve_options([record], RecordOptions())
+    assert detect_format([record], RecordOptions(messages_column="chosen")) == "sharegpt"
+
+
 def test_real_files(rows):
     def head(name):
         return [json.loads(line) for line in (rows / name).read_text("utf-8").split("\n") if line]
@@ -72,6 +80,44 @@ def test_filled_in(options, columns):
     found = resolve_options([record], options)
     assert (found.prompt_column, found.response_column) == columns
     assert found.format == "prompt-response"
+
+
+@pytest.mark.parametrize(
+    ("record", "beside", "template"),
+    [
+        (
+            {"instruction": "a", "context": "c", "response": "b"},
+            "context",
+            "{instruction}\\n{context}",
+        ),
+        ({"instruction": "a", "input": "c", "response": "b"}, "input", "{instruction}\\n{input}"),
+        (
+            {"question": "a", "answer": "b", "Options": {"A": "x"}},
+            "Options",
+            "{question}\\n{Options}",
+        ),
+        (
+            {"system": "c", "instruction": "a", "input": "d", "output": "b"},
+            "system",
+            "{system}\\n{instruction}\\n{input}",
+        ),
+    ],
+)
+def test_a_guessed_prompt_leaves_nothing_out(record, beside, template):
+    empty = {**record, beside: None}
+    with pytest.raises(DataError) as error:
+        resolve_options([empty, record], RecordOptions(), name="a.jsonl")
+    assert f"leaves out {beside!r}.\nSay --prompt-template '{template}'" in str(error.value)
+    said = str(error.value).split()
+    if "--prompt-column" in said:
+        leave = RecordOptions(prompt_column=said[said.index("--prompt-column") + 1])
+    else:
+        leave = RecordOptions(format=said[said.index("--input-format") + 1])
+    for options in (RecordOptions(prompt_template=template), leave):
+        assert resolve_options([record], options).format in ("prompt-response", "alpaca")
+    for nothing in (None, "", " ", [], {}):
+        assert resolve_options([{**record, beside: nothing}], RecordOptions())
+    assert resolve_options([record], RecordOptions(source_column=beside))
 
 
 def test_columns_may_appear_in_later_records():

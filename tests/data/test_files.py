@@ -99,6 +99,15 @@ def test_every_kind_gives_the_same_rows_twice(kind, records, tmp_path):
     assert len(source.head(3)) == 3
 
 
+@pytest.mark.parametrize("kind", ["jsonl.gz", "csv.gz", "jsonl.zst"])
+def test_endings_in_capitals(kind, records, tmp_path):
+    path = make(kind, records, tmp_path)
+    path = path.rename(path.with_name(path.name.upper()))
+    source = open_source(path)
+    assert [row.record for row in source.records()] == records
+    assert source.estimated_rows() is None  # it is compressed
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
 def test_lines_are_physical_lines(kind, records, tmp_path):
     path = make(kind, records, tmp_path)

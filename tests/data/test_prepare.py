@@ -216,27 +216,50 @@ def test_conversations(jsonl, tokeniser, tokenizer, tmp_path):
     assert tokenizer.decode(example.labels[example.labels != IGNORE]) == "hello<|eos|>"
 
 
-def test_progress_counts_every_row(jsonl, tokeniser, tmp_path):
+@pytest.fixture
+def watched():
+    """A `Progress` that keeps what it is told in `seen`."""
     from contextlib import contextmanager
 
-    seen = []
-
     class Watch:
+        def __init__(self):
+            self.seen = []
+
         @contextmanager
         def stage(self, name, *, total=None, unit="rows", exact=True):
-            seen.append(name)
+            self.seen.append(name)
             yield self
 
         def advance(self, amount=1):
-            seen.append(amount)
+            self.seen.append(amount)
 
-        def note(self, text): ...
+        def note(self, text):
+            self.seen.append(text)
 
-    prepare(
-        open_source(jsonl([PAIR] * 700)),
-        RecordOptions(),
-        [tokeniser],
-        out=tmp_path,
-        progress=Watch(),
-    )
-    assert seen == ["read", 512, 188]
+    return Watch()
+
+
+def test_progress_counts_every_row(jsonl, tokeniser, tmp_path, watched):
+    source = open_source(jsonl([PAIR] * 700))
+    prepare(source, RecordOptions(), [tokeniser], out=tmp_path, progress=watched)
+    assert watched.seen == ["read", 512, 188]
+
+
+def test_text_that_a_chat_template_made_is_told_of(jsonl, tokeniser, tmp_path, watched):
+    """A trainer would take its markers for the tokens that they spell."""
+    made = {"text": "<|user|>\nhello<|eos|>\n<|assistant|>\nhi<|eos|>"}
+    source = open_source(jsonl([{"text": "hi < | >"}, *[made] * 2]))
+    prepare(source, RecordOptions(), [tokeniser, tokeniser], out=tmp_path, progress=watched)
+    [read, count, told] = watched.seen
+    assert (read, count) == ("read", 3)
+    assert told.startswith("2 rows spell special tokens out (<|user|>): text to this run")
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "<|eos|>"},
+            ]
+        }
+    ]
+    prepare(open_source(jsonl(chats)), RecordOptions(), [tokeniser], out=tmp_path, progress=watched)
+    assert watched.seen[-1].startswith("1 row spells special tokens out (<|eos|>)")

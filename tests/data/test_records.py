@@ -117,12 +117,34 @@ def test_chat_formats(record, options, messages):
             CHAT,
             "tool call",
         ),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "thinking": "b"}]},
+            CHAT,
+            "message 1 has its thinking apart.* into content as",
+        ),
+        (
+            {**turns(("user", "a"), ("assistant", "b")), "tools": [{"type": "function"}]},
+            CHAT,
+            "offers tools",
+        ),
+        (
+            talk(("human", "a"), ("gpt", "b")) | {"tools": '[{"name": "f"}]'},
+            SHAREGPT,
+            "offers tools",
+        ),
         (talk(("human", "a"), ("gpt", "")), SHAREGPT, "response is empty"),
     ],
 )
 def test_bad_rows(record, options, reason):
     with pytest.raises(BadRow, match=reason):
         to_example(record, options)
+
+
+def test_what_a_table_has_for_no_tools_and_no_thoughts():
+    nothing = {"tool_calls": None, "reasoning_content": None, "thinking": ""}
+    for tools in (None, "", "[]", []):
+        record = {"messages": [{"role": "assistant", "content": "a", **nothing}], "tools": tools}
+        assert to_example(record, CHAT).messages == (Message("assistant", "a"),)
 
 
 def test_named_columns_appear_in_the_reason():

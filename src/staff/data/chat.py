@@ -2,11 +2,14 @@
 
 Templates that mark assistant turns with ``{% generation %}`` are believed. For others, each
 turn is found by rendering the conversation up to it: text of the first k messages, with and
-without the k-th, must be prefixes of the whole.
+without the k-th, are prefixes of the whole. Where they are not, since the template writes a last
+turn in a way of its own, the turn is found by its words.
 """
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,10 @@ Span = tuple[int, int]  # characters [start, end) of a rendered conversation
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 OPEN, CLOSE = "\U0010fff0", "\U0010fff1"  # private use: around text that only looks special
 MARKED = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
+END = "\U0010fff2"  # private use, too: behind the words of a message
+# What a template takes for today (Llama 3, SmolLM3, gpt-oss): runs must not depend on the date.
+TODAY = datetime(2024, 7, 26)
+DATE_PARTS = ("d", "-d", "m", "-m", "b", "B", "y", "Y", "a", "A", "j", "H", "I", "M", "S", "p")
 
 
 class ChatEncoder:
@@ -41,11 +48,12 @@ class ChatEncoder:
                 f"the tokenizer of {self.source} does not say which characters its tokens come "
                 "from, which messages need. Take a model with a tokenizer.json."
             )
+        self._dated = _with_a_date(self.template)
         self.marks_turns = GENERATION.search(self.template) is not None
-        special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
-        special |= set(tokenizer.all_special_tokens)
-        longest_first = sorted(special - {""}, key=lambda token: (-len(token), token))
-        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        special = special_tokens(tokenizer)
+        self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(special)))
+        self._special = any_of(special)
+        self._added = any_of(special | {str(t) for t in tokenizer.added_tokens_decoder.values()})
 
     def encode_batch(
         self, conversations: Sequence[Sequence[Message]]
@@ -60,10 +68,11 @@ class ChatEncoder:
         plain = [i for i, r in enumerate(results) if not isinstance(r, BadRow) and OPEN not in r[0]]
         encoded = self._tokens([results[i][0] for i in plain]) if plain else []
         for i, tokens in zip(plain, encoded, strict=True):
-            results[i] = _with_mask(tokens, results[i][1])
+            results[i] = _with_mask(tokens, results[i][1], self._special_ids)
         for i, result in enumerate(results):
             if not isinstance(result, BadRow) and isinstance(result[0], str):
-                results[i] = _with_mask(self._marked_tokens(result[0]), result[1])
+                tokens = self._marked_tokens(result[0])
+                results[i] = _with_mask(tokens, result[1], self._special_ids)
         return results
 
     def _render(self, conversation: Sequence[Message]) -> tuple[str, list[Span]]:
@@ -86,16 +95,100 @@ class ChatEncoder:
             before, _ = self._template(messages[:k])
             opened, _ = self._template(messages[:k], prompt=True)
         upto = whole if k == len(messages) - 1 else self._template(messages[: k + 1])[0]
-        if not (whole.startswith(opened) and whole.startswith(upto) and len(opened) < len(upto)):
-            raise BadRow(
-                f"the chat template of {self.source} writes earlier turns differently as the "
-                "conversation goes on, so assistant turns cannot be told apart; mark them in the "
-                "template with {% generation %} … {% endgeneration %}, or use single turns"
-            )
-        start = len(opened)
-        if opened == before:  # the template writes no header on request: look for the text itself
-            start = max(start, whole.find(messages[k]["content"].strip(), start, len(upto)))
-        return start, len(upto)
+        if whole.startswith(opened) and whole.startswith(upto) and len(opened) < len(upto):
+            start = len(opened)
+            if opened == before:  # the template writes no header on request: look for the text
+                words = self._words(messages[: k + 1], k, upto)
+                text = messages[k]["content"].strip()
+                start = max(start, words[0] if words else upto.find(text, start))
+            return start, len(upto)
+        if found := self._turn_by_words(messages, k, whole, before, opened, upto):
+            return found
+        raise BadRow(
+            f"the chat template of {self.source} writes earlier turns differently as the "
+            "conversation goes on, so assistant turns cannot be told apart; mark them in the "
+            "template with {% generation %} … {% endgeneration %}, or use single turns"
+        )
+
+    def _turn_by_words(
+        self,
+        messages: list[dict[str, str]],
+        k: int,
+        whole: str,
+        before: str,
+        opened: str,
+        upto: str,
+    ) -> Span | None:
+        """The same where the template writes a last turn, or asks for one, in a way of its own.
+
+        Qwen3 thinks in the last answer only, Phi-3 puts eos behind it, and DeepSeek-R1 asks with a
+        ``<think>`` that it does not write. The turn begins where the whole parts from what asks
+        for it, behind all earlier words and a header, and ends with its own words and what is
+        the same behind them. None where any of that is not to be found.
+        """
+        own, here = self._words(messages[: k + 1], k, upto), self._words(messages, k, whole)
+        earlier = self._ends(messages[:k], range(k), opened, prompt=True) if k else [0]
+        if own is None or here is None or earlier is None:
+            return None
+        start = self._alike(opened, whole)
+        header = opened != before
+        if start < max(earlier, default=0):
+            return None
+        if header and start < len(opened) and start <= self._alike(opened, before):
+            return None
+        if here[0] >= 0:
+            start = min(start, here[0]) if header else here[0]
+        elif not header:
+            return None
+        end = here[1] + self._alike(upto[own[1] :], whole[here[1] :])
+        return (start, end) if start < end else None
+
+    def _words(self, messages: list[dict[str, str]], k: int, text: str) -> Span | None:
+        """Where in `text`, the template's of these messages, the words of message k are.
+
+        -1 for the start where the template left some out; None where they cannot be found.
+        """
+        ends = self._ends(messages, [k], text)
+        if ends is None or len(ends) != 1:
+            return None
+        words = messages[k]["content"].strip()
+        return (ends[0] - len(words) if text.endswith(words, 0, ends[0]) else -1), ends[0]
+
+    def _ends(
+        self,
+        messages: list[dict[str, str]],
+        which: Sequence[int],
+        text: str,
+        *,
+        prompt: bool = False,
+    ) -> list[int] | None:
+        """Where in `text`, the template's of these messages, the words of some of them end.
+
+        None where the template would write another text if it met a mark there.
+        """
+        marked = [dict(message) for message in messages]
+        for n in which:
+            content = marked[n]["content"]
+            end = len(content.rstrip())
+            marked[n]["content"] = content[:end] + END + content[end:]
+        try:
+            parts = self._template(marked, prompt=prompt)[0].split(END)
+        except BadRow:
+            return None
+        return list(accumulate(map(len, parts[:-1]))) if "".join(parts) == text else None
+
+    def _alike(self, one: str, other: str) -> int:
+        """How many characters both begin with, no added token of either cut in two."""
+        alike = next(
+            (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+            min(len(one), len(other)),
+        )
+        found = alike
+        for text in (one, other):
+            for token in self._added.finditer(text):
+                if token.start() < alike < token.end():
+                    found = min(found, token.start())
+        return found
 
     def _template(
         self, messages: list[dict[str, str]], *, prompt: bool = False, marks: bool = False
@@ -106,11 +199,10 @@ class ChatEncoder:
         try:
             rendered: Any = render_jinja_template(
                 conversations=[messages],
-                chat_template=self.template,
+                chat_template=self._dated,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marks,
-                # Llama 3 templates write today's date unless told one; runs must not depend on it.
-                date_string="26 Jul 2024",
+                date_string=TODAY.strftime("%d %b %Y"),
                 **self.tokenizer.special_tokens_map,
             )
         except TemplateError as error:
@@ -174,17 +266,48 @@ class ChatEncoder:
         ]
 
 
-def _with_mask(tokens: list[tuple[int, Span]], spans: list[Span]) -> tuple[Ints, Bools]:
+def _with_a_date(template: str) -> str:
+    """The template with a macro of its own for the function that would tell it today's date.
+
+    A function given beside the messages would reach it as text.
+    """
+    if "strftime_now" not in template:
+        return template
+    parts = "".join(f" | replace('%{p}', '{TODAY.strftime(f'%{p}')}')" for p in DATE_PARTS)
+    macro = f"{{% macro strftime_now(format) %}}{{{{ format{parts} }}}}{{% endmacro %}}"
+    # An empty text behind the block: a line feed that the template begins with stays.
+    return f"{macro}{{{{ '' }}}}{template}"
+
+
+def special_tokens(tokenizer: Any) -> set[str]:
+    """The texts that a tokenizer takes for special tokens."""
+    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return special | set(tokenizer.all_special_tokens)
+
+
+def any_of(tokens: set[str]) -> re.Pattern[str]:
+    """Finds any of these, the longest that fits."""
+    longest_first = sorted(tokens - {""}, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _with_mask(
+    tokens: list[tuple[int, Span]], spans: list[Span], special: frozenset[int]
+) -> tuple[Ints, Bools]:
     """ids int64 [T]; in the loss, bool [T]: the token shares a character with a span.
 
     Offsets may leave out white space (Llama 3 trims it), so a token reaches back to where the
-    one before ended.
+    one before ended. A special token may take in what follows it (Phi-3's do, of white space):
+    before a span it is of the header all the same.
     """
     ids = np.array([token for token, _ in tokens], np.int64)
     in_loss = np.zeros(len(ids), bool)
     reached = 0
-    for n, (_, (start, end)) in enumerate(tokens):
-        start, end = min(start, reached), max(end, reached)
-        in_loss[n] = any(start < last and end > first for first, last in spans)
+    for n, (token, (begin, end)) in enumerate(tokens):
+        start, end = min(begin, reached), max(end, reached)
+        in_loss[n] = any(
+            start < last and end > first and not (begin < first and token in special)
+            for first, last in spans
+        )
         reached = end
     return ids, in_loss

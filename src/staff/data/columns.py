@@ -21,6 +21,11 @@ ABOUT = frozenset(
     "id idx index url link title source date timestamp created lang language meta metadata "  # noqa: SIM905
     "license licence author split subset".split()
 )
+# Columns that a prompt is made of as well: a prompt that was guessed must not leave them out.
+BESIDE = frozenset(
+    "context contexts input system system_prompt passage paragraph document article options "  # noqa: SIM905
+    "choices history".split()
+)
 # The columns a format reads where no option names another, and the options it heeds.
 REQUIRED = {
     "prompt-response": ("prompt", "response"),
@@ -51,7 +56,8 @@ def resolve_options(
 
     Options come first, then columns in this order: messages, conversations, instruction + output,
     the pairs in `PAIRS`, text. Raises `ConfigError` (options that do not fit together) or
-    `DataError` (columns that are not there, or more than one reading).
+    `DataError` (columns that are not there, more than one reading, or one that leaves out a
+    column in `BESIDE`).
     """
     columns = list(dict.fromkeys(column for record in first_records for column in record))
     given = {key for key in set().union(*HEEDS.values()) if getattr(options, key) is not None}
@@ -59,7 +65,8 @@ def resolve_options(
         raise ConfigError(unknown_name("format", options.format, FORMATS))
     for key in ("id_column", "source_column", *sorted(given - {"prompt_template"})):
         _require(getattr(options, key), columns, name)
-    format = options.format or _find_format(first_records, columns, options, name)
+    asked = options.format
+    format = asked or _find_format(first_records, columns, options, name)
     if strange := sorted(given - HEEDS[format]):
         flag = "--" + strange[0].replace("_", "-")
         raise ConfigError(
@@ -67,7 +74,13 @@ def resolve_options(
         )
     options = replace(options, format=format)
     if format == "prompt-response":
-        return _fill_pair(columns, options, name)
+        pair = _fill_pair(columns, options, name)
+        if pair.prompt_column != options.prompt_column:  # it was guessed
+            _refuse_left_out(first_records, columns, [pair.prompt_column], pair, name)
+        return pair
+    if format == "alpaca" and not asked:
+        prompt = [column for column in ("instruction", "input") if column in columns]
+        _refuse_left_out(first_records, columns, prompt, options, name)
     if format in ("messages", "sharegpt") and not options.messages_column:
         found = [column for column in CHAT_COLUMNS if _chat_format(first_records, column)]
         options = replace(options, messages_column=(found or REQUIRED[format])[0])
@@ -102,9 +115,11 @@ def _find_format(
     used = (options.id_column, options.source_column)
     if "text" in columns and all(c in used or not _holds_text(records, c) for c in rest):
         return "text"
+    chats = [column for column in columns if _chat_format(records, column)]
     raise DataError(
         f"{name}: cannot tell prompt from response. Columns: {_listed(columns)}.\n"
-        "Say --prompt-column and --response-column (or --text-column for plain text)."
+        "Say --prompt-column and --response-column (or --text-column for plain text"
+        + (f", --messages-column for the conversations in {_listed(chats)})." if chats else ").")
     )
 
 
@@ -143,6 +158,36 @@ def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> Rec
         )
     [(prompt, response)] = pairs
     return replace(options, prompt_column=prompt, response_column=response)
+
+
+def _refuse_left_out(
+    records: Sequence[Record],
+    columns: Sequence[str],
+    prompt: Sequence[str | None],
+    options: RecordOptions,
+    name: str,
+) -> None:
+    """Raise `DataError` where a prompt that was guessed leaves out a column in `BESIDE`."""
+    read = {*prompt, options.response_column, options.id_column, options.source_column}
+    for column in columns:
+        if column in read or column.lower() not in BESIDE:
+            continue
+        if any(_holds_something(record.get(column)) for record in records):
+            first = column.lower().startswith("system")
+            parts = (column, *prompt) if first else (*prompt, column)
+            template = "\\n".join(f"{{{part}}}" for part in parts)
+            leave = f"--prompt-column {prompt[0]}"
+            if options.format == "alpaca":
+                leave = "--input-format alpaca"
+            raise DataError(
+                f"{name}: the prompt seems to be {' and '.join(map(str, prompt))}, which leaves "
+                f"out {column!r}.\nSay --prompt-template '{template}' to have it read, or {leave} "
+                "to leave it out."
+            )
+
+
+def _holds_something(value: object) -> bool:
+    return bool(value.strip() if isinstance(value, str) else value)
 
 
 def _require(column: str | None, columns: Sequence[str], name: str) -> None:

@@ -72,8 +72,7 @@ class Source:
         """
         if self.kind == "parquet":
             return parquet_rows(self.files[0])
-        plain = self.kind in ("jsonl", "csv", "tsv") and self.files[0].suffix not in COMPRESSED
-        if not plain:
+        if self.kind not in ("jsonl", "csv", "tsv") or _packed(self.files[0]):
             return None
         with self.files[0].open("rb") as file:
             start = file.read(SNIFF_BYTES)
@@ -156,9 +155,13 @@ def _hub_source(name: str, split: str, revision: str | None) -> Source:
 
 
 def _kind(path: Path) -> str | None:
-    packed = path.suffix.lower() in COMPRESSED
+    packed = _packed(path)
     kind = KINDS.get((path.with_suffix("") if packed else path).suffix.lower())
     return None if packed and kind not in TEXT_KINDS else kind
+
+
+def _packed(path: Path) -> bool:
+    return path.suffix.lower() in COMPRESSED
 
 
 def _nearest(path: Path) -> str:

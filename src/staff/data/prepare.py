@@ -4,7 +4,7 @@ file -> RawRecord -> Example -> TokenisedExample -> TokenStore, a few hundred ro
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -110,6 +110,7 @@ def prepare(
     bad = _BadRows(source.name)
     ids = _Ids(source, options)
     rows_read = truncated = duplicates = 0
+    spelt = _Spelt(next(iter(distinct.values()), None))  # all are of one family: one will do
     usable_ids: list[Ids] = []
     usable_rows: list[Ints] = []
     usable_sources: list[str | None] = []
@@ -134,10 +135,13 @@ def prepare(
             usable_rows.append(np.array([u.row for u in usable], np.int64))
             if options.source_column:
                 usable_sources += [names.setdefault(u.source, u.source) for u in usable]
+            spelt.look(example for example, _ in chunk.examples.values())
             rows_read += len(chunk.raws)
             truncated += sum(any(t.truncated for t in u.tokens) for u in usable)
             duplicates += sum(u.duplicate for u in usable)
             stage.advance(len(chunk.raws))
+        if spelt.rows:
+            stage.note(spelt.told())
         if bad.count and (on_bad_row == "error" or bad.count == rows_read):
             raise bad.error(rows_read, skippable=bad.count < rows_read)
     if not bad.count:
@@ -291,6 +295,31 @@ class _Ids:
             except BadRow:
                 continue
         return None
+
+
+class _Spelt:
+    """Counts rows that spell special tokens out, as text made by a chat template does."""
+
+    def __init__(self, tokeniser: Tokeniser | None) -> None:
+        self._tokeniser = tokeniser
+        self._first: str | None = None
+        self.rows = 0
+
+    def look(self, examples: Iterable[Example]) -> None:
+        """Take in some rows."""
+        if self._tokeniser is None:
+            return
+        for token in filter(None, map(self._tokeniser.spelt_special, examples)):
+            self._first = self._first or token
+            self.rows += 1
+
+    def told(self) -> str:
+        """The number in words."""
+        rows = "1 row spells" if self.rows == 1 else f"{self.rows:,} rows spell"
+        return (
+            f"{rows} special tokens out ({self._first}): text to this run, tokens to most "
+            "trainers. If a chat template made them, give the conversations instead"
+        )
 
 
 class _BadRows:

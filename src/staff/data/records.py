@@ -30,6 +30,8 @@ ROLES = {
     "observation": "tool",
 }
 
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # as transformers reads them of a message
+
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
@@ -183,6 +185,8 @@ def _chat(record: Record, column: str, role_key: str, text_key: str) -> Example:
         raise BadRow(f"{column} is missing")
     if not isinstance(turns, list):
         raise BadRow(f"{column} is not a list but {_kind_of(turns)}")
+    if record.get("tools") not in (None, "", "[]", []):
+        raise BadRow("offers tools, which are not supported")
     messages = tuple(_message(turn, n, role_key, text_key) for n, turn in enumerate(turns, start=1))
     answers = [message.content for message in messages if message.role == "assistant"]
     if not answers:
@@ -200,6 +204,12 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         raise BadRow(f"message {number} has an unknown {role_key} {role!r}")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise BadRow(f"message {number} is a tool call, which is not supported")
+    for key in THOUGHTS:
+        if turn.get(key):
+            raise BadRow(
+                f"message {number} has its {key} apart, which is not supported: write it into "
+                f"{text_key} as the model does (<think> … </think>)"
+            )
     content = turn.get(text_key)
     if isinstance(content, list):  # OpenAI's content parts
         parts = [part if isinstance(part, dict) else {} for part in content]

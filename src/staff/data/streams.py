@@ -59,9 +59,9 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """Open a plain, .gz or .zst file for reading; its faults become `DataError`."""
     stream: IO[bytes]
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             stream = gzip.open(path)  # type: ignore[assignment]  # noqa: SIM115 - closed below
-        elif path.suffix == ".zst":
+        elif path.suffix.lower() == ".zst":
             stream = io.BufferedReader(_ZstdStream(path), CHUNK_BYTES)
         else:
             stream = path.open("rb")

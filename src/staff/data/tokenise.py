@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from staff.data.chat import ChatEncoder
+from staff.data.chat import ChatEncoder, any_of, special_tokens
 from staff.errors import BadRow
 from staff.hashing import hash_file
 from staff.types import IGNORE, Example, Ints, TokenisedExample, read_only
@@ -42,6 +42,7 @@ class Tokeniser:
         self._after = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self._chat: ChatEncoder | None = None
         self._usual = _encodes_as_usual(tokenizer)
+        self._special = any_of(special_tokens(tokenizer))
 
     @property
     def fingerprint(self) -> str:
@@ -89,6 +90,12 @@ class Tokeniser:
                     encoded if isinstance(encoded, BadRow) else self._finish(examples[i], *encoded)
                 )
         return [results[i] for i in range(len(examples))]
+
+    def spelt_special(self, example: Example) -> str | None:
+        """A special token that the example spells out, and that stays text here; None if none."""
+        texts = (example.prompt, example.response, *(m.content for m in example.messages))
+        found = next(filter(None, map(self._special.search, texts)), None)
+        return found[0] if found else None
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
         """Token ids of texts in which nothing is special."""
