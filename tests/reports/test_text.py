@@ -46,6 +46,13 @@ def test_wide_tables_show_the_interval_and_narrow_ones_its_half():
     assert "  1       130  130" in narrow.splitlines()  # the budgets moved to a table of their own
 
 
+def test_an_interval_that_stops_at_zero_is_not_shown_half_as_wide():
+    regions = manifest()["regions"]
+    regions[0] |= {"ratio": 1.0, "interval": [0.0, 4.0]}  # 1 ± 3: a ratio is not negative
+    narrow = render(manifest(regions=0) | {"regions": regions}, folder="runs/x", width=60)
+    assert "1.00 ± 3.0" in narrow
+
+
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_tables_keep_to_the_width_and_lose_nothing(width, count):

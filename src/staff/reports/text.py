@@ -299,7 +299,10 @@ def _ratio(region: Mapping[str, Any], *, wide: bool) -> str:
     low, high = region.get("interval") or (None, None)
     if low is None or high is None:
         return text
-    return f"{text} [{_span(low, high, ', ')}]" if wide else f"{text} ± {(high - low) / 2:#.2g}"
+    if wide:
+        return f"{text} [{_span(low, high, ', ')}]"
+    # The lower end stops at zero, so half the interval may say too little.
+    return f"{text} ± {high - region['ratio']:#.2g}"
 
 
 def _sum(name: str, stages: Sequence[Mapping[str, Any]]) -> Any:
