@@ -17,8 +17,8 @@ def count_leaks(train: Source, test: Source, options: RecordOptions) -> tuple[in
     Prompts are compared without regard to case, runs of white space and how letters and accents are
     put together (Unicode's NFC). Of a conversation, everything before the last answer is the
     prompt, and in train, which learns every answer, everything before any of them; plain text is
-    compared as a whole. Rows that cannot be used are passed over. Only the test prompts' hashes stay
-    in memory.
+    compared as a whole. Rows that cannot be used are passed over. Only the test prompts' hashes
+    stay in memory.
     """
     prompts = [_digest(_prompts(example)[-1]) for example in _examples(test, options)]
     wanted, found = set(prompts), set[bytes]()
