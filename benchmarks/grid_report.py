@@ -62,13 +62,19 @@ class Found:
         return self.seeds(metric, method, keep) & self.seeds(metric, minus, keep)
 
     def percent(self, method: str, keep: str = "0.1", *, minus: str) -> Interval | None:
-        """The loss over another method's, %, of the seeds that both have."""
-        gap = self.gap("loss", method, keep, minus=minus)
-        if gap is None:
-            return None
+        """The loss over another method's, %, of the seeds that both have.
+
+        The interval is that of the logarithm of their ratio: both are uncertain, and where one is
+        far above the other their difference over the other's mean seems up to half as uncertain.
+        """
         both = self.shared("loss", method, keep, minus)
-        scale = 100 / self.over("loss", minus, keep, both).value
-        return Interval(*(scale * end for end in gap))
+        if not both or method == minus:
+            return None
+        mine, other = (self.over("loss", name, keep, both) for name in (method, minus))
+        ratio = Estimate(
+            np.log(mine.by_seed / other.by_seed), np.log(mine.draws / other.draws), mine.items
+        )
+        return Interval(*(float(100 * np.expm1(end)) for end in ratio.interval()))
 
 
 def report(store: Path) -> Iterator[str]:

@@ -48,10 +48,23 @@ def test_a_loss_in_percent_is_of_the_seeds_that_both_have(grid):
 
     items = np.linspace(-0.1, 0.1, 50)
     losses = {("staff", "0.1", 0): 1 + items, ("staff", "0.1", 1): 3 + items}
-    losses["cut-0", "0.1", 0] = 1.1 + items
+    losses["cut-0", "0.1", 0] = 1.1 * (1 + items)
     found = grid_report.Found(values={"loss": losses})
     assert found.percent("cut-0", minus="staff") == pytest.approx([10] * 3)
     assert found.percent("cut-0", minus="random") is None
+
+
+def test_a_loss_in_percent_is_as_uncertain_as_what_it_is_a_share_of(grid):
+    import grid_report
+
+    random = np.random.default_rng(0).gamma(4, 0.25, 400)  # mean 1, standard deviation 1/2
+    losses = {("random", "0.1", 0): random, ("grand", "0.1", 0): random + 0.5}
+    value, low, high = grid_report.Found(values={"loss": losses}).percent("grand", minus="random")
+    mean = random.mean()
+    assert value == pytest.approx(50 / mean)
+    # The difference is sure, the mean it is divided by is not: 0.5/m² · 1.96 · s/√n either way.
+    reach = 50 / mean**2 * 1.96 * random.std() / 20
+    assert (high - low) / 2 == pytest.approx(reach, rel=0.1)
 
 
 def test_one_seed_is_no_win(grid):
