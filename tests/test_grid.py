@@ -88,3 +88,18 @@ def test_no_exact_match_at_all_is_said(grid):
     said = list(grid_report._answers(found, "exact", "exact match, %"))
     assert said == ["No answer of any of 1 cells is right to the letter.\n"]
     assert list(grid_report._answers(found, "rougeL", "ROUGE-L")) == []
+
+
+def test_where_no_answer_is_right_nothing_is_told(grid):
+    import grid_report
+
+    def found(exact):
+        cells = [(m, "0.1", s) for m in ("staff", "random") for s in (0, 1)]
+        values = {"loss": np.ones(40), "exact": exact}
+        return grid_report.Found(values={k: dict.fromkeys(cells, v) for k, v in values.items()})
+
+    none, some = found(np.zeros(40)), found(np.eye(40)[0])
+    lines = list(grid_report._against_random({"one": none, "other": some}))
+    assert "| staff | 0.1 | 0 – 2 – 0 |  | 0 – 1 – 0 |" in lines
+    # Of 40 answers none: up to Wilson's z²/(n + z²), in percent.
+    assert none.value("exact", "staff", "0.1") == pytest.approx((0, 0, 8.76), abs=0.01)
