@@ -213,7 +213,9 @@ def stages_block(manifest: Manifest, width: int) -> list[str]:
         of = f" of {count(usable)}" if usable else ""
         lines.append(f"  The target scored {count(scored)}{of} rows.")
     if any(stage.get("reused") for stage in stages):
-        lines.append("  kept: from an earlier run here, with its cost then.")
+        cached = (manifest.get("config") or {}).get("cache")
+        copied = "; from --cache, with that of copying it" if cached else ""
+        lines.append(f"  kept: from an earlier run here, with its cost then{copied}.")
     return lines
 
 
