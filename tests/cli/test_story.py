@@ -10,6 +10,7 @@ from staff.rng import keys_of_ids
 from staff.runs.manifest import read_manifest
 from staff.runs.selection_file import read_selection
 from staff.selectors import explain
+from staff.types import REASONS
 
 
 def test_a_stored_run_tells_what_the_live_one_would(finished):
@@ -38,6 +39,25 @@ def test_rebuilding_gives_the_same_selection(finished):
         np.testing.assert_array_equal(again.verification.interval, selection.verification.interval)
         np.testing.assert_array_equal(again.budget.count, selection.budget.count)
         assert again.budget.total == selection.budget.total
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"quota_column": "kind"}, {"0.1": "share in proportion", "0.3": "share in proportion"}),
+        ({"nested": True}, {"0.1": "nested", "0.3": ""}),
+    ],
+)
+def test_a_budget_that_is_shared_says_so(finished, settings, told):
+    folder, selections, _, ids = finished
+    manifest = read_manifest(folder)
+    manifest["config"] |= settings
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    row = int(np.flatnonzero(selections["0.1"].reason == REASONS.index("budget"))[0])
+    small, large = tell(folder, id=ids[row], row=None, width=10_000).splitlines()[2::2]
+    for text, words in ((small, told["0.1"]), (large, told["0.3"])):
+        assert words in text
+        assert ("nested" in text) == (words == "nested")
 
 
 def test_rows_are_those_of_the_file(finished):

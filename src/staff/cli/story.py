@@ -94,7 +94,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
     coreset = next((c for c in manifest["coresets"] if c["name"] == name), None)
     if coreset is None:
         raise RunError(f"manifest.json and selection.parquet disagree on the coreset {name}")
-    nan = float("nan")
+    nan, column = float("nan"), config.get("quota_column")
     of_row = _regions(table["region"])
     check_regions(of_row, len(regions))
     return Selection(
@@ -122,8 +122,15 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
             "verify_per_region": config.get("verify_per_region"),  # a number, or auto
             "verify_against": config.get("verify_against"),
             "allocation": config.get("allocation"),
+            "quota_column": column and one_line(repr(column)),
+            "nested": config.get("nested") and name != _largest(manifest),
         },
     )
+
+
+def _largest(manifest: Mapping[str, Any]) -> str:
+    """The coreset that nested ones lie in."""
+    return str(max(manifest["coresets"], key=lambda coreset: coreset["total"])["name"])
 
 
 def _regions(column: Any) -> Any:
