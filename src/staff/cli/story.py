@@ -63,7 +63,6 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
 def _scores(config: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Any]:
     """What the method went by: its name in a sentence, and its values [n]; zeros if by none."""
     from staff.selectors import SCORE
-    from staff.selectors.ifd import ifd
 
     method = config.get("method", "staff")
     column = SCORE.get(method)
@@ -72,7 +71,8 @@ def _scores(config: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, A
     if column is None:
         return "score", np.zeros(len(table["id"]))
     if method == "ifd":
-        return "IFD ratio", ifd(table["loss"], table["unconditioned_loss"])
+        # Not of `selectors.ifd`, which refuses a row without finite losses: such a row has a story.
+        return "IFD ratio", table["loss"] / table["unconditioned_loss"]
     if column == "effort":
         return "score on the small model", table["score_small"]
     return f"{column.replace('_', ' ')} on the small model", table[column]
