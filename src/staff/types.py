@@ -136,7 +136,7 @@ class Verification:
     ratio: float64 [K], V_i; NaN where a region was not verified.
     count: int64 [K], |B_i*|.
     interval: float64 [K, 2], 95 % interval of V_i (NaN where unverified).
-    flagged: bool [K], a zero or non-finite sum: the ratio is the mean of the others (1 if none).
+    flagged: bool [K], a zero or non-finite sum was replaced by ratio 1.
     rounds: one entry a round where rows were added until the budgets were stable.
     """
 

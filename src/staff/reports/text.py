@@ -148,7 +148,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
             return [title, *tables, *told]
     wide = Column("V [95 %]", [_ratio(r, wide=True) for r in regions])
     narrow = Column("V ± 95 %", [_ratio(r, wide=False) for r in regions])
-    notes = ["* the other ratios' mean: the verified scores there have no finite, positive sums"]
+    notes = ["* ratio set to 1: the target's scores there have no finite, positive sum"]
     notes = [*(notes if any(r.get("flagged") for r in regions) else []), *told]
     for ratio in (wide, narrow):
         if lines := layout([*fixed, ratio, *budgets], width):

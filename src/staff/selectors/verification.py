@@ -66,9 +66,8 @@ def weigh(
     small, target: [v], both models' scores of `rows` [v]. add: how sums are taken; the
     default rounds once, so the order of the rows cannot matter.
 
-    A region whose sums are not finite and positive has no ratio of its own: flagged, it gets the
-    mean of the others', or 1 if there are none, since a number of its own would hang on the
-    models' scales. Raises DataError if the three differ in length or a row was cut.
+    A sum that is not finite and positive gives ratio 1, flagged. Raises DataError
+    if the three differ in length or a row was cut.
     """
     rows = np.asarray(rows, dtype=np.int64)
     small = np.asarray(small, dtype=np.float64)
@@ -95,9 +94,10 @@ def weigh(
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             ratio[i] = np.float64(_sum(t, add)) / np.float64(_sum(s, add))
         flagged[i] = not 0 < ratio[i] < math.inf
-        if not flagged[i]:
+        if flagged[i]:
+            ratio[i] = 1.0
+        else:
             interval[i] = _interval(s, t, float(ratio[i]), size=int(sizes[i]))
-    ratio[flagged] = _mean(ratio[(count > 0) & ~flagged])
     return Verification(
         rows=read_only(rows),
         ratio=read_only(ratio),
@@ -162,14 +162,6 @@ def _sum(values: Floats, add: Callable[[Iterable[float]], float]) -> float:
     except OverflowError:  # math.fsum beyond the largest float64
         return math.nan
     return total if 0 < total < math.inf else math.nan
-
-
-def _mean(ratios: Floats) -> float:
-    """The mean, which does not overflow; 1 of none."""
-    if not len(ratios):
-        return 1.0
-    largest = float(ratios.max())
-    return float((ratios / largest).mean()) * largest
 
 
 def _interval(small: Floats, target: Floats, ratio: float, *, size: int) -> tuple[float, float]:

@@ -143,7 +143,7 @@ def _ratio_sentence(
     if verification.flagged[i]:
         return (
             "The verified scores do not add up to finite, positive sums, "
-            "so the region's ratio is taken to be the mean of the others'."
+            "so the region's ratio is taken as 1."
         )
     low, high = verification.interval[i]
     spread = "" if np.isnan(low) else f" (95 % interval {low:.3g} to {high:.3g})"
