@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from staff.compare.results import interval_of
 from staff.compare.statistics import Estimate, estimate, verdict
 from staff.runs.compare_cells import UNTUNED
 from staff.selectors.verification import student_95
@@ -37,6 +38,10 @@ class Found:
         found = {(m, k) for m, k, _ in self.values.get(metric, {}) if k is None or m in methods}
         return sorted(found, key=_place)
 
+    def tells(self, metric: str) -> bool:
+        """Whether any cell has anything but zeros of the metric."""
+        return any(values.any() for values in self.values.get(metric, {}).values())
+
     def seeds(self, metric: str, method: str, keep: str | None) -> set[int | None]:
         """The seeds of which there are cells."""
         return {s for m, k, s in self.values.get(metric, {}) if (m, k) == (method, keep)}
@@ -45,7 +50,11 @@ class Found:
         """The metric over seeds and items."""
         wanted = self.seeds(metric, method, keep) if seeds is None else seeds
         table = [self.values[metric][method, keep, s] for s in sorted(wanted, key=str)]
-        return estimate(SCALE.get(metric, 1) * np.array(table))
+        return estimate(np.array(table))
+
+    def value(self, metric: str, method: str, keep: str | None) -> Interval:
+        """The metric with its interval."""
+        return _scaled(metric, interval_of(self.over(metric, method, keep), metric))
 
     def gap(
         self, metric: str, method: str, keep: str | None, *, minus: str = "random"
@@ -55,20 +64,26 @@ class Found:
         if keep is None or not both or method == minus:
             return None
         mine, other = (self.over(metric, name, keep, both) for name in (method, minus))
-        return (mine - other).interval()
+        return _scaled(metric, (mine - other).interval())
 
     def shared(self, metric: str, method: str, keep: str | None, minus: str) -> set[int | None]:
         """The seeds of which there are cells of both methods."""
         return self.seeds(metric, method, keep) & self.seeds(metric, minus, keep)
 
     def percent(self, method: str, keep: str = "0.1", *, minus: str) -> Interval | None:
-        """The loss over another method's, %, of the seeds that both have."""
-        gap = self.gap("loss", method, keep, minus=minus)
-        if gap is None:
-            return None
+        """The loss over another method's, %, of the seeds that both have.
+
+        The interval is that of the logarithm of their ratio: both are uncertain, and where one is
+        far above the other their difference over the other's mean seems up to half as uncertain.
+        """
         both = self.shared("loss", method, keep, minus)
-        scale = 100 / self.over("loss", minus, keep, both).value
-        return Interval(*(scale * end for end in gap))
+        if not both or method == minus:
+            return None
+        mine, other = (self.over("loss", name, keep, both) for name in (method, minus))
+        ratio = Estimate(
+            np.log(mine.by_seed / other.by_seed), np.log(mine.draws / other.draws), mine.items
+        )
+        return Interval(*(float(100 * np.expm1(end)) for end in ratio.interval()))
 
 
 def report(store: Path) -> Iterator[str]:
@@ -117,7 +132,7 @@ def _losses(found: Found) -> Iterator[str]:
     for method, keep in found.rows("loss", METHODS):
         seeds = found.seeds("loss", method, keep)
         tuning = found.cells[method, keep, next(iter(seeds))]["tuning"]
-        mean, gap = found.over("loss", method, keep).interval(), found.gap("loss", method, keep)
+        mean, gap = found.value("loss", method, keep), found.gap("loss", method, keep)
         yield (
             f"| {method} | {keep or ''} | {tuning['rows'] if tuning else 0} | {len(seeds)} "
             f"| {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}) "
@@ -128,15 +143,14 @@ def _losses(found: Found) -> Iterator[str]:
 
 def _answers(found: Found, metric: str, title: str) -> Iterator[str]:
     rows = found.rows(metric, METHODS)
-    known = found.values.get(metric, {})
-    if not any(values.any() for values in known.values()):
-        if known:
+    if not found.tells(metric):
+        if known := found.values.get(metric):
             yield f"No answer of any of {len(known)} cells is right to the letter.\n"
         return
     yield f"| tuned on | keep | seeds | {title} | minus random | |\n" + "| --- " * 6 + "|"
     for method, keep in rows:
         seeds = found.seeds(metric, method, keep)
-        mean, gap = found.over(metric, method, keep).interval(), found.gap(metric, method, keep)
+        mean, gap = found.value(metric, method, keep), found.gap(metric, method, keep)
         yield (
             f"| {method} | {keep or ''} | {len(seeds)} | {mean.mean:.1f} "
             f"({mean.low:.1f} to {mean.high:.1f}) | {_signed(gap, 1)} "
@@ -147,7 +161,8 @@ def _answers(found: Found, metric: str, title: str) -> Iterator[str]:
 
 def _against_random(tasks: Mapping[str, Found]) -> Iterator[str]:
     yield "## Wins, ties and losses against random, over tasks\n"
-    yield "Tasks where there are two seeds or more of both.\n"
+    yield "Tasks where there are two seeds or more of both, and for exact match any right answer of"
+    yield "any method.\n"
     yield "| method | keep | loss | ROUGE-L | exact match |\n" + "| --- " * 5 + "|"
     keys = {key for found in tasks.values() for key in found.rows("loss", METHODS)}
     for method, keep in sorted(keys, key=_place):
@@ -156,7 +171,7 @@ def _against_random(tasks: Mapping[str, Found]) -> Iterator[str]:
             gaps = [
                 found.gap(metric, method, keep)
                 for found in tasks.values()
-                if len(found.shared(metric, method, keep, "random")) > 1
+                if found.tells(metric) and len(found.shared(metric, method, keep, "random")) > 1
             ]
             words = [verdict(g, smaller_is_better=metric == "loss") for g in gaps if g]
             counts = " – ".join(str(words.count(word)) for word in ("win", "tie", "loss"))
@@ -278,6 +293,10 @@ def load(store: Path) -> dict[str, Found]:
                 if len(values) and not np.isnan(values).any():
                     found.values.setdefault(metric, {})[key] = values
     return {name: tasks[name] for name in TASKS if name in tasks}
+
+
+def _scaled(metric: str, found: Interval) -> Interval:
+    return Interval(*(SCALE.get(metric, 1) * end for end in found))
 
 
 def _signed(gap: Interval | None, digits: int) -> str:

@@ -74,10 +74,23 @@ def test_a_loss_in_percent_is_of_the_seeds_that_both_have(grid):
 
     items = np.linspace(-0.1, 0.1, 50)
     losses = {("staff", "0.1", 0): 1 + items, ("staff", "0.1", 1): 3 + items}
-    losses["cut-0", "0.1", 0] = 1.1 + items
+    losses["cut-0", "0.1", 0] = 1.1 * (1 + items)
     found = grid_report.Found(values={"loss": losses})
     assert found.percent("cut-0", minus="staff") == pytest.approx([10] * 3)
     assert found.percent("cut-0", minus="random") is None
+
+
+def test_a_loss_in_percent_is_as_uncertain_as_what_it_is_a_share_of(grid):
+    import grid_report
+
+    random = np.random.default_rng(0).gamma(4, 0.25, 400)  # mean 1, standard deviation 1/2
+    losses = {("random", "0.1", 0): random, ("grand", "0.1", 0): random + 0.5}
+    value, low, high = grid_report.Found(values={"loss": losses}).percent("grand", minus="random")
+    mean = random.mean()
+    assert value == pytest.approx(50 / mean)
+    # The difference is sure, the mean it is divided by is not: 0.5/m² · 1.96 · s/√n either way.
+    reach = 50 / mean**2 * 1.96 * random.std() / 20
+    assert (high - low) / 2 == pytest.approx(reach, rel=0.1)
 
 
 def test_one_seed_is_no_win(grid):
@@ -101,3 +114,18 @@ def test_no_exact_match_at_all_is_said(grid):
     said = list(grid_report._answers(found, "exact", "exact match, %"))
     assert said == ["No answer of any of 1 cells is right to the letter.\n"]
     assert list(grid_report._answers(found, "rougeL", "ROUGE-L")) == []
+
+
+def test_where_no_answer_is_right_nothing_is_told(grid):
+    import grid_report
+
+    def found(exact):
+        cells = [(m, "0.1", s) for m in ("staff", "random") for s in (0, 1)]
+        values = {"loss": np.ones(40), "exact": exact}
+        return grid_report.Found(values={k: dict.fromkeys(cells, v) for k, v in values.items()})
+
+    none, some = found(np.zeros(40)), found(np.eye(40)[0])
+    lines = list(grid_report._against_random({"one": none, "other": some}))
+    assert "| staff | 0.1 | 0 – 2 – 0 |  | 0 – 1 – 0 |" in lines
+    # Of 40 answers none: up to Wilson's z²/(n + z²), in percent.
+    assert none.value("exact", "staff", "0.1") == pytest.approx((0, 0, 8.76), abs=0.01)

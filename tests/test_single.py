@@ -12,6 +12,7 @@ from staff.checks import check_inputs
 from staff.errors import DataError, RunError
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.stages.lazy_scorer import LazyScorer
+from staff.training.statistics import mean_interval
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref", "dtype": "float32", "device": "cpu"}
 BAD = json.dumps({"mr": "name[x]", "ref": ""})
@@ -223,6 +224,20 @@ def test_bleu_and_its_interval_are_of_the_corpus(measure, data, tmp_path, monkey
     low, high = facts["bleu"]["interval"]
     assert low < corpus < high
     assert items["bleu"].to_numpy().mean() != pytest.approx(corpus, abs=0.1)
+
+
+def test_an_interval_over_few_items_is_as_wide_as_they_ask_for(measure, data, tmp_path):
+    out = tmp_path / "measured"
+    facts = measure(data.rows[:5], metrics=("loss",), out=str(out))
+    losses = pq.read_table(out / "items.parquet")["loss"].to_numpy()
+    value, plain_low, plain_high = mean_interval(losses)
+    low, high = facts["loss"]["interval"]
+    # √(5/4), and 2.776 of Student's t with 4 degrees of freedom for 1.960.
+    assert (high - low) / (plain_high - plain_low) == pytest.approx(1.583, abs=0.002)
+    assert low < value < high
+    alone = measure(data.rows[:1], metrics=("loss", "exact"))
+    assert alone["loss"]["interval"] is None  # one item tells nothing of others
+    assert alone["exact"]["interval"][1] - alone["exact"]["interval"][0] > 0.5
 
 
 def test_evaluate_without_a_folder_says_that_rejected_rows_are_gone(measure, data):

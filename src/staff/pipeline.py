@@ -384,7 +384,7 @@ def _choose(
         if config.stability is not None:
             seeds = range(config.seed + 1, config.seed + config.stability)
             others = [with_seed(seed) if method.seeded else selections for seed in seeds]
-            run.result["stability"] = stability_facts([selections, *others], n=wishes.n)
+            run.result["stability"] = stability_facts([selections, *others], wishes)
     return {name: method.complete(selection) for name, selection in selections.items()}
 
 

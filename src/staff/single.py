@@ -27,6 +27,7 @@ from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.lock import hold_beside
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
+from staff.selectors.verification import widening
 from staff.stages import draws, reading, scoring, tuning
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import follow
@@ -225,8 +226,9 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     """Measure a model on a test file: each metric with its 95 % interval over items.
 
     The value is the mean over items, but for bleu the corpus score, and its interval is that
-    of the corpus score. With ``config.out``: ``items.parquet`` (id, each metric, prediction,
-    reference), ``metrics.json`` and, if rows were rejected, ``rejected.jsonl`` in that folder.
+    of the corpus score; None where it would hang on one item. With ``config.out``:
+    ``items.parquet`` (id, each metric, prediction, reference), ``metrics.json`` and, if rows were
+    rejected, ``rejected.jsonl`` in that folder.
     """
     from staff.data.references import last_responses
     from staff.training.evaluate import evaluate as measure
@@ -268,7 +270,8 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             interval = share_interval(values)
         else:
             interval = mean_interval(values, seed=config.seed)
-        facts[name] = {"value": found.summary[name], "interval": [interval.low, interval.high]}
+        ends = [interval.low, interval.high] if name == "exact" else _widened(interval, len(values))
+        facts[name] = {"value": found.summary[name], "interval": ends}
     if out:
         out.mkdir(parents=True, exist_ok=True)
         columns: dict[str, Any] = {"id": list(found.ids)}
@@ -284,6 +287,18 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
         )
     return facts
+
+
+def _widened(found: tuple[float, float, float], items: int) -> list[float] | None:
+    """Ends of a bootstrap's interval, as far apart as so few items ask for; None of one item.
+
+    found: the value and the ends as they were resampled.
+    """
+    if items < 2:
+        return None
+    value, low, high = found
+    times = widening(items)
+    return [value - times * (value - low), value + times * (high - value)]
 
 
 def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from staff.cli.story import rebuild, tell
 from staff.errors import ConfigError, RunError
 from staff.rng import keys_of_ids
 from staff.runs.manifest import read_manifest
-from staff.runs.selection_file import read_selection
+from staff.runs.selection_file import read_selection, write_selection
 from staff.selectors import explain
+from staff.types import REASONS
 
 
 def test_a_stored_run_tells_what_the_live_one_would(finished):
@@ -40,6 +42,25 @@ def test_rebuilding_gives_the_same_selection(finished):
         assert again.budget.total == selection.budget.total
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"quota_column": "kind"}, {"0.1": "share in proportion", "0.3": "share in proportion"}),
+        ({"nested": True}, {"0.1": "nested", "0.3": ""}),
+    ],
+)
+def test_a_budget_that_is_shared_says_so(finished, settings, told):
+    folder, selections, _, ids = finished
+    manifest = read_manifest(folder)
+    manifest["config"] |= settings
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    row = int(np.flatnonzero(selections["0.1"].reason == REASONS.index("budget"))[0])
+    small, large = tell(folder, id=ids[row], row=None, width=10_000).splitlines()[2::2]
+    for text, words in ((small, told["0.1"]), (large, told["0.3"])):
+        assert words in text
+        assert ("nested" in text) == (words == "nested")
+
+
 def test_rows_are_those_of_the_file(finished):
     folder = finished[0]
     assert tell(folder, id=None, row=8).startswith(
@@ -59,6 +80,26 @@ def test_a_random_run_says_so(random_run):
     folder, selection = random_run
     row = int(selection.rows[0])
     assert "drawn by the method 'random'" in tell(folder, id=None, row=row)
+
+
+def test_ifd_with_a_row_without_losses_has_a_story_of_every_row(random_run):
+    folder, drawn = random_run
+    ids, loss = [f"id-{i}" for i in range(20)], np.linspace(0.5, 1.0, 20)
+    loss[3] = np.nan
+    reason = drawn.reason.copy()
+    reason[3] = REASONS.index("rejected")
+    write_selection(
+        folder / "selection.parquet",
+        ids=ids,
+        rows=np.arange(20),
+        scores={"effort": loss, "loss": loss, "unconditioned_loss": 2 * loss**0},
+        selections={"n4": replace(drawn, reason=reason, method="ifd")},
+    )
+    text = (folder / "manifest.json").read_text().replace('"random"', '"ifd"')
+    (folder / "manifest.json").write_text(text)
+    assert "its score is not a finite number" in tell(folder, id="id-3", row=None)
+    told = " ".join(tell(folder, id="id-19", row=None).split())
+    assert "Its IFD ratio is 0.5, number 1 of 19 from the highest." in told
 
 
 def test_files_that_disagree_are_refused(finished):

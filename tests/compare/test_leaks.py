@@ -29,6 +29,7 @@ def test_prompts_are_compared_whatever_the_answer_and_the_spacing(leaks):
     test = [row("what is a coreset?", "x"), row("What is a core set?"), row("Other"), row("other ")]
     assert leaks(train, test) == (3, 4)
     assert leaks(train, [row("new")]) == (0, 1)
+    assert leaks([row("Cafe\u0301")], [row("CAF\u00c9"), row("cafe")]) == (1, 2)
 
 
 def test_of_a_conversation_all_before_the_last_answer_counts(leaks):

@@ -109,6 +109,12 @@ def test_notes():
         "The best baseline is the one that is best on these test items, partly by chance" in said()
     )
     assert "no selection-to-tuning ratio" in said(full=False)
+    assert "came from --cache count with the seconds of copying" in said(cache="c")
+    cut = {"methods": ["staff", "random", "ccs", "d2"], "cut": 0.0}
+    assert "with a cut of 0 (--cut 0, --preset paper) ccs and d2 set no row aside" in said(**cut)
+    for without in ({"cut": 0.1}, {"methods": ["staff", "random"]}):
+        assert "--cache" not in said(**cut | without)
+        assert "with a cut" not in said(**cut | without)
 
 
 def test_test_rows_that_were_cut_or_set_aside_are_told_in_every_form():

@@ -4,6 +4,9 @@ import base64
 import hashlib
 import re
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from staff.errors import DataError
@@ -123,6 +126,26 @@ def test_a_run_of_an_earlier_version_has_its_correlation_without_a_verdict(make_
     assert "Rank correlation (Spearman) 0.8" in page
     assert "over 60 verified rows. Verified rows are spread evenly" in page
     assert "proxy" not in page
+
+
+def test_the_correlation_is_of_finite_scores_that_the_ratios_are_made_of(make_run, records):
+    folder, manifest = make_run(records)
+    table = pq.read_table(folder.selection)
+    verified = table["verified"].to_numpy(zero_copy_only=False)
+    target = table["score_target"].to_numpy(zero_copy_only=False).copy()
+    falls = np.where(verified, -target, np.nan)  # before fine-tuning: the other way round
+    target[np.flatnonzero(verified)[0]] = np.nan  # of the easiest row, not finite
+    place = table.column_names.index("score_target")
+    table = table.set_column(place, "score_target", pa.array(target, from_pandas=True))
+    pq.write_table(table, folder.selection)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render(folder, manifest)))
+    assert "over 59 verified rows" in page
+    assert "rank correlation is 0.8" in page
+    table = table.append_column("score_untuned", pa.array(falls, from_pandas=True))
+    pq.write_table(table, folder.selection)
+    page = render(folder, manifest)
+    assert "rank correlation is <strong>-1.00</strong>" in re.sub(r"\s+", " ", page)
+    assert "score on the small model before fine-tuning" in page
 
 
 def test_advice_is_shown(make_run, records):

@@ -11,7 +11,7 @@ def table(**columns):
 def test_sources_from_the_largest():
     sources = ["a", "b", None, "a", ""]
     chosen = {"0.4": np.array([True, True, False, False, False])}
-    found = by_source(table(source=sources, region=np.array([0, -1, 0, 0, 0])), chosen)
+    found = by_source(table(source=sources, region=np.array([0, -1, -2, 0, 0])), chosen)
     assert found == [
         SourceRow("a", 2, 0, 1.5, {"0.4": 1}),
         SourceRow("(empty)", 1, 0, 4.0, {"0.4": 0}),

@@ -46,6 +46,13 @@ def test_wide_tables_show_the_interval_and_narrow_ones_its_half():
     assert "  1       130  130" in narrow.splitlines()  # the budgets moved to a table of their own
 
 
+def test_an_interval_that_stops_at_zero_is_not_shown_half_as_wide():
+    regions = manifest()["regions"]
+    regions[0] |= {"ratio": 1.0, "interval": [0.0, 4.0]}  # 1 ± 3: a ratio is not negative
+    narrow = render(manifest(regions=0) | {"regions": regions}, folder="runs/x", width=60)
+    assert "1.00 ± 3.0" in narrow
+
+
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_tables_keep_to_the_width_and_lose_nothing(width, count):
@@ -74,6 +81,13 @@ def test_what_a_user_asks_of_a_run_is_there():
     ):
         assert words in text
     assert "duplicates" not in text
+
+
+def test_what_came_from_a_cache_cost_more_than_is_told():
+    kept = "kept: from an earlier run here, with its cost then"
+    assert f"{kept}.\n" in render(manifest(), folder="runs/x", width=100)
+    cached = render(manifest(config={"cache": "c"}), folder="runs/x", width=100)
+    assert f"{kept}; from --cache, with that of copying it.\n" in cached
 
 
 def test_a_run_on_a_device_that_no_test_has_seen_says_so():

@@ -76,6 +76,18 @@ def test_top_up(scores):
     assert explain(left, scores=scores, selection=coreset)[-1].endswith("this row was not drawn.")
 
 
+def test_a_budget_that_is_shared_says_so(scores):
+    coreset = select(scores)
+    for more, words in (
+        ({"quota_column": "'source'"}, ", which the values of 'source' share in proportion"),
+        ({"nested": True}, "; a nested coreset takes only rows of the next larger one."),
+    ):
+        shared = replace(coreset, details={**coreset.details, **more})
+        last = explain(49, scores=scores, selection=shared)[-1]
+        assert f"number 1 of 50 from the hardest, inside the budget{words}" in last
+        assert words not in explain(49, scores=scores, selection=coreset)[-1]
+
+
 def test_unverified_and_flagged_regions(scores):
     unverified = explain(0, scores=scores, selection=select(scores, verify_per_region=50))
     assert unverified[3] == "The region is too small to be verified on the target."

@@ -63,7 +63,6 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
 def _scores(config: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Any]:
     """What the method went by: its name in a sentence, and its values [n]; zeros if by none."""
     from staff.selectors import SCORE
-    from staff.selectors.ifd import ifd
 
     method = config.get("method", "staff")
     column = SCORE.get(method)
@@ -72,7 +71,8 @@ def _scores(config: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, A
     if column is None:
         return "score", np.zeros(len(table["id"]))
     if method == "ifd":
-        return "IFD ratio", ifd(table["loss"], table["unconditioned_loss"])
+        # Not of `selectors.ifd`, which refuses a row without finite losses: such a row has a story.
+        return "IFD ratio", table["loss"] / table["unconditioned_loss"]
     if column == "effort":
         return "score on the small model", table["score_small"]
     return f"{column.replace('_', ' ')} on the small model", table[column]
@@ -94,7 +94,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
     coreset = next((c for c in manifest["coresets"] if c["name"] == name), None)
     if coreset is None:
         raise RunError(f"manifest.json and selection.parquet disagree on the coreset {name}")
-    nan = float("nan")
+    nan, column = float("nan"), config.get("quota_column")
     of_row = _regions(table["region"])
     check_regions(of_row, len(regions))
     return Selection(
@@ -122,8 +122,15 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
             "verify_per_region": config.get("verify_per_region"),  # a number, or auto
             "verify_against": config.get("verify_against"),
             "allocation": config.get("allocation"),
+            "quota_column": column and one_line(repr(column)),
+            "nested": config.get("nested") and name != _largest(manifest),
         },
     )
+
+
+def _largest(manifest: Mapping[str, Any]) -> str:
+    """The coreset that nested ones lie in."""
+    return str(max(manifest["coresets"], key=lambda coreset: coreset["total"])["name"])
 
 
 def _regions(column: Any) -> Any:

@@ -1,6 +1,7 @@
 """Do test prompts occur in the training data?"""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator
 
 from staff.data.files import Source
@@ -13,10 +14,11 @@ from staff.types import Example
 def count_leaks(train: Source, test: Source, options: RecordOptions) -> tuple[int, int]:
     """How many test rows have a prompt that occurs in train, and the number of test rows.
 
-    Prompts are compared without regard to case and runs of white space. Of a conversation,
-    everything before the last answer is the prompt, and in train, which learns every answer,
-    everything before any of them; plain text is compared as a whole. Rows that cannot be used are
-    passed over. Only the test prompts' hashes stay in memory.
+    Prompts are compared without regard to case, runs of white space and how letters and accents are
+    put together (Unicode's NFC). Of a conversation, everything before the last answer is the
+    prompt, and in train, which learns every answer, everything before any of them; plain text is
+    compared as a whole. Rows that cannot be used are passed over. Only the test prompts' hashes
+    stay in memory.
     """
     prompts = [_digest(_prompts(example)[-1]) for example in _examples(test, options)]
     wanted, found = set(prompts), set[bytes]()
@@ -49,5 +51,5 @@ def _prompts(example: Example) -> list[str]:
 
 
 def _digest(prompt: str) -> bytes:
-    plain = " ".join(prompt.lower().split())
+    plain = unicodedata.normalize("NFC", " ".join(prompt.lower().split()))
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()

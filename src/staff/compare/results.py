@@ -57,7 +57,7 @@ def results(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, A
         found = [estimate(_values(group, metric, like=like)) for group in groups]
         smaller = metric in SMALLER_IS_BETTER
         for group, one in zip(groups, found, strict=True):
-            value, low, high = _known(_of_value(one, metric))
+            value, low, high = _known(interval_of(one, metric))
             row = {
                 "metric": metric,
                 "method": group.method,
@@ -110,8 +110,8 @@ def _difference(
     return {f"{name}_{part}": value for part, value in zip(parts, values, strict=True)}
 
 
-def _of_value(one: Estimate, metric: str) -> Interval:
-    """The value and its interval; of a share of exact matches no shorter than these items allow.
+def interval_of(one: Estimate, metric: str) -> Interval:
+    """The value and its interval; of a share of exact matches no shorter than its items allow.
 
     Where no answer is right resampling sees no chance in that.
     """

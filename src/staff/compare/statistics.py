@@ -14,14 +14,14 @@ quantile at n - 1 degrees of freedom over the normal one (Hesterberg, The Americ
 
 from dataclasses import dataclass
 from functools import cache
-from math import inf, sqrt
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from staff.errors import DataError
 from staff.rng import stream_seed
-from staff.selectors.verification import NORMAL_95, student_95
+from staff.selectors.verification import widening
 from staff.training.metrics import bleu_of
 from staff.training.statistics import Interval
 from staff.types import Floats, read_only
@@ -72,7 +72,7 @@ class Estimate:
         if self.items < 2:
             return Interval(self.value, -inf, inf)
         seeds, centre = len(self.by_seed), self.draws.mean()
-        draws = centre + _widening(self.items) * (self.draws - centre)
+        draws = centre + widening(self.items) * (self.draws - centre)
         if seeds > 1:
             error = self.by_seed.std(ddof=1) / np.sqrt(seeds)
             draws = draws + error * _student(seeds - 1, len(draws))  # [PER_RESAMPLE, R]
@@ -125,15 +125,6 @@ def _metric(values: Floats, times: Floats) -> Floats:
         return times @ values.T / times.sum(axis=1, keepdims=True)
     counts = np.tensordot(times, values, (1, 1)).astype(np.int64)  # [R, S, 10], whole before, too
     return np.array([[bleu_of(one) for one in seeds] for seeds in counts])
-
-
-def _widening(items: int) -> float:
-    """How many times as wide as the bootstrap's an interval over so many items has to be.
-
-    >>> round(_widening(5), 2), round(_widening(400), 3)
-    (1.58, 1.004)
-    """
-    return sqrt(items / (items - 1)) * student_95(items - 1) / NORMAL_95
 
 
 @cache

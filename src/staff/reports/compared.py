@@ -132,7 +132,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         if config["full"]
         else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
     ]
-    said += [f"Note: {remark}." for remark in [*test_remarks(result), *trust_remarks(config)]]
+    remarks = [*test_remarks(result), *_selection_remarks(config), *trust_remarks(config)]
+    said += [f"Note: {remark}." for remark in remarks]
     return [*said, *filter(None, [leak_warning(result)])]
 
 
@@ -154,6 +155,24 @@ def test_remarks(result: Mapping[str, Any]) -> list[str]:
         for key, words in (("rejected", "set aside"), ("truncated", "cut at the maximal length"))
         if test.get(key)
     ]
+
+
+def _selection_remarks(config: Mapping[str, Any]) -> list[str]:
+    """What of the settings makes a cost or a baseline another than one would think."""
+    remarks = []
+    if config.get("cache"):
+        remarks.append(
+            "adapters and scores that came from --cache count with the seconds of copying them, so "
+            "selection may have cost more than is told"
+        )
+    cutting = [name for name in ("ccs", "d2") if name in config.get("methods", ())]
+    if cutting and config.get("cut") == 0:
+        verb = "sets" if len(cutting) == 1 else "set"
+        remarks.append(
+            f"with a cut of 0 (--cut 0, --preset paper) {' and '.join(cutting)} {verb} no row "
+            "aside, as in their papers the hardest are"
+        )
+    return remarks
 
 
 def leak_warning(result: Mapping[str, Any]) -> str:

@@ -94,14 +94,20 @@ def _over_regions(regions: Sequence[Mapping[str, Any]], heights: Ints) -> list[d
     return points
 
 
-def agreement_figure(small: Floats, target: Floats, correlation: Correlation | None) -> Markup:
-    """Scores of the same rows on both models, one point a row."""
+def agreement_figure(
+    small: Floats, target: Floats, correlation: Correlation | None, *, untuned: bool
+) -> Markup:
+    """Scores of the same rows on both models, one point a row.
+
+    untuned: whether the small model's are those from before its fine-tuning.
+    """
     points = [{"x": float(x), "y": float(y)} for x, y in zip(small, target, strict=True)]
-    x, y = axis("x", "score on the small model"), axis("y", "score on the target")
+    before = " before fine-tuning" if untuned else ""
+    x, y = axis("x", f"score on the small model{before}"), axis("y", "score on the target")
     for one in (x, y):
         one["scale"] = {"zero": False}
     dots = marks("point", points, "target", x, y, filled=True, opacity=0.55, size=22)
-    label = f"Scores of {rows_of(len(points))} on the small model and on the target"
+    label = f"Scores of {rows_of(len(points))} on the small model{before} and on the target"
     if correlation:
         label += f", rank correlation {correlation.value:.2f}"
     return draw([panel(260, dots)], label)

@@ -32,7 +32,7 @@ MAX_CORESETS = 6  # those asked for first have charts and columns
 MAX_REGIONS = 200  # lines in the table of regions
 MAX_POINTS = 400
 COLUMNS = (  # of selection.parquet that the page is made of, beside those of the coresets
-    *("row", "source", "region", "verified", "score_small", "score_target"),
+    *("row", "source", "region", "verified", "score_small", "score_target", "score_untuned"),
     *("loss", "entropy", "response_length"),
 )
 
@@ -174,16 +174,23 @@ def _proxy(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _agreement(table: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
-    """Both models' scores of the verified rows: correlation over all, a chart of some."""
-    rows = np.flatnonzero(table["verified"])
+    """Both models' scores of the verified rows: correlation over all, a chart of some.
+
+    The small model's are those that the target's were divided by, as in the verdict.
+    """
+    untuned = "score_untuned" in table
+    small, target = table["score_untuned" if untuned else "score_small"], table["score_target"]
+    # A score that is not finite would rank above all others.
+    rows = np.flatnonzero(table["verified"] & np.isfinite(small) & np.isfinite(target))
     if len(rows) < 2:
         return None
-    small, target = table["score_small"], table["score_target"]
     correlation = rank_correlation(small[rows], target[rows])
     drawn = sample(rows, MAX_POINTS, seed=seed)
     return {
         "correlation": correlation,
-        "figure": figures.agreement_figure(small[drawn], target[drawn], correlation),
+        "figure": figures.agreement_figure(
+            small[drawn], target[drawn], correlation, untuned=untuned
+        ),
         "drawn": len(drawn),
         "rows": len(rows),
     }

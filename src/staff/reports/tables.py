@@ -34,7 +34,7 @@ def by_source(table: Mapping[str, Any], chosen: Mapping[str, Bools]) -> list[Sou
 
     table: columns of selection.parquet, "source" among them. chosen: coreset -> bool [n].
     """
-    scores, cut = table["score_small"], table["region"] < 0
+    scores, cut = table["score_small"], table["region"] == -1  # -2: on a list, not cut
     names, of_row = _numbered(table["source"])
     sizes = np.bincount(of_row, minlength=len(names))
     order = sorted(range(len(names)), key=lambda i: (-sizes[i], names[i]))

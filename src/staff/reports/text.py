@@ -213,7 +213,9 @@ def stages_block(manifest: Manifest, width: int) -> list[str]:
         of = f" of {count(usable)}" if usable else ""
         lines.append(f"  The target scored {count(scored)}{of} rows.")
     if any(stage.get("reused") for stage in stages):
-        lines.append("  kept: from an earlier run here, with its cost then.")
+        cached = (manifest.get("config") or {}).get("cache")
+        copied = "; from --cache, with that of copying it" if cached else ""
+        lines.append(f"  kept: from an earlier run here, with its cost then{copied}.")
     return lines
 
 
@@ -299,7 +301,10 @@ def _ratio(region: Mapping[str, Any], *, wide: bool) -> str:
     low, high = region.get("interval") or (None, None)
     if low is None or high is None:
         return text
-    return f"{text} [{_span(low, high, ', ')}]" if wide else f"{text} ± {(high - low) / 2:#.2g}"
+    if wide:
+        return f"{text} [{_span(low, high, ', ')}]"
+    # The lower end stops at zero, so half the interval may say too little.
+    return f"{text} ± {high - region['ratio']:#.2g}"
 
 
 def _sum(name: str, stages: Sequence[Mapping[str, Any]]) -> Any:

@@ -151,13 +151,18 @@ def coreset_facts(
 
 
 def stability_facts(
-    by_seed: Sequence[Mapping[str, Selection]], *, n: int
+    by_seed: Sequence[Mapping[str, Selection]], wishes: Wishes
 ) -> dict[str, dict[str, float]]:
-    """Coreset name -> how far its rows agree over seeds (mean Jaccard index), and by chance."""
-    return {
-        name: {
+    """Coreset name -> how far its rows agree over seeds (mean Jaccard index), and by chance.
+
+    Chance has the same rows to include and to choose from.
+    """
+    free, fixed = int(np.count_nonzero(wishes.free)), len(wishes.include)
+    facts = {}
+    for name in by_seed[0]:
+        coresets = [selections[name].rows for selections in by_seed]
+        facts[name] = {
             "seeds": len(by_seed),
-            **stability([selections[name].rows for selections in by_seed], n)._asdict(),
+            **stability(coresets, free, fixed=fixed)._asdict(),
         }
-        for name in by_seed[0]
-    }
+    return facts

@@ -27,11 +27,11 @@ def jaccard(one: Ints, other: Ints) -> float:
     return both / (len(one) + len(other) - both)
 
 
-def stability(coresets: Sequence[Ints], n: int) -> Stability:
+def stability(coresets: Sequence[Ints], n: int, *, fixed: int = 0) -> Stability:
     """Mean Jaccard index of coresets of n rows chosen with different seeds, and that of chance.
 
     Chance is at the expected overlap m·m'/n of two random subsets. A method without any
-    randomness has 1.
+    randomness has 1. fixed: rows beside the n that are in every coreset, by chance, too.
 
     Raises ConfigError for fewer than two coresets.
 
@@ -42,5 +42,7 @@ def stability(coresets: Sequence[Ints], n: int) -> Stability:
         raise ConfigError("stability needs the coresets of at least two seeds")
     pairs = list(combinations(coresets, 2))
     found = np.mean([jaccard(one, other) for one, other in pairs])
-    overlaps = [(len(a) * len(b) / n, len(a) + len(b)) for a, b in pairs]
+    overlaps = [
+        (fixed + (len(a) - fixed) * (len(b) - fixed) / max(n, 1), len(a) + len(b)) for a, b in pairs
+    ]
     return Stability(float(found), float(np.mean([o / (both - o) for o, both in overlaps])))

@@ -45,8 +45,9 @@ def explain(
     scores: [n], those the method went by, and `score`, what to call them; of no meaning for
     a method without scores. keys: [n], those the selection was made with.
     selection: with its regions, verification and budget, as `select_staff` returns it,
-    and `details` "within", "seed", "verify_per_region", "verify_against" and "allocation".
-    One rebuilt from a stored run will do.
+    and `details` "within", "seed", "verify_per_region", "verify_against" and "allocation", and
+    "quota_column" and "nested" where a region's places are shared so. One rebuilt from a stored
+    run will do.
     name: what to call the row, e.g. its id.
 
     Raises ConfigError for a row outside [0, n).
@@ -201,7 +202,8 @@ def _place_sentences(
         drawn = priorities(keys[members], int(selection.details.get("seed", 0)), "draw")
         order, number = "in its random order", 1 + int(np.count_nonzero(drawn < drawn[position]))
     within = f"Within the region it is number {number} of {size} {order}"
-    inside, outside = f"{within}, inside the budget.", f"{within}, outside the budget."
+    shared = _shared(selection.details)
+    inside, outside = (f"{within}, {where} the budget{shared}." for where in ("inside", "outside"))
     if drawn_by == "spread":
         turns = "Within the region the clusters of alike rows took turns to give a random row"
         inside, outside = f"{turns}, and this was one.", f"{turns}, and this was none."
@@ -214,6 +216,15 @@ def _place_sentences(
     drawn_too = "this row was drawn" if reason == TOP_UP else "this row was not drawn"
     left = f"Full regions and rounding left {places}, filled at random from the rest of the pool"
     return outside, f"{left}: {drawn_too}."
+
+
+def _shared(details: Mapping[str, Any]) -> str:
+    """Why a region's places need not go to the first of its rows."""
+    if column := details.get("quota_column"):
+        return f", which the values of {column} share in proportion to their rows"
+    if details.get("nested"):
+        return "; a nested coreset takes only rows of the next larger one"
+    return ""
 
 
 def _rows(count: int) -> str:
