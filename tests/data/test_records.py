@@ -118,6 +118,11 @@ def test_chat_formats(record, options, messages):
             "tool call",
         ),
         (
+            {"messages": [{"role": "assistant", "content": "a", "weight": 0}]},
+            CHAT,
+            "message 1 has weight 0, which is not supported",
+        ),
+        (
             {"messages": [{"role": "assistant", "content": "a", "thinking": "b"}]},
             CHAT,
             "message 1 has its thinking apart.* into content as",
@@ -141,7 +146,7 @@ def test_bad_rows(record, options, reason):
 
 
 def test_what_a_table_has_for_no_tools_and_no_thoughts():
-    nothing = {"tool_calls": None, "reasoning_content": None, "thinking": ""}
+    nothing = {"tool_calls": None, "reasoning_content": None, "thinking": "", "weight": 1}
     for tools in (None, "", "[]", []):
         record = {"messages": [{"role": "assistant", "content": "a", **nothing}], "tools": tools}
         assert to_example(record, CHAT).messages == (Message("assistant", "a"),)

@@ -24,13 +24,13 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     over the test data a cell, without the answers that are generated.
     """
     folder, times = CompareFolder(str(config.out)), config.seeds
-    main = main_method(config.methods)
+    main = main_method(config.methods, within=config.within)
     selection = planning.plan(scoring_config(config, folder, 0, main), progress=progress)
     work = {stage["name"]: (times, stage) for stage in selection["stages"]}
     warnings = dict.fromkeys(selection["warnings"])  # in this order, each once
     if "tokens" in (read := work["read"][1]):
         work["read"] = 1, read  # tokens serve all seeds
-    for method in scored_first(config.methods, main):
+    for method in scored_first(config.methods, main, within=config.within):
         first = planning.plan(scoring_config(config, folder, 0, method), progress=progress)
         work = {stage["name"]: (times, stage) for stage in first["stages"]} | work
         warnings |= dict.fromkeys(first["warnings"])

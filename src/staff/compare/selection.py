@@ -113,11 +113,13 @@ def choose(
     }
 
 
-def main_method(methods: Sequence[Method], *, within: str = "hardest") -> Method:
+def main_method(methods: Sequence[Method], *, within: str) -> Method:
     """The method that needs most, so that the others find what they need in its run.
 
-    >>> main_method(["random", "d2", "staff", "ifd"]), main_method(["random", "ccs", "d2"])
-    ('staff', 'd2')
+    >>> main_method(["random", "d2", "staff", "ifd"], within="hardest")
+    'staff'
+    >>> main_method(["random", "ccs", "d2"], within="hardest")
+    'd2'
     """
 
     def rank(method: Method) -> tuple[bool, ...]:
@@ -132,13 +134,13 @@ def main_method(methods: Sequence[Method], *, within: str = "hardest") -> Method
     return max(methods, key=rank)
 
 
-def scored_first(
-    methods: Sequence[Method], main: Method, *, within: str = "hardest"
-) -> list[Method]:
+def scored_first(methods: Sequence[Method], main: Method, *, within: str) -> list[Method]:
     """Methods whose runs leave what that of `main` does not: features, then IFD's second losses.
 
-    >>> scored_first(["staff", "ccs", "k-centre", "d2", "ifd"], "staff")
+    >>> scored_first(["staff", "ccs", "k-centre", "d2", "ifd"], "staff", within="hardest")
     ['k-centre', 'ifd']
+    >>> scored_first(["staff", "d2"], "staff", within="spread")  # staff itself leaves features
+    []
     """
     there = FEATURES & needs(main, within=within)
     found = [] if there else [m for m in methods if FEATURES & needs(m)][:1]

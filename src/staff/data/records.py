@@ -204,6 +204,8 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         raise BadRow(f"message {number} has an unknown {role_key} {role!r}")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise BadRow(f"message {number} is a tool call, which is not supported")
+    if turn.get("weight") not in (None, 1) and ROLES[role] == "assistant":  # 0: not in the loss
+        raise BadRow(f"message {number} has weight {turn['weight']!r}, which is not supported")
     for key in THOUGHTS:
         if turn.get(key):
             raise BadRow(
