@@ -24,6 +24,7 @@ TURN = [{"from": "human", "value": "a"}]
         ({"messages": MESSAGE, "prompt": "a"}, "messages"),
         ({"conversations": TURN, "system": "s"}, "sharegpt"),
         ({"conversations": MESSAGE}, "messages"),
+        ({"prompt": MESSAGE, "completion": MESSAGE}, "messages-pair"),
         ({"text": "a"}, "text"),
         ({"text": "a", "url": "b", "timestamp": "c", "score": 0.5}, "text"),
     ],
@@ -38,6 +39,20 @@ def test_chat_column_is_found_by_its_content():
             for asked in (None, format):
                 found = resolve_options([{column: content}], RecordOptions(format=asked))
                 assert (found.format, found.messages_column) == (format, column)
+
+
+def test_columns_of_two_lists_of_messages():
+    record = {"question": MESSAGE, "reply": MESSAGE, "system": "s"}
+    for options in (
+        RecordOptions(prompt_column="question", response_column="reply"),
+        RecordOptions(response_column="reply", format="messages-pair"),
+        RecordOptions(response_column="reply"),
+    ):
+        found = resolve_options([record], options)
+        read = found.format, found.prompt_column, found.response_column
+        assert read == ("messages-pair", "question", "reply")
+    with pytest.raises(ConfigError, match="--prompt-template has no meaning"):
+        resolve_options([record], RecordOptions(format="messages-pair", prompt_template="{system}"))
 
 
 def test_conversations_in_another_column_are_told_of():

@@ -12,6 +12,8 @@ TEMPLATE = RecordOptions(
 )
 ALPACA = RecordOptions(format="alpaca")
 CHAT = RecordOptions(format="messages")
+CHATS = RecordOptions(format="messages-pair", prompt_column="prompt", response_column="completion")
+ASKED, ANSWER = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
 SHAREGPT = RecordOptions(format="sharegpt")
 TEXT = RecordOptions(format="text")
 
@@ -72,6 +74,14 @@ def test_text_formats(record, options, prompt, response):
             CHAT,
             [("assistant", "ab")],
         ),
+        (
+            {
+                "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+                "completion": [{"role": "assistant", "content": "b"}],
+            },
+            CHATS,
+            [("system", "s"), ("user", "a"), ("assistant", "b")],
+        ),
     ],
 )
 def test_chat_formats(record, options, messages):
@@ -107,6 +117,11 @@ def test_chat_formats(record, options, messages):
         (turns(("user", 1), ("assistant", "b")), CHAT, "message 1: content is not text"),
         (turns(("narrator", "a"), ("assistant", "b")), CHAT, "unknown role 'narrator'"),
         ({"messages": ["a"]}, CHAT, "message 1 is not an object"),
+        ({"prompt": "a", "completion": ANSWER}, CHATS, "prompt is not a list but text"),
+        ({"prompt": ASKED}, CHATS, "completion is missing"),
+        ({"prompt": ASKED, "completion": ["a"]}, CHATS, "message 2 is not an object"),
+        ({"prompt": ASKED, "completion": ASKED}, CHATS, "no assistant turn"),
+        ({"prompt": ASKED + ANSWER, "completion": ANSWER}, CHATS, "prompt holds an answer"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             CHAT,

@@ -38,6 +38,14 @@ def single_chats():
     return [{**row, "messages": row["messages"][:-2]} for row in chats()]
 
 
+def chat_pairs():
+    """As TRL has them."""
+    return [
+        {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+        for row in single_chats()
+    ]
+
+
 def sharegpt():
     names = {"user": "human", "assistant": "gpt"}
     return [
@@ -67,6 +75,7 @@ RECORDS = {
     "messages": (chats, {}),
     "single messages": (single_chats, {}),
     "sharegpt": (sharegpt, {}),
+    "messages pair": (chat_pairs, {}),
     "text": (texts, {}),
 }
 

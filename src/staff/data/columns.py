@@ -32,6 +32,7 @@ REQUIRED = {
     "alpaca": ("instruction", "output"),
     "messages": ("messages",),
     "sharegpt": ("conversations",),
+    "messages-pair": ("prompt", "completion"),
     "text": ("text",),
 }
 CHAT_COLUMNS = ("messages", "conversations")
@@ -40,6 +41,7 @@ HEEDS = {
     "alpaca": {"response_column"},
     "messages": {"messages_column"},
     "sharegpt": {"messages_column"},
+    "messages-pair": {"prompt_column", "response_column"},
     "text": {"text_column"},
 }
 
@@ -73,9 +75,9 @@ def resolve_options(
             f"{flag} has no meaning for the format {format!r}. Leave one of them out."
         )
     options = replace(options, format=format)
-    if format == "prompt-response":
+    if format in ("prompt-response", "messages-pair"):
         pair = _fill_pair(columns, options, name)
-        if pair.prompt_column != options.prompt_column:  # it was guessed
+        if format == "prompt-response" and pair.prompt_column != options.prompt_column:  # guessed
             _refuse_left_out(first_records, columns, [pair.prompt_column], pair, name)
         return pair
     if format == "alpaca" and not asked:
@@ -100,8 +102,10 @@ def _find_format(
 ) -> str:
     if options.text_column:
         return "text"
-    if options.prompt_column or options.prompt_template is not None:
+    if options.prompt_template is not None:
         return "prompt-response"
+    if options.prompt_column:
+        return _pair_format(records, options.prompt_column)
     for column in (options.messages_column, *CHAT_COLUMNS):
         if column in columns and (kind := _chat_format(records, column)):
             return kind
@@ -109,8 +113,10 @@ def _find_format(
         return "messages"
     if "instruction" in columns and (options.response_column or "output") in columns:
         return "alpaca"
-    if options.response_column or any(set(pair) <= set(columns) for pair in PAIRS):
-        return "prompt-response"
+    if options.response_column:
+        return _pair_format(records, options.response_column)
+    if pairs := [pair for pair in PAIRS if set(pair) <= set(columns)]:
+        return _pair_format(records, pairs[0][0])
     rest = [c for c in columns if c != "text" and c.lower() not in ABOUT]
     used = (options.id_column, options.source_column)
     if "text" in columns and all(c in used or not _holds_text(records, c) for c in rest):
@@ -121,6 +127,11 @@ def _find_format(
         "Say --prompt-column and --response-column (or --text-column for plain text"
         + (f", --messages-column for the conversations in {_listed(chats)})." if chats else ").")
     )
+
+
+def _pair_format(records: Sequence[Record], column: str) -> str:
+    """What a prompt or response column says of the two: text, or lists of messages."""
+    return "messages-pair" if _chat_format(records, column) else "prompt-response"
 
 
 def _chat_format(records: Sequence[Record], column: str | None) -> str | None:

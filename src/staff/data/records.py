@@ -54,12 +54,17 @@ class RecordOptions:
 
 def from_prompt_response(record: Record, options: RecordOptions) -> Example:
     """`prompt_column` (or `prompt_template`) and `response_column`."""
+    prompt_column, response_column = _pair_columns(options)
     if options.prompt_template is not None:
         prompt = fill_template(options.prompt_template, record)
     else:
-        prompt = _text(record, options.prompt_column or "prompt", "prompt")
-    response = _filled(_text(record, options.response_column or "response", "response"), "response")
+        prompt = _text(record, prompt_column, "prompt")
+    response = _filled(_text(record, response_column, "response"), "response")
     return Example(id="", prompt=prompt, response=response)
+
+
+def _pair_columns(options: RecordOptions) -> tuple[str, str]:
+    return options.prompt_column or "prompt", options.response_column or "response"
 
 
 def from_alpaca(record: Record, options: RecordOptions) -> Example:
@@ -85,6 +90,19 @@ def from_sharegpt(record: Record, options: RecordOptions) -> Example:
     return example
 
 
+def from_messages_pair(record: Record, options: RecordOptions) -> Example:
+    """TRL's conversational prompt and completion: two lists of {role, content}."""
+    prompt_column, response_column = _pair_columns(options)
+    prompt = _turns(record, prompt_column, "role", "content")
+    if "assistant" in {message.role for message in prompt}:
+        raise BadRow(
+            f"{prompt_column} holds an answer, which would be in the loss: give the conversation "
+            "as messages if that is right"
+        )
+    response = _turns(record, response_column, "role", "content", first=len(prompt) + 1)
+    return _conversation((*prompt, *response))
+
+
 def from_text(record: Record, options: RecordOptions) -> Example:
     """Plain text: everything is learnt."""
     text = _filled(_text(record, options.text_column or "text", "text"), "text")
@@ -96,9 +114,10 @@ FORMATS: dict[str, Callable[[Record, RecordOptions], Example]] = {
     "alpaca": from_alpaca,
     "messages": from_messages,
     "sharegpt": from_sharegpt,
+    "messages-pair": from_messages_pair,
     "text": from_text,
 }
-CHAT = ("messages", "sharegpt")  # the formats of conversations
+CHAT = ("messages", "sharegpt", "messages-pair")  # the formats of conversations
 
 
 def to_example(record: Record, options: RecordOptions) -> Example:
@@ -180,6 +199,13 @@ def _refuse_half_characters(text: str) -> None:
 
 
 def _chat(record: Record, column: str, role_key: str, text_key: str) -> Example:
+    return _conversation(_turns(record, column, role_key, text_key))
+
+
+def _turns(
+    record: Record, column: str, role_key: str, text_key: str, *, first: int = 1
+) -> tuple[Message, ...]:
+    """The messages in a column, numbered from `first` on in what is said of them."""
     turns = record.get(column)
     if turns is None:
         raise BadRow(f"{column} is missing")
@@ -187,7 +213,10 @@ def _chat(record: Record, column: str, role_key: str, text_key: str) -> Example:
         raise BadRow(f"{column} is not a list but {_kind_of(turns)}")
     if record.get("tools") not in (None, "", "[]", []):
         raise BadRow("offers tools, which are not supported")
-    messages = tuple(_message(turn, n, role_key, text_key) for n, turn in enumerate(turns, start=1))
+    return tuple(_message(turn, n, role_key, text_key) for n, turn in enumerate(turns, first))
+
+
+def _conversation(messages: tuple[Message, ...]) -> Example:
     answers = [message.content for message in messages if message.role == "assistant"]
     if not answers:
         raise BadRow("response is missing (no assistant turn)")

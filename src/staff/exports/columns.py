@@ -52,7 +52,7 @@ def values_of(record: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, 
 
 def columns_read(options: RecordOptions) -> frozenset[str]:
     """The columns that examples are made of, by resolved options."""
-    if options.format == "prompt-response":
+    if options.format in ("prompt-response", "messages-pair"):
         template = options.prompt_template
         prompts = [options.prompt_column or "prompt"] if template is None else []
         named = [*prompts, *(template_columns(template) if template is not None else [])]

@@ -145,19 +145,22 @@ def _longest(selection: Path, name: str) -> int | None:
 
 def _as_chat(source: Source, options: RecordOptions) -> Any:
     """What makes a CSV's text of a conversation the list it was; leaves other rows alone."""
-    column = options.messages_column
-    if source.kind != "csv" or options.format not in CHAT or column is None:
+    if source.kind != "csv" or options.format not in CHAT:
         return lambda raw: raw
     from staff.data.readers import parse_line
 
+    named = (options.messages_column, options.prompt_column, options.response_column)
+
     def parsed(raw: RawRecord) -> RawRecord:
-        text = (raw.record or {}).get(column)
-        if raw.record is None or not isinstance(text, str):
-            return raw
-        wrapped = parse_line(f'{{"turns": {text}}}'.encode("utf-8", "replace"), row=0, line=0)
-        if wrapped.record is None:
-            return raw
-        return replace(raw, record={**raw.record, column: wrapped.record["turns"]})
+        for column in filter(None, named):
+            text = (raw.record or {}).get(column)
+            if raw.record is None or not isinstance(text, str):
+                return raw
+            wrapped = parse_line(f'{{"turns": {text}}}'.encode("utf-8", "replace"), row=0, line=0)
+            if wrapped.record is None:
+                return raw
+            raw = replace(raw, record={**raw.record, column: wrapped.record["turns"]})
+        return raw
 
     return parsed
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from staff.data.prepare import Prepared
+from staff.data.records import CHAT
 from staff.methods import wanted_by
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from staff.planning.shape import Shape  # torch: what a dry run says may need no model
 
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
-CHATS = ("messages", "sharegpt")
 SCORING = ("score small", "score alone", "verify")
 
 
@@ -121,7 +121,7 @@ def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
 
 def _chat(prepared: Prepared, tokenizers: Mapping[str, Any]) -> Iterator[str]:
     # Without a template chats could not be read at all.
-    if "target" not in tokenizers or prepared.format in CHATS:
+    if "target" not in tokenizers or prepared.format in CHAT:
         return
     if tokenizers["target"].chat_template:
         yield (

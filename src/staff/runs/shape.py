@@ -132,7 +132,7 @@ class _Device(_Shape):
 
 class _Reading(_Shape):
     model_config = ConfigDict(extra="forbid")
-    format: Literal["prompt-response", "alpaca", "messages", "sharegpt", "text"]
+    format: Literal["prompt-response", "alpaca", "messages", "sharegpt", "messages-pair", "text"]
     prompt_column: str | None = None
     response_column: str | None = None
     prompt_template: str | None = None

@@ -32,7 +32,11 @@ class Reads(Settings):
     ] = None
     input_format: Annotated[
         str | None,
-        about("prompt-response, alpaca, messages, sharegpt or text; default: detected.", FORMAT),
+        about(
+            "prompt-response, alpaca, messages, sharegpt, messages-pair or text; default: "
+            "detected.",
+            FORMAT,
+        ),
     ] = None
     prompt_column: Annotated[str | None, about("Column of the prompt.", FORMAT)] = None
     response_column: Annotated[str | None, about("Column of the response.", FORMAT)] = None
