@@ -325,7 +325,8 @@ def check_place(path: Path) -> None:
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if _is_no_folder(there):
         raise RunError(f"{path} cannot be made: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK) and there.exists():  # not removed meanwhile
+    # Asked more than once: a folder that is removed and made again meanwhile is none refused.
+    if all(not os.access(there, os.W_OK | os.X_OK) and there.exists() for _ in range(3)):
         raise StaffError(f"{path}: no permission to write to {there}")
 
 
