@@ -24,6 +24,8 @@ THINKS_LAST = (
 )
 # Ends what is not asked for an answer with one token more, as Phi-3 does.
 ENDS_ALL = CHATML.replace("{% endif %}", "{% else %}<|pad|>{% endif %}")
+# The same, and passes an empty message over, as Phi-3.5 and gpt-oss do a system message.
+ENDS_ALL_BUT_EMPTY = ENDS_ALL.replace("in messages", "in messages if m['content']")
 # Asks for a thought that it does not write, as DeepSeek-R1 and its kind do.
 ASKS_FOR_THOUGHT = CHATML.replace("<|assistant|>\n{% endif", "<|assistant|>\n<think>\n{% endif")
 # Writes the system message before the last turn if that is the user's, as Mistral does.
@@ -136,6 +138,11 @@ THOUGHT = ("assistant", "<think>\nhm\n</think>\n\nb")
             ["b <|user|><|eos|>\n", "d<|eos|>\n<|pad|>"],
         ),
         (
+            ENDS_ALL_BUT_EMPTY,
+            chat(("system", ""), ASK, ("assistant", "b"), AGAIN, ("assistant", "d")),
+            ["b<|eos|>\n", "d<|eos|>\n<|pad|>"],
+        ),
+        (
             ASKS_FOR_THOUGHT,
             chat(SYSTEM, ASK, ("assistant", "<b"), AGAIN, THOUGHT),
             ["<b<|eos|>\n", "hm\n</think>\n\nb<|eos|>\n"],  # as it was asked for
@@ -224,10 +231,15 @@ def test_today_is_not_in_the_tokens(tokenizer, today, expected):
     assert tokenizer.decode(ids).startswith(expected)
 
 
-def test_what_a_dated_template_begins_with_stays(tokenizer):
-    tokenizer.chat_template = "\n{{ strftime_now('%Y') }}\n" + CHATML
+@pytest.mark.parametrize(
+    ("start", "written"),
+    [("\n", "\n"), ("  ", "  "), ("  {% if true %}", ""), ("\n {%- if true %}", "")],
+)
+def test_what_a_dated_template_begins_with_stays(tokenizer, start, written):
+    end = "{% endif %}" if "if" in start else ""
+    tokenizer.chat_template = f"{start}{{{{ strftime_now('%Y') }}}}{end} {CHATML}"
     ids = Tokeniser(tokenizer, max_length=None).encode(TALK).input_ids
-    assert tokenizer.decode(ids).startswith("\n2024\n")
+    assert tokenizer.decode(ids).startswith(f"{written}2024 <")
 
 
 def test_cut_conversations(tokenizer):

@@ -127,15 +127,15 @@ class ChatEncoder:
         the same behind them. None where any of that is not to be found.
         """
         own, here = self._words(messages[: k + 1], k, upto), self._words(messages, k, whole)
-        earlier = self._ends(messages[:k], range(k), opened, prompt=True) if k else [0]
-        if own is None or here is None or earlier is None:
+        if own is None or here is None:
             return None
-        start = self._alike(opened, whole)
-        header = opened != before
-        if start < max(earlier, default=0):
-            return None
-        if header and start < len(opened) and start <= self._alike(opened, before):
-            return None
+        start, header = self._alike(opened, whole), opened != before
+        if start < len(opened):
+            earlier = self._ends(messages[:k], range(k), opened, prompt=True)
+            if earlier is None or start < max(earlier, default=0):
+                return None
+            if header and start <= self._alike(opened, before):
+                return None
         if here[0] >= 0:
             start = min(start, here[0]) if header else here[0]
         elif not header:
@@ -275,8 +275,7 @@ def _with_a_date(template: str) -> str:
         return template
     parts = "".join(f" | replace('%{p}', '{TODAY.strftime(f'%{p}')}')" for p in DATE_PARTS)
     macro = f"{{% macro strftime_now(format) %}}{{{{ format{parts} }}}}{{% endmacro %}}"
-    # An empty text behind the block: a line feed that the template begins with stays.
-    return f"{macro}{{{{ '' }}}}{template}"
+    return f"{macro}\n{template}"  # transformers has a line feed behind a block taken off
 
 
 def special_tokens(tokenizer: Any) -> set[str]:
