@@ -106,11 +106,7 @@ def test_filled_in(options, columns):
             "{instruction}\\n{context}",
         ),
         ({"instruction": "a", "input": "c", "response": "b"}, "input", "{instruction}\\n{input}"),
-        (
-            {"question": "a", "answer": "b", "Options": {"A": "x"}},
-            "Options",
-            "{question}\\n{Options}",
-        ),
+        ({"question": "a", "answer": "b", "Options": "c"}, "Options", "{question}\\n{Options}"),
         (
             {"system": "c", "instruction": "a", "input": "d", "output": "b"},
             "system",
@@ -130,9 +126,29 @@ def test_a_guessed_prompt_leaves_nothing_out(record, beside, template):
         leave = RecordOptions(format=said[said.index("--input-format") + 1])
     for options in (RecordOptions(prompt_template=template), leave):
         assert resolve_options([record], options).format in ("prompt-response", "alpaca")
-    for nothing in (None, "", " ", [], {}):
+    for nothing in (None, "", " ", [], {}, 17):
         assert resolve_options([{**record, beside: nothing}], RecordOptions())
     assert resolve_options([record], RecordOptions(source_column=beside))
+
+
+def test_a_template_is_told_with_all_that_a_guessed_prompt_leaves_out():
+    record = {"instruction": "a", "context": "c", "system_prompt": "s", "output": "b"}
+    said = (
+        "which leaves out 'context' and 'system_prompt'.\nSay --prompt-template "
+        "'{system_prompt}\\n{instruction}\\n{context}' to have"
+    )
+    with pytest.raises(DataError) as error:
+        resolve_options([record], RecordOptions())
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("choices", [["x", "y"], {"A": "x"}])
+def test_no_template_is_told_for_what_is_no_text(choices):
+    """A template takes text alone: no row could be used."""
+    record = {"question": "a", "choices": choices, "answer": "b"}
+    said = "Write it as text and name it in --prompt-template to have it read, or say --prompt"
+    with pytest.raises(DataError, match=said):
+        resolve_options([{**record, "choices": None}, record], RecordOptions())
 
 
 def test_columns_may_appear_in_later_records():

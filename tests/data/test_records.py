@@ -162,7 +162,7 @@ def test_bad_rows(record, options, reason):
 
 def test_what_a_table_has_for_no_tools_and_no_thoughts():
     nothing = {"tool_calls": None, "reasoning_content": None, "thinking": "", "weight": 1}
-    for tools in (None, "", "[]", []):
+    for tools in (None, "", "[]", [], {}):
         record = {"messages": [{"role": "assistant", "content": "a", **nothing}], "tools": tools}
         assert to_example(record, CHAT).messages == (Message("assistant", "a"),)
 

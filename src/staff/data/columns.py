@@ -178,27 +178,38 @@ def _refuse_left_out(
     options: RecordOptions,
     name: str,
 ) -> None:
-    """Raise `DataError` where a prompt that was guessed leaves out a column in `BESIDE`."""
+    """Raise `DataError` where a prompt that was guessed leaves out columns in `BESIDE`."""
     read = {*prompt, options.response_column, options.id_column, options.source_column}
-    for column in columns:
-        if column in read or column.lower() not in BESIDE:
-            continue
-        if any(_holds_something(record.get(column)) for record in records):
-            first = column.lower().startswith("system")
-            parts = (column, *prompt) if first else (*prompt, column)
-            template = "\\n".join(f"{{{part}}}" for part in parts)
-            leave = f"--prompt-column {prompt[0]}"
-            if options.format == "alpaca":
-                leave = "--input-format alpaca"
-            raise DataError(
-                f"{name}: the prompt seems to be {' and '.join(map(str, prompt))}, which leaves "
-                f"out {column!r}.\nSay --prompt-template '{template}' to have it read, or {leave} "
-                "to leave it out."
-            )
+    left = [
+        column
+        for column in columns
+        if column.lower() in BESIDE
+        and column not in read
+        and any(_holds_something(record.get(column)) for record in records)
+    ]
+    if not left:
+        return
+    alpaca = options.format == "alpaca"
+    leave = "--input-format alpaca" if alpaca else f"--prompt-column {prompt[0]}"
+    values = (record.get(column) for column in left for record in records)
+    if all(isinstance(value, str | None) for value in values):
+        first = [column for column in left if column.lower().startswith("system")]
+        parts = (*first, *prompt, *(column for column in left if column not in first))
+        template = "\\n".join(f"{{{part}}}" for part in parts)
+        read_it = f"Say --prompt-template '{template}' to have it read, or"
+    else:
+        read_it = "Write it as text and name it in --prompt-template to have it read, or say"
+    raise DataError(
+        f"{name}: the prompt seems to be {' and '.join(map(str, prompt))}, which leaves out "
+        f"{' and '.join(map(repr, left))}.\n{read_it} {leave} to leave it out."
+    )
 
 
 def _holds_something(value: object) -> bool:
-    return bool(value.strip() if isinstance(value, str) else value)
+    """Whether it could be a part of a prompt, which a number could not."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, list | dict) and bool(value)
 
 
 def _require(column: str | None, columns: Sequence[str], name: str) -> None:

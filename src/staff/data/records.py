@@ -211,7 +211,7 @@ def _turns(
         raise BadRow(f"{column} is missing")
     if not isinstance(turns, list):
         raise BadRow(f"{column} is not a list but {_kind_of(turns)}")
-    if record.get("tools") not in (None, "", "[]", []):
+    if record.get("tools") and record["tools"] != "[]":
         raise BadRow("offers tools, which are not supported")
     return tuple(_message(turn, n, role_key, text_key) for n, turn in enumerate(turns, first))
 

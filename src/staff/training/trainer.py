@@ -172,7 +172,7 @@ class ResponseTrainer(SFTTrainer):
         mine = rows if self.share is None else self.share.of(rows)
         most = len(rows) if self.share is None else self.share.most(len(rows))
         parts = [
-            self._inputs(part) if part else self._idle(rows[0])
+            self._inputs(part) if part else self._idle(rows[-1])
             for part in micro_batches(mine, size=self.micro_batch_size, most=most)
         ]
         return {"parts": parts, "rows": torch.tensor(rows)}
