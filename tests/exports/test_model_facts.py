@@ -15,6 +15,7 @@ from staff.hashing import hash_file
 LLAMA = "{{ '<|start_header_id|>' + m['role'] }}{{ m['content'] }}<|eot_id|>"
 GEMMA = "<start_of_turn>{{ m['content'] }}<end_of_turn>"
 CHATML = "{{ '<|im_start|>' + m['role'] }}{{ m['content'] + '<|im_end|>' }}"
+DEEPSEEK = "{{ m['content'] }}{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}"
 MISTRAL = "{{ '[INST] ' + m['content'] + '[/INST]' }}"
 LLAMA_2 = "{{ '[INST] <<SYS>>' + m['content'] + ' [/INST]' }}"
 
@@ -73,7 +74,10 @@ SEVERAL = [{"name": "tools", "template": ""}, {"name": "default", "template": LL
 def test_llama_factory_is_told_the_template_that_it_would_read_wrongly(
     settings_for, tmp_path, records
 ):
-    """It puts the header of Llama 3.1's before every turn, and dies of Gemma's and Mistral's."""
+    """It puts the header of Llama 3.1's before every turn, and dies of Gemma's and Mistral's.
+
+    Of an answer it leaves the end of sequence where the template asks for a thought before it.
+    """
     for number, (kind, template, beside, named) in enumerate(
         [
             ("llama", LLAMA, False, "llama3"),
@@ -83,6 +87,7 @@ def test_llama_factory_is_told_the_template_that_it_would_read_wrongly(
             ("gemma3", GEMMA, True, "gemma3"),
             ("mistral", MISTRAL, False, "mistral"),
             ("llama", LLAMA_2, False, "llama2"),
+            ("qwen2", DEEPSEEK, False, "deepseekr1"),
             ("qwen2", CHATML, False, None),  # read off the tokenizer
             ("llama", None, False, "default"),
         ]
@@ -163,6 +168,11 @@ def test_a_hub_model_that_was_downloaded_is_looked_at(settings_for, tmp_path, mo
         assert (settings["model_name_or_path"], settings["template"]) == ("some/model", "gemma")
         assert facts["length"] == 100  # its context
     assert settings_for("llama-factory", "some/other")[0]["template"] == "default"
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # as staff plan leaves the cache
+        (kept / "snapshots" / commit / name).unlink()
+    settings, facts = settings_for("llama-factory", "some/model", "messages")
+    assert "template" not in settings  # not known: its own may well be the right one
+    assert facts["length"] == 100
 
 
 def test_rows_are_not_cut_by_another_tokenizers_count(make_run, change_manifest, tmp_path):

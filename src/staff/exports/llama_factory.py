@@ -33,13 +33,15 @@ ENTRIES: dict[str, dict[str, Any]] = {
         },
     },
 }
-# Its names for chat templates that hold the token on the left. Off a tokenizer it reads those
-# wrongly: Llama 3.1's header goes before every turn, and the others stop it.
+# Its names for chat templates that hold the text on the left. Off a tokenizer it reads those
+# wrongly: Llama 3.1's header goes before every turn, of what DeepSeek-R1's distillations are to
+# learn nothing is left but the end, and the others stop it.
 TEMPLATES = {
     "<|start_header_id|>": "llama3",
     "<start_of_turn>": "gemma",
     "<<SYS>>": "llama2",
     "[INST] ": "mistral",
+    "<｜Assistant｜><think>": "deepseekr1",
 }
 OF_KINDS = {"gemma3": "gemma3", "gemma3n": "gemma3n"}  # of those that read images as well
 # `all` does not find linear layers that are not torch's.

@@ -98,8 +98,11 @@ def _cached(model: Model) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _template(folder: Path) -> str:
-    """The tokenizer's chat template, of several the one it takes by default; empty: none."""
+def _template(folder: Path) -> str | None:
+    """The tokenizer's chat template, of several the one it takes by default; empty: none.
+
+    None where the tokenizer is not there: the Hub's cache may hold no more than the config.
+    """
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
@@ -111,10 +114,13 @@ def _template(folder: Path) -> str:
             found = named.get("default", next(iter(named.values()), None))
         if isinstance(found, str) and found:
             return found
-    return ""
+    there = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+    return "" if there else None
 
 
-def _turn_end(folder: Path, template: str) -> str | None:
+def _turn_end(folder: Path, template: str | None) -> str | None:
+    if not template:
+        return None
     for held, end in TURN_ENDS.items():
         if held in template and end in _added_tokens(folder):
             return end

@@ -18,7 +18,7 @@ class Model:
     """The model to be tuned. name: a path or a Hub id; revision: of the Hub's.
 
     counted: whether it is the run's target, by whose tokenizer the rows' tokens were counted.
-    Of its folder, or that of the Hub's cache, and None where there is neither: kind, the type of
+    Of its folder, or that of the Hub's cache, and None where it is not there: kind, the type of
     model that its config names; context, its longest input in tokens; template, the tokenizer's
     chat template, empty without one; turn_end, the token that ends a turn there, if it is known.
     """
