@@ -10,6 +10,7 @@ Nothing is computed in this process before a fork: threads of OpenMP would not s
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -32,7 +33,7 @@ sys.exit(int(server.recv(16) or 99))
 
 
 def serve(address: str) -> None:
-    """Answer commands for ever; READY is printed when the libraries are there."""
+    """Answer commands until standard input ends; READY is printed when the libraries are there."""
     from staff import pipeline, single  # noqa: F401 - torch, transformers, datasets
     from staff.compare import run  # noqa: F401
     from staff.planning import estimate  # noqa: F401
@@ -42,8 +43,7 @@ def serve(address: str) -> None:
         listener.bind(address)
         listener.listen()
         print("READY", flush=True)
-        while True:
-            caller, _ = listener.accept()
+        for caller in callers(listener, until=0):
             if os.fork() == 0:
                 listener.close()
                 answer(caller)
@@ -51,6 +51,12 @@ def serve(address: str) -> None:
             with contextlib.suppress(ChildProcessError):  # those that ended since
                 while os.waitpid(-1, os.WNOHANG) != (0, 0):
                     pass
+
+
+def callers(listener: socket.socket, *, until: int) -> Iterator[socket.socket]:
+    """Those who call, until what writes to this pipe is gone, however it ended."""
+    while until not in select.select([listener, until], [], [])[0]:
+        yield listener.accept()[0]
 
 
 def answer(caller: socket.socket) -> None:
@@ -89,22 +95,25 @@ def serving(folder: Path) -> Iterator[None]:
         yield
         return
     address = str(folder / "socket")
-    server = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, __file__, address],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,  # ends with this process, if it is killed
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "READY\n"
-        client = folder / "staff"
-        client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
-        client.chmod(0o755)
-        yield
-    finally:
-        server.kill()
-        server.wait()
+    ) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "READY\n", (
+                "the server of tests/support did not start"
+            )
+            client = folder / "staff"
+            text = CLIENT.format(python=sys.executable, address=address)
+            client.write_text(text, encoding="utf-8")
+            client.chmod(0o755)
+            yield
+        finally:
+            server.kill()
 
 
 if __name__ == "__main__":
