@@ -221,7 +221,7 @@ def test_lists_quotas_nesting_and_stability_together(run, ids, method, tmp_path)
         assert manifest["stability"][name]["jaccard"] <= 1
     text = " ".join(render(manifest, folder="x", width=200).split())
     assert "10 rows to exclude" in text
-    assert "over 3 seeds rows agree by" in text
+    assert "agreement over 3 seeds: Jaccard index" in text
     if method == "ccs":
         assert set(table["reason@n12"][np.asarray(table["region"], float) == -1]) == {"cut"}
         assert np.isnan(np.asarray(table["region"], float)[~free]).all()
