@@ -32,9 +32,7 @@ ADVICE = {
         "use another small model of the target's family, or compare the coreset with a random "
         "subset (staff compare)"
     ),
-    "no spread": (
-        "equal scores give no reason to prefer any row: check the data and the model"
-    ),
+    "no spread": ("equal scores give no reason to prefer any row: check the data and the model"),
 }
 
 
