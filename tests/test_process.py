@@ -88,7 +88,7 @@ def test_the_same_command_goes_on(command, whole, finish, tmp_path, stage, how, 
     assert not (out / "manifest.json").exists()
     if how != signal.SIGKILL:
         assert (
-            "run the same command again; it goes on from the last checkpoint or finished stage"
+            "run the same command again; it resumes from the last checkpoint or finished stage"
             in said
         )
         assert "Traceback" not in said

@@ -108,7 +108,7 @@ def test_report_does_not_replace_a_page_by_a_poorer_one(finished, capsys):
     page = finished[0] / "report.html"
     page.write_text("whole")
     assert main(["report", str(finished[0])]) == 0
-    assert f"{page} stays as it is: " in capsys.readouterr().err
+    assert f"{page} was not rewritten: " in capsys.readouterr().err
     assert page.read_text() == "whole"
 
 

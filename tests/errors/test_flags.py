@@ -19,7 +19,7 @@ CASES = [
     ("a flag that is not known", {}, f"{RANDOM} --keep 0.5 --fast", 2, 'unknown option: --fast; did you mean --format?'),
     ("a mistyped flag", {}, f"{RANDOM} --keep 0.5 --sede 3", 2, 'unknown option: --sede; did you mean --seed?'),
     ("a flag without its value", {}, f"{RANDOM} --keep", 2, '--keep needs a value (see staff select --help)'),
-    ("two data files", {}, "staff select train.jsonl test.jsonl --method random --keep 0.5 --out out", 2, 'one operand is enough; left over: test.jsonl (see staff select --help)'),
+    ("two data files", {}, "staff select train.jsonl test.jsonl --method random --keep 0.5 --out out", 2, 'too many arguments: test.jsonl (see staff select --help)'),
     ("a fraction of 0", {}, f"{RANDOM} --keep 0", 2, '--keep 0 must be above 0 and at most 1: it is a fraction (0.1 keeps 10 %); for a number of rows use --total'),
     ("a percentage for a fraction", {}, f"{RANDOM} --keep 10", 2, '--keep 10 must be above 0 and at most 1: it is a fraction (0.1 keeps 10 %); for a number of rows use --total'),
     ("a fraction that is text", {}, f"{RANDOM} --keep lots", 2, "--keep must be a number, not 'lots' (a file goes before the flags: staff select train.jsonl …)"),
@@ -92,12 +92,12 @@ CASES = [
     ("a plan of what staff select refuses", {}, f"{PLAN} --keep 0.5 --score-on 0.5 --method d2", 2, '--score-on 0.5 goes with the methods staff and grand alone, which choose by scores: --method d2 needs every row to be seen by the small model'),
     ("a plan of stored scores", {}, f"{PLAN} --keep 0.5 --scores run", 2, '--scores needs no plan: no model runs, it takes seconds'),
     ("a plan for a device that is not known", {}, f"{PLAN} --keep 0.5 --device gtx-1080", 2, "device 'gtx-1080' is not in the table: give one of h200, h100-80gb, h100-pcie, a100-80gb, a100-40gb, l40s, l4, a10, rtx-4090, rtx-3090, or measure on this machine with --probe"),
-    ("a probe of a device that is elsewhere", {}, f"{PLAN} --keep 0.5 --device l4 --probe", 2, '--probe times this machine, not l4: leave --device out, or give cpu or cuda'),
+    ("a probe of a device that is elsewhere", {}, f"{PLAN} --keep 0.5 --device l4 --probe", 2, '--probe times this machine, not l4: leave out --device, or give cpu or cuda'),
     ("auto for the small model without a target", {}, "staff select train.jsonl --method grand --small auto --keep 0.5 --out out", 2, '--small auto goes by the target: give --target MODEL'),
     ("auto for a target that is not known", {}, "staff plan train.jsonl --small auto --target someone/llama --keep 0.5", 2, "--small auto: someone/llama is not in the table of families; give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's parameters or fewer (staff families lists those that are known)"),
     ("auto for a folder of other sizes", {}, "staff plan train.jsonl --small auto --target target --keep 0.5", 2, "--small auto: no model in the table of families has the sizes of target; give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's parameters or fewer (staff families lists those that are known)"),
     ("auto for the smallest of its family", {}, "staff plan train.jsonl --small auto --target Qwen/Qwen3-0.6B --keep 0.5", 2, "--small auto: Qwen/Qwen3-0.6B has no smaller sibling in the table; give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's parameters or fewer (staff families lists those that are known)"),
-    ("families that are not in the table", {}, "staff families gpt-4", 2, "no target in the table of families has 'gpt-4' in its name; staff families alone lists all"),
+    ("families that are not in the table", {}, "staff families gpt-4", 2, "no target in the table of families has 'gpt-4' in its name; staff families lists all"),
 ]  # fmt: skip
 
 
