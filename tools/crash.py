@@ -197,7 +197,7 @@ def one_run(
         log = "\n".join(process.lines)
         if "Traceback" in log or (outcome is None and process.process.returncode):
             raise SystemExit(f"{out}, seed {seed}, {aim}: {log}")
-        if step and "fine-tune small:" in log and f"goes on after step {step} of" not in log:
+        if step and "fine-tune small:" in log and f"resumes after step {step} of" not in log:
             began = [line for line in process.lines if line.startswith("fine-tune small")]
             if len(began) > 1 or outcome is None:
                 raise SystemExit(f"{out}, seed {seed}: checkpoint {step} was not used: {log}")

@@ -162,8 +162,8 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that this is one of several processes, "
-            f"but it does not meet the others ({reason}): start staff with torchrun, or "
-            "unset WORLD_SIZE"
+            f"but it cannot reach the others ({reason}): start staff with torchrun, or unset "
+            "WORLD_SIZE"
         ) from error
     team = Team(dist.get_rank(), dist.get_world_size())
     with alone() as told:

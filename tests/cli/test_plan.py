@@ -80,7 +80,10 @@ def test_the_flags_of_a_selection_are_those_of_its_plan(place, capsys):
     ("more", "words"),
     [
         ("", "nothing to choose: give --keep"),
-        ("--keep 0.1 --score-on 0.5 --features", "--score-on 0.5 goes with the methods staff and"),
+        (
+            "--keep 0.1 --score-on 0.5 --features",
+            "--score-on 0.5 works only with the methods staff",
+        ),
         ("--keep 0.1 --method random", "--method random needs no plan"),
         ("--keep 0.1 --device abacus", "device 'abacus' is not in the table"),
         ("--keep 0.1 --small auto", "--small auto: no model in the table"),

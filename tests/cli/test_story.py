@@ -115,7 +115,7 @@ def test_a_row_set_aside_without_an_id_is_said_to_be_found_by_its_number(skippin
         "'id' of rejected.jsonl; for a row without an id give --row N"
     )
     assert "was rejected: " in tell(run, id=None, row=5)
-    assert tell(run, id=None, row=3).endswith("was rejected: column 'id' holds no id\n")
+    assert tell(run, id=None, row=3).endswith("was rejected: column 'id' contains no id\n")
     (run / "rejected.jsonl").unlink()
     with pytest.raises(
         ConfigError, match=r"'id' of rejected\.jsonl, which is missing; for a row without"

@@ -135,7 +135,7 @@ def test_report_of_an_unfinished_comparison_says_what_is_missing(tmp_path, capsy
     assert main(["report", str(tmp_path)]) == 5
     said = capsys.readouterr().err
     assert (
-        "2 of 3 cells are missing: full-seed0, random-0.1-seed0; go on with staff compare" in said
+        "2 of 3 cells are missing: full-seed0, random-0.1-seed0; resume with staff compare" in said
     )
     assert not (tmp_path / "report.html").exists()
 

@@ -151,7 +151,7 @@ def test_today_is_not_in_the_tokens(tokenizer):
 def test_cut_conversations(tokenizer):
     whole = Tokeniser(tokenizer, max_length=None).encode(TALK)
     first = int((whole.labels != IGNORE).argmax())
-    with pytest.raises(BadRow, match="wholly cut off"):
+    with pytest.raises(BadRow, match="entirely cut off"):
         Tokeniser(tokenizer, max_length=first).encode(TALK)
     cut = Tokeniser(tokenizer, max_length=first + 1).encode(TALK)
     assert cut.truncated

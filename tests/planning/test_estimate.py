@@ -268,7 +268,8 @@ def test_room_on_the_device_bounds_what_scoring_takes_there(settings):
         assert any("assumes the whole model on it, unless" in text for text in free["warnings"])
     other = planned(device="l40s", device_map="auto", max_memory="cpu=1KB")
     assert other["device"]["room"] is None  # said of another kind of place
-    with pytest.raises(ConfigError, match="gpu9, which is not here"):  # as staff select refuses it
+    # As staff select refuses it.
+    with pytest.raises(ConfigError, match="gpu9, which does not exist here"):
         planned(device="cpu", device_map="auto", max_memory="gpu9=1KB")
 
 

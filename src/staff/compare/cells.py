@@ -143,7 +143,9 @@ def _tune(
         if has_files(adapter, found.get("files")):
             return {k: found[k] for k in COST}
         with (progress or SilentProgress()).stage("fine-tune") as stage:
-            stage.note("the adapter of an earlier start is damaged or changed, and is made again")
+            stage.note(
+                "the adapter of an earlier run is damaged or changed, and will be made again"
+            )
     stamp.unlink(missing_ok=True)  # or it would speak of the next adapter, should this stop
 
     def mark(facts: Mapping[str, Any]) -> None:

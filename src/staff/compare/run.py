@@ -154,7 +154,7 @@ def _cells(
             inputs = _tuned_on(cell, config, inputs, chosen, data=known["data"])
         place = folder.cell(cell.name)
         kept = finished(cell, config, inputs, folder=place)
-        say(f"cell {n} of {len(cells)}: {cell.name}{', kept' if kept else ''}")
+        say(f"cell {n} of {len(cells)}: {cell.name}{', reused' if kept else ''}")
         done[cell] = kept or run_cell(
             cell, config, inputs, folder=place, check=check, progress=progress
         )

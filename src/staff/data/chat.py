@@ -33,13 +33,13 @@ class ChatEncoder:
             self.template: str = tokenizer.get_chat_template()
         except ValueError as error:
             raise DataError(
-                f"the tokenizer of {self.source} has no chat template, which messages need. "
-                "Take an instruct model of the family, or give prompt and response columns."
+                f"the tokenizer of {self.source} has no chat template, which messages need. Use an "
+                "instruct model of the family, or give prompt and response columns."
             ) from error
         if not tokenizer.is_fast:
             raise DataError(
                 f"the tokenizer of {self.source} does not say which characters its tokens come "
-                "from, which messages need. Take a model with a tokenizer.json."
+                "from, which messages need. Use a model with a tokenizer.json."
             )
         self.marks_turns = GENERATION.search(self.template) is not None
         special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}

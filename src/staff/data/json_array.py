@@ -41,7 +41,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:60]!r} is there more than once")
+        raise ValueError(f"the key {twice[:60]!r} appears more than once")
     return found
 
 

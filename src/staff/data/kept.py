@@ -80,7 +80,7 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
     try:
         facts = read_note(folder / MARK)
         if facts["made_from"] != key:
-            return None, "are of other data, tokenizers or settings"
+            return None, "are for other data, tokenizers or settings"
         for name, known in facts["files"].items():  # before Arrow takes them for what they seem
             if hash_file(folder / name) != known:
                 return None, "are damaged"

@@ -321,8 +321,10 @@ class _BadRows:
         lines += self._shown
         if skippable:
             lines.append(
-                f"Mend them, or go on without them: --on-bad-row skip (they go to {REJECTED})."
+                f"Fix them, or leave them out with --on-bad-row skip (they go to {REJECTED})."
             )
         else:
-            lines.append("No row is left. Check the format, the columns and the maximum length.")
+            lines.append(
+                "No usable row is left. Check the format, the columns and the maximum length."
+            )
         return DataError("\n".join(lines))

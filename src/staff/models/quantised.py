@@ -79,7 +79,7 @@ def settle(model: Any, path: str, quantize: str) -> None:
     layers: list[Any] = [layer for _, layer in quantised_layers(model)]
     if not layers:
         raise ModelError(
-            f"{path} has no linear layer that --quantize {quantize} takes: leave it out"
+            f"{path} has no linear layer that --quantize {quantize} can quantise: leave it out"
         )
     for layer in layers:
         if hasattr(layer, "support_avx512bf16_for_cpu"):

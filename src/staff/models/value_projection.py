@@ -106,8 +106,8 @@ def _heads(model: Any) -> tuple[int, int]:
 
 def _unknown_layout(name: str, d_in: int, d_out: int) -> str:
     return (
-        f"{name} fuses queries, keys and values ({d_in} to {d_out}) in a "
-        "layout that is not known; score with --phi lm-head or --phi adapter instead"
+        f"{name} fuses queries, keys and values ({d_in} to {d_out}) in an unknown layout; score "
+        "with --phi lm-head or --phi adapter instead"
     )
 
 

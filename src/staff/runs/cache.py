@@ -65,7 +65,7 @@ class Cache:
     def check(self) -> "Cache":
         """Raise RunError unless this is a cache of ours."""
         if not self._is_ours():
-            raise RunError(f"{self.path} is no cache of staff: give the folder of --cache")
+            raise RunError(f"{self.path} is not a staff cache: give the folder of --cache")
         return self
 
     def fetch_shard(self, key: str, out: Path) -> bool:

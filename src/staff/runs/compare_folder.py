@@ -56,7 +56,7 @@ class CompareFolder:
         more = [f"and {len(missing) - NAMED} more"] if len(missing) > NAMED else []
         raise RunError(
             f"the comparison in {self.path} is not finished: {len(missing)} of {len(cells)} cells "
-            f"are missing{': ' if missing else ''}{', '.join([*missing[:NAMED], *more])}; go on "
+            f"are missing{': ' if missing else ''}{', '.join([*missing[:NAMED], *more])}; resume "
             f"with staff compare --config {shlex.quote(str(self.config))}"
         )
 

@@ -26,8 +26,8 @@ def refuse_links_out(folder: Path) -> None:
         for path in _below(found):
             if path.is_symlink() and leads_outside(path, folder):
                 raise RunError(
-                    f"{path} is a link that leads out of {folder}, and is not followed: put "
-                    "what it points to in its place, or remove it"
+                    f"{path} is a link to a place outside {folder} and is not followed: replace it "
+                    "with what it points to, or remove it"
                 )
 
 

@@ -284,12 +284,12 @@ def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
     shape = SHAPES.get(str(manifest.get("command")))
     try:
         if shape is None:
-            raise RunError(f"{path} names no command of this version that leaves a manifest")
+            raise RunError(f"{path} is not a manifest of a command of this version")
         found = shape.model_validate(manifest)
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
         place = list(_place(manifest, mistake["loc"]))
-        what = "is not what belongs there"
+        what = "has an unexpected value"
         if mistake["type"] == "missing":
             place, what = [*place, str(mistake["loc"][-1])], "is missing"
         raise _damaged(path, f"{'.'.join(place)} {what}") from None

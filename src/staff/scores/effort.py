@@ -72,8 +72,8 @@ class Scorer:
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
         if padding_free and not (self._takes_positions and keeps_rows_apart(self.model)):
             raise ModelError(
-                f"{type(self.model).__name__} does not keep rows of one sequence apart: leave out "
-                "--padding-free"
+                f"{type(self.model).__name__} does not keep the rows of a packed sequence apart: "
+                "leave out --padding-free"
             )
         self.laying = Laying(flash=takes_flash_lengths(self.model)) if padding_free else None
         self._narrow: tuple[nn.Module, ...] = ()

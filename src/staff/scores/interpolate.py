@@ -41,8 +41,8 @@ def check_enough(count: int) -> None:
     """Raise `DataError` if so many scored rows are too few to tell the others' scores from."""
     if count < FEWEST:
         raise DataError(
-            f"{count} scored rows are too few to tell the others' scores from: raise "
-            f"--score-on until at least {FEWEST} are scored, or leave it out"
+            f"{count} scored rows are too few to predict the other scores from: raise --score-on "
+            f"until at least {FEWEST} are scored, or leave it out"
         )
 
 

@@ -130,6 +130,6 @@ def _require_calls(calls: Sequence[Tensor], name: str) -> None:
     """Refuse a layer that the model holds and never uses."""
     if not calls:
         raise ModelError(
-            f"the model never calls {name}, so nothing can be told from it; "
-            "score with --phi lm-head or --phi adapter instead"
+            f"the model never calls {name}, so it has no gradient; score with --phi lm-head or "
+            "--phi adapter instead"
         )

@@ -99,7 +99,7 @@ def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> tuple[Any, 
     if table is None:
         return None, "is damaged"
     if not np.array_equal(table["position"].to_numpy(), positions):
-        return None, "is of other rows"
+        return None, "is for other rows"
     return table, ""
 
 

@@ -107,10 +107,10 @@ def check_wishes(sizes: Mapping[str, Size], wishes: Wishes) -> None:
 
 def _check_room(total: int, *, fixed: int, free: int) -> None:
     if total < fixed:
-        raise ConfigError(f"a coreset of {total} rows cannot hold the {fixed} rows to include")
+        raise ConfigError(f"a coreset of {total} rows cannot contain the {fixed} rows to include")
     if total > free + fixed:
         raise ConfigError(
-            f"a coreset of {total} rows cannot be made: {free + fixed} rows may be in it"
+            f"a coreset of {total} rows cannot be made: only {free + fixed} rows may be in it"
         )
 
 

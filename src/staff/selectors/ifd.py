@@ -57,7 +57,7 @@ def ifd(conditioned: ArrayLike, unconditioned: ArrayLike) -> Floats:
     loss = as_scores(conditioned)
     alone = as_scores(unconditioned, name="unconditioned losses")
     if alone.shape != loss.shape:
-        raise DataError(f"IFD needs two losses a row; got {loss.shape} and {alone.shape}")
+        raise DataError(f"IFD needs two losses per row; got {loss.shape} and {alone.shape}")
     bad = np.flatnonzero(alone <= 0)
     if len(bad):
         raise DataError(f"the unconditioned loss of row {bad[0]} is {alone[bad[0]]}, not above 0")

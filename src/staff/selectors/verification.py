@@ -74,7 +74,7 @@ def weigh(
     target = np.asarray(target, dtype=np.float64)
     if not small.shape == target.shape == rows.shape or rows.ndim != 1:
         raise DataError(
-            f"verification needs one score a row from both models; got {rows.shape} rows, "
+            f"verification needs one score per row from both models; got {rows.shape} rows, "
             f"{small.shape} scores of the small model and {target.shape} of the target"
         )
     order = np.argsort(rows, kind="stable")

@@ -40,13 +40,13 @@ def read(
         prepared, fault = kept.take(tokens, kept_as)
         if prepared:
             with (progress or SilentProgress()).stage("read", total=prepared.rows_read) as stage:
-                stage.note("rows and tokens are kept from an earlier start")
+                stage.note("rows and tokens of an earlier run are reused")
                 stage.advance(prepared.rows_read)
             return prepared
     shutil.rmtree(tokens, ignore_errors=True)
     if fault:
         with (progress or SilentProgress()).stage("read") as stage:
-            stage.note(f"the tokens of an earlier start {fault}: the data are read again")
+            stage.note(f"the tokens of an earlier run {fault}: the data are read again")
     try:
         return prepare(
             source,

@@ -76,7 +76,7 @@ def find(place: Path, *, made_from: str | None) -> tuple[Checkpoint | None, tupl
                 return Checkpoint(folder, int(state["step"]), state["facts"]), tuple(said)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             fault = "is damaged"
-        said.append(f"{folder.name} {fault}, so fine-tuning does not go on from it")
+        said.append(f"{folder.name} {fault}, so fine-tuning does not resume from it")
     return None, tuple(said)
 
 

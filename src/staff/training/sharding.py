@@ -40,8 +40,8 @@ def load_sharded(
         return shard(model, place)
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"{path} does not fit into the memory of {place}, divided among "
-            f"{dist.get_world_size()} processes: start more of them, or see --quantize"
+            f"{path} does not fit into the memory of {place}, sharded over {dist.get_world_size()} "
+            "processes: start more of them, or see --quantize"
         ) from error
 
 
