@@ -118,7 +118,7 @@ def test_a_second_process_empties_no_file(run):
     """The lock file says who holds it; one that is refused leaves it as it is."""
     with RunFolder(run).lock():
         held = (run / ".lock").read_text()
-        with pytest.raises(RunError, match="at work"), RunFolder(run).lock():
+        with pytest.raises(RunError, match="is running in"), RunFolder(run).lock():
             pass
         assert (run / ".lock").read_text() == held
 
@@ -156,7 +156,7 @@ def test_runs_that_name_each_other_as_their_origin(run, tmp_path):
     for folder, origin in ((run, other), (other, run)):
         manifest["config"]["scores"] = str(origin)
         (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match=r"its manifest\.json was changed"):
+    with pytest.raises(RunError, match=r"its manifest\.json was edited"):
         _root(str(run))
 
 

@@ -163,7 +163,7 @@ def test_data_changed_in_mid_run_finish_nothing(settings, work, tmp_path, name, 
     data.write_text(before)
     said = []
     again = compare(settings(), say=said.append)
-    assert {text.split()[4].rstrip(",") for text in said if text.endswith("kept")} == done
+    assert {text.split()[4].rstrip(",") for text in said if text.endswith("reused")} == done
     whole = compare(settings(out=str(tmp_path / "whole")))
     fingerprints = [[cell["made_from"] for cell in one["cells"]] for one in (again, whole)]
     assert fingerprints[0] == fingerprints[1]
@@ -173,7 +173,7 @@ def test_data_changed_after_the_last_cell_make_no_table(settings, work, tmp_path
     compare(settings())
 
     def change(said):
-        if said == "cell 3 of 3: random-0.5-seed0, kept":
+        if said == "cell 3 of 3: random-0.5-seed0, reused":
             (tmp_path / "test.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
 
     with pytest.raises(DataError, match="changed while it was read"):
@@ -277,7 +277,7 @@ def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path
 def test_a_plan_warns_once_of_what_a_selection_does(settings, family):
     asked = {"methods": ("staff", "ifd"), "small": family[0], "regions": 7}
     found = plan(settings(**asked))["warnings"]
-    assert [text for text in found if text.startswith("7 regions of 11 rows are too small")]
+    assert [text for text in found if text.startswith("7 regions are too many for 11 rows")]
     assert len(set(found)) == len(found)
 
 
