@@ -137,5 +137,7 @@ def test_the_sibling_beside_the_target_is_taken(tmp_path):
 
 @pytest.mark.parametrize("name", ["someone/something", "meta-llama/Llama-3.2-1B", "LLAMA"])
 def test_what_is_not_known_is_refused_with_a_way_out(name):
-    with pytest.raises(ConfigError, match=r"give --small MODEL: one by the same makers, .*families"):
+    with pytest.raises(
+        ConfigError, match=r"give --small MODEL: one by the same makers, .*families"
+    ):
         sibling_of(name)
