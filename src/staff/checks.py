@@ -1,4 +1,4 @@
-"""What can be found wrong before torch is imported: files, columns, model folders."""
+"""Mistakes that can be found before torch is imported: files, columns, model folders."""
 
 import math
 from collections.abc import Callable

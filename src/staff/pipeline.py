@@ -1,4 +1,4 @@
-"""The whole job, in the paper's order: this file owns what happens when.
+"""The whole job, in the paper's order: this file determines the order of events.
 
 select:   read -> fine-tune small -> score small -> what the method makes of the scores (STAFF: cut,
           stratify, verify on the target, allocate, draw) -> write -> manifest (last: its

@@ -1,4 +1,4 @@
-"""What an earlier run left to choose by, as `staff select --scores` needs it."""
+"""What `staff select --scores` needs of an earlier run."""
 
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Several processes at one run, as torchrun starts them: rank 0 leads, the others help it score.
+"""Several processes in one run, as torchrun starts them: rank 0 leads, the others help it score.
 
-They share the run folder: a shard is handed over by being there. What one tells the others is
-JSON over gloo; nothing is unpickled.
+They share the run folder: a shard is handed over by its file. Messages between processes are JSON
+over gloo; nothing is unpickled.
 """
 
 import json

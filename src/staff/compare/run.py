@@ -1,7 +1,7 @@
-"""The whole comparison: this file owns what happens when.
+"""The whole comparison: this file determines the order of events.
 
 For every seed: select by each method -> fine-tune the target on each coreset -> evaluate it.
-Then the table. Test data is read to measure and to look for leaks; nothing is chosen by it.
+Then the table. Test data is used only to measure and to look for leaks, never to choose.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,8 @@
 """Token ids of a conversation in the tokenizer's own chat template, loss on assistant turns.
 
-Templates that mark assistant turns with ``{% generation %}`` are believed. For others, each
-turn is found by rendering the conversation up to it: text of the first k messages, with and
-without the k-th, must be prefixes of the whole.
+Templates that mark assistant turns with ``{% generation %}`` are used as they are. For others, each
+turn is found by rendering the conversation up to it: the text of the first k messages, with and
+without the k-th, must be a prefix of the whole.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Find out, or check, which record format and columns a file uses."""
+"""Detect, or check, which record format and columns a file uses."""
 
 import string
 from collections.abc import Sequence

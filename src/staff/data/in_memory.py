@@ -1,4 +1,4 @@
-"""Rows in memory, as a `datasets.Dataset`: kept as a file, since a run reads them again."""
+"""Rows in memory, as a `datasets.Dataset`: saved as a file, since a run reads them again."""
 
 import sys
 from pathlib import Path

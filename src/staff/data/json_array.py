@@ -1,4 +1,4 @@
-"""Read a JSON array of any size a piece at a time."""
+"""Read a JSON array of any size, one piece at a time."""
 
 import json
 from collections.abc import Iterator

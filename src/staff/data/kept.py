@@ -1,7 +1,7 @@
-"""What was read and tokenised, kept in the run folder until the run is finished.
+"""Rows and tokens, kept in the run folder until the run is finished.
 
-A run that was stopped does not read its data again: the next start takes what lies there if it
-was made from the same contents (data, way of reading, tokenizers, versions) and is whole.
+A resumed run does not read its data again: it reuses what is there if it is complete and was made
+from the same contents (data, way of reading, tokenizers, versions).
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""Read a source once and leave its usable rows, tokenised, on disk.
+"""Read a source once and store its usable rows, tokenised, on disk.
 
 file -> RawRecord -> Example -> TokenisedExample -> TokenStore, a few hundred rows at a time.
 """

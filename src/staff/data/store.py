@@ -1,4 +1,4 @@
-"""Tokenised samples on disk: an Arrow stream that is read where it is needed, never whole."""
+"""Tokenised samples on disk: an Arrow stream, read in parts and never as a whole."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Write rows to a file that is either there and whole, or not there."""
+"""Write rows to a file that is either complete or absent."""
 
 import base64
 import csv

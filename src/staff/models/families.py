@@ -1,8 +1,8 @@
-"""Which smaller model of its family a target has: the table behind `--small auto`.
+"""Which small model of its family a target has: the table behind `--small auto`.
 
 The table (assets/families.csv) names models by their Hub ids, with the sizes in their published
-configurations. A local folder must have both the name and the sizes of a model in it: two models
-of one size may need different siblings, so nothing is guessed.
+configurations. A local folder must match a model in both name and sizes: two models of one size
+may need different small models, so nothing is guessed.
 """
 
 import csv

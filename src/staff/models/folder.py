@@ -1,4 +1,4 @@
-"""What can be said of a model folder without importing torch."""
+"""What can be checked in a model folder without importing torch."""
 
 import hashlib
 import json

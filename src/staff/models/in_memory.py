@@ -1,4 +1,4 @@
-"""Models that are in memory: kept as folders, since a run goes by contents that it can hash."""
+"""Models in memory: saved as folders, because a run identifies models by contents it can hash."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,6 +1,6 @@
-"""Load models and tokenizers of the Hugging Face format.
+"""Load models and tokenizers in the Hugging Face format.
 
-Weights come from safetensors and no code of a model is run, unless the user trusts it (`Trust`).
+Weights come from safetensors, and no code of a model is run unless the user trusts it (`Trust`).
 """
 
 import re

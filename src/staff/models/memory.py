@@ -1,4 +1,4 @@
-"""Go on with smaller batches when memory runs out."""
+"""Continue with smaller batches when memory runs out."""
 
 import gc
 from collections import deque

@@ -1,4 +1,4 @@
-"""Where a model's weights lie: on one device, or spread over GPUs, host memory and disk."""
+"""Where a model's weights are: on one device, or spread over GPUs, host memory and disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

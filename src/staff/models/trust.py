@@ -1,4 +1,4 @@
-"""What a model folder may do beyond being read, and the code it brings."""
+"""What a model folder may do beyond being read, and which code it contains."""
 
 from dataclasses import dataclass
 from pathlib import Path

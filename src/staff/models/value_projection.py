@@ -1,8 +1,8 @@
 """Find the last value projection in the module tree of any decoder (φ of step 2, docs/method.md).
 
-No layer numbers and no table of families: the decoder's stack of blocks is looked for, its last
-block that attends is searched for a layer with a value projection's name, and where queries, keys
-and values are fused, `staff.models.value_slice` measures which columns are the values.
+No layer numbers and no table of families: find the decoder's stack of blocks, then in its last
+block with attention a layer with a value projection's name. Where queries, keys and values are
+fused, `staff.models.value_slice` measures which columns are the values.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A folder's weight files: which ones are loaded, and what is in them."""
+"""A folder's weight files: which ones are loaded, and what they contain."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where a plan is for: the device, how many bytes a weight takes there, and the room on it."""
+"""The device of a plan: its name, the bytes per weight, and the memory for weights on it."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,9 +1,9 @@
-"""Time a few real batches of every stage, and take the rest from them.
+"""Time a few real batches of every stage, and estimate the rest from them.
 
-The batches of a stage are sorted by their operations and cut into groups; of each group the
-middle one is timed, once, and stands for its group in proportion to operations. The largest goes
-first: it warms up, and its memory is the stage's peak. Everything runs in a process of its own, as
-the real commands do, with their own code: what is measured includes loading and importing.
+The batches of a stage are sorted by FLOPs and cut into groups; the middle batch of each group is
+timed, once, and stands for its group in proportion to FLOPs. The largest comes first: it warms up,
+and its memory is the stage's peak. Everything runs in a process of its own with the code of the
+real commands, so the times include loading and importing.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""What `staff check-model` found, as text."""
+"""The result of `staff check-model` as text."""
 
 from collections.abc import Mapping
 from typing import Any

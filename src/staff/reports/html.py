@@ -1,4 +1,4 @@
-"""report.html of a run: what was chosen and why, in one file that needs nothing else."""
+"""report.html of a run: what was chosen and why, in one self-contained file."""
 
 from collections.abc import Mapping
 from pathlib import PurePath

@@ -1,4 +1,4 @@
-"""A plan as plain text: the stages, what selection costs and saves, what would go wrong."""
+"""A plan as plain text: the stages, what selection costs and saves, the warnings."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap

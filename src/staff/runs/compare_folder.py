@@ -1,4 +1,4 @@
-"""The folder of a comparison: where each file lies, and the refusal of other settings."""
+"""The folder of a comparison: where each file is, and the refusal of other settings."""
 
 import shlex
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Settings from and to YAML, and from flags and YAML together, with errors a user can act on."""
+"""Settings from and to YAML, and from flags and YAML together, with clear errors."""
 
 import re
 import reprlib

@@ -1,4 +1,4 @@
-"""Links in the folder of a run or a comparison that lead out of it: neither read nor written."""
+"""Links in a run or comparison folder that lead out of it: neither read nor written."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One process at a time: locks that the system drops when their holder dies, however it dies."""
+"""One process at a time: locks that the system releases when their holder dies, in any way."""
 
 import json
 import os

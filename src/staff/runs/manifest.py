@@ -1,4 +1,4 @@
-"""manifest.json: what a run was told, did, cost and left. Written last: if it exists, all is."""
+"""manifest.json: settings, stages, costs and files of a run. Written last: it means done."""
 
 import json
 import os

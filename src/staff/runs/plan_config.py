@@ -1,4 +1,4 @@
-"""The settings of `staff plan`: those of the selection it is about, and a few of its own."""
+"""The settings of `staff plan`: those of the selection, and a few of its own."""
 
 from typing import Annotated, Self
 

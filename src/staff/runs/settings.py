@@ -1,4 +1,4 @@
-"""What settings are made of: the base class, and the fields several verbs share."""
+"""The base class of settings, and the fields that several verbs share."""
 
 import os
 import re

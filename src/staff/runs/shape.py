@@ -1,7 +1,7 @@
-"""What must be in a manifest, and of which type, before anything is made of it.
+"""What a manifest must contain, and of which type, before it is used.
 
-Files of the user's own making, or damaged ones, are told here and nowhere else. Keys that are not
-named are not looked at; docs/formats.md says what they are.
+Edited or damaged manifests are detected here and nowhere else. Keys that are not named are not
+checked; docs/formats.md describes them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

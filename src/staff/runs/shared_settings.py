@@ -1,4 +1,4 @@
-"""Settings that several verbs share: a class for each thing they are about."""
+"""Settings that several verbs share: one class per topic."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""The run folder: where each file lies, atomic writing, and the refusal of foreign folders."""
+"""The run folder: where each file is, atomic writing, and the refusal of foreign folders."""
 
 import json
 import os

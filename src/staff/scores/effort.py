@@ -1,8 +1,8 @@
 """Effort scores S_d = ‖∇_φ L(θ(d))‖₂ of a whole batch at once (step 2 of docs/method.md).
 
 One forward pass without an autograd graph up to φ, logits at response positions only, one
-backward pass from Σ_i L_i down to φ's output, no weight gradients, and per-sample norms from what
-was seen at φ. `staff.scores.oracle` is the slow twin that checks it.
+backward pass from Σ_i L_i down to φ's output, no weight gradients, and per-sample norms from the
+inputs and gradients at φ. `staff.scores.oracle` is the slow reference that checks it.
 """
 
 import inspect

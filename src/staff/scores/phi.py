@@ -1,7 +1,7 @@
-"""What the effort score's gradient is taken of (φ; the table in docs/method.md).
+"""Which gradient the effort score is the norm of (φ; the table in docs/method.md).
 
-Each choice names the layers to watch and turns what was seen there, inputs x and gradients g at
-the outputs, into one squared norm a sample.
+Each choice names the layers to watch and turns their inputs x and output gradients g into one
+squared norm per sample.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Score parts on a Ray cluster: Ray Data hands them to actors that each hold the model.
 
-Ray is an extra of the package (``staff-coreset[ray]``) and imported when it is asked for. A part is
-one row of the data set, so a batch that a worker lost is scored again whole, from the same
-positions; what comes back is put in its place by the part's number.
+Ray is an extra of the package (``staff-coreset[ray]``), imported when it is needed. A part is one
+row of the Ray data set, so a batch that a worker lost is scored again as a whole, from the same
+positions; results are put in their place by the part's number.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Scores on disk: Parquet parts that are whole or absent and say what they were made from."""
+"""Scores on disk: Parquet parts that are complete or absent and carry their fingerprint."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
-"""What every selector can be asked beside its total: rows that must be in or out, quotas, nesting.
+"""Constraints for every selector besides the size: rows that must be in or out, quotas, nesting.
 
-A selector is seen here as `Choose`: it chooses `total` of some rows of the data and knows
-nothing of the others. That is all that these wishes take.
+Here a selector is a `Choose`: it chooses `total` of some rows of the data and knows nothing about
+the others. All constraints are implemented by such calls.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Selectors that rank rows by one score, and the uniform random subset, the yardstick."""
+"""Selectors that rank rows by one score, and the uniform random subset as the baseline."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Verify: which rows the target scores, and what it says (step 5 of docs/method.md)."""
+"""Verify: which rows the target scores, and how the models compare (step 5 of docs/method.md)."""
 
 import math
 from collections.abc import Callable, Iterable

@@ -1,6 +1,6 @@
 """Reading: the usable rows of a source, tokenised once into the run's folder.
 
-What a start that was stopped has read is kept, and taken by the next one.
+A resumed run reuses what an earlier start has read.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""What a model is worth on held-out rows: loss, ROUGE-L, BLEU, exact match."""
+"""Evaluate a model on held-out rows: loss, ROUGE-L, BLEU, exact match."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
