@@ -17,9 +17,9 @@ FALLING, SLOPE, REGIONS = -0.8, -0.5, 5
 ADVICE = {
     "order": "",
     "inverse ratios": (
-        "the ratios fall almost as the inverse of the small model's scores, because the small "
-        "model was fine-tuned and the target was not: the budget goes to easy rows. Run again "
-        "with --verify-against untuned, which compares both models before fine-tuning"
+        "the ratios fall almost as the inverse of the small model's scores, as happens when only "
+        "the small model is fine-tuned: the budget goes to easy rows. Run again with "
+        "--verify-against untuned, which compares both models before fine-tuning"
     ),
     "part of the order": (
         "compare the coreset with a random subset (staff compare) before you rely on it; a larger "
