@@ -1,9 +1,9 @@
-"""How far scores and coresets change with what should not matter (run with --write).
+"""How far scores and coresets change under changes that should not matter (run with --write).
 
 4,000 rows of the demo, scored in float32 by the embedded small model, and 1,500 by the target; then
-again with smaller batches, padding on the other side, one thread. Floating-point sums depend on
-the shapes they are made in, so scores differ in their last digits, and a row whose score lies
-beside another's may change places with it.
+again with smaller batches, padding on the other side, one thread. Floating-point sums depend on the
+shapes they are computed in, so scores differ in their last digits, and rows with nearly equal
+scores may change places.
 """
 
 import argparse
@@ -92,12 +92,12 @@ def main() -> None:
     args = parser.parse_args()
     text = "\n".join(
         [
-            "# What should not matter, and how little it does\n",
+            "# Scores and coresets under changes that should not matter\n",
             f"`python benchmarks/determinism.py --write`, {time.strftime('%Y-%m-%d')}, "
             f"{platform.machine()}, torch {torch.__version__}\n",
-            "E2E NLG, 4,000 rows, embedded family, float32; against batches of 8,192 tokens "
-            "padded on the right, two threads. Wanted: median at most 1e-6, 99.9 % of rows at "
-            "most 1e-4, coreset (keep 0.1) at least 99.9 % the same.\n",
+            "E2E NLG, 4,000 rows, embedded family, float32; compared with batches of 8,192 tokens "
+            "padded on the right, two threads. Goal: median at most 1e-6, 99.9 % of rows at most "
+            "1e-4, coreset (keep 0.1) at least 99.9 % the same.\n",
             "| | median relative difference | 99.9 % of rows | largest | coreset the same |",
             "| --- | --- | --- | --- | --- |",
             *measure(),

@@ -1,13 +1,13 @@
 """Is the embedded family worth its bytes, and at which learning rate? (run with --write)
 
 1. The rate is chosen on the demo's validation rows (the test rows choose nothing): the target is
-   tuned on a random tenth of the training rows, as large as the demo's coreset, at each rate.
-2. At the demo's rate, tuning on everything must clearly beat no tuning on the validation rows, or a
-   coreset would have nothing to show.
-3. There, the pretrained target's test loss must be at least 10 % below that of the same
-   architecture tuned identically from a random start.
+   fine-tuned at each rate on a random tenth of the training rows, as many as the demo's coreset.
+2. At the demo's rate, fine-tuning on all rows must clearly beat no fine-tuning on the validation
+   rows, or a coreset could not show anything.
+3. At that rate, the pretrained target's test loss must be at least 10 % below that of the same
+   architecture fine-tuned identically from a random start.
 
-Pretraining's own held-out losses are in the family's README.
+The held-out losses of the pretraining are in the family's README.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def main() -> None:
         best = min(found, key=lambda rate: found[rate][0])
         say(f"best: {best:g}; the demo's: {LEARNING_RATE:g}")
         adapter = tune(TARGET, everything, scratch / "everything", LEARNING_RATE)
-        whole = say(f"| everything | {loss(TARGET, adapter, 'val')[1]} |")
+        whole = say(f"| all rows | {loss(TARGET, adapter, 'val')[1]} |")
         pretrained, pretrained_cell = loss(TARGET, adapter, "test")
         start = random_start(scratch / "random")
         adapter = tune(start, everything, scratch / "from-random", LEARNING_RATE)
@@ -93,10 +93,10 @@ def main() -> None:
             "# The embedded target on the demo's task",
             "",
             f"`python benchmarks/{Path(__file__).name} --write`; {platform.machine()}, {dtype},",
-            f"torch {torch.__version__}. LoRA, {EPOCHS} epochs, seed 0; loss in nats a token with",
-            "its 95 % interval over items.",
+            f"torch {torch.__version__}. LoRA, {EPOCHS} epochs, seed 0; loss in nats per token",
+            "with its 95 % interval over items.",
             "",
-            "Tuned on a random tenth (400 rows):",
+            "Fine-tuned on a random tenth (400 rows):",
             "",
             "| learning rate | validation loss (300 rows) |",
             "| --- | --- |",
@@ -105,18 +105,18 @@ def main() -> None:
             "",
             f"The lowest is at {best:g}; the demo uses {LEARNING_RATE:g}. There:",
             "",
-            "| tuned on | validation loss (300 rows) |",
+            "| fine-tuned on | validation loss (300 rows) |",
             "| --- | --- |",
             untuned.replace("untuned", "nothing"),
             f"| the tenth | {found[LEARNING_RATE][1]} |",
             whole,
             "",
-            "| start, tuned on everything | test loss (400 rows) |",
+            "| start, fine-tuned on all rows | test loss (400 rows) |",
             "| --- | --- |",
             f"| pretrained | {pretrained_cell} |",
             f"| random | {random_cell} |",
             "",
-            f"The pretrained start is {1 - pretrained / random:.1%} lower (asked: at least 10 %).",
+            f"The pretrained start is {1 - pretrained / random:.1%} lower (goal: at least 10 %).",
             "",
         ]
     )

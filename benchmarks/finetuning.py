@@ -1,22 +1,22 @@
-"""Fine-tuning speed against TRL's own SFTTrainer, and what both make of the loss.
+"""Fine-tuning speed against TRL's own SFTTrainer, and the losses of both.
 
 LoRA (rank 8, alpha 16, all linear layers), batches of 8 rows of mixed length, learning rate 1e-3,
-cosine; activation checkpointing off, no packing. The models start alike and see the same rows:
+cosine; activation checkpointing off, no packing. The models start the same and see the same rows:
 
   random order    both train on the same batches in TRL's default order, which is random
-  by length       both train on the same batches of rows of like length: `staff`'s own order, and
+  by length       both train on the same batches of rows of similar length: `staff`'s own order, and
                   TRL's train_sampling_strategy="group_by_length"
   as they come    each in its own default order: `staff` by length, TRL random
 
-"real tokens" leave padding out. TRL pads a batch to its longest row; its padding-free collator is
-there for comparison, in random order (on the CPU attention then spans the batch, under a mask).
-Every repetition runs all ways one after the other; the figures are medians over repetitions.
+"Real tokens" exclude padding. TRL pads a batch to its longest row; its padding-free collator is
+included for comparison, in random order (on the CPU, attention then spans the batch, with a mask).
+Every repetition runs all variants one after the other; the figures are medians over repetitions.
 
   python benchmarks/finetuning.py --data DIR --write   # writes benchmarks/results/finetuning.md
   python benchmarks/finetuning.py --steps 3 --repeats 1 --layers 2 --hidden 64   # a quick look
 
 DIR as for grid.py: dialogsum, E2E NLG and GSM8K, mixed evenly. Without it: the E2E NLG sample that
-staff ships, one to six rows of it joined.
+staff ships, with one to six rows joined into one.
 """
 
 import argparse
@@ -280,12 +280,12 @@ def main() -> None:
         f"{sources}: {len(store)} rows of {store.lengths.min()} to {store.lengths.max()} tokens "
         f"(mean {store.lengths.mean():.0f}), {responses:.0f} % of them response; padding of a "
         f"batch of {BATCH}: {', '.join(shares)}.",
-        f"Real tokens a second, medians of {args.repeats} interleaved runs of {args.steps} steps "
-        f"after {WARM} that are not timed. Wanted: staff / TRL ≥ 1.5.",
+        f"Real tokens per second, medians of {args.repeats} interleaved runs of {args.steps} steps "
+        f"after {WARM} that are not timed. Goal: staff / TRL ≥ 1.5.",
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, Python "
         f"{platform.python_version()}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, TRL {trl.__version__}, PEFT {peft.__version__}; "
-        f"{time.monotonic() - start:.0f} s in all.",
+        f"{time.monotonic() - start:.0f} s in total.",
     ]
     text = "\n".join(["\n\n".join(head), *lines, ""])
     sys.stdout.write(text)

@@ -1,18 +1,18 @@
 """What only a GPU can show: scores in bfloat16, speed, memory. One command: benchmarks/gpu.sh.
 
 1. Every family of tests/data/families.json, tiny and random, on the device in bfloat16: the fast
-   path and the oracle, both held against the oracle in float32 on the same weights.
+   path and the oracle, both compared with the oracle in float32 on the same weights.
 2. A random Llama of about 1B parameters in bfloat16, with a vocabulary of 32k and of 256k, rows as
    in benchmarks/scoring.py: `staff` against a plain forward pass with loss, the released
    one-example way, and bergson's and torch.func's norms for the same layer; padded against
-   padding-free. Tokens a second, utilisation (NVML), peak memory beyond the weights.
+   padding-free. Tokens per second, utilisation (NVML), peak memory beyond the weights.
 
   bash benchmarks/gpu.sh                          # installs beside your torch, measures, writes
   python benchmarks/gpu.py --device cuda:1 --rows 1024 --name a100
   python benchmarks/gpu.py --device cpu --tiny    # whether the script works; prints only
 
-Writes benchmarks/results/gpu-NAME.json (all figures) and .md, after every part anew. What does not
-fit into memory, or is not installed, is told instead of a figure.
+Writes benchmarks/results/gpu-NAME.json (all figures) and .md, again after every part. Where
+something does not fit into memory or is not installed, the page says so instead of a figure.
 """
 
 import argparse
@@ -284,7 +284,7 @@ def render(results: Results) -> str:
         f"`{results['command']}`, {about['date']}",
         "",
         *(
-            ["A trial of the script at tiny sizes: these figures say nothing of speed.", ""]
+            ["A trial of the script at tiny sizes: these figures say nothing about speed.", ""]
             if results["trial"]
             else []
         ),
@@ -304,9 +304,9 @@ def families_table(found: list[Results]) -> list[str]:
         "",
         "## Every family in bfloat16",
         "",
-        "Relative differences to the oracle in float32 on the same weights: median over rows "
-        "(largest). `staff`: the farthest of a row at a time, batches of 8 padded on either side, "
-        f"and the other kernels. Wanted: a median at most {ACCURATE} times the oracle's.",
+        "Relative differences from the oracle in float32 on the same weights: median over rows "
+        "(largest). `staff`: the largest of one row at a time, batches of 8 padded on either "
+        f"side, and the other kernels. Goal: a median at most {ACCURATE} times the oracle's.",
         "",
         "| family | kernel | oracle in bfloat16 | staff in bfloat16 | |",
         "| --- | --- | --- | --- | --- |",
@@ -338,8 +338,8 @@ def speed_table(found: Results) -> list[str]:
         f"## {found['parameters'] / 1e6:.0f}M parameters, vocabulary of {found['vocabulary']}",
         "",
         f"bfloat16, {found['rows']} rows, {found['tokens']} tokens in {found['batches']} batches, "
-        f"{found['padding']:.1%} of whose places are padding; medians. Norms: median difference "
-        "to the oracle in bfloat16, relative (largest), over the first rows.",
+        f"{found['padding']:.1%} padding; medians. Norms: median difference from the oracle in "
+        "bfloat16, relative (largest), over the first rows.",
         "",
         "| | seconds | tokens/s | utilisation | peak beyond the weights | norms |",
         "| --- | --- | --- | --- | --- | --- |",

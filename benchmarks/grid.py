@@ -1,16 +1,16 @@
-"""The evidence: methods, their variants, tasks and seeds, in cells that are done once.
+"""The evidence: methods, their variants, tasks and seeds, in cells that are computed once.
 
     python benchmarks/grid.py run --data DIR --work DIR [--tasks cogs snips] [--seeds 0 1 2] …
     python benchmarks/grid.py report
 
 A cell is one task, variant, fraction and seed: the target fine-tuned on the coreset that the
-variant selects and evaluated on the task's test rows. Finished cells go at once into --store (by
-default benchmarks/results/grid, one Parquet and one JSON file a task and seed) and are not done
-again, whoever starts the script; what a killed process leaves in --work is used, too. Without
---data there is the task `e2e_demo` alone, from the sample that staff ships.
+variant selects and evaluated on the task's test rows. Finished cells are written at once to --store
+(by default benchmarks/results/grid, one Parquet and one JSON file per task and seed) and are not
+computed again, whoever starts the script; what a killed process leaves in --work is reused, too.
+Without --data the only task is `e2e_demo`, from the sample that staff ships.
 
-Every method selects by the scores of the small model (as in `staff compare`), fine-tuned by
-staff's defaults but for the learning rate, which is the demo's: chosen on validation rows of
+Every method selects by the scores of the small model (as in `staff compare`), fine-tuned with
+staff's defaults except the learning rate, which is the demo's: chosen on validation rows of
 E2E NLG for the embedded family (benchmarks/family.py).
 """
 

@@ -1,11 +1,11 @@
-"""How well scores that are told from other rows' (`--score-on`) do as scores of their own.
+"""How well scores predicted from other rows (`--score-on`) replace scores of their own.
 
     python benchmarks/interpolation.py --data DIR [--work DIR] [--write]
 
 Every row of a task is scored once by the embedded small model, fine-tuned as in grid.py (whose
---work can be given: its scored runs are taken). Then a part of the rows is drawn, the others'
-scores are told from those, and held against what scoring them had said: Spearman's correlation
-over the rows that were not drawn, and the part of the highest tenth of these rows that is found.
+--work can be given: its scored runs are reused). Then a part of the rows is drawn, the other rows'
+scores are predicted from these, and compared with their own: Spearman's correlation over the rows
+that were not drawn, and the share of the highest tenth of these rows that is found.
 """
 
 import argparse
@@ -81,13 +81,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = (args.work or Path(scratch)).resolve()
         lines = [line for task in args.tasks for line in lines_of(task, data=args.data, work=work)]
-    text = f"""# Scores told from other rows'
+    text = f"""# Scores predicted from other rows
 
 `{command}`; {date.today()}, {platform.machine()}. Embedded small model, fine-tuned for 3 epochs.
 
-Of the rows that were not scored: Spearman's correlation of what was told with their own scores
-(mean and range of {len(SEEDS)} draws), and how many of the tenth with the highest scores are among
-the tenth that was told to be highest (by chance a tenth is).
+On the rows that were not scored: Spearman's correlation of the predictions with the rows' own
+scores (mean and range of {len(SEEDS)} draws), and the share of the tenth with the highest
+scores that is in the tenth with the highest predictions (10 % by chance).
 
 | task | rows | scored | rank correlation | of the highest tenth |
 | --- | --- | --- | --- | --- |

@@ -5,8 +5,8 @@
 Rows are E2E-like (about 30 words), the tokenizer a small byte-level BPE made here. Each size runs
 in a fresh process: reading and tokenising alone (with --read-only nothing else), and the whole of
 `staff select --skip-finetune` with a very small random Llama as both models, which also scores
-every row, verifies, selects and writes. A run holds ids and score columns, about 150 bytes a row:
-they are counted in.
+every row, verifies, selects and writes. A run holds ids and score columns, about 150 bytes per row,
+which are included.
 """
 
 import argparse
@@ -156,7 +156,7 @@ def main() -> None:
                 f"| {f['peak_mb'] - found[0]['peak_mb']:.0f} |"
                 for f in found
             ]
-    lines += ["", f"{arguments.kind}; allowed: {ALLOWED_MB} MB from 10^4 to 10^5 rows."]
+    lines += ["", f"{arguments.kind}; limit: {ALLOWED_MB} MB from 10^4 to 10^5 rows."]
     print("\n".join(lines))
     if arguments.write:
         RESULTS.parent.mkdir(exist_ok=True)

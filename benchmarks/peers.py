@@ -1,22 +1,22 @@
 """The same per-row gradient norms by `staff`, opacus, bergson and torch.func, in one run on a CPU.
 
-Everyone computes, for every row, the norm of the gradient of the last value projection's weight:
-same rows, batches, dtype, threads and attention (PyTorch's SDPA), none with a padding mask, each
-cut at that layer where its interface allows it (docs/benchmarks.md says how). Repeated in turn; the
-figures are medians. The norms are held against the oracle: one row at a time, the model's own loss
-and autograd, in float32 on the same weights; told is the largest relative difference.
+Each computes, for every row, the norm of the gradient of the last value projection's weight: same
+rows, batches, dtype, threads and attention (PyTorch's SDPA), without a padding mask, each cut at
+that layer if its interface allows it (docs/benchmarks.md says how). Repeated in turn; the figures
+are medians. The norms are compared with the oracle: one row at a time, the model's own loss and
+autograd, in float32 on the same weights; the table has the largest relative difference.
 
   random 58M, random rows   a Llama with a 32k vocabulary; rows as in benchmarks/scoring.py, 70-310
                             tokens, 10-60 of them response
   random 58M, E2E NLG       the same model; the lengths of real rows, 43 % of their tokens response
   embedded 4M, E2E NLG      the target of the embedded family and its own rows
 
-In float32, and on real rows in bfloat16: of the random model only where the CPU computes it.
+In float32, and on real rows in bfloat16; the random model only in dtypes that the CPU computes.
 
 opacus and bergson live in an environment of their own:
 
   make benchmark-peers                     # installs it, and writes benchmarks/results/peers.md
-  python benchmarks/peers.py               # what is not installed is left out, and told
+  python benchmarks/peers.py               # what is not installed is left out, and named
   python benchmarks/peers.py --rows 8 --layers 2 --hidden 64 --repeats 1   # a quick look
 """
 
@@ -179,7 +179,7 @@ def verdict(found: dict[str, Measured]) -> str:
     }
     short = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio < WANTED]
     reached = f"not reached: {', '.join(short)}" if short else "reached"
-    return f"Wanted: at least {WANTED} against opacus, bergson and torch.func each: {reached}."
+    return f"Goal: at least {WANTED} times as fast as opacus, bergson and torch.func: {reached}."
 
 
 def settings(args: argparse.Namespace) -> list[Setting]:
@@ -225,8 +225,9 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the peers' and PyTorch's about each other
 
     lines = [
-        f"{args.rows} rows in batches of {args.batch_rows} of like length; medians of "
-        f"{args.repeats} repetitions, in turn; in brackets the lowest and highest ratio of one.",
+        f"{args.rows} rows in batches of {args.batch_rows} of similar length; medians of "
+        f"{args.repeats} repetitions, in turn; in brackets the lowest and highest ratio of a "
+        "repetition.",
         f"{machine()}, {peers_versions()}",
     ]
     for setting in settings(args):
@@ -255,7 +256,14 @@ def main() -> None:
         intro = __doc__.splitlines()[2:7]
         RESULTS.write_text(
             "\n".join(
-                ["# The same norms by others", "", f"`{command}`, {date.today()}", "", *intro, ""]
+                [
+                    "# The same norms with other libraries",
+                    "",
+                    f"`{command}`, {date.today()}",
+                    "",
+                    *intro,
+                    "",
+                ]
             )
             + f"\n{text}",
             encoding="utf-8",

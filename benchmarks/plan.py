@@ -1,14 +1,13 @@
-"""How far `staff plan --probe` is off the run it foretells: seconds and peak memory of each stage.
+"""How far the estimates of `staff plan --probe` are from the real run: time and memory by stage.
 
     python benchmarks/plan.py --data DIR [--sets gsm8k clinc150] [--rows 300] [--cpu-time] [--write]
 
-DIR holds a folder with train.jsonl for each set; rows are taken at even distances. The plan, the
-selection and the tuning of the target on all rows run one after the other, each in processes of
-its own, with the embedded family. A stage lasts from the end of the one before to its own end;
-peaks are of resident memory in between, so on Linux only. Other work on the machine falls on the
-one or the other: the load is printed. With --cpu-time seconds are those that the processes
-computed, on both sides: with one thread and nothing else running the same as the clock's, on a
-busy machine the only ones that compare.
+DIR contains a folder with train.jsonl for each set; rows are taken at even distances. The plan, the
+selection and the fine-tuning of the target on all rows run one after the other, each in processes
+of its own, with the embedded family. A stage lasts from the end of the previous one to its own end;
+peaks are of resident memory in between, so on Linux only. Other work on the machine affects one or
+the other: the load is printed. With --cpu-time, both sides are CPU time: the same as wall-clock
+time with one thread and nothing else running, and the only comparable figures on a busy machine.
 """
 
 import argparse
@@ -147,7 +146,7 @@ def compare(name: str, data: Path, rows: int, *, cpu_time: bool) -> list[list[st
 def _line(
     name: str, kind: str, plan: dict[str, Any], seconds: float, memory: int, rows: int
 ) -> list[str]:
-    """The cells of one stage; a star where it is further off than it may be."""
+    """The cells of one stage; a star if the error is larger than allowed."""
 
     def off(told: float, real: float, allowed: float) -> str:
         share = told / real - 1
@@ -167,12 +166,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=COLUMNS, default=["gsm8k", "clinc150"])
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument(
-        "--cpu-time", action="store_true", help="computing time instead of the clock's"
+        "--cpu-time", action="store_true", help="CPU time instead of wall-clock time"
     )
     parser.add_argument("--write", action="store_true", help="also write results/plan*.md")
     args = parser.parse_args()
-    titles = ["data", "stage", "rows told", "real", "s told", "real", "off"]
-    titles += ["MB told", "real", "off"]
+    titles = ["data", "stage", "rows planned", "real", "s planned", "real", "error"]
+    titles += ["MB planned", "real", "error"]
     table = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     loads = [os.getloadavg()[0]]
     for name in args.sets:
@@ -183,15 +182,14 @@ def main() -> None:
     spread = f"{min(loads):.1f} to {max(loads):.1f}"
     text = "\n".join(
         [
-            "# What `staff plan --probe` foretells, against the run\n",
-            f"`python benchmarks/plan.py --data DIR --sets {' '.join(args.sets)} "
-            f"--rows {args.rows}{' --cpu-time' * args.cpu_time}`, {platform.machine()}, "
-            f"{os.cpu_count()} cores, load {spread} (1 of it this); embedded family (1.1M, 4M), "
-            "defaults otherwise; "
-            f"{'seconds of computing' if args.cpu_time else 'seconds of the clock'}.\n",
+            "# Estimates of `staff plan --probe` and the real run\n",
+            f"`python benchmarks/plan.py --data DIR --sets {' '.join(args.sets)} --rows "
+            f"{args.rows}{' --cpu-time' * args.cpu_time}`, {platform.machine()}, {os.cpu_count()} "
+            f"cores, load {spread} (1 of it from this); embedded family (1.1M, 4M), defaults "
+            f"otherwise; seconds of {'CPU' if args.cpu_time else 'wall-clock'} time.\n",
             *table,
             "",
-            f"*: further off than {SECONDS:.0%} in time or {MEMORY:.0%} in memory.",
+            f"*: error above {SECONDS:.0%} in time or {MEMORY:.0%} in memory.",
         ]
     )
     print(f"\n{text}")

@@ -5,10 +5,10 @@
     python benchmarks/processes.py --rows 64 --repeats 1   # a quick look
 
 `staff select` and `staff score` on rows of the demo's data with the embedded family, in one process
-and in N under torchrun, in turn; every process computes with one thread, so that N processes have
-N times what one has. Seconds of a stage are the manifest's (loading the model, and waiting for the
-others, are in them); "whole command" is the clock's, with Python's start and imports. Figures are
-medians; efficiency is the time of one process over N times that of N.
+and in N with torchrun, in turn; every process computes with one thread, so that N processes have
+N times the threads of one. Seconds of a stage are from the manifest (including loading the model
+and waiting for the others); "whole command" is wall-clock time, including Python's start and
+imports. Figures are medians; efficiency is the time of one process over N times that of N.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def main() -> None:
     processor, _, versions = machine().split(", ", 2)  # threads: of this process
     setting = (
         f"{args.rows} rows of E2E NLG, the embedded family (1.1M and 4M parameters), one epoch, "
-        f"medians of {args.repeats}; one thread a process, {os.cpu_count()} cores, gloo over the "
+        f"medians of {args.repeats}; one thread per process, {os.cpu_count()} cores, gloo over the "
         "loopback device; CPU only: no GPU was measured"
     )
     text = "\n".join([setting, "", f"{processor}, {versions}", "", *lines, ""])

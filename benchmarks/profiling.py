@@ -7,7 +7,7 @@ steps of fine-tuning the embedded target under torch.profiler.
   python benchmarks/profiling.py --data DIR --write   # writes benchmarks/results/profile.md
   python benchmarks/profiling.py --rows 50            # a quick look, without DialogSum
 
-DIR as for grid.py. (A file named profile.py would hide a module of Python's own.)
+DIR as for grid.py. (A file named profile.py would shadow a module of Python's own.)
 """
 
 import argparse
@@ -45,7 +45,7 @@ TOP = 14
 COUNTED = {
     ("models/load.py", "load_model"): "models loaded",
     ("models/load.py", "load_tokenizer"): "tokenizers loaded",
-    ("models/folder.py", "model_hash"): "models hashed (or the stored hash asked for)",
+    ("models/folder.py", "model_hash"): "models hashed (or their stored hash read)",
     ("data/tokenise.py", "_finish"): "rows tokenised",
     ("training/trainer.py", "training_step"): "optimiser steps",
     ("scores/effort.py", "__call__"): "batches scored",
@@ -174,8 +174,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             lines += [*finetuning(dtype, args.steps, Path(scratch)), ""]
     about = (
-        f"{platform.processor() or platform.machine()}, one thread, {precision()}, "
-        f"torch {torch.__version__}. Stages by the clock, profiler included; functions by CPU time."
+        f"{platform.processor() or platform.machine()}, one thread, {precision()}, torch "
+        f"{torch.__version__}. Stages in wall-clock time, including the profiler; functions in CPU "
+        "time."
     )
     text = "\n".join([about, "", *lines])
     sys.stdout.write(text)

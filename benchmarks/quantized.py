@@ -1,13 +1,14 @@
-"""What 8 and 4 bits do to effort scores: their ranks against those of float32 weights.
+"""What 8 and 4 bits do to effort scores: their ranks compared with those of float32 weights.
 
     python benchmarks/quantized.py --data DIR [--models DIR] [--sets e2e_nlg …] [--rows N] [--write]
 
-DIR holds a folder with train.jsonl for each set; rows are drawn at random, cut at 256 tokens. The
-models are the embedded family and the model folders under --models. Every row of every set is
-scored with each model as it is (not fine-tuned), in each precision, with phi last-value. Printed
-are Spearman's correlation with the float32 scores and its 95 % interval over rows, the share of the
-tenth with the highest scores that is the same, the median relative difference of a score, and the
-size of the weights. Needs the extra `quant`. Nothing is timed: other work here does not matter.
+DIR contains a folder with train.jsonl for each set; rows are drawn at random and truncated to 256
+tokens. The models are the embedded family and the model folders under --models. Every row of every
+set is scored with each model as it is (not fine-tuned), in each precision, with phi last-value.
+Printed are Spearman's correlation with the float32 scores and its 95 % interval over rows, the
+share of the tenth with the highest scores that is the same, the median relative difference of a
+score, and the size of the weights. Needs the extra `quant`. Nothing is timed, so other work on the
+machine does not matter.
 """
 
 import argparse
@@ -175,17 +176,17 @@ def write(table: list[Any], rows: int) -> None:
     versions = versions_of("torch", "transformers", "bitsandbytes", "torchao")
     text = "\n".join(f"| {' | '.join(line)} |" for line in table)
     RESULTS.joinpath("quantized.md").write_text(
-        f"""# Effort scores of quantised weights, against float32
+        f"""# Effort scores of quantised weights, compared with float32
 
 `python benchmarks/quantized.py --data DIR --models DIR --write`, {date.today()}, on a CPU
-({device["name"]}); {", ".join(f"{k} {v}" for k, v in versions.items())}. No GPU was there: on one,
-products are rounded otherwise, and bitsandbytes has other kernels.
+({device["name"]}); {", ".join(f"{k} {v}" for k, v in versions.items())}. No GPU was available: on
+one, products are rounded differently and bitsandbytes has other kernels.
 
-{rows} random rows of each training set (cut at {MAX_LENGTH} tokens), models not fine-tuned, phi
-last-value. Spearman's correlation of the scores with those of the same model in float32, its 95 %
-interval over rows (Bonett and Wright, 2000); how much of the tenth of the rows with the highest
-scores is the same; the median relative difference of a score; the size of all weights. Embeddings
-and head stay as they are, so models this small shrink less than large ones.
+{rows} random rows of each training set (truncated to {MAX_LENGTH} tokens), models not fine-tuned,
+phi last-value. Spearman's correlation of the scores with those of the same model in float32, its
+95 % interval over rows (Bonett and Wright, 2000); the share of the tenth of the rows with the
+highest scores that is the same; the median relative difference of a score; the size of all weights.
+Embeddings and head keep their precision, so models this small shrink less than large ones.
 
 {text}
 """,

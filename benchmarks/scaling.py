@@ -3,15 +3,15 @@
     python benchmarks/scaling.py --data DIR [--full] [--write]
 
 Selection: n rows (10^4, 10^5, 10^6), drawn with replacement from all training files under DIR and
-numbered so that no two are alike, go from the file to the coresets with the small model's scores
+numbered so that no two are the same, go from the file to the coresets with the small model's scores
 given (looked up, not computed): read, tokenise, stratify, verify on the embedded target, choose,
-write, report. Then `staff select --scores` chooses again from that run.
+write, report. Then `staff select --scores` selects again from that run.
 
 Scoring: n such rows (10^3, 10^4, with --full 10^5) are scored by `staff score` with the embedded
 small model. Exponents are the slopes of log seconds against log tokens.
 
-Every cell is a fresh process, whose peak is what the kernel says of it. Finished cells are kept in
-results/scaling.json and not measured again (--again: all are); a figure takes an idle machine.
+Every cell is a fresh process, whose peak is reported by the kernel. Finished cells are kept in
+results/scaling.json and not measured again (unless --again); measure on an idle machine.
 """
 
 import argparse
@@ -195,7 +195,7 @@ def slopes(tokens: Sequence[float], seconds: Sequence[float]) -> tuple[float, li
 
 def report(found: dict[str, Any]) -> Iterator[str]:
     """The lines of the tables and of the verdicts under them."""
-    yield "# What grows with the number of rows"
+    yield "# Memory and time by number of rows"
     yield ""
     full = " --full" if str(SCORED[-1]) in found["cells"].get("scoring", {}) else ""
     yield f"`python benchmarks/scaling.py --data DIR{full} --write`, {found['machine']}"
@@ -212,14 +212,14 @@ def report(found: dict[str, Any]) -> Iterator[str]:
             f"| {cell['again']['seconds']:.0f} | {cell['again']['peak_mb']:.0f} |"
         )
     yield from _growth(chosen, lambda cell: cell["peak_mb"], "the whole run")
-    yield from _growth(chosen, lambda cell: cell["again"]["peak_mb"], "choosing again")
+    yield from _growth(chosen, lambda cell: cell["again"]["peak_mb"], "selecting again")
     yield from _exponents(chosen, "read", "reading and tokenising")
     scored = _sizes(found, "scoring")
     yield ""
     size = (FAMILY / "small" / "model.safetensors").stat().st_size / (1 << 20)
     yield f"The same kind of rows, scored by the embedded small model ({size:.1f} MB)."
     yield ""
-    yield "| rows | tokens | seconds of scoring | tokens a second | peak MB |"
+    yield "| rows | tokens | seconds of scoring | tokens/s | peak MB |"
     yield "| --- " * 5 + "|"
     for n, cell in scored:
         seconds = cell["stages"]["score"]
@@ -244,7 +244,7 @@ def _growth(cells: list[Any], peak: Callable[[Any], float], what: str) -> Iterat
     verdict = "met" if peak(last) <= ALLOWED_MB else "not met"
     yield ""
     yield (
-        f"Peak of {what}: {peak(last):.0f} MB at {many:,} rows, {a_row:.0f} bytes a row from "
+        f"Peak of {what}: {peak(last):.0f} MB at {many:,} rows, {a_row:.0f} bytes per row from "
         f"{few:,} on (at most {ALLOWED_MB} MB: {verdict})."
     )
 

@@ -1,14 +1,14 @@
-"""How fast effort scoring is, against doing it plainly and against the released way.
+"""How fast effort scoring is, compared with a plain implementation and with the released way.
 
-Five things on one random Llama (about 60M parameters, 32k vocabulary, 8 layers, hidden 512) and
+Five ways on one random Llama (about 60M parameters, 32k vocabulary, 8 layers, hidden 512) and
 the same rows (70-310 tokens, 10-60 of them response), each repeated in turn within one run:
 
   staff fp32      effort scores and signals of every row
   plain fp32      batched Hugging Face forward + loss under no_grad: the same batches, no scores
-  maskless fp32   the same without a padding mask, which attention can do faster; `staff` leaves the
-                  mask out too where padding is on the right (a causal model never looks there)
+  maskless fp32   the same without a padding mask, which makes attention faster; `staff` also omits
+                  the mask if padding is on the right (a causal model never looks there)
   released fp32   one row at a time, all logits, two backward passes, a fresh LoRA (r = 81)
-  staff bf16      the first one in bfloat16, on a CPU that computes it (elsewhere it is emulated)
+  staff bf16      the first one in bfloat16, if the CPU computes it (elsewhere it is emulated)
 
 Same threads, same attention kernel (PyTorch's SDPA), same batches. The figures are medians.
 

@@ -1,8 +1,8 @@
-"""Seconds and peak memory of selecting alone: D2 and k-centre on features, STAFF and CCS on scores.
+"""Time and peak memory of selection alone: D2 and k-centre on features, STAFF and CCS on scores.
 
     python benchmarks/selection.py [--scale 0.1] [--threads 2] [--write]
 
-Each case runs in a fresh process, whose peak counts interpreter, libraries and input. Features
+Each case runs in a fresh process, whose peak includes interpreter, libraries and input. Features
 are 200 Gaussian clusters in 384 dimensions, scores log-normal; the verified rows' target scores
 are looked up. D2's time includes its neighbour graph.
 """
@@ -105,7 +105,7 @@ def main() -> None:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, str(arguments.threads))
     lines = [
-        "| method | rows | keep | seconds | allowed | peak GB | allowed |",
+        "| method | rows | keep | seconds | limit | peak GB | limit |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in arguments.only:
@@ -125,7 +125,7 @@ def main() -> None:
             f"{platform.machine()}, {arguments.threads} threads, {platform.system()}, "
             f"Python {platform.python_version()}, NumPy {np.__version__}"
         )
-        head = f"# Selecting alone\n\n`python benchmarks/selection.py --write`, {date.today()}\n\n"
+        head = f"# Selection alone\n\n`python benchmarks/selection.py --write`, {date.today()}\n\n"
         RESULTS.write_text(f"{head}{machine}\n\n" + "\n".join(lines) + "\n")
 
 

@@ -1,9 +1,9 @@
-"""The benchmark tasks: real data sets as prompt and response, the same rows every time.
+"""The benchmark tasks: real data sets as prompt and response, always the same rows.
 
-`data` is a folder with one folder a set, each with the JSON Lines files of its official splits:
+`data` is a folder with one folder per set, each with the JSON Lines files of its official splits:
 e2e_nlg (mr, ref), cogs (sentence, logical_form), snips_full (text, intent, segments), dialogsum
 (dialogue, summary), gsm8k (question, answer) and bioinstruct (instruction, input, output). Without
-it only `e2e_demo` is there: the sample of E2E NLG that staff ships.
+it the only task is `e2e_demo`: the sample of E2E NLG that staff ships.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Ways to select that the grid holds against each other: methods, and STAFF with other settings."""
+"""The selection variants that the grid compares: methods, and STAFF with other settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

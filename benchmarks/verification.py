@@ -1,15 +1,15 @@
-"""Rows that `--verify-per-region auto` spends against a fixed b_v at equally stable budgets.
+"""Rows that `--verify-per-region auto` uses, compared with a fixed b_v at equally stable budgets.
 
     python benchmarks/verification.py [--seeds 40] [--write]
     python benchmarks/verification.py --score    # makes the stored scores again, a few minutes
 
-NumPy only: both models' scores of every row are known beforehand, so the budgets that verifying
-every row would give are, too. Stable is what lies near these: the distance is the share of the
-budget in other regions (total variation), at keep 0.1, mean over seeds. For the distance that auto
-ends with, the rows that a fixed b_v takes to get as near are read off its curve (straight between
-neighbours, both in logarithms).
+NumPy only: both models' scores of every row are known beforehand, and so are the budgets if every
+row were verified. A result is stable if it is near these: the distance is the share of the budget
+in other regions (total variation), at keep 0.1, mean over seeds. For the final distance of auto,
+the number of rows that a fixed b_v needs for the same distance is read off its curve (linear
+between neighbours, both in logarithms).
 
-Scores: drawn as the cases below say, and the demo's (E2E NLG, embedded family), of all 4,000 rows.
+Scores: drawn as the cases below say, and the demo's (E2E NLG, embedded family), for all 4,000 rows.
 """
 
 import argparse
@@ -165,11 +165,12 @@ def report(seeds: int) -> str:
         f"{platform.machine()}, NumPy {np.__version__}, {os.cpu_count()} CPUs",
         "",
         "Distance: share of the budget (keep 0.1) in other regions than if every row were "
-        f"verified, mean over {seeds} seeds; K = 50, cap {CAP:,}. Foretold: what auto takes that "
-        "distance to be, of shares before any region is taken whole. Equal b_v: the rows a fixed "
-        "b_v takes to come as near, from its curve; a ratio below 1 is in favour of auto.",
+        f"verified, mean over {seeds} seeds; K = 50, cap {CAP:,}. Predicted: auto's own estimate "
+        "of that distance, for shares before any region is taken whole. Equal b_v: the rows that "
+        "a fixed b_v needs for the same distance, from its curve; a ratio below 1 is in favour of "
+        "auto.",
         "",
-        "| scores | tolerance | auto: rows | distance | foretold | equal b_v | auto / fixed |",
+        "| scores | tolerance | auto: rows | distance | predicted | equal b_v | auto / fixed |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     curves = []
@@ -190,8 +191,8 @@ def report(seeds: int) -> str:
         curves.append(f"| {name} | {cells} |")
     lines += [
         "",
-        "A fixed b_v, rows: distance. Regions of b_v rows or fewer are not verified, so a large "
-        "b_v leaves the thin regions at both ends to equal shares.",
+        "Fixed b_v, as rows: distance. Regions of b_v rows or fewer are not verified, so a large "
+        "b_v leaves the thin regions at both ends with equal shares.",
         "",
         "| scores | b_v 5 | 10 | 20 | 40 | 80 |",
         "| --- | --- | --- | --- | --- | --- |",

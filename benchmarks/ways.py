@@ -1,11 +1,11 @@
-"""Ways to the same numbers: the gradient norm of one layer's weight, for every row of some batches.
+"""Several ways to the same numbers: the gradient norm of one layer's weight, for every row.
 
 Each takes a causal LM of the Llama shape and batches padded on the right, and returns a function
 that computes the norms float64 [n] of all rows, in the order of the batches. The layer is the last
 block's value projection, as in `staff`; the loss is a row's mean over its response tokens. Each is
 set up as favourably as its interface allows: no padding mask (a causal model never looks at what
-comes after a token), nothing requires a gradient but that weight, so that autograd stops there.
-Each leaves the model as it found it, but for `opacus_way`, whose hooks stay.
+comes after a token), and only that weight requires a gradient, so that autograd stops there. Each
+leaves the model as it found it, except `opacus_way`, whose hooks stay.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""What a results page says of how it was made."""
+"""The command line that a results page gives for itself."""
 
 import sys
 from pathlib import Path

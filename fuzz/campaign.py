@@ -1,8 +1,8 @@
 """Fuzz every target for its number of executions, and record it: python fuzz/campaign.py --write.
 
 Each target is run.py in a process of its own (records in several, which share what they learn);
-the first finding ends the campaign. On a file system in memory where there is one: each execution
-writes files and flushes them.
+the first finding ends the campaign. Uses a file system in memory if there is one, because each
+execution writes files and flushes them.
 """
 
 import argparse
@@ -62,16 +62,16 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(lambda part: fuzz(*part), parts))
     lines = [
-        "# Fuzzing, as run",
+        "# Fuzzing",
         "",
         f"`python fuzz/campaign.py --write` (`make fuzz`), {time.strftime('%Y-%m-%d')}, "
         f"{platform.machine()}, {os.cpu_count()} CPUs, {args.jobs} of them used, Atheris "
         f"{version('atheris')}",
         "",
-        "Nothing but a `StaffError` came out of any execution, none took more than a second of "
-        "processor time, and no process grew above 500 MB: any of these ends the campaign.",
+        "No execution raised anything but a `StaffError` or took more than a second of processor "
+        "time, and no process grew above 500 MB: any of these would end the campaign.",
         "",
-        "| target | what is made of the bytes | executions | minutes | branches | largest MB |",
+        "| target | inputs made from the bytes | executions | minutes | branches | largest MB |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for target in RUNS:

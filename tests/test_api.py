@@ -53,7 +53,7 @@ def test_several_sizes_come_by_name_and_the_run_stays(tmp_path):
     again = select_coreset(data, method="random", keep=0.5, out=out)  # the same rows: it goes on
     assert again.to_list() == found["0.5"].to_list()
     assert before
-    with pytest.raises(RunError, match="holds other rows than the data set"):
+    with pytest.raises(RunError, match="contains other rows than the data set"):
         select_coreset(rows(new=1), method="random", keep=0.5, out=out)
 
 

@@ -233,7 +233,7 @@ def test_a_command_that_cannot_be_met_leaves_a_finished_run_as_it_is(select, tmp
         lambda: select(keep=(), **asked),
         lambda: select_coreset(scores=run.folder, out=again.folder, **asked),
     ):
-        with pytest.raises(ConfigError, match="3 rows cannot hold the 4 rows to include"):
+        with pytest.raises(ConfigError, match="3 rows cannot contain the 4 rows to include"):
             act()
     assert again.folder.joinpath("manifest.json").is_file()
     assert {p: p.read_bytes() for p in before} == before
@@ -336,7 +336,7 @@ def test_a_row_without_a_finite_score_is_named_and_never_chosen(
     again = select_coreset(scores=run.folder, total=30, method="grand", out=tmp_path / "again")
     assert again.table()["reason@n30"][17] == "rejected"
     assert again.manifest["not_finite"] == run.manifest["not_finite"]
-    with pytest.raises(StaffError, match="a coreset of 60 rows cannot be made: 59 rows"):
+    with pytest.raises(StaffError, match="a coreset of 60 rows cannot be made: only 59 rows"):
         select_coreset(scores=run.folder, total=ROWS, out=tmp_path / "all")
 
 

@@ -125,7 +125,7 @@ def test_a_run_with_the_models_gives_what_the_stored_scores_give(data, family, r
 def test_ifd_adds_one_pass_to_the_same_folder(data, family, tmp_path):
     settings = {"small": family[0], "out": tmp_path / "x", **SETTINGS}
     select_coreset(data, method="loss", keep=0.1, **settings)
-    with pytest.raises(RunError, match=r"holds no losses of responses alone: .* method loss"):
+    with pytest.raises(RunError, match=r"has no losses of responses alone: .* method loss"):
         select_coreset(scores=tmp_path / "x", method="ifd", keep=0.1, out=tmp_path / "no")
     run = select_coreset(data, method="ifd", keep=0.1, **settings)
     assert {s["name"]: s["reused"] for s in run.manifest["stages"]} == {
@@ -149,7 +149,7 @@ def test_what_is_missing_is_said(data, family, run, tmp_path):
         data, small=family[0], method="grand", keep=0.1, out=tmp_path / "x", **SETTINGS
     )
     for method, what in (("k-centre", "features"), ("staff", "scores of the target")):
-        with pytest.raises(RunError, match=f"holds no {what}: .*by the method") as caught:
+        with pytest.raises(RunError, match=f"has no {what}: .*by the method") as caught:
             select_coreset(scores=plain.folder, method=method, keep=0.1, out=tmp_path / "no")
         assert f"--config {plain.folder}/config.yaml --method {method}" in str(caught.value)
     # One that selected again has its features where the scoring run left them.
@@ -221,7 +221,7 @@ def test_lists_quotas_nesting_and_stability_together(run, ids, method, tmp_path)
         assert manifest["stability"][name]["jaccard"] <= 1
     text = " ".join(render(manifest, folder="x", width=200).split())
     assert "10 rows to exclude" in text
-    assert "over 3 seeds rows agree by" in text
+    assert "agreement over 3 seeds: Jaccard index" in text
     if method == "ccs":
         assert set(table["reason@n12"][np.asarray(table["region"], float) == -1]) == {"cut"}
         assert np.isnan(np.asarray(table["region"], float)[~free]).all()
@@ -266,7 +266,7 @@ def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
     )  # fmt: skip
     assert np.flatnonzero(table["selected@0.3"]).tolist() == coreset.rows.tolist()
     told = " ".join(tell(run.folder, id=None, row=int(coreset.rows[0])).split())
-    assert "clusters of alike rows took turns" in told or "cut" in told
+    assert "random rows were drawn from each cluster" in told or "cut" in told
 
     again = select_coreset(scores=run.folder, keep=0.3, out=tmp_path / "again")
     assert again.coresets["0.3"].read_bytes() == run.coresets["0.3"].read_bytes()

@@ -203,9 +203,7 @@ def test_changed_contents_are_refused(data, family, tmp_path):
         changed = content.replace(old, new, 1) if old else content[:-1] + bytes([content[-1] ^ 1])
         assert changed != content
         path.write_bytes(changed)
-        with pytest.raises(
-            RunError, match=rf"other contents: the {what}, .*, then had SHA-256"
-        ) as e:
+        with pytest.raises(RunError, match=rf"other contents: the {what}, .*, had SHA-256") as e:
             go()
         if what == "data":
             assert before["data"]["sha256"][:16] in str(e.value)
@@ -413,7 +411,7 @@ def test_a_random_run_has_no_scores_to_select_from(data, tmp_path):
     pipeline.select(
         SelectConfig(data=str(data), method="random", total=(10,), out=str(out), **COLUMNS)
     )
-    with pytest.raises(RunError, match="holds no scores: it was made by the method random"):
+    with pytest.raises(RunError, match="has no scores: it was made by the method random"):
         select_coreset(scores=out, keep=0.5, method="staff", out=tmp_path / "again")
 
 
@@ -450,5 +448,5 @@ def test_the_commit_of_hub_data_is_in_the_manifest_and_read_again(hub_data, fami
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["data"]["revision"] = "f" * 40  # the earlier run read another one
     (out / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=f"wanted at revision {'f' * 40}, but .*is {commit}"):
+    with pytest.raises(DataError, match=f"requested at revision {'f' * 40}, but .*is {commit}"):
         select_coreset(scores=out, out=tmp_path / "z", **settings)

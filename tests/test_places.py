@@ -93,7 +93,7 @@ def test_a_link_out_of_a_run_folder_is_not_followed(run, data, outside, capsys, 
     for command in commands:
         assert main(command) == 5, command
         said = capsys.readouterr().err
-        assert f"{link} is a link that leads out of {run}, and is not followed" in said
+        assert f"{link} is a link to a place outside {run} and is not followed" in said
     assert contents(outside) == before
     assert link.is_symlink()
 
@@ -118,7 +118,7 @@ def test_a_second_process_empties_no_file(run):
     """The lock file says who holds it; one that is refused leaves it as it is."""
     with RunFolder(run).lock():
         held = (run / ".lock").read_text()
-        with pytest.raises(RunError, match="at work"), RunFolder(run).lock():
+        with pytest.raises(RunError, match="is running in"), RunFolder(run).lock():
             pass
         assert (run / ".lock").read_text() == held
 
@@ -130,7 +130,7 @@ def test_a_manifest_names_no_coreset_elsewhere(run, outside, capsys, name):
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["coresets"][0]["path"] = name
     (run / "manifest.json").write_text(json.dumps(manifest))
-    told = "which is no coreset of a run|coresets.0.path is not what belongs there"
+    told = "which is not a coreset of a run|coresets.0.path has an unexpected value"
     with pytest.raises(RunError, match=told):
         read_manifest(run)
     for command in (["report", str(run)], ["select", "--scores", str(run), "--keep", "0.3"]):
@@ -156,7 +156,7 @@ def test_runs_that_name_each_other_as_their_origin(run, tmp_path):
     for folder, origin in ((run, other), (other, run)):
         manifest["config"]["scores"] = str(origin)
         (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match=r"its manifest\.json was changed"):
+    with pytest.raises(RunError, match=r"its manifest\.json was edited"):
         _root(str(run))
 
 

@@ -88,7 +88,7 @@ def test_the_same_command_goes_on(command, whole, finish, tmp_path, stage, how, 
     assert not (out / "manifest.json").exists()
     if how != signal.SIGKILL:
         assert (
-            "run the same command again; it goes on from the last checkpoint or finished stage"
+            "run the same command again; it resumes from the last checkpoint or finished stage"
             in said
         )
         assert "Traceback" not in said
@@ -96,7 +96,7 @@ def test_the_same_command_goes_on(command, whole, finish, tmp_path, stage, how, 
     manifest = json.loads((out / "manifest.json").read_text())
     reused = {s["name"]: s["reused"] for s in manifest["stages"]}
     assert reused["fine-tune small"] is (stage != "fine-tune small")
-    assert "rows and tokens are kept from an earlier start" in done.stderr
+    assert "rows and tokens of an earlier run are reused" in done.stderr
     assert not (out / "tokens").exists()
     assert not list(out.glob(".*partial"))
     for name in ("coreset-0.2.jsonl", "selection.parquet", "adapter/adapter_model.safetensors"):
@@ -154,7 +154,7 @@ def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path
         if line.startswith("score") and "…" in line:
             assert (out / "tokens" / "tokens.arrow").stat().st_ino == tokens
     assert done.wait(timeout=120) == 0, lines
-    assert "rows and tokens are kept from an earlier start" in "".join(lines)
+    assert "rows and tokens of an earlier run are reused" in "".join(lines)
     assert not (out / "tokens").exists()
 
 
@@ -167,7 +167,7 @@ def test_fine_tuning_that_is_killed_does_not_read_again(e2e_rows, family, finish
     assert returned == -signal.SIGKILL, said
     assert (tmp_path / ".a.tokens").is_dir()
     done = finish(*command)
-    assert "rows and tokens are kept from an earlier start" in done.stderr
+    assert "rows and tokens of an earlier run are reused" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "train.jsonl"]
 
 

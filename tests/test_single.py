@@ -199,7 +199,7 @@ def test_evaluate_refuses_the_folder_of_a_run(data, family, tmp_path, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
     settings = {"data": data(data.rows), "model": family[0], "out": str(tmp_path / "out")}
-    with pytest.raises(RunError, match="holds a run, not an evaluation"):
+    with pytest.raises(RunError, match="contains a run, not an evaluation"):
         check_inputs(EvaluateConfig(**settings, overwrite=True, **COLUMNS))
 
 

@@ -36,7 +36,7 @@ def test_a_selection_and_the_scores_it_took(data, family, tmp_path):
         "verify_per_region": 4, "skip_finetune": True, **COLUMNS,
     }  # fmt: skip
     whole = select(SelectConfig(**settings, out=str(tmp_path / "x")))
-    # Where a model lies is not what its scores hang on: nothing is done again.
+    # The scores do not depend on where a model lies: nothing is done again.
     again = select(SelectConfig(**settings, **SPREAD, out=str(tmp_path / "x")))
     reused = {stage["name"]: stage.get("reused") for stage in again["stages"]}
     assert reused["score small"]

@@ -35,7 +35,7 @@ def test_the_same_bytes_are_other_rows_as_another_kind_of_file(tmp_path):
 def test_room_on_a_gpu_of_rays_workers_is_not_looked_for_here(family):
     settings = {"data": "x", "model": family[0], "out": "y", "device": "cpu"}
     settings |= {"device_map": "auto", "max_memory": "gpu99=1GB"}
-    with pytest.raises(ConfigError, match="gpu99, which is not here"):
+    with pytest.raises(ConfigError, match="gpu99, which does not exist here"):
         device_used(ScoreConfig(**settings))
     assert device_used(ScoreConfig(**settings, executor="ray"))["type"] == "cpu"
 

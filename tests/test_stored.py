@@ -17,7 +17,7 @@ SETTINGS = {
     "shard_rows": 8,
 }
 PART = "scores/small/part-00001.parquet"
-NOT_THE_FILE = r"part-00001\.parquet is damaged, or of another run: it is not the file that"
+NOT_THE_FILE = r"part-00001\.parquet is damaged or from another run: it is not the file listed"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def lost(runs, copy):
         (of_another_model, NOT_THE_FILE),
         (of_other_rows, NOT_THE_FILE),
         (one_too_many, NOT_THE_FILE.replace("1", "9", 1)),
-        (lost, r"part-00001\.parquet is missing, though manifest\.json names it"),
+        (lost, r"part-00001\.parquet is missing, but is listed in manifest\.json"),
     ],
 )
 def test_a_part_that_is_not_the_runs_own_is_named(runs, copy, tmp_path, change, message):
@@ -93,6 +93,6 @@ def test_features_of_a_run_that_was_made_again_since(data, family, copy, tmp_pat
     select(copy, tmp_path / "first")
     select_coreset(data, small=family[1], out=copy, overwrite=True, **SETTINGS)
     with pytest.raises(
-        RunError, match=r"are not of the rows and scores in .*first: .* again since"
+        RunError, match=r"do not match the rows and scores in .*first: .* again since"
     ):
         select(tmp_path / "first", tmp_path / "out")

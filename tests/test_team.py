@@ -382,7 +382,7 @@ def test_several_processes_that_call_from_python_have_the_same_run(data, tmp_pat
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    refused = "what is in memory is one process's own, and torchrun started several: give the paths"
+    refused = "data and models in memory belong to one process, and torchrun started several: give"
     for rank in range(2):
         [told, error] = (tmp_path / f"x{rank}").read_text().splitlines()
         assert told == "coreset-0.5.jsonl 79"

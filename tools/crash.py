@@ -1,14 +1,14 @@
-"""Kill real runs at seeded instants, start them again, and hold what they leave to the bytes.
+"""Kill real runs at seeded instants, restart them, and compare what they leave byte by byte.
 
     python tools/crash.py [--kills 180] [--seed 0] [--write]
 
 The command is `staff select` on 240 rows of the demo's data with the embedded family, each in a
 process group of its own, every second one with coresets in Parquet. A run is killed up to eight
-times and then left to finish; coresets, selection.parquet, scores and adapter must then be those
-of a run that nothing disturbed, byte for byte. Where a kill struck is told from the killed run's
-own log and the files it left.
-Of work that was safe on disk nothing may be done twice: tokens and complete shards keep their
-inode, and fine-tuning goes on from the checkpoint that lay there.
+times and then left to finish; coresets, selection.parquet, scores and adapter must then be equal,
+byte for byte, to those of an undisturbed run. Where a kill struck is derived from the killed run's
+log and the files it left.
+No work that was safe on disk may be repeated: tokens and complete shards keep their inode, and
+fine-tuning resumes from the checkpoint that was there.
 """
 
 import argparse
@@ -197,7 +197,7 @@ def one_run(
         log = "\n".join(process.lines)
         if "Traceback" in log or (outcome is None and process.process.returncode):
             raise SystemExit(f"{out}, seed {seed}, {aim}: {log}")
-        if step and "fine-tune small:" in log and f"goes on after step {step} of" not in log:
+        if step and "fine-tune small:" in log and f"resumes after step {step} of" not in log:
             began = [line for line in process.lines if line.startswith("fine-tune small")]
             if len(began) > 1 or outcome is None:
                 raise SystemExit(f"{out}, seed {seed}: checkpoint {step} was not used: {log}")
@@ -307,19 +307,18 @@ def report(args: argparse.Namespace, campaign: Campaign, seconds: float) -> str:
     where = Counter(o.where for o in killed)
     others = Counter(o.signal for o in campaign.outcomes if o.signal != "SIGKILL")
     lines = [
-        "# Killed and started again",
+        "# Killed and restarted",
         "",
         f"`python tools/crash.py --kills {args.kills} --seed {args.seed} --verify {args.verify} "
         f"--write`, {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} minutes, "
         f"{platform.machine()}, {os.cpu_count()} CPUs",
         "",
         f"{campaign.runs} runs of `staff select` on {ROWS} rows (half of them with coresets in "
-        f"Parquet), killed {len(killed)} times with "
-        f"SIGKILL and stopped {sum(others.values())} times "
-        f"({', '.join(f'{n} {s}' for s, n in sorted(others.items()))}), then left to finish. Every "
-        "one ended with the bytes of an undisturbed run: coresets, selection.parquet, scores, "
-        "adapter. No tokens and no complete shard were written twice, and fine-tuning went on from "
-        "the checkpoint that lay on disk, one step back at most; no temporary file was left.",
+        f"Parquet), killed {len(killed)} times with SIGKILL and stopped {sum(others.values())} "
+        f"times ({', '.join(f'{n} {s}' for s, n in sorted(others.items()))}), then left to finish. "
+        "Each ended with the same bytes as an undisturbed run: coresets, selection.parquet, "
+        "scores, adapter. No tokens and no complete shard were written twice, and fine-tuning "
+        "resumed from the checkpoint on disk, at most one step back; no temporary file was left.",
         "",
         "| where SIGKILL struck | times |",
         "| --- | --- |",

@@ -1,4 +1,4 @@
-"""Write docs/errors.md from the bad inputs that tests/errors makes: python tools/errors_page.py"""
+"""Write docs/errors.md from the bad inputs in tests/errors: python tools/errors_page.py"""
 
 import runpy
 import sys
@@ -11,21 +11,21 @@ ORDER = (
     *("data_files", "formats", "configs", "flags", "model_folders", "run_folders", "adapters"),
 )
 HEAD = """\
-# Bad inputs and what is said of them
+# Bad inputs and their error messages
 
 <!-- run by tests/errors -->
 
-{cases} bad inputs and their {messages} messages. Each is made and refused in
-[tests/errors](../tests/errors): exit code and message are as they stand here, no traceback is
-shown, nothing is written, and no file that was there is changed. `PATH` is the folder that the
-command is started in. What the exit codes mean: [files and exit codes](formats.md#exit-codes).
+{cases} bad inputs and their {messages} messages. [tests/errors](../tests/errors) makes each of them
+and checks that it is refused with exactly this exit code and message, without a traceback, that
+nothing is written, and that no existing file is changed. `PATH` is the folder in which the command
+is started. What the exit codes mean: [files and exit codes](formats.md#exit-codes).
 
-In that folder are `train.jsonl` (eight rows of `prompt` and `response`), `test.jsonl` (one), and
+That folder contains `train.jsonl` (eight rows of `prompt` and `response`), `test.jsonl` (one), and
 the embedded models as `small` and `target`. Where a case names a run (`run`, of the method staff),
-scores (`scored`) or an adapter of the small model (`adapter`), it is a whole one with the fault
+scores (`scored`) or an adapter of the small model (`adapter`), it is complete except for the fault
 described.
 
-This page is written by `python tools/errors_page.py`; a test holds it against the tests.
+This page is written by `python tools/errors_page.py`; a test compares it with the tests.
 """
 
 Case = tuple[str, Any, str, int, str]  # how it is made, files, command, exit code, message

@@ -99,8 +99,8 @@ def select_coreset(
         return _run(flags, progress)
     if gathers():
         raise ConfigError(
-            "what is in memory is one process's own, and torchrun started several: give the paths "
-            "of data and models, or start without it"
+            "data and models in memory belong to one process, and torchrun started several: give "
+            "their paths, or start without it"
         )
     with TemporaryDirectory(prefix="staff-") as scratch:
         if in_memory:

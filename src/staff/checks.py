@@ -1,4 +1,4 @@
-"""What can be found wrong before torch is imported: files, columns, model folders."""
+"""Mistakes that can be found before torch is imported: files, columns, model folders."""
 
 import math
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def with_sibling(config: Paired, say: Callable[[str], None] = lambda _: None) ->
     if config.small != AUTO:
         return config
     if config.target is None:
-        raise ConfigError("--small auto goes by the target: give --target MODEL")
+        raise ConfigError("--small auto depends on the target: give --target MODEL")
     from staff.models.families import sibling_of
 
     found = sibling_of(config.target)
@@ -132,12 +132,12 @@ def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
     left = {"metrics.json", "items.parquet"}
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if found & {"manifest.json", "config.yaml"} or ("rejected.jsonl" in found and not found & left):
-        raise RunError(f"{out} holds a run, not an evaluation: choose another --out")
+        raise RunError(f"{out} contains a run, not an evaluation: choose another --out")
     if not config.overwrite:
         for name in ("metrics.json", "items.parquet"):
             if (out / name).exists():
                 raise RunError(
-                    f"{out} holds the results of another evaluation ({name}): choose another "
+                    f"{out} contains the results of another evaluation ({name}): choose another "
                     "--out, or add --overwrite"
                 )
 

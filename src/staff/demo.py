@@ -1,7 +1,7 @@
-"""`staff demo`: the main job on an embedded task and family, and what it was worth.
+"""`staff demo`: the main job on an embedded task and family, and whether it paid off.
 
-A real data set (4,000 rows of E2E NLG) and two really pretrained models; see the
-README and SOURCE files under assets/. Every step is the public path a user takes.
+A real data set (4,000 rows of E2E NLG) and two pretrained models; see the README and SOURCE files
+under assets/. Every step is the public path a user takes.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Errors a user can act on.
 
 Library code raises these; only `staff.cli` turns them into text and exit codes.
-A message says what is wrong, where, and what to do, in as few plain lines as that takes.
+A message says what is wrong, where, and what to do, in as few plain lines as possible.
 """
 
 import errno
@@ -34,13 +34,13 @@ class ModelError(StaffError):
 
 
 class RunError(StaffError):
-    """A run folder does not fit what is asked of it."""
+    """A run folder cannot be used for what was asked."""
 
     exit_code = 5
 
 
 class DiskFullError(StaffError):
-    """There is no room for a file, or a quota or limit on its size ends it."""
+    """There is no space for a file, or a quota or limit on its size is reached."""
 
     def __init__(self, path: object = None) -> None:
         where = "" if path is None else f" while writing {path}"
@@ -48,18 +48,18 @@ class DiskFullError(StaffError):
 
 
 class ProcessGoneError(StaffError):
-    """One of the processes that do a run together has ended; what is kept serves the next start."""
+    """One of the processes of a run has ended; finished work is kept for the next start."""
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a writer found no room; those in other languages have only the text to tell."""
+    """Whether a writer found no space; of libraries in other languages only the text shows it."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     words = ("No space left on device", "Disk quota exceeded", "File too large")
     return getattr(error, "errno", None) in full or any(text in str(error) for text in words)
 
 
 def tells_of_memory(text: str) -> bool:
-    """Whether an error's words say that memory ran out: libraries do not agree on a type of it."""
+    """Whether an error's text says that memory ran out: libraries have no common type for it."""
     named = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED")  # PyTorch; cuBLAS and cuDNN
     return "out of memory" in text.lower() or any(name in text for name in named)
 

@@ -1,4 +1,4 @@
-"""Contents by their SHA-256: of files, and of facts."""
+"""SHA-256 of files and of facts."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The ids of many rows, in about thirty bytes each: a Python string apiece takes eighty."""
+"""The ids of many rows, about thirty bytes each; a Python string takes eighty."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise

@@ -71,7 +71,7 @@ class Ledger:
             wanted = {"rows": record.rows, "tokens": record.tokens} if record.rows else {}
             record = StageRecord(name, **{**earlier, **wanted}, reused=True)
             if before is None:
-                self._say(f"{name}: kept from an earlier start")
+                self._say(f"{name}: reused from an earlier run")
         elif remember:
             self._keep(name, {k: getattr(record, k) for k in ("seconds", "tokens", "rows")})
         if before is None:

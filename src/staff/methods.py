@@ -1,4 +1,4 @@
-"""From the name of a method to a function that chooses rows by it, given what was computed."""
+"""From the name of a method to a function that chooses rows, given what was computed."""
 
 import inspect
 from collections.abc import Callable, Mapping

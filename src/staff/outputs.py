@@ -1,4 +1,4 @@
-"""What a run leaves: selection.parquet, the coresets, and last manifest.json."""
+"""What a run writes: selection.parquet, the coresets, and last manifest.json."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The whole job, in the paper's order: this file owns what happens when.
+"""The whole job, in the paper's order: this file determines the order of events.
 
 select:   read -> fine-tune small -> score small -> what the method makes of the scores (STAFF: cut,
           stratify, verify on the target, allocate, draw) -> write -> manifest (last: its
@@ -192,8 +192,8 @@ def _read(run: Run) -> tuple[Prepared, str]:
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
         if len({frozenset(t.tokenizer.get_vocab()) for t in tokenisers}) > 1:
             run.say(
-                "warning: the models' tokenizers have different vocabularies, so their scores are "
-                "of different tokens: staff is meant for two models of one family"
+                "warning: the models' tokenizers have different vocabularies, so they score "
+                "different tokens: staff is meant for two models of one family"
             )
         data_hash = run.source.content_hash()
         found = _inputs(config, data_hash, result.get("models", {}))
@@ -418,8 +418,8 @@ def reselect(
         with run.ledger.stage("read", remember=False) as record:
             if source.content_hash() != earlier["data"]["sha256"]:
                 raise DataError(
-                    f"{source.name} is not what {config.scores} scored any more: "
-                    "run staff select on it with the models, in a new folder"
+                    f"{source.name} has changed since {config.scores} scored it: run staff select "
+                    "on it with the models, in a new folder"
                 )
             rows, features = read_stored(config)
             record.rows = len(rows.ids)
@@ -465,6 +465,5 @@ def _say_unverified(run: Run, method: Method) -> None:
     unknown = int(np.count_nonzero(np.isnan(method.verification.ratio) & large))
     if unknown:
         run.say(
-            f"{unknown} regions hold no row that {run.config.scores} verified: "
-            "they take an equal share"
+            f"{unknown} regions have no row verified in {run.config.scores}: they get equal shares"
         )

@@ -1,4 +1,4 @@
-"""What library code may say while it works; `staff.cli.progress` draws it."""
+"""How library code reports progress; `staff.cli.progress` and `staff.reports.bars` show it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

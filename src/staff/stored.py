@@ -1,4 +1,4 @@
-"""What an earlier run left to choose by, as `staff select --scores` needs it."""
+"""What `staff select --scores` needs of an earlier run."""
 
 import shlex
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     tokens = np.asarray(table.get("tokens", np.nan), np.float64)  # null, and so NaN, if not counted
     lengths = None if np.isnan(tokens).any() else tokens.astype(np.int64)
     if config.counts_tokens and lengths is None:
-        raise RunError(f"{config.scores} holds no numbers of tokens: no tokenizer read its rows")
+        raise RunError(f"{config.scores} has no token counts: no tokenizer read its rows")
     rows = Rows(
         ids=table["id"],
         rows=table["row"],
@@ -74,8 +74,8 @@ def _features(config: SelectConfig, root: str, table: Mapping[str, Any]) -> Any:
     same_rows = scores.ids == table["id"]
     if not same_rows or not np.array_equal(efforts, table["score_small"], equal_nan=True):
         raise RunError(
-            f"the features in {folder} are not of the rows and scores in {config.scores}: {root} "
-            f"was made again since. Give --scores {shlex.quote(root)}."
+            f"the features in {folder} do not match the rows and scores in {config.scores}: {root} "
+            f"has been made again since. Give --scores {shlex.quote(root)}."
         )
     return features
 
@@ -86,8 +86,8 @@ def _root(folder: str) -> str:
     while origin := read_manifest(seen[-1])["config"].get("scores"):
         if origin in seen:
             raise RunError(
-                f"{folder} says that its scores are from {origin}, and that they are from there in "
-                "turn: its manifest.json was changed since"
+                f"{folder} says that its scores are from {origin}, which leads back to itself: its "
+                "manifest.json was edited"
             )
         seen.append(origin)
     return seen[-1]
@@ -99,7 +99,7 @@ def _missing(config: SelectConfig, root: str, what: str) -> str:
     if config.method == made_by:  # what is missing is for this
         again += f" --within {config.within} --verify-against {config.verify_against}"
     return (
-        f"{config.scores} holds {what}: it was made by the method {made_by}.\n"
-        f"Run the method {config.method} with the models instead of --scores; where {root} was "
-        f"given them, this computes only what is missing there, and replaces its coresets: {again}"
+        f"{config.scores} has {what}: it was made by the method {made_by}.\n"
+        f"Run the method {config.method} with the models instead of --scores. If {root} was made "
+        f"with models, this computes only what is missing and replaces its coresets: {again}"
     )

@@ -1,7 +1,7 @@
-"""Several processes at one run, as torchrun starts them: rank 0 leads, the others help it score.
+"""Several processes in one run, as torchrun starts them: rank 0 leads, the others help it score.
 
-They share the run folder: a shard is handed over by being there. What one tells the others is
-JSON over gloo; nothing is unpickled.
+They share the run folder: a shard is handed over by its file. Messages between processes are JSON
+over gloo; nothing is unpickled.
 """
 
 import json
@@ -162,8 +162,8 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that this is one of several processes, "
-            f"but it does not meet the others ({reason}): start staff with torchrun, or "
-            "unset WORLD_SIZE"
+            f"but it cannot reach the others ({reason}): start staff with torchrun, or unset "
+            "WORLD_SIZE"
         ) from error
     team = Team(dist.get_rank(), dist.get_world_size())
     with alone() as told:

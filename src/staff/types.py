@@ -59,7 +59,7 @@ class TokenisedExample:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """Scores of n samples, one float64 column [n] a signal.
+    """Scores of n samples, one float64 column [n] per signal.
 
     A row that was never scored has `known` False and NaN in every column: the
     target's table is one whose `known` is mostly False.
@@ -75,13 +75,13 @@ class ScoreTable:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Everything known of the n usable rows.
+    """Everything known about the n usable rows.
 
     rows: int64 [n], positions in the input. sources: [n], None without a source column.
     lengths: int [n], tokens, if a tokenizer counted them. scores: the small model's columns,
     float64 [n] each. target_scores: float64 [n], NaN = not scored on the target.
-    untuned_scores: the same of the small model before fine-tuning, if the target's scores are
-    divided by those. interpolated: bool [n], whose score was told from other rows', if any.
+    untuned_scores: the same for the small model before fine-tuning, if the target's scores are
+    divided by those. interpolated: bool [n], whose score was predicted from other rows, if any.
     """
 
     ids: Sequence[str]
@@ -96,9 +96,9 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Equal-width score regions B_1..B_K of the pool (empty ones already gone).
+    """Score regions B_1..B_K of the pool, without empty ones.
 
-    of_row: int64 [n], region of each row in score order, -1 = cut, -2 = no part of the
+    of_row: int64 [n], region of each row in score order, -1 = cut, -2 = not part of the
         selection (a row that is always or never in the coreset).
     edges: float64 [K, 2], lower and upper score edge of each region.
     """
@@ -119,9 +119,9 @@ class Regions:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """How many rows were verified after one round of `--verify-per-region auto`, and how well.
+    """One round of `--verify-per-region auto`: rows verified so far, and the remaining error.
 
-    error: share of the budget expected in other regions than verifying every row would put it.
+    error: share of the budget expected to be in other regions than if every row were verified.
     """
 
     rows: int
@@ -130,14 +130,14 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What the target says of the small model's scores.
+    """The comparison of the target's scores with the small model's, by region.
 
     rows: int64 [v], the rows scored on the target, sorted.
-    ratio: float64 [K], V_i; NaN where a region was not verified.
+    ratio: float64 [K], V_i; NaN if a region was not verified.
     count: int64 [K], |B_i*|.
-    interval: float64 [K, 2], 95 % interval of V_i (NaN where unverified).
+    interval: float64 [K, 2], 95 % interval of V_i (NaN if unverified).
     flagged: bool [K], a zero or non-finite sum was replaced by ratio 1.
-    rounds: one entry a round where rows were added until the budgets were stable.
+    rounds: one entry per round, if rows were added until the budgets were stable.
     """
 
     rows: Ints
@@ -150,7 +150,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """count: int64 [K], m_i of each region; total: m, top-up included.
+    """The budgets. count: int64 [K], m_i of each region; total: m, including the top-up.
 
     equal: int64 [K], what m_i would be if no region had been verified.
     """
@@ -161,7 +161,7 @@ class Budget:
 
     @property
     def top_up(self) -> int:
-        """How many samples saturated regions and rounding leave to the random fill."""
+        """How many rows saturated regions and rounding leave to the random top-up."""
         return self.total - int(self.count.sum())
 
 
@@ -175,8 +175,8 @@ class Selection:
     rows: int64 [m], sorted and unique.
     reason: int8 [n], index into REASONS; a chosen cut row (total larger than the
         pool) is "top-up".
-    order: int64 [m], the rows as they were chosen, where the method has such an order: then
-        its first rows are what the method chooses for a smaller total.
+    order: int64 [m], the rows in the order in which they were chosen, if the method has one:
+        then its first rows are the coreset of a smaller total.
     """
 
     rows: Ints

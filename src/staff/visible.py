@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made fit to be shown: it does nothing to a terminal or a page."""
+"""Text from other sources, made safe to show on a terminal or in a page."""
 
 import re
 

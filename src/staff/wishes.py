@@ -1,4 +1,4 @@
-"""Include and exclude lists and quotas of a run: read, checked, and told in its manifest."""
+"""Include and exclude lists and quotas of a run: read, checked, and recorded in its manifest."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -54,4 +54,4 @@ def test_small_auto_is_written_out(pipeline, data, tmp_path, capsys, monkeypatch
     assert main([*command, "--target", "someone/else"]) == 2
     assert "someone/else is not in the table of families" in capsys.readouterr().err
     assert main([*command, "--method", "grand"]) == 2
-    assert "--small auto goes by the target: give --target" in capsys.readouterr().err
+    assert "--small auto depends on the target: give --target" in capsys.readouterr().err

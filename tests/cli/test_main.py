@@ -100,7 +100,7 @@ def test_completion_knows_the_flags_of_every_verb(shell):
             "out of memory: lower --batch-tokens (finetune: --batch-size)",
         ),
         (RuntimeError("shapes do not fit"), 70, "internal error, RuntimeError"),
-        (BrokenPipeError(), 1, "stopped: nobody reads the output any more: run the same command"),
+        (BrokenPipeError(), 1, "stopped: the output was closed: run the same command"),
         (
             ZeroDivisionError("division\nby zero"),
             70,
@@ -109,7 +109,7 @@ def test_completion_knows_the_flags_of_every_verb(shell):
         (
             KeyboardInterrupt(),
             130,
-            "stopped: run the same command again; it goes on from the last checkpoint or finished stage\n",
+            "stopped: run the same command again; it resumes from the last checkpoint or finished stage\n",
         ),
     ],
 )
@@ -126,21 +126,21 @@ def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, err
     [
         (
             ["select"],
-            "run the same command again; it goes on from the last checkpoint or finished stage",
+            "run the same command again; it resumes from the last checkpoint or finished stage",
         ),
         (
             ["score"],
-            "run the same command again; it goes on from the last checkpoint or finished stage",
+            "run the same command again; it resumes from the last checkpoint or finished stage",
         ),
         (
             ["demo"],
-            "run the same command again; it goes on from the last checkpoint or finished stage",
+            "run the same command again; it resumes from the last checkpoint or finished stage",
         ),
         (
             ["select", "--overwrite"],
             "run the same command again, without --overwrite to keep finished stages",
         ),
-        (["finetune"], "run the same command again; it goes on from the last checkpoint"),
+        (["finetune"], "run the same command again; it resumes from the last checkpoint"),
         (["export"], "run the same command again"),
         (["evaluate"], None),
         (["select", "--dry-run"], None),
@@ -280,7 +280,7 @@ def test_a_run_whose_reader_goes_away_is_not_done(data, tmp_path, closed):
     os.close(write)
     assert done.returncode == 1
     if closed == "stdout":
-        assert "stopped: nobody reads the output any more" in done.stderr
+        assert "stopped: the output was closed" in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -303,7 +303,7 @@ def test_ctrl_c_stops_with_a_hint(data, tmp_path):
     assert run.returncode == 130
     assert (
         told
-        == "stopped: run the same command again; it goes on from the last checkpoint or finished stage\n"
+        == "stopped: run the same command again; it resumes from the last checkpoint or finished stage\n"
     )
 
 
@@ -332,5 +332,5 @@ def test_a_stop_that_a_library_makes_an_import_error_of_is_a_stop(name, code):
     assert done.returncode == code, done.stderr
     assert (
         done.stderr
-        == "stopped: run the same command again; it goes on from the last checkpoint or finished stage\n"
+        == "stopped: run the same command again; it resumes from the last checkpoint or finished stage\n"
     )

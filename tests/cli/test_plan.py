@@ -26,7 +26,7 @@ def test_the_plan_fits_the_terminal(place, capsys, monkeypatch, width, device):
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= width
     words = " ".join(text.split())
-    for part in ("fine-tune small", "verify on target", "tune target on all", "pays from"):
+    for part in ("fine-tune small", "verify on target", "tune target on all", "pays off from"):
         assert part in words
     assert ("assumed: 30% of the peak" in words) == (device != "cpu")
     assert ("for times give --probe" in words) == (device == "cpu")
@@ -44,10 +44,10 @@ def test_a_figure_without_a_source_is_told(place, capsys):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("--processes 4", "Processes 4 by torchrun, for all but reading; memory is one device's"),
+        ("--processes 4", "Processes 4 with torchrun, not for reading; memory per device, times"),
         (
             "--executor ray --workers 4",
-            "Workers 4 of Ray, for scoring alone; memory is one device's",
+            "Workers 4 of Ray, for scoring only; memory per device, times",
         ),
     ],
 )
@@ -80,7 +80,10 @@ def test_the_flags_of_a_selection_are_those_of_its_plan(place, capsys):
     ("more", "words"),
     [
         ("", "nothing to choose: give --keep"),
-        ("--keep 0.1 --score-on 0.5 --features", "--score-on 0.5 goes with the methods staff and"),
+        (
+            "--keep 0.1 --score-on 0.5 --features",
+            "--score-on 0.5 works only with the methods staff",
+        ),
         ("--keep 0.1 --method random", "--method random needs no plan"),
         ("--keep 0.1 --device abacus", "device 'abacus' is not in the table"),
         ("--keep 0.1 --small auto", "--small auto: no model in the table"),

@@ -66,7 +66,7 @@ def test_rows_are_those_of_the_file(finished):
     assert tell(folder, id=None, row=8).startswith(
         "Row 8 of train.jsonl, id id-7\n"
     )  # row 7 was bad
-    assert tell(folder, id=None, row=7) == "Row 7 of train.jsonl was set aside: response is empty\n"
+    assert tell(folder, id=None, row=7) == "Row 7 of train.jsonl was rejected: response is empty\n"
 
 
 def test_rows_that_do_not_exist(finished):
@@ -106,7 +106,7 @@ def test_files_that_disagree_are_refused(finished):
     folder = finished[0]
     text = (folder / "manifest.json").read_text().replace('"name": "0.1"', '"name": "0.2"')
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(RunError, match="disagree on the coreset"):
+    with pytest.raises(RunError, match=r"is in selection\.parquet but not in manifest"):
         tell(folder, id="id-0", row=None)
 
 
@@ -135,7 +135,7 @@ def skipping(tmp_path):
 def test_a_row_set_aside_is_found_by_its_own_id(skipping, column, asked, usable):
     run = skipping(id_column=column)
     told = tell(run, id=asked, row=None)
-    assert told.endswith(f"d.jsonl, id {asked}, was set aside: response is empty\n")
+    assert told.endswith(f"d.jsonl, id {asked}, was rejected: response is empty\n")
     assert told.startswith("Row 2 of ")
     assert f", id {usable}\n" in tell(run, id=usable, row=None)
 
@@ -144,7 +144,7 @@ def test_a_row_set_aside_in_the_scored_run_is_found_in_the_next(skipping, tmp_pa
     run = skipping(id_column="id")
     again = tmp_path / "again"
     select_coreset(scores=run, method="random", keep=0.25, out=again)
-    assert "was set aside: response is empty" in tell(again, id="mine-2", row=None)
+    assert "was rejected: response is empty" in tell(again, id="mine-2", row=None)
 
 
 def test_a_row_set_aside_without_an_id_is_said_to_be_found_by_its_number(skipping):
@@ -152,14 +152,14 @@ def test_a_row_set_aside_without_an_id_is_said_to_be_found_by_its_number(skippin
     with pytest.raises(ConfigError) as told:
         tell(run, id="mine-5", row=None)  # its line is no JSON
     assert str(told.value).endswith(
-        "has the id 'mine-5': ids are in selection.parquet, and in column 'id' of the 3 rows that "
-        "were set aside in rejected.jsonl; one without an id there is found by --row N"
+        "has the id 'mine-5': ids are in selection.parquet and, for the 3 rejected rows, in column "
+        "'id' of rejected.jsonl; for a row without an id give --row N"
     )
-    assert "was set aside: " in tell(run, id=None, row=5)
-    assert tell(run, id=None, row=3).endswith("was set aside: column 'id' holds no id\n")
+    assert "was rejected: " in tell(run, id=None, row=5)
+    assert tell(run, id=None, row=3).endswith("was rejected: column 'id' contains no id\n")
     (run / "rejected.jsonl").unlink()
     with pytest.raises(
-        ConfigError, match=r"set aside in rejected\.jsonl, which is gone; one without"
+        ConfigError, match=r"'id' of rejected\.jsonl, which is missing; for a row without"
     ):
         tell(run, id="mine-2", row=None)
 
@@ -167,10 +167,10 @@ def test_a_row_set_aside_without_an_id_is_said_to_be_found_by_its_number(skippin
 def test_without_an_id_column_rows_set_aside_have_no_id(skipping):
     run = skipping()
     with pytest.raises(
-        ConfigError, match=r"for want of --id-column; the 2 rows that were set aside"
+        ConfigError, match=r"no --id-column was given\); the 2 rejected rows have none: give --row"
     ):
         tell(run, id="mine-2", row=None)
-    assert tell(run, id=None, row=2).endswith("was set aside: response is empty\n")
+    assert tell(run, id=None, row=2).endswith("was rejected: response is empty\n")
 
 
 def test_a_hostile_id_and_a_damaged_list_do_no_harm(skipping, tmp_path):
@@ -178,7 +178,7 @@ def test_a_hostile_id_and_a_damaged_list_do_no_harm(skipping, tmp_path):
     file = run / "rejected.jsonl"
     bad = {"row": 2, "line": 3, "reason": "a\nb", "record": {"id": "\x1b[31m\n"}}
     file.write_text(json.dumps(bad) + "\n")
-    assert "id ␛[31m␊, was set aside: a␊b\n" in tell(run, id="\x1b[31m\n", row=None)
+    assert "id ␛[31m␊, was rejected: a␊b\n" in tell(run, id="\x1b[31m\n", row=None)
     for damage in ("{", "[]", '{"row": {}}', '{"row": 2}', "\xff"):
         file.write_text(damage + "\n", encoding="latin-1")
         with pytest.raises(RunError, match=r"rejected\.jsonl is damaged"):

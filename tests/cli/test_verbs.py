@@ -108,7 +108,7 @@ def test_report_does_not_replace_a_page_by_a_poorer_one(finished, capsys):
     page = finished[0] / "report.html"
     page.write_text("whole")
     assert main(["report", str(finished[0])]) == 0
-    assert f"{page} stays as it is: " in capsys.readouterr().err
+    assert f"{page} was not rewritten: " in capsys.readouterr().err
     assert page.read_text() == "whole"
 
 
@@ -135,7 +135,7 @@ def test_report_of_an_unfinished_comparison_says_what_is_missing(tmp_path, capsy
     assert main(["report", str(tmp_path)]) == 5
     said = capsys.readouterr().err
     assert (
-        "2 of 3 cells are missing: full-seed0, random-0.1-seed0; go on with staff compare" in said
+        "2 of 3 cells are missing: full-seed0, random-0.1-seed0; resume with staff compare" in said
     )
     assert not (tmp_path / "report.html").exists()
 
@@ -188,7 +188,7 @@ def test_demo(monkeypatch, capsys):
     out = capsys.readouterr().out
     # A lower loss is better, and its interval excludes 0; that of ROUGE-L does not.
     assert "-0.100 nats, 95 % interval -0.200 to -0.050: STAFF is better" in out
-    assert "no difference these items can tell" in out
+    assert "no significant difference" in out
     assert "selection-to-tuning ratio 0.50" in out
 
 

@@ -64,14 +64,14 @@ def test_only_what_a_kill_left_undone_is_done_again(command, staff_warm, tmp_pat
     assert not (out / "compare.json").exists()
 
     said = kill_in("random-0.5-seed0", "test loss", again)
-    assert "cell 1 of 4: untuned, kept" in said
-    assert "cell 2 of 4: full-seed0, kept" in said
+    assert "cell 1 of 4: untuned, reused" in said
+    assert "cell 2 of 4: full-seed0, reused" in said
     assert "fine-tune small" not in said  # the selections were done
     assert "write" not in said
     adapter = (cells / "random-0.5-seed0" / "adapter" / "adapter_model.safetensors").stat()
 
     done = finish(staff_warm, again)
-    assert done.stderr.count(", kept") == 3
+    assert done.stderr.count(", reused") == 3
     assert "fine-tune" not in done.stderr
     last = (cells / "random-0.5-seed0" / "adapter" / "adapter_model.safetensors").stat()
     assert (last.st_ino, last.st_mtime_ns) == (adapter.st_ino, adapter.st_mtime_ns)

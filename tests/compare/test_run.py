@@ -88,7 +88,9 @@ def test_what_a_stop_leaves_has_no_page_of_before(settings, work, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         compare(settings(keep=(0.5, 0.25)))
     assert not (out / "report.html").exists()
-    with pytest.raises(RunError, match=r"1 of 4 cells are missing: random-0\.25-seed0; go on with"):
+    with pytest.raises(
+        RunError, match=r"1 of 4 cells are missing: random-0\.25-seed0; resume with"
+    ):
         CompareFolder(out).check_finished()
 
 
@@ -126,9 +128,7 @@ def test_changed_data_is_refused_and_overwritten_when_told(settings, work, tmp_p
     before = data.read_text()
     data.write_text(before.replace('"r"', '"s"', 1))  # as long as it was
     what = {"train": "data", "test": "test"}[name]
-    with pytest.raises(
-        RunError, match=rf"other contents: the {what}, .*{name}.jsonl, then had SHA"
-    ):
+    with pytest.raises(RunError, match=rf"other contents: the {what}, .*{name}.jsonl, had SHA"):
         compare(settings())
     assert len(work.done) == 5
     compare(settings(overwrite=True))
@@ -163,7 +163,7 @@ def test_data_changed_in_mid_run_finish_nothing(settings, work, tmp_path, name, 
     data.write_text(before)
     said = []
     again = compare(settings(), say=said.append)
-    assert {text.split()[4].rstrip(",") for text in said if text.endswith("kept")} == done
+    assert {text.split()[4].rstrip(",") for text in said if text.endswith("reused")} == done
     whole = compare(settings(out=str(tmp_path / "whole")))
     fingerprints = [[cell["made_from"] for cell in one["cells"]] for one in (again, whole)]
     assert fingerprints[0] == fingerprints[1]
@@ -173,7 +173,7 @@ def test_data_changed_after_the_last_cell_make_no_table(settings, work, tmp_path
     compare(settings())
 
     def change(said):
-        if said == "cell 3 of 3: random-0.5-seed0, kept":
+        if said == "cell 3 of 3: random-0.5-seed0, reused":
             (tmp_path / "test.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
 
     with pytest.raises(DataError, match="changed while it was read"):
@@ -261,23 +261,23 @@ def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path
     asked = settings(keep=(0.5, 0.25), seeds=2, same="steps")
     planned = plan(asked)
     assert not (tmp_path / "out").exists()
-    assert (planned["cells"], planned["cells that are there"]) == (7, 0)
+    assert (planned["cells"], planned["cells already done"]) == (7, 0)
     stages = {stage["name"]: stage for stage in planned["stages"]}
     full, half = stages["2 x tune on all rows"], stages["2 x tune, keep 0.5"]
     assert (full["rows"], half["rows"]) == (12, 6)
     assert full["tokens"] == half["tokens"] > 0  # the same steps
     evaluated = stages["7 x evaluate"]["tokens"]
     read = stages["2 x read"].get("tokens", 0)
-    assert planned["tokens in all"] == 2 * read + 3 * 2 * full["tokens"] + 7 * evaluated
+    assert planned["total tokens"] == 2 * read + 3 * 2 * full["tokens"] + 7 * evaluated
     assert planned["warnings"] == []
     compare(settings())
-    assert plan(asked)["cells that are there"] == 3
+    assert plan(asked)["cells already done"] == 3
 
 
 def test_a_plan_warns_once_of_what_a_selection_does(settings, family):
     asked = {"methods": ("staff", "ifd"), "small": family[0], "regions": 7}
     found = plan(settings(**asked))["warnings"]
-    assert [text for text in found if text.startswith("7 regions of 11 rows are too small")]
+    assert [text for text in found if text.startswith("7 regions are too many for 11 rows")]
     assert len(set(found)) == len(found)
 
 
@@ -309,7 +309,7 @@ def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, 
         "regions": 2, "verify_per_region": 2, "cut": 0.0,
     }  # fmt: skip
     compare(settings(**asked), progress=notes)
-    kept = ("read", "rows and tokens are kept from an earlier start")
+    kept = ("read", "rows and tokens of an earlier run are reused")
     assert notes.said.count(kept) == 2
     assert not list(out.rglob("tokens"))
     read = [

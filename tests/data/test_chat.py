@@ -245,7 +245,7 @@ def test_what_a_dated_template_begins_with_stays(tokenizer, start, written):
 def test_cut_conversations(tokenizer):
     whole = Tokeniser(tokenizer, max_length=None).encode(TALK)
     first = int((whole.labels != IGNORE).argmax())
-    with pytest.raises(BadRow, match="wholly cut off"):
+    with pytest.raises(BadRow, match="entirely cut off"):
         Tokeniser(tokenizer, max_length=first).encode(TALK)
     cut = Tokeniser(tokenizer, max_length=first + 1).encode(TALK)
     assert cut.truncated

@@ -187,7 +187,7 @@ def test_columns_of_a_named_format():
 
 def test_more_than_one_reading_is_refused():
     record = {"prompt": "a", "response": "b", "completion": "c"}
-    with pytest.raises(DataError, match="more than one column could be meant"):
+    with pytest.raises(DataError, match="more than one column matches"):
         resolve_options([record], RecordOptions())
     assert resolve_options([record], RecordOptions(response_column="completion"))
 
@@ -196,16 +196,16 @@ def test_more_than_one_reading_is_refused():
     ("options", "reason"),
     [
         (RecordOptions(format="alpacca"), "did you mean 'alpaca'"),
-        (RecordOptions(format="text", prompt_column="prompt"), "--prompt-column has no meaning"),
+        (RecordOptions(format="text", prompt_column="prompt"), "--prompt-column does not apply"),
         (
             RecordOptions(text_column="prompt", response_column="response"),
-            "--response-column has no",
+            "--response-column does not",
         ),
-        (RecordOptions(prompt_template="{prompt}", prompt_column="prompt"), "exclude each other"),
+        (RecordOptions(prompt_template="{prompt}", prompt_column="prompt"), "cannot be combined"),
         (RecordOptions(prompt_template="no column"), "names no {column}"),
         (RecordOptions(prompt_template="{prompt"), "A brace as text is doubled"),
-        (RecordOptions(prompt_template="{prompt!r}"), "nothing more"),
-        (RecordOptions(prompt_template="{}"), "nothing more"),
+        (RecordOptions(prompt_template="{prompt!r}"), "without formats"),
+        (RecordOptions(prompt_template="{}"), "without formats"),
     ],
 )
 def test_options_that_do_not_fit(options, reason):

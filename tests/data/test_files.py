@@ -215,7 +215,7 @@ def test_unreadable_file_is_a_plain_error(tmp_path):
 def test_hub_id_offline_is_a_plain_error():
     source = open_source("someone/some-data:main")
     assert source.kind == "hub"
-    with pytest.raises(DataError, match="Hugging Face Hub did not give it"):
+    with pytest.raises(DataError, match="not be downloaded from the Hugging Face Hub"):
         next(source.records())
 
 
@@ -241,9 +241,9 @@ def test_a_hub_data_set_is_pinned_by_its_commit(hub_data, records):
         open_source(f"someone/some-data@train@{other}"),
         open_source("someone/some-data", revision=other),
     ):
-        with pytest.raises(DataError, match=f"wanted at revision {other}, but .*is {commit}"):
+        with pytest.raises(DataError, match=f"requested at revision {other}, but .*is {commit}"):
             next(source.records())
-        with pytest.raises(DataError, match="wanted at revision"):
+        with pytest.raises(DataError, match="requested at revision"):
             source.commit()
     with pytest.raises(DataError, match="two splits or two commits"):
         open_source("someone/some-data@train@test")
@@ -261,7 +261,7 @@ def test_the_commit_is_what_the_hub_is_asked_for(monkeypatch, name, revision):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", download)
-    with pytest.raises(DataError, match="did not give it"):
+    with pytest.raises(DataError, match="not be downloaded"):
         next(open_source(name).records())
     assert asked == [("a/b", None, revision)]
 

@@ -55,7 +55,7 @@ def test_another_key_is_of_something_else(prepared, tmp_path):
     kept.keep(prepared, tmp_path / "tokens", "key")
     again, fault = kept.take(tmp_path / "tokens", "another")
     assert again is None
-    assert fault == "are of other data, tokenizers or settings"
+    assert fault == "are for other data, tokenizers or settings"
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_bad_rows_can_be_skipped(jsonl, tokeniser, tmp_path):
     assert rejected[0]["record"] == {"prompt": "a"}
     assert rejected[1]["record"] == '{"prompt": '
     assert rejected[3]["record"] == "\ufffd"
-    assert "wholly cut off by the maximum length 200" in rejected[6]["reason"]
+    assert "entirely cut off by the maximum length 200" in rejected[6]["reason"]
     again = prepare(
         open_source(jsonl([PAIR])), RecordOptions(), [tokeniser], out=out, on_bad_row="skip"
     )
@@ -132,7 +132,7 @@ def test_bad_rows_can_be_skipped(jsonl, tokeniser, tmp_path):
 
 def test_no_usable_row(jsonl, tokeniser, tmp_path):
     path = jsonl([{"prompt": "a", "response": ""}])
-    with pytest.raises(DataError, match=r"1 of 1 rows cannot be used:[^$]*No row is left"):
+    with pytest.raises(DataError, match=r"1 of 1 rows cannot be used:[^$]*No usable row is left"):
         prepare(open_source(path), RecordOptions(), [tokeniser], out=tmp_path, on_bad_row="skip")
 
 

@@ -96,5 +96,5 @@ def test_csv_long_fields_and_repeated_columns(tmp_path):
     path.write_text("a,b\n" + "x" * 300_000 + ",y\n")
     assert len(rows(path)[0].record["a"]) == 300_000
     path.write_text("a,a\n1,2\n")
-    with pytest.raises(DataError, match="column 'a' is there more than once"):
+    with pytest.raises(DataError, match="column 'a' appears more than once"):
         rows(path)

@@ -125,7 +125,7 @@ def test_chat_formats(record, options, messages):
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             CHAT,
-            "something else than text",
+            "something other than text",
         ),
         (
             {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
@@ -188,7 +188,7 @@ def test_ids_and_sources():
     with pytest.raises(BadRow, match="half of a surrogate pair"):
         to_example(record, options)
     for bad in (None, "", True, 1.5):
-        with pytest.raises(BadRow, match="column 'n' holds no id"):
+        with pytest.raises(BadRow, match="column 'n' contains no id"):
             to_example(record | {"n": bad}, RecordOptions(format="prompt-response", id_column="n"))
 
 

@@ -80,7 +80,7 @@ def test_tail_is_cut(tokenizer):
         prompt = int((whole.labels == IGNORE).sum())
         tokeniser = Tokeniser(tokenizer, max_length=length)
         if length <= prompt:
-            reason = f"wholly cut off by the maximum length {length} \\({prompt} tokens"
+            reason = f"entirely cut off by the maximum length {length} \\({prompt} tokens"
             with pytest.raises(BadRow, match=reason):
                 tokeniser.encode(PAIR)
         else:
@@ -94,7 +94,7 @@ def test_nothing_left_to_learn(tokenizer):
     from tokenizers import normalizers
 
     tokenizer.backend_tokenizer.normalizer = normalizers.Strip()
-    with pytest.raises(BadRow, match="empty to the tokenizer"):
+    with pytest.raises(BadRow, match="has no tokens to train on"):
         Tokeniser(tokenizer, max_length=None).encode(Example(id="x", prompt="a", response="\u3000"))
 
 

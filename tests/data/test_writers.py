@@ -100,7 +100,7 @@ def test_tables_with_changing_columns(tmp_path):
     found = [r.record for r in open_source(tmp_path / "x.parquet").records()]
     assert found[0] == {"a": 0.0, "b": None}
     assert found[-1] == {"a": 0.5, "b": ["x"]}
-    with pytest.raises(DataError, match="column 'b' that the first row has not"):
+    with pytest.raises(DataError, match="column 'b' that the first row does not have"):
         write_records(tmp_path / "x.csv", rows, format="csv")
     for second in ("x", 10**30):  # neither beside a whole number of 64 bits
         mixed = [RawRecord(0, None, {"a": 1}), RawRecord(1, None, {"a": second})]

@@ -58,10 +58,10 @@ CAUSAL = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"
 LARGER = json.loads((FAMILY / "small" / "config.json").read_text())["vocab_size"] // 2
 
 CASES = [
-    ("a path that is not there", {}, SELECT.replace("model ", "./model "), 4, 'model folder ./model does not exist; give a folder with config.json, tokenizer and safetensors weights, or a Hub id'),
+    ("a path that does not exist", {}, SELECT.replace("model ", "./model "), 4, 'model folder ./model does not exist; give a folder with config.json, tokenizer and safetensors weights, or a Hub id'),
     ("a file", {"model": "x"}, SELECT, 4, 'model folder model is a file, not a folder; give a folder with config.json, tokenizer and safetensors weights, or a Hub id'),
     ("an empty folder", {"model": Path.mkdir}, SELECT, 4, 'model has no config.json; it is not a Hugging Face model folder'),
-    ("a model that is neither here nor on the Hub", {}, SELECT.replace("model ", "owner/name "), 4, 'owner/name is neither a folder here nor a model that could be had from the Hub (LocalEntryNotFoundError); check the name, or unset HF_HUB_OFFLINE'),
+    ("a model that is neither here nor on the Hub", {}, SELECT.replace("model ", "owner/name "), 4, 'owner/name is neither a local folder nor a model that could be downloaded from the Hub (LocalEntryNotFoundError); check the name, or unset HF_HUB_OFFLINE'),
     ("an adapter", only(adapter_config__json="{}"), SELECT, 4, 'model is a LoRA adapter, not a model; give its base model, and this folder with --adapter'),
     ("a config.json that is not JSON", only(config__json="{"), SELECT, 4, 'model/config.json cannot be read as JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); fetch it again'),
     ("a config.json that is a list", only(config__json="[]"), SELECT, 4, "model/config.json names no model_type; it is not a Hugging Face model's config"),
@@ -77,11 +77,11 @@ CASES = [
     ("a tokenizer of a larger model", copy(config__json=config(vocab_size=LARGER)), SELECT, 4, 'the tokenizer in model has token ids up to 4095, but the model embeds only 2048; it belongs to another model'),
     ("weights cut short", copy(model__safetensors=cut_short), SELECT, 4, 'model/model.safetensors cannot be read (Error while deserializing header: incomplete metadata, file not fully covered); fetch the model again'),
     ("weights that are text", copy(model__safetensors="hello"), SELECT, 4, 'model/model.safetensors cannot be read (Error while deserializing header: header too small); fetch the model again'),
-    ("weights without a layer", copy(model__safetensors=tensors(without_a_layer)), SELECT, 4, 'model lacks weights that its config asks for (model.layers.1.input_layernorm.weight, model.layers.1.mlp.down_proj.weight, model.layers.1.mlp.gate_proj.weight); fetch the model again'),
-    ("weights of another size", copy(config__json=config(hidden_size=64)), SCORE, 4, 'model has weights of other sizes than its config.json asks for; fetch both again'),
+    ("weights without a layer", copy(model__safetensors=tensors(without_a_layer)), SELECT, 4, 'model lacks weights that its config requires (model.layers.1.input_layernorm.weight, model.layers.1.mlp.down_proj.weight, model.layers.1.mlp.gate_proj.weight); fetch the model again'),
+    ("weights of another size", copy(config__json=config(hidden_size=64)), SCORE, 4, 'model has weights whose sizes do not match its config.json; fetch both again'),
     ("an index that is not JSON", copy(**{"model__safetensors": None, "model__safetensors__index__json": "{"}), SELECT, 4, 'model/model.safetensors.index.json cannot be read; fetch the model again'),
-    ("an index that names a file that is not there", copy(**{"model__safetensors": None, "model__safetensors__index__json": '{"weight_map": {"a": "b.safetensors"}}'}), SELECT, 4, 'model lacks b.safetensors; fetch the model again'),
-    ("a kind of model that is not known", copy(config__json=config(model_type="llama99")), SELECT, 4, 'model cannot be built from its config: The checkpoint you are trying to load has model type `llama99` but Transformers does not recognize this architecture. This could be because of an issue with the checkpoint, or because your version of Transformers is out of date.'),
+    ("an index that names a missing file", copy(**{"model__safetensors": None, "model__safetensors__index__json": '{"weight_map": {"a": "b.safetensors"}}'}), SELECT, 4, 'model lacks b.safetensors; fetch the model again'),
+    ("an unknown kind of model", copy(config__json=config(model_type="llama99")), SELECT, 4, 'model cannot be built from its config: The checkpoint you are trying to load has model type `llama99` but Transformers does not recognize this architecture. This could be because of an issue with the checkpoint, or because your version of Transformers is out of date.'),
     ("layers that are text", copy(config__json=config(num_hidden_layers="two")), SELECT, 4, "model cannot be built from its config: TypeError: Field 'num_hidden_layers' expected int, got str (value: 'two')"),
     ("a context length that is text", copy(config__json=config(max_position_embeddings="long")), SELECT, 4, 'model/config.json: max_position_embeddings must be a whole number; fetch it again'),
     ("a text_config that is a list", copy(config__json=config(text_config=[1])), SELECT, 4, 'model/config.json: text_config must be an object; fetch it again'),

@@ -133,7 +133,7 @@ def test_columns_that_would_mean_something_to_the_trainer_are_left_out_and_told(
     left_out = {"axolotl": "␀␊, input, system, x\ufffd", "trl": "␀␊, completion, x\ufffd"}
     for to, left in left_out.items():
         assert main(["export", str(run), "--to", to, "--model", MODEL]) == 0
-        assert f"Columns left out for their names: {left}\n" in capsys.readouterr().out
+        assert f"Columns left out because of their names: {left}\n" in capsys.readouterr().out
         row = rows_of(run / f"coreset-0.5-{to}")[0]
         assert (row["topic"], type(row["n"])) == ("t", int)
         assert not {"system", "input"} & set(row) or to == "trl"
@@ -320,7 +320,7 @@ def test_no_trainer_needs_torch_here(run, tmp_path):
 def test_a_dry_run_writes_nothing(run, capsys):
     before = contents(run)
     assert main(["export", str(run), "--to", "trl", "--model", MODEL, "--dry-run"]) == 0
-    assert "Nothing was written. It would be 6 rows of coreset 0.5" in capsys.readouterr().out
+    assert "Nothing was written. It would write 6 rows of coreset 0.5" in capsys.readouterr().out
     assert contents(run) == before
 
 
@@ -347,7 +347,7 @@ def test_rows_that_a_trainer_would_skip_stop_the_export_or_are_set_aside(make_ru
     assert main([*command, "--on-bad-row", "skip"]) == 0
     told = capsys.readouterr().out
     assert "2 rows left out: see rejected.jsonl" in told
-    assert "1 row without the turns behind their last answer" in told
+    assert "1 row without the turns after their last answer" in told
     assert [len(row["messages"]) for row in rows_of(out)] == [2, 2]
     rejected = [json.loads(text) for text in (out / "rejected.jsonl").read_text().splitlines()]
     assert [(bad["row"], bad["record"]["messages"]) for bad in rejected] == [
@@ -419,7 +419,7 @@ def test_a_link_in_the_run_that_leads_out_is_not_followed(run, tmp_path, capsys)
     outside.mkdir()
     (run / "coreset-0.5-trl").symlink_to(outside)
     assert main(["export", str(run), "--to", "trl", "--model", MODEL]) == 5
-    assert "is a link that leads out of" in capsys.readouterr().err
+    assert "is a link to a place outside" in capsys.readouterr().err
     assert not any(outside.iterdir())
     (run / "coreset-0.5-trl").unlink()
     export(run, to="trl", model=MODEL)

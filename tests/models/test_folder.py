@@ -47,7 +47,7 @@ def test_a_missing_folder(name, monkeypatch, tmp_path):
 
 
 def test_a_hub_id_that_cannot_be_had():
-    with pytest.raises(ModelError, match="neither a folder here nor"):
+    with pytest.raises(ModelError, match="neither a local folder nor"):
         local_folder("no-such-organisation/no-such-model")
 
 
@@ -160,7 +160,7 @@ def test_a_hub_model_is_its_snapshot(hub, folder):
 
 def test_a_hub_model_that_cannot_be_had(hub, folder):
     hub(folder)
-    with pytest.raises(ModelError, match="neither a folder here nor a model"):
+    with pytest.raises(ModelError, match="neither a local folder nor a model"):
         local_folder("acme/smell")
 
 

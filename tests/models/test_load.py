@@ -55,7 +55,9 @@ def test_a_kernel_that_a_model_has_not_is_told(tiny, tmp_path):
     tiny("gemma2").save_pretrained(tmp_path)
     make_tokenizer(101, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
     assert load_model(str(tmp_path), device="cpu").config._attn_implementation == "eager"
-    with pytest.raises(ModelError, match=r"cannot attend by sdpa: .*gemma2.*--attention auto"):
+    with pytest.raises(
+        ModelError, match=r"does not support attention sdpa: .*gemma2.*--attention auto"
+    ):
         load_model(str(tmp_path), device="cpu", attention="sdpa")
 
 
@@ -64,7 +66,7 @@ def test_flash_attention_is_refused_where_it_cannot_work():
     cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
     for name, device, dtype, said in (
         ("flash_attention_2", cpu, torch.bfloat16, "needs a GPU"),
-        ("flash_attention_2", gpu, torch.float32, "has no float32: add --dtype bfloat16"),
+        ("flash_attention_2", gpu, torch.float32, "does not support float32: add --dtype bfloat16"),
         ("flash_attention_2", gpu, torch.bfloat16, "needs the package flash-attn,"),
         ("flash_attention_3", gpu, torch.float16, "needs the package flash-attn-3,"),
     ):
@@ -264,7 +266,7 @@ def test_an_adapter_for_which_there_is_no_memory(folder, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr("peft.PeftModel.from_pretrained", fail)
-    with pytest.raises(ModelError, match=r"memory ran out when the adapter .* see --quantize"):
+    with pytest.raises(ModelError, match=r"memory ran out while the adapter .* see --quantize"):
         load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"))
 
 

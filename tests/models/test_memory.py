@@ -30,8 +30,8 @@ def test_the_limit_halves_and_every_place_is_done_once():
     assert sorted(p for places, _ in done for p in places.tolist()) == list(range(16))
     assert all(result == [10 * p for p in places.tolist()] for places, result in done)
     assert notes == [
-        "out of memory: going on with batches of 32 tokens",
-        "out of memory: going on with batches of 16 tokens",
+        "out of memory: continuing with batches of 32 tokens",
+        "out of memory: continuing with batches of 16 tokens",
     ]
     # What was learnt stays: the next batches are split before they are tried.
     _, tried = run(halving, [np.arange(8)], lengths, most=20)

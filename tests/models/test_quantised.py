@@ -123,7 +123,7 @@ def test_a_model_that_is_stored_quantised(folder, tmp_path):
     load(folder("llama"), quantize="nf4").save_pretrained(tmp_path / "q")
     (tmp_path / "q" / "tokenizer.json").write_text("{}")
     with pytest.raises(
-        ModelError, match=r"are stored quantised \(bitsandbytes\): leave --quantize"
+        ModelError, match=r"are stored quantised \(bitsandbytes\): leave out --quantize"
     ):
         load(str(tmp_path / "q"), quantize="nf4")
 

@@ -48,14 +48,14 @@ def test_what_would_go_wrong_is_told(settings, family):
     models = {"small": family[0], "target": family[1], "keep": (0.2,)}
     asked = SelectConfig(**{k: v for k, v in settings.items() if k != "model"}, **models)
     [_, regions] = planning.plan(asked)["warnings"]  # the first: plain text for a chat model
-    assert regions.startswith("2 regions of 18 rows are too small")
-    assert regions.endswith("and take equal shares")  # fewer would be none at all
+    assert regions.startswith("2 regions are too many for 18 rows")
+    assert regions.endswith("and get equal shares")  # fewer would be none at all
     many = asked.model_copy(update={"regions": 50})
-    assert planning.plan(many)["warnings"][1].endswith("give fewer --regions, 2 or so")
+    assert planning.plan(many)["warnings"][1].endswith("give fewer --regions (about 2)")
     cut = asked.model_copy(update={"max_length": 80, "regions": 1, "on_bad_row": "skip"})
     [cut, chat] = planning.plan(cut)["warnings"]
-    assert chat.startswith("the target has a chat template, and the data are no conversations")
-    assert "responses are cut at 80 tokens: raise --max-length" in cut
+    assert chat.startswith("the target has a chat template, but the data are not conversations")
+    assert "responses are truncated at 80 tokens: raise --max-length" in cut
 
 
 def test_without_models_nothing_is_said_of_them(settings):

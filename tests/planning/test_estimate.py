@@ -138,13 +138,13 @@ def test_what_would_go_wrong_is_told(settings, family, tmp_path):
     assert "memory is too small: verify on target needs 26." in told
     assert "tune target on all needs" in told
     assert "fine-tune small needs" not in told
-    assert "of another family: it is a gpt_neox, the target a llama" in told
+    assert "the small model (gpt_neox) is not of the target's family (llama)" in told
     assert "the tokenizers have different vocabularies" in told
     cut = plan["data"]["truncated"]
     assert 0 < cut < 40
-    assert f"{cut} of 40 responses are cut at 100 tokens" in told
-    assert "the target has a chat template, and the data are no conversations" in told
-    assert "selection does not pay at 1: " in told
+    assert f"{cut} of 40 responses are truncated at 100 tokens" in told
+    assert "the target has a chat template, but the data are not conversations" in told
+    assert "selection does not pay off at 1: " in told
     assert "does not pay at 0.5" not in told
 
 
@@ -156,8 +156,8 @@ def test_a_family_without_faults_is_not_warned_of(settings, tmp_path, family):
     plan = estimate(PlanConfig(**asked, regions=50))
     [few] = plan["warnings"]
     assert few == (
-        "50 regions of 36 rows are too small: those of 10 rows or fewer are not verified on the "
-        "target, and take equal shares; give fewer --regions, 2 or so"
+        "50 regions are too many for 36 rows: regions of 10 rows or fewer are not verified on the "
+        "target and get equal shares; give fewer --regions (about 2)"
     )
     # 30 of 40 rows are verified at most (three regions of more than 10 among 36): of each 2 of the
     # 3·4 operations a weight and token that tuning takes, and the way back.
@@ -214,7 +214,7 @@ def test_processes_share_steps_and_shards(settings):
     assert by_kind(four)["verify"]["memory"] == by_kind(one)["verify"]["memory"]
     assert by_kind(four)["read"]["seconds"] > 0
     told = "\n".join(four["warnings"])
-    assert "what processes send to each other is not counted" in told
+    assert "communication between processes and their start-up are not" in told
     assert "have nothing to do" not in told
     few = "\n".join(estimate(PlanConfig(**settings, device="l40s", processes=4))["warnings"])
     assert "score small: 1 shard for 4 processes, so 3 have nothing to do; lower --shard" in few
@@ -265,28 +265,29 @@ def test_room_on_the_device_bounds_what_scoring_takes_there(settings):
         assert freed == pytest.approx(size * parameters - 300_000, abs=1)
         assert spread["tune target"] == whole["tune target"]
         assert by_kind(free)["verify"] == whole["verify"]
-        assert any("as if the whole model lay there" in text for text in free["warnings"])
+        assert any("assumes the whole model on it, unless" in text for text in free["warnings"])
     other = planned(device="l40s", device_map="auto", max_memory="cpu=1KB")
     assert other["device"]["room"] is None  # said of another kind of place
-    with pytest.raises(ConfigError, match="gpu9, which is not here"):  # as staff select refuses it
+    # As staff select refuses it.
+    with pytest.raises(ConfigError, match="gpu9, which does not exist here"):
         planned(device="cpu", device_map="auto", max_memory="gpu9=1KB")
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"fsdp": True}, "--fsdp is not counted, since it is not known among how many"),
+        ({"fsdp": True}, "--fsdp is not counted because the number of processes is unknown"),
         (
             {"fsdp": True, "processes": 2, "quantize": "nf4", "small_quantize": "none"},
-            "--fsdp is not counted for the target: it does not divide quantised weights",
+            "--fsdp is not counted for the target: it does not shard quantised weights",
         ),
         ({"executor": "ray"}, "--executor ray is counted as one worker"),
-        ({"device_map": "auto"}, "--device-map: the time to bring weights to the device"),
+        ({"device_map": "auto"}, "--device-map: the time to move weights to the device"),
         ({"padding_free": True}, "--padding-free is not counted"),
         ({"quantize": "nf4"}, "--quantize: the time to dequantise weights is not counted"),
         (
             {"processes": 2, "verify_per_region": "auto"},
-            "verify on target: its rows are divided round by round, which is not counted",
+            "verify on target: each round's rows are divided among the processes separately",
         ),
     ],
 )
@@ -302,7 +303,7 @@ def test_a_spread_model_that_is_too_large_for_the_device_is_no_mistake(settings,
     told = estimate(PlanConfig(**where, device_map="auto"))["warnings"]
     assert any(
         text.startswith("verify on target needs 26.")
-        and text.endswith("--device-map puts what is too much elsewhere")
+        and text.endswith("--device-map places the rest elsewhere")
         for text in told
     )
     assert any("memory is too small: tune target" in text for text in told)  # tuned on one device

@@ -103,11 +103,9 @@ def test_notes():
 
     assert "Warning: 3 of 60 test prompts (5 %) occur in the training data." in said()
     assert "One seed: intervals are 95 %, over 1,234 test items only." in said(seeds=1)
-    assert "With other seeds a win or loss may well be a tie" in said(seeds=1)
-    assert "Two seeds tell little" in said(seeds=2)
-    assert (
-        "The best baseline is the one that is best on these test items, partly by chance" in said()
-    )
+    assert "With other seeds, a win or loss may well be a tie" in said(seeds=1)
+    assert "Two seeds say little" in said(seeds=2)
+    assert "The best baseline was picked on these test items, so it is best partly by" in said()
     assert "no selection-to-tuning ratio" in said(full=False)
     assert "came from --cache count with the seconds of copying" in said(cache="c")
     cut = {"methods": ["staff", "random", "ccs", "d2"], "cut": 0.0}
@@ -117,12 +115,12 @@ def test_notes():
         assert "with a cut" not in said(**cut | without)
 
 
-def test_test_rows_that_were_cut_or_set_aside_are_told_in_every_form():
+def test_test_rows_that_were_truncated_or_skipped_are_told_in_every_form():
     changed = result(cells=[{"test": {"rows": 9, "rejected": 1, "truncated": 2}}])
     for text in (render_compared(changed, folder="out", width=60), markdown_compared(changed)):
         text = " ".join(text.split())
-        assert "Note: 1 row of the test data set aside." in text
-        assert "Note: 2 rows of the test data cut at the maximal length." in text
+        assert "Note: 1 row of the test data skipped." in text
+        assert "Note: 2 rows of the test data truncated." in text
 
 
 def test_markdown_takes_no_markup_from_paths():

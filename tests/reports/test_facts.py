@@ -11,9 +11,9 @@ def test_a_plan_shows_rows_stages_and_files():
         "files": ["runs/x/manifest.json"],
     }
     assert render_plan(plan, width=80).splitlines() == [
-        "Nothing was run. It would do:",
+        "Nothing was run. It would run:",
         "  stage              rows     tokens",
-        "  read              4,000  1,234,567  kept from before",
+        "  read              4,000  1,234,567  reused",
         "  verify on target    500",
         "Rows  4,000",
         "It would write:",

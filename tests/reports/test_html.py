@@ -23,20 +23,20 @@ def test_what_a_person_asks_of_a_run_is_there(make_run, records):
     for words in (
         "Rows 300 usable of 302",
         "Chosen 30 · 90 10 % · 30 %",
-        "2 rows set aside in rejected.jsonl",
+        "2 rows skipped (see rejected.jsonl)",
         "small models/small (1.23M)",
         "the 30 highest, above 1.90, are cut as likely noise",
         "Table of 12 regions",
-        "Is the small model a good proxy? Good: to the target the same rows are hard",
+        "Is the small model a good proxy? Good: the same rows are hard for both models",
         "scores with the small model&#39;s: 0.8",
-        "evenly over the regions, the rank correlation is 0.8",
+        "(evenly over the regions), the rank correlation is 0.8",
         "over 60 verified rows.",
         "60 of 60 verified rows",
         "Median all rows coreset 0.1 coreset 0.3 effort score 1.50",
         "response tokens 25.5",
         "forum 100 33.3 %",
         "(no source) 100 33.3 %",
-        "score small (kept) 1 min 15 s 300 30,100 400",
+        "score small (reused) 1 min 15 s 300 30,100 400",
         "prompt 29",
         "small sha256 5e4f",
     ):
@@ -158,6 +158,6 @@ def test_advice_is_shown(make_run, records):
 
 def test_regions_that_the_target_scored_nothing_of_are_told(make_run, records):
     few = render_run(*make_run(records[:60], regions=12), None)
-    assert "are not verified: regions of 10 rows or fewer are not. They take equal shares." in few
-    assert "fewer --regions, 2 or so" in few
+    assert "are not verified because they have 10 rows or fewer. They get equal shares." in few
+    assert "fewer --regions (about 2)" in few
     assert "not verified" not in render_run(*make_run(records, regions=2), None)

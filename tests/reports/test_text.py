@@ -69,9 +69,10 @@ def test_tables_keep_to_the_width_and_lose_nothing(width, count):
 def test_what_a_user_asks_of_a_run_is_there():
     text = render(manifest(), folder="runs/x", width=100)
     for words in (
-        "4,000 usable rows of 4,005, 5 set aside in rejected.jsonl, 12 cut at the maximal length",
-        "3 of equal width in score; above 1.17 cut: 400 rows",
-        "runs/x/coreset-0.1.jsonl: 400 rows (10 %), 12 of them drawn at random to fill up",
+        "4,000 usable rows of 4,005, 5 skipped (see rejected.jsonl), 12 truncated to the maximum\n"
+        "          length",
+        "3 of equal width in score; 400 rows above 1.17 cut",
+        "runs/x/coreset-0.1.jsonl: 400 rows (10 %), 12 of them topped up at random",
         "fine-tune small  1 min 15 s  12,000    900,123    11,970",
         "The target scored 470 of 4,000 rows.",
         "models/small (1.23M parameters)",
@@ -116,7 +117,7 @@ def test_unverified_and_flagged_regions():
     regions[0] |= {"verified": 0, "ratio": None, "interval": None}
     regions[1] |= {"ratio": 1.0, "interval": [None, None], "flagged": True}
     lines = render(manifest(regions=0) | {"regions": regions}, folder="x", width=120).splitlines()
-    assert lines[lines.index("Regions   3 of equal width in score; above 1.17 cut: 400 rows") + 2].split() == [
+    assert lines[lines.index("Regions   3 of equal width in score; 400 rows above 1.17 cut") + 2].split() == [
         "1", "1,200", "0–0.333", "130", "130",
     ]  # fmt: skip
     assert any("1.00* " in line for line in lines)
@@ -149,7 +150,7 @@ def test_a_scoring_run_shows_cost_and_files_only():
 
 
 @pytest.mark.parametrize(
-    ("method", "words"), [("staff", "3 of equal count of rows;"), ("ccs", "3 of equal width in")]
+    ("method", "words"), [("staff", "3 of equal number of rows;"), ("ccs", "3 of equal width in")]
 )
 def test_regions_are_of_equal_count_only_where_the_method_heeds_it(method, words):
     run = manifest()
@@ -168,12 +169,13 @@ PROXY = {
 def test_the_verdict_on_the_small_model_with_reason_and_advice():
     text = " ".join(render(manifest(proxy=PROXY), folder="runs/x", width=100).split())
     for words in (
-        "Proxy do not trust: the ratios are little more than one over the small model's score",
-        "with the small model's: 0.81 (95 % interval 0.76 to 0.85), from 470 rows weighted to all",
-        "the ratios fall (rank correlation with the score -0.97; where the score doubles, they "
+        "Proxy do not trust: the ratios are little more than the inverse of the small model's scores",
+        "with the small model's: 0.81 (95 % interval 0.76 to 0.85), from 470 rows weighted to "
+        "represent all rows",
+        "the ratios fall (rank correlation with the score -0.97; when the score doubles, they "
         "change by a factor of 0.54)",
-        "31 of 46 ratios can be told from their mean, taken one by one (chance alone: about 2",
-        "moved 27 to 32 % of the budget from where equal shares would put it, and about 4.1 % would",
+        "31 of 46 ratios have a 95 % interval that excludes their mean (about 2 would by chance",
+        "moved 27 to 32 % of the budget compared with equal shares; about 4.1 % would move again",
         "Advice: run again with --verify-against untuned.",
     ):
         assert words in text
@@ -195,8 +197,8 @@ def test_what_little_is_known_is_told():
                     "advice": "", "verdict": "do not trust"}  # fmt: skip
     text = render(manifest(proxy=bare), folder="runs/x", width=100)
     assert (
-        "Proxy     do not trust: there is no order to compare\n          470 rows verified.\n"
-        in text
+        "Proxy     do not trust: all verified rows have the same score on one of the models\n"
+        "          470 rows verified.\n" in text
     )
     untuned = PROXY | {"compared": "untuned", "interval": None, "budget_moved": {"0.1": 0.27}}
     text = " ".join(render(manifest(proxy=untuned), folder="runs/x", width=100).split())
@@ -208,8 +210,8 @@ def test_what_little_is_known_is_told():
     ("found", "words"),
     [
         ({"stable": True, "error": 0.0412}, "612 rows verified in 2 rounds: the budgets are stable (error 0.041, tolerance 0.05)"),
-        ({"stable": False, "error": 0.07, "cap": 612}, "then the cap of 612 rows ended it: error 0.070, tolerance 0.05"),
-        ({"stable": False, "error": 0.07, "cap": 2000}, "then what there is to verify ended it"),
+        ({"stable": False, "error": 0.07, "cap": 612}, "2 rounds; stopped at the cap of 612 rows (error 0.070, tolerance 0.05)"),
+        ({"stable": False, "error": 0.07, "cap": 2000}, "2 rounds; no more rows to verify (error 0.070"),
     ],
 )  # fmt: skip
 def test_what_verification_in_rounds_spent(found, words):
@@ -229,36 +231,36 @@ def test_what_verification_in_rounds_spent(found, words):
     [
         ([100, 50], [10, 10], {}, ""),
         ([100, 10], [10, 0], {},
-         "1 of 2 regions, with 10 of 110 rows, are not verified: regions of 10 rows or fewer are "
-         "not. It takes an equal share."),
+         "1 of 2 regions, with 10 of 110 rows, are not verified because they have 10 rows "
+         "or fewer. It gets an equal share."),
         ([30, 10, 9], [10, 0, 0], {},
-         "2 of 3 regions, with 19 of 49 rows, are not verified: regions of 10 rows or fewer are "
-         "not. They take equal shares. Advice: the same command with fewer --regions, 2 or so, lets "
-         "the target say more; the small model's scores are kept."),
+         "2 of 3 regions, with 19 of 49 rows, are not verified because they have 10 rows "
+         "or fewer. They get equal shares. Advice: run the same command with fewer --regions (about 2) "
+         "to verify more of the rows; the small model's scores are reused."),
         ([30, 8, 7, 6], [10, 0, 0, 0], {"stratify_by": "width"},
-         "3 of 4 regions, with 21 of 51 rows, are not verified: regions of 10 rows or fewer are "
-         "not. They take equal shares. Advice: the same command with fewer --regions, 2 or so, lets "
-         "the target say more; the small model's scores are kept."),
+         "3 of 4 regions, with 21 of 51 rows, are not verified because they have 10 rows "
+         "or fewer. They get equal shares. Advice: run the same command with fewer --regions (about 2) "
+         "to verify more of the rows; the small model's scores are reused."),
         ([16, 7], [10, 0], {"stratify_by": "width"},
-         "1 of 2 regions, with 7 of 23 rows, are not verified: regions of 10 rows or fewer are "
-         "not. It takes an equal share. Advice: the same command with --stratify-by count, so that "
-         "every region has as many rows, lets the target say more; the small model's scores are "
-         "kept."),
+         "1 of 2 regions, with 7 of 23 rows, are not verified because they have 10 rows "
+         "or fewer. It gets an equal share. Advice: run the same command with --stratify-by "
+         "count (regions with equally many rows) to verify more of the rows; the small model's "
+         "scores are reused."),
         ([16, 7], [10, 0], {"stratify_by": "count"},
-         "1 of 2 regions, with 7 of 23 rows, are not verified: regions of 10 rows or fewer are "
-         "not. It takes an equal share."),
+         "1 of 2 regions, with 7 of 23 rows, are not verified because they have 10 rows "
+         "or fewer. It gets an equal share."),
         ([13, 7], [10, 0], {"stratify_by": "width"},  # no two regions would be verified
-         "1 of 2 regions, with 7 of 20 rows, are not verified: regions of 10 rows or fewer are "
-         "not. It takes an equal share."),
+         "1 of 2 regions, with 7 of 20 rows, are not verified because they have 10 rows "
+         "or fewer. It gets an equal share."),
         ([6, 9], [5, 0], {"verify_per_region": "auto"},
-         "1 of 2 regions, with 9 of 15 rows, are not verified. It takes an equal share."),
+         "1 of 2 regions, with 9 of 15 rows, are not verified. It gets an equal share."),
         ([4, 9], [0, 0], {"scores": "runs/x"},
-         "2 of 2 regions, with 13 of 13 rows, are not verified: regions of 10 rows or fewer are "
-         "not. They take equal shares."),
+         "2 of 2 regions, with 13 of 13 rows, are not verified because they have 10 rows "
+         "or fewer. They get equal shares."),
         ([30, 20], [10, 0], {"scores": "runs/x"},
-         "1 of 2 regions, with 20 of 50 rows, are not verified. It takes an equal share. Advice: with "
-         "--scores the target scores nothing new; the command of that run, with these settings, "
-         "verifies them."),
+         "1 of 2 regions, with 20 of 50 rows, are not verified. It gets an equal share. Advice: "
+         "--scores never runs the target; to verify these regions, repeat the command of that run "
+         "with these settings."),
         ([4, 9], [0, 0], {"method": "ccs"}, ""),
     ],
 )  # fmt: skip

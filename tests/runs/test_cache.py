@@ -287,5 +287,5 @@ def test_another_folder_is_no_cache(tmp_path, capsys):
     with pytest.raises(RunError, match="holds other files: give a folder of its own"):
         Cache(tmp_path).open()
     assert main(["cache", "prune", str(tmp_path), "--days", "0"]) == 5
-    assert "is no cache of staff" in capsys.readouterr().err
+    assert "is not a staff cache" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

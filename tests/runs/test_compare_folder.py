@@ -62,7 +62,7 @@ def test_a_preset_is_no_change_to_itself(settings, folder):
 
 def test_data_inside_and_folders_of_others_are_refused(folder, settings, tmp_path):
     inside = tmp_path / "out" / "train.jsonl"
-    with pytest.raises(RunError, match="lies in the folder this run writes to"):
+    with pytest.raises(RunError, match="is in the folder this run writes to"):
         folder.check_same_config(settings(test=str(inside)))
     select = SelectConfig(data="a", small="s", target="t", keep=0.1, out=str(folder.path))
     with pytest.raises(RunError, match="was made by staff compare"):
@@ -96,7 +96,7 @@ def test_overwriting_forgets_what_was_done_and_leaves_the_rest(folder, settings)
 def test_what_is_missing_is_named(folder, settings, tmp_path):
     assert folder.is_comparison
     with pytest.raises(RunError, match=r"9 of 10 cells are missing: full-seed0, staff-0\.1-seed0,.* "
-                       r"and 1 more; go on with staff compare --config .*config\.yaml"):  # fmt: skip
+                       r"and 1 more; resume with staff compare --config .*config\.yaml"):  # fmt: skip
         folder.check_finished()
     folder.manifest.write_text("{}")
     folder.check_finished()

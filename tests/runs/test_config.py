@@ -66,12 +66,12 @@ def test_unknown_settings_are_refused():
     [
         ({"keep": None}, "nothing to choose"),
         ({"keep": [0.1, 0.10]}, "twice"),
-        ({"total": [5, 5]}, "n5 is asked for twice"),
+        ({"total": [5, 5]}, "n5 is given twice"),
         ({"data": None}, "training file"),
         ({"small": None}, "--small"),
         ({"target": None}, "--target"),
         ({"out": None}, "--out"),
-        ({"skip_finetune": True, "adapter": "a"}, "exclude each other"),
+        ({"skip_finetune": True, "adapter": "a"}, "cannot be combined"),
     ],
 )
 def test_incomplete_settings_say_what_to_give(change, words):

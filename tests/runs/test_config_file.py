@@ -70,7 +70,7 @@ def test_the_order_of_the_file_is_the_order_of_the_declaration():
     ("text", "words"),
     [
         ("keeep: 0.1", "line 1: unknown setting 'keeep'; did you mean 'keep'"),
-        ("a: 1", "unknown setting 'a'; staff select --help lists them"),
+        ("a: 1", "unknown setting 'a'; staff select --help lists all"),
         ("keep: 0.1\nkeep: 0.2", "keep is set twice, in line 1 and line 2"),
         ("max-length: 1\nmax_length: 2", "max_length is set twice"),
         ("keep: true", "keep must be a number, not true or false"),

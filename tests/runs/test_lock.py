@@ -36,7 +36,7 @@ def test_a_second_process_is_told_who_is_at_work(tmp_path):
     out = tmp_path / "new" / "adapter"
     with hold_beside(out):
         said = second(out)
-        assert f"another staff process is at work in {out}: process {os.getpid()} on " in said
+        assert f"another staff process is running in {out}: process {os.getpid()} on " in said
     assert not (tmp_path / "new").exists()  # nothing was made there
     assert second(out) == "in\n"
 
@@ -59,7 +59,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
         pass
     os.link(tmp_path / "mine", tmp_path / "lock")
     with (
-        pytest.raises(RunError, match="a file of other places too"),
+        pytest.raises(RunError, match="a file with several hard links"),
         hold(tmp_path / "lock", place=tmp_path),
     ):
         pass

@@ -57,18 +57,18 @@ def test_outputs_are_hashed_by_content_under_relative_names(tmp_path):
     ("files", "words"),
     [
         (None, "there is no run folder"),
-        ({}, "not a run of staff"),
+        ({}, "not a staff run"),
         (
             {"config.yaml": "keep: 0.1"},
-            r"not finished: go on with staff select --config .*config\.yaml",
+            r"not finished: resume with staff select --config .*config\.yaml",
         ),
         (
             {"config.yaml": "# staff 0.1.0; again: staff score --config y/config.yaml\ndata: d"},
-            r"not finished: go on with staff score --config .*x/config\.yaml",
+            r"not finished: resume with staff score --config .*x/config\.yaml",
         ),
         ({"manifest.json": "{"}, "damaged"),
-        ({"manifest.json": "[]"}, "not a manifest"),
-        ({"manifest.json": '{"format": 99}'}, "newer staff"),
+        ({"manifest.json": "[]"}, "not a staff manifest"),
+        ({"manifest.json": '{"format": 99}'}, "newer version of staff"),
     ],
 )
 def test_what_is_no_finished_run_is_refused(tmp_path, files, words):
@@ -85,12 +85,15 @@ def test_what_is_no_finished_run_is_refused(tmp_path, files, words):
     ("changes", "words"),
     [
         ({"regions": [{}]}, "regions.0.lower is missing"),
-        ({"regions": [[]]}, "regions.0 is not what belongs there"),
+        ({"regions": [[]]}, "regions.0 has an unexpected value"),
         ({"data": {}}, "data.path is missing"),
         # Of several types, none of which it is: the key alone is named.
-        ({"config": {"regions": "many"}}, "config.regions is not what belongs there"),
-        ({"config": {"regions": [1]}}, "config.regions is not what belongs there"),
-        ({"config": {"verify_per_region": {}}}, "config.verify_per_region is not what belongs"),
+        ({"config": {"regions": "many"}}, "config.regions has an unexpected value"),
+        ({"config": {"regions": [1]}}, "config.regions has an unexpected value"),
+        (
+            {"config": {"verify_per_region": {}}},
+            "config.verify_per_region has an unexpected",
+        ),
     ],
 )
 def test_the_key_of_a_mistake_is_named(changes, words):

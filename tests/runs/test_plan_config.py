@@ -9,19 +9,19 @@ from staff.runs.plan_config import PlanConfig
 BASE = {"data": "train.jsonl", "small": "S", "target": "T", "keep": (0.1,)}
 TOGETHER = [
     ({"keep": None}, "nothing to choose"),
-    ({"keep": [0.1, 0.10]}, "asked for twice"),
+    ({"keep": [0.1, 0.10]}, "given twice"),
     ({"small": None}, "small is missing"),
     ({"target": None}, "target is missing"),
-    ({"workers": 2}, "--workers 2 is for --executor ray"),
-    ({"max_memory": "cpu=1GB"}, "--max-memory goes with --device-map auto"),
-    ({"device_map": "auto", "phi": "adapter"}, "--phi adapter goes backward"),
-    ({"fsdp": True, "quantize": "nf4"}, "--fsdp divides weights that are whole"),
-    ({"fsdp": True, "small_quantize": "int8"}, "--fsdp divides weights that are whole"),
-    ({"score_on": 0.5, "features": True}, "--features needs every row to be seen"),
-    ({"score_on": 0.5, "within": "spread"}, "--within spread needs every row"),
-    ({"score_on": 0.5, "method": "d2"}, "--method d2 needs every row"),
+    ({"workers": 2}, "--workers 2 needs --executor ray"),
+    ({"max_memory": "cpu=1GB"}, "--max-memory needs --device-map auto"),
+    ({"device_map": "auto", "phi": "adapter"}, "--phi adapter needs a backward"),
+    ({"fsdp": True, "quantize": "nf4"}, "--fsdp cannot shard quantised"),
+    ({"fsdp": True, "small_quantize": "int8"}, "--fsdp cannot shard quantised"),
+    ({"score_on": 0.5, "features": True}, "--features needs the small model to process"),
+    ({"score_on": 0.5, "within": "spread"}, "--within spread needs the small model"),
+    ({"score_on": 0.5, "method": "d2"}, "--method d2 needs the small model"),
     ({"verify_per_region": "auto", "regions": 2000}, "--verify-cap 2000"),
-    ({"skip_finetune": True, "adapter": "a"}, "exclude each other"),
+    ({"skip_finetune": True, "adapter": "a"}, "cannot be combined"),
 ]
 
 
@@ -46,7 +46,7 @@ def test_a_plan_needs_no_folder_and_a_target_whatever_the_method():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"executor": "ray"}, "--executor ray has workers of its own: leave out --processes"),
+        ({"executor": "ray"}, "--executor ray uses its own workers: leave out --processes"),
         ({"probe": True}, "--probe times one process here: leave out --processes"),
     ],
 )

@@ -195,7 +195,7 @@ def test_overwriting_never_leaves_the_folder(tmp_path):
 def test_somebody_elses_folder_is_refused(tmp_path, overwrite):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "thesis.tex").write_text("")
-    with pytest.raises(RunError, match="no run of staff"):
+    with pytest.raises(RunError, match="no staff run"):
         RunFolder(tmp_path / "x").start(config(tmp_path), overwrite=overwrite)
     with pytest.raises(RunError, match="is a file"):
         RunFolder(tmp_path / "x" / "thesis.tex").start(config(tmp_path))
@@ -203,7 +203,7 @@ def test_somebody_elses_folder_is_refused(tmp_path, overwrite):
 
 def test_a_place_where_no_folder_can_be_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"cannot be made: .*file is a file"):
+    with pytest.raises(RunError, match=r"cannot be created: .*file is a file"):
         RunFolder(tmp_path / "file" / "x").start(config(tmp_path))
 
 
@@ -221,7 +221,7 @@ def test_what_a_killed_start_leaves_is_no_foreign_file(tmp_path):
         (folder.path / name).touch()
     folder.start(config(tmp_path))
     (folder.path / "tokens" / "bpe.vocab").touch()  # somebody else's tokens
-    with pytest.raises(RunError, match="no run of staff"):
+    with pytest.raises(RunError, match="no staff run"):
         folder.start(config(tmp_path))
 
 
@@ -229,7 +229,7 @@ def test_what_a_killed_start_leaves_is_no_foreign_file(tmp_path):
 def test_a_run_never_reads_what_it_replaces(tmp_path, name):
     folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
     (folder.path / "adapter").mkdir()
-    with pytest.raises(RunError, match=f"{name} .* lies in the folder this run writes to"):
+    with pytest.raises(RunError, match=f"{name} .* is in the folder this run writes to"):
         folder.start(config(tmp_path, **{name: str(folder.path / "adapter")}), overwrite=True)
     assert (folder.path / "adapter").is_dir()
 
@@ -287,7 +287,7 @@ def test_a_second_process_is_kept_out(tmp_path):
     with RunFolder(tmp_path / "x").lock():
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         who = f"process {os.getpid()} on {platform.node()}, since 20"
-        assert f"another staff process is at work in {tmp_path / 'x'}: {who}" in second.stderr
+        assert f"another staff process is running in {tmp_path / 'x'}: {who}" in second.stderr
         # It has not wiped out what the first one wrote.
         assert json.loads((tmp_path / "x" / ".lock").read_text())["pid"] == os.getpid()
     assert files(tmp_path / "x") == [".lock"]  # it stays: removing it would let two in
@@ -308,7 +308,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
 
 def test_somebody_elses_folder_gets_no_lock(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RunError, match="no run of staff"), RunFolder(tmp_path).lock():
+    with pytest.raises(RunError, match="no staff run"), RunFolder(tmp_path).lock():
         pass
     assert files(tmp_path) == ["thesis.tex"]
 
@@ -323,7 +323,7 @@ def test_a_lock_that_is_none_of_ours_is_left_alone(tmp_path, kind):
     else:
         (folder.path / ".lock").hardlink_to(other)
     with (
-        pytest.raises(RunError, match=r"\.lock is a folder, or a file of other places too"),
+        pytest.raises(RunError, match=r"\.lock is a folder, or a file with several hard links"),
         folder.lock(),
     ):
         pass
@@ -355,7 +355,7 @@ def test_runs_that_begin_at_once_and_are_refused(tmp_path, names, in_threads):
     said = []
     in_threads(*(partial(begin, name) for name in names), interval=1e-5)
     assert len(said) == 3 * 30
-    assert [text for text in said if "at work in" not in text and text != "its own fault"] == []
+    assert [text for text in said if "is running in" not in text and text != "its own fault"] == []
 
 
 def test_a_run_may_be_looked_at_while_it_begins(tmp_path):

@@ -69,13 +69,13 @@ def test_the_model_sees_no_padding(tiny, rows):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", sorted(MIXED))
 def test_a_family_that_mixes_such_rows_is_refused(tiny, family, dtype):
-    with pytest.raises(ModelError, match="does not keep rows of one sequence apart"):
+    with pytest.raises(ModelError, match="does not keep the rows of a packed sequence apart"):
         Scorer(tiny(family).to(dtype), padding_free=True)
 
 
 def test_attention_in_chunks_is_refused(llama4):
     """Its chunks and scales go by places in the sequence; the rows that are tried are shorter."""
-    with pytest.raises(ModelError, match="does not keep rows of one sequence apart"):
+    with pytest.raises(ModelError, match="does not keep the rows of a packed sequence apart"):
         Scorer(llama4, phi="lm-head", padding_free=True)
 
 

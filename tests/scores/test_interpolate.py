@@ -171,8 +171,8 @@ def test_a_selection_scores_a_part(run, data, family, tmp_path):
 
 def test_it_is_told(run):
     text = render(run.manifest, folder=str(run.folder))
-    assert "80 rows scored, the others' scores told from those" in " ".join(text.split())
-    assert "told from those" in (run.folder / "report.html").read_text()
+    assert "80 rows scored, the other scores predicted from them" in " ".join(text.split())
+    assert "predicted from them" in (run.folder / "report.html").read_text()
     table = read_selection(run.folder / "selection.parquet")
     told, own = table["row"][table["interpolated"]][0], table["row"][~table["interpolated"]][0]
     assert "interpolated score" in " ".join(tell(run.folder, id=None, row=int(told)).split())

@@ -283,7 +283,7 @@ def test_what_goes_wrong_on_a_worker_is_told_in_its_own_words(cluster, store, tm
         run(store, tmp_path / "c", totals(break_down))
     assert str(raised.value) == "ValueError: two"
     assert "in break_down" in raised.value.__notes__[0]
-    with pytest.raises(StaffError, match="must lie on a file system that all machines"):
+    with pytest.raises(StaffError, match="must be on a file system that all machines"):
         run(store, tmp_path / "d", totals(), tokens=tmp_path / "nothing")
 
 
@@ -292,7 +292,9 @@ def test_a_shard_that_kills_every_worker_ends_the_run(cluster, store, tmp_path):
     def die():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(StaffError, match="2 workers died at the same shard, most likely for want"):
+    with pytest.raises(
+        StaffError, match="2 workers died at the same shard, most likely because memory"
+    ):
         run(store, tmp_path / "s", totals(die), tries=2)
     assert 0 < len(list((tmp_path / "s").iterdir())) < 6  # the others are kept
     again = run(store, tmp_path / "s", totals())
@@ -313,7 +315,7 @@ def test_workers_halve_their_batches_and_say_so(cluster, store, tmp_path):
     log = io.StringIO()
     done = run(store, tmp_path / "s", most(1), note=PlainProgress(log))
     np.testing.assert_array_equal(done.table.columns["effort"], np.arange(12.0))
-    assert "score: out of memory: going on with batches of" in log.getvalue()
+    assert "score: out of memory: continuing with batches of" in log.getvalue()
 
 
 @needs_ray
@@ -335,7 +337,7 @@ def test_an_address_where_no_cluster_is(select, tmp_path):
     assert "Ray Client cannot be used" in said
     said = nobody.communicate(timeout=120)[1]
     assert nobody.returncode == 1
-    assert "no Ray cluster can be joined at RAY_ADDRESS=127.0.0.1:1: Connection refused" in said
+    assert "cannot join a Ray cluster at RAY_ADDRESS=127.0.0.1:1: Connection refused" in said
     assert not (tmp_path / "x").exists()
 
 
@@ -353,11 +355,11 @@ def test_without_ray_it_is_said_how_to_get_it(data, family, tmp_path, monkeypatc
 def test_workers_are_rays(data, family, tmp_path, monkeypatch, capsys):
     score = ["score", data, "--model", family[0], "--out", str(tmp_path / "x"), "--workers", "2"]
     assert main(score) == 2
-    assert "--workers 2 is for --executor ray" in capsys.readouterr().err
+    assert "--workers 2 needs --executor ray" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*score, "--executor", "ray"]) == 2
     assert (
-        "--executor ray has workers of its own: start staff without torchrun"
+        "--executor ray uses its own workers: start staff without torchrun"
         in capsys.readouterr().err
     )
 

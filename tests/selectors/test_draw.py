@@ -123,7 +123,7 @@ def test_spread_needs_a_group_for_each_row():
     asked = (scores, stratify(scores, cut=0.0), budget_of(1, 0, 0, 0, total=1))
     with pytest.raises(ConfigError, match="'spread' needs groups"):
         draw(*asked, within="spread")
-    with pytest.raises(DataError, match=r"groups must be 4, one a row; got shape \(3,\)"):
+    with pytest.raises(DataError, match=r"groups must be 4, one per row; got shape \(3,\)"):
         draw(*asked, within="spread", groups=[1, 2, 3])
 
 

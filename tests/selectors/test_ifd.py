@@ -35,5 +35,5 @@ def test_errors():
         select(6)
     with pytest.raises(DataError, match=r"row 1 is 0\.0, not above 0"):
         select_ifd(scores=[1, 1], unconditioned=[1, 0], total=1)
-    with pytest.raises(DataError, match=r"two losses a row; got \(2,\) and \(1,\)"):
+    with pytest.raises(DataError, match=r"two losses per row; got \(2,\) and \(1,\)"):
         select_ifd(scores=[1, 1], unconditioned=[1], total=1)

@@ -23,5 +23,5 @@ def test_classes_have_their_own_centres_by_hand():
 
 
 def test_labels_of_another_length():
-    with pytest.raises(DataError, match=r"labels must be 2, one a row; got shape \(1,\)"):
+    with pytest.raises(DataError, match=r"labels must be 2, one per row; got shape \(1,\)"):
         select_moderate(features=[[1.0], [2.0]], labels=["a"], total=1)

@@ -229,7 +229,7 @@ def test_non_finite_scores_are_refused_before_the_target_is_asked():
 
 
 def test_verify_that_answers_for_other_rows():
-    with pytest.raises(DataError, match="one score a row"):
+    with pytest.raises(DataError, match="one score per row"):
         select_staff(scores=np.arange(100.0), total=1, regions=2, verify=lambda rows: np.ones(100))
 
 

@@ -177,7 +177,7 @@ def test_one_region_or_none_is_left_alone():
 
 
 def test_mismatched_scores(regions):
-    with pytest.raises(DataError, match="one score a row"):
+    with pytest.raises(DataError, match="one score per row"):
         weigh([1, 2], [1], [0, 1], regions)
 
 

@@ -34,15 +34,15 @@ def test_a_chosen_row(scores):
     assert sentences[2].startswith(
         "It is in region 1 of 2, easiest first (scores 1 to 5.5), which has 50 rows; 10 of them"
     )
-    # Ratios 3 and 1: mean 2, so 1.5 times the usual.
+    # Ratios 3 and 1: mean 2, so 1.5 times the mean.
     assert sentences[3] == (
         "The target's scores there are 3 times the small model's (95 % interval 3 to 3); the mean "
-        "over the verified regions is 2, so to the target the region is harder than the small "
-        "model says, and its share 1.50 times the usual."
+        "over the verified regions is 2, so for the target the region is harder than the small "
+        "model suggests, and its share 1.50 times the mean."
     )
-    assert sentences[4] == "By that ratio, the region's budget is 30 of its 50 rows."
+    assert sentences[4] == "With that ratio, the region's budget is 30 of its 50 rows."
     assert sentences[5] == (
-        "Within the region it is number 1 of 50 from the hardest, inside the budget."
+        "Within the region, it is number 1 of 50 from the hardest, inside the budget."
     )
     assert len(sentences) == 6
 
@@ -51,7 +51,7 @@ def test_a_row_over_budget(scores):
     sentences = explain(0, scores=scores, selection=select(scores))
     assert sentences[0] == "Row 0 is not in the coreset of 40 rows."
     assert sentences[-1] == (
-        "Within the region it is number 50 of 50 from the hardest, outside the budget."
+        "Within the region, it is number 50 of 50 from the hardest, outside the budget."
     )
 
 
@@ -91,11 +91,11 @@ def test_a_budget_that_is_shared_says_so(scores):
 def test_unverified_and_flagged_regions(scores):
     unverified = explain(0, scores=scores, selection=select(scores, verify_per_region=50))
     assert unverified[3] == "The region is too small to be verified on the target."
-    assert unverified[4].startswith("By equal shares, the region's budget is 20")
+    assert unverified[4].startswith("With equal shares, the region's budget is 20")
     flagged = select_staff(
         scores=scores, total=40, regions=2, cut=0.0, verify=lambda rows: np.zeros(len(rows))
     )
-    assert "ratio is taken as 1" in explain(0, scores=scores, selection=flagged)[3]
+    assert "ratio is set to 1" in explain(0, scores=scores, selection=flagged)[3]
 
 
 def test_random_within_counts_in_its_own_order(scores):
@@ -111,10 +111,10 @@ def test_spread_says_that_clusters_took_turns(scores):
     coreset = select(scores, within="spread", groups=np.arange(100) % 4)
     for row in range(50):
         last = explain(row, scores=scores, selection=coreset)[5]
-        assert "clusters of alike rows took turns" in last
+        assert "random rows were drawn from each cluster" in last
         chosen = coreset.reason[row] == REASONS.index("budget")
-        assert ("this was one." in last) == chosen
-        assert ("this was none." in last) != chosen
+        assert (", including this one." in last) == chosen
+        assert (", not including this one." in last) != chosen
 
 
 def test_shrunk_ratios_are_told(scores):
@@ -123,7 +123,7 @@ def test_shrunk_ratios_are_told(scores):
     sentences = explain(0, scores=scores, selection=told)
     relative = shrink(coreset.verification)
     relative = relative[coreset.regions.of_row[0]] / relative.mean()
-    assert f"that ratio counts as {relative:.2f} times the usual" in " ".join(sentences)
+    assert f"that ratio counts as {relative:.2f} times the mean" in " ".join(sentences)
     assert len(sentences) == 1 + len(explain(0, scores=scores, selection=coreset))
 
 
@@ -165,9 +165,9 @@ def test_rows_set_aside_say_why():
     ones = np.ones(3)
     some, all_ = (select_ifd(scores=ratio, unconditioned=ones, total=t) for t in (1, 3))
     assert told(some, ratio, 1, score="IFD ratio")[1] == (
-        "It was set aside because its prompt makes its response less likely, a likely mismatch."
+        "It was left out because its prompt makes its response less likely, a likely mismatch."
     )
-    assert told(all_, ratio, 1)[1].endswith("but the coreset is larger than what is left.")
+    assert told(all_, ratio, 1)[1].endswith("taken because the other rows do not fill the coreset.")
 
 
 def test_strata_of_ccs_are_not_said_to_be_unverified():
@@ -175,7 +175,7 @@ def test_strata_of_ccs_are_not_said_to_be_unverified():
     coreset = select_ccs(scores=scores, total=8, strata=2)
     text = " ".join(told(coreset, scores, 3))
     assert "region 1 of 2" in text
-    assert "By equal shares, the region's budget is 4 of its 9 rows." in text
+    assert "With equal shares, the region's budget is 4 of its 9 rows." in text
     assert "verified" not in text
     assert "in its random order" in text
     assert "one of the 2 highest scores" in told(coreset, scores, 19)[1]

@@ -111,7 +111,7 @@ def test_the_bytes_are_those_of_a_training_that_was_not_stopped(
         # The step is logged before its checkpoint is written.
         assert [p.name for p in place.glob("checkpoint-*")] == [f"checkpoint-{stop - 1}"]
     result, progress = train(restless)
-    assert f"goes on after step {stops[-1] - 1} of {STEPS}" in progress.said
+    assert f"resumes after step {stops[-1] - 1} of {STEPS}" in progress.said
     assert progress.done == STEPS
     assert digests(result.adapter) == digests(whole.adapter)
     assert result.losses == whole.losses
@@ -155,7 +155,7 @@ def test_checkpoints_go_only_once_the_adapter_is_noted(train, restless, whole, p
     with pytest.raises(Stopped):
         train(restless, on_placed=killed)
     result, progress = train(restless, overwrite=True)
-    assert f"goes on after step {STEPS - 1} of {STEPS}" in progress.said
+    assert f"resumes after step {STEPS - 1} of {STEPS}" in progress.said
     assert digests(result.adapter) == digests(whole.adapter)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
@@ -193,7 +193,7 @@ def test_a_changed_byte_is_found_before_the_file_is_opened(train, restless, stop
     content[len(content) // 2] ^= 1
     (stopped / name).write_bytes(content)
     result, progress = train(restless)
-    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not go on from it"]
+    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not resume from it"]
     assert digests(result.adapter) == digests(whole.adapter)
 
 
@@ -201,7 +201,7 @@ def test_a_changed_byte_is_found_before_the_file_is_opened(train, restless, stop
 def test_a_state_that_cannot_be_read_is_damaged(train, restless, stopped, whole, text):
     (stopped / checkpoints.STATE).write_text(text)
     _, progress = train(restless)
-    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not go on from it"]
+    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not resume from it"]
 
 
 def test_a_missing_file_is_damage(train, restless, stopped):
@@ -231,7 +231,7 @@ def test_of_two_the_later_whole_one_counts(train, restless, stopped, whole):
     (later / "optimizer.pt").unlink()
     result, progress = train(restless)
     assert "checkpoint-7 is damaged" in progress.said[0]
-    assert progress.said[1] == f"goes on after step 5 of {STEPS}"
+    assert progress.said[1] == f"resumes after step 5 of {STEPS}"
     assert digests(result.adapter) == digests(whole.adapter)
 
 

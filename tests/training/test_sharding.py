@@ -22,5 +22,5 @@ def test_a_share_that_does_not_fit_is_told(tiny, monkeypatch):
 
     monkeypatch.setattr(sharding, "shard", full)
     monkeypatch.setattr(sharding.dist, "get_world_size", lambda: 2)
-    with pytest.raises(ModelError, match="memory of cpu, divided among 2 processes: start more"):
+    with pytest.raises(ModelError, match="memory of cpu, sharded over 2 processes: start more"):
         sharding.load_sharded(str(tiny), device="cpu")

@@ -1,4 +1,4 @@
-"""`staff cache`: what is kept across runs, and making room."""
+"""`staff cache`: list and remove what is kept across runs."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -64,7 +64,7 @@ def prune(
 
     given = [limit for limit in (days, gigabytes) if limit is not None]
     if not given or not all(limit >= 0 for limit in given):
-        raise ConfigError("what is to be removed? give --days N or --gigabytes N, 0 or more")
+        raise ConfigError("what should be removed? give --days N or --gigabytes N, 0 or more")
     removed = Cache(folder).check().prune(days=days, gigabytes=gigabytes)
     freed = sum(entry.size for entry in removed) / 1e6
     Terminal(SilentProgress()).result(f"{len(removed)} entries removed, {freed:.1f} MB freed\n")

@@ -1,4 +1,4 @@
-"""`staff check-model`: are the fast scores of one's own model right?"""
+"""`staff check-model`: are the fast scores of a model right?"""
 
 from staff.cli.flags import command_app, verb
 from staff.cli.terminal import Terminal
@@ -26,9 +26,9 @@ def check_model(config: CheckModelConfig, terminal: Terminal) -> None:
     if not facts["agrees"]:
         worst = max((c for c in facts["comparisons"] if c["judged"]), key=lambda c: c["largest"])
         raise StaffError(
-            f"{worst['name']}: the norm of row {worst['row']} differs from plain autograd's by "
-            f"{worst['largest']:.1e} of itself, more than --tolerance {config.tolerance:g}. The "
-            "scores of this model are not to be relied on; please report it with the model's name"
+            f"{worst['name']}: the norm of row {worst['row']} differs from plain autograd's by a "
+            f"relative {worst['largest']:.1e}, more than --tolerance {config.tolerance:g}. Do not "
+            "rely on scores of this model; please report this with the model's name"
         )
 
 

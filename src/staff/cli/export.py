@@ -19,7 +19,7 @@ EXAMPLES = """
 
 @verb(ExportConfig, dry_run=True, operand="run")
 def export(config: ExportConfig, terminal: Terminal) -> None:
-    """Write the folder, and say what lies there and what to run next."""
+    """Write the folder, and say what it contains and what to run next."""
     from staff.exports import export as job
 
     facts = job.export(
@@ -40,22 +40,22 @@ def told(facts: Mapping[str, Any]) -> str:
     """What an export is, in a few lines; one that was only planned has no hashes of files."""
     folder, coreset = one_line(facts["folder"]), facts["coreset"]["name"]
     planned = facts["files"] is None
-    head = "Nothing was written. It would be" if planned else "Written:"
+    head = "Nothing was written. It would write" if planned else "Written:"
     lines = [f"{head} {rows_of(facts['rows'])} of coreset {coreset}, for {facts['trainer']}"]
     lines += [f"  {folder}/{one_line(name)}" for name in facts["files"] or [""]]
     if facts["model"]:
         cut = f"{facts['length']} tokens" if facts["length"] else "a length to be set in train.yaml"
-        lines += [f"Model {one_line(facts['model'])}; longer rows are cut at {cut}"]
+        lines += [f"Model {one_line(facts['model'])}; longer rows are truncated to {cut}"]
     if facts["bits"]:
         way = "QLoRA" if facts["bits"] == 4 else "LoRA"
         lines += [f"Its weights in {facts['bits']} bits, as in the run ({way}): needs bitsandbytes"]
     if facts["rejected"]:
         lines += [f"{rows_of(facts['rejected'])} left out: see rejected.jsonl"]
     if facts["turns_cut"]:
-        lines += [f"{rows_of(facts['turns_cut'])} without the turns behind their last answer"]
+        lines += [f"{rows_of(facts['turns_cut'])} without the turns after their last answer"]
     if facts["left_out"]:
         names = ", ".join(one_line(name) for name in facts["left_out"])
-        lines += [f"Columns left out for their names: {names}"]
+        lines += [f"Columns left out because of their names: {names}"]
     if not planned:
         lines += ["", "Next:", f"  {one_line(facts['next'])}"]
     return "\n".join(lines) + "\n"

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _let_go_of_pipes()
         if not _writes(arguments):
             return 0
-        return _fail(f"stopped: nobody reads the output any more{_how_to_go_on(arguments)}", 1)
+        return _fail(f"stopped: the output was closed{_how_to_go_on(arguments)}", 1)
     except KeyboardInterrupt:
         return _stopped(arguments)
     except Exception as error:
@@ -139,20 +139,20 @@ def _writes(arguments: Sequence[str]) -> bool:
 
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:
-    """What a user who stopped a command may want to know."""
+    """How to resume a command that was stopped."""
     if not _writes(arguments) or arguments[0] == "evaluate":
         return ""
     if arguments[0] == "finetune":
-        return ": run the same command again; it goes on from the last checkpoint"
+        return ": run the same command again; it resumes from the last checkpoint"
     if arguments[0] == "export":
         return ": run the same command again"
     if "--overwrite" in arguments:
         return ": run the same command again, without --overwrite to keep finished stages"
-    return ": run the same command again; it goes on from the last checkpoint or finished stage"
+    return ": run the same command again; it resumes from the last checkpoint or finished stage"
 
 
 def _let_go_of_pipes() -> None:
-    """Send what is still buffered nowhere, or Python would complain of it at its end."""
+    """Discard what is still buffered, or Python would complain about it when it exits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -169,7 +169,7 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         text = f"{error.argument.name} needs a value"
     if isinstance(error, UnusedCliTokensError):
-        text = f"one operand is enough; left over: {' '.join(error.unused_tokens or [])}"
+        text = f"too many arguments: {' '.join(error.unused_tokens or [])}"
     if isinstance(error, UnknownOptionError) and "Did you mean" in text:
         return text.replace(". Did", "; did")
     return f"{text} (see staff {chain + ' ' if chain else ''}--help)"

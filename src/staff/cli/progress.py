@@ -1,4 +1,4 @@
-"""What a user sees while a run works in a pipe: a few plain lines. On a terminal: reports/bars."""
+"""Progress when the output is piped: a few plain lines. On a terminal: reports/bars."""
 
 import time
 from collections.abc import Callable, Iterator

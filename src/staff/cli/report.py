@@ -48,16 +48,16 @@ def report(
     manifest = read_manifest(run)
     check_selection(run, manifest)
     try:  # before the text, whose reader may go away
-        if manifest.get("coresets"):  # of what staff score leaves there is no page
+        if manifest.get("coresets"):  # staff score has no page
             terminal.say(write_page(folder, manifest))
-    finally:  # a folder that cannot be written to can still be told of
+    finally:  # the summary does not need a folder that can be written to
         terminal.result(render(manifest, folder=folder, width=terminal.width))
         if demo := read_comparison(run):
             terminal.result("\n" + render_comparison(demo, width=terminal.width))
 
 
 def write_page(folder: str, manifest: dict[str, Any]) -> str:
-    """Write report.html; say that it was, or why not."""
+    """Write report.html; return a line that says so, or why not."""
     from staff.reports.html import data_of, write_report
     from staff.runs.store import RunFolder
 
@@ -67,7 +67,7 @@ def write_page(folder: str, manifest: dict[str, Any]) -> str:
         source = data_of(manifest)
     except DataError as error:
         if run.report.is_file():
-            return f"{run.report} stays as it is: {error}"
+            return f"{run.report} was not rewritten: {error}"
         missing = f"Prompts and responses are missing: {error}"
     write_report(run, manifest, source, missing=missing)
     return f"Report: {run.report}. {missing}".rstrip(". ") + "."

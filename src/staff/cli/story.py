@@ -1,4 +1,4 @@
-"""A stored run put together again, to explain the fate of one row."""
+"""Rebuild the selection of a stored run, to explain what became of one row."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ REJECTED = "rejected.jsonl"
 
 
 def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80) -> str:
-    """The story of one row of a finished run, a paragraph a coreset.
+    """What became of one row of a finished run, one paragraph per coreset.
 
-    Give the id, or the row's number in the input file. A row that was set aside has an id if the
-    run was given an id column, and the row something in it.
+    Give the id, or the row's number in the input file. A rejected row has an id if the run was
+    given an id column and the row has a value in it.
 
     Raises:
         RunError: no finished run. ConfigError: no such row.
@@ -61,7 +61,7 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
 
 
 def _scores(config: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Any]:
-    """What the method went by: its name in a sentence, and its values [n]; zeros if by none."""
+    """The score the method used: its name in a sentence, and its values [n]; zeros if none."""
     from staff.selectors import SCORE
 
     method = config.get("method", "staff")
@@ -93,7 +93,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
         return Selection(rows=rows, reason=reason, method=method)
     coreset = next((c for c in manifest["coresets"] if c["name"] == name), None)
     if coreset is None:
-        raise RunError(f"manifest.json and selection.parquet disagree on the coreset {name}")
+        raise RunError(f"coreset {name} is in selection.parquet but not in manifest.json")
     nan, column = float("nan"), config.get("quota_column")
     of_row = _regions(table["region"])
     check_regions(of_row, len(regions))
@@ -145,13 +145,13 @@ def _interval(interval: list[float | None] | None) -> list[float]:
 
 
 def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row: int | None) -> str:
-    """The reason why a row never took part, or an error when there is no such row."""
+    """The reason why a row was rejected, or an error if there is no such row."""
     data, path = manifest["data"], one_line(manifest["data"]["path"])
     column = (data.get("reading") or {}).get("id_column")
     for bad in _set_aside(folder):
         if bad.row == row or (id is not None and bad.id_in(column) == id):
             named = "" if id is None else f", id {one_line(id)},"
-            return f"Row {bad.row} of {path}{named} was set aside: {one_line(bad.reason)}\n"
+            return f"Row {bad.row} of {path}{named} was rejected: {one_line(bad.reason)}\n"
     if row is not None:
         raise ConfigError(f"{path} has no row {row}: rows go from 0 to {data['rows_read'] - 1}")
     raise ConfigError(
@@ -164,16 +164,16 @@ def _where_ids_are(folder: Path, data: Mapping[str, Any], column: str | None) ->
     count = data.get("rejected", 0)
     if not count:
         return "ids are in selection.parquet"
-    rows = "1 row that was" if count == 1 else f"{count} rows that were"
+    rows = "1 rejected row" if count == 1 else f"{count} rejected rows"
     if column is None:
         return (
-            "ids are in selection.parquet, made of the rows' contents for want of --id-column; "
-            f"the {rows} set aside {'has' if count == 1 else 'have'} none: give --row N"
+            "ids are in selection.parquet (content hashes, since no --id-column was given); the "
+            f"{rows} {'has' if count == 1 else 'have'} none: give --row N"
         )
-    kept = "" if (folder / REJECTED).is_file() else ", which is gone"
+    kept = "" if (folder / REJECTED).is_file() else ", which is missing"
     return (
-        f"ids are in selection.parquet, and in column {column!r} of the {rows} set aside in "
-        f"{REJECTED}{kept}; one without an id there is found by --row N"
+        f"ids are in selection.parquet and, for the {rows}, in column {column!r} of "
+        f"{REJECTED}{kept}; for a row without an id give --row N"
     )
 
 
@@ -194,7 +194,7 @@ class _Bad:
 
 
 def _set_aside(folder: Path) -> Iterator[_Bad]:
-    """The rows that a run set aside, in their order; a few are in memory at a time.
+    """The rows that a run rejected, in their order; a few are in memory at a time.
 
     Raises RunError for a file that is damaged.
     """

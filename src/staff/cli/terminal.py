@@ -1,4 +1,4 @@
-"""Where a verb's words go: results to standard output, everything else to standard error."""
+"""Where a verb's output goes: results to standard output, everything else to standard error."""
 
 import logging
 import os
@@ -22,9 +22,9 @@ PIPED_WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """The user's side of a run. `quiet` leaves errors and what was asked for alone.
+    """The user's side of a run. `quiet`: only errors and what was asked for.
 
-    Whatever data and paths hold, no control character of theirs reaches the user's terminal.
+    No control character in data or paths reaches the user's terminal.
     """
 
     progress: Progress
@@ -34,7 +34,7 @@ class Terminal:
     console: "Console | None" = None
 
     def say(self, text: str) -> None:
-        """Tell something on the way, e.g. that a stage is reused; not when quiet."""
+        """Print a remark on the way, e.g. that a stage is reused; not if quiet."""
         if self.quiet:
             return
         text = visible(text)

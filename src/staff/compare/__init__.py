@@ -1,1 +1,1 @@
-"""Is a coreset better than a random one on this task? Selection methods held against each other."""
+"""Is a coreset better than a random subset on this task? Selection methods compared."""

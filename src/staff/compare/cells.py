@@ -1,7 +1,7 @@
-"""The cells of a comparison: tune the target on one file, evaluate it. A cell is done or it is not.
+"""The cells of a comparison: fine-tune the target on one file and evaluate it.
 
-A cell is recognised by the contents of everything it depends on, and its cell.json is written last.
-Its adapter stays, so that metrics asked for later need no second tuning.
+A cell is identified by the contents of everything it depends on, and its cell.json is written last.
+Its adapter is kept, so that metrics added later need no second fine-tuning.
 """
 
 from collections.abc import Callable, Mapping
@@ -143,7 +143,9 @@ def _tune(
         if has_files(adapter, found.get("files")):
             return {k: found[k] for k in COST}
         with (progress or SilentProgress()).stage("fine-tune") as stage:
-            stage.note("the adapter of an earlier start is damaged or changed, and is made again")
+            stage.note(
+                "the adapter of an earlier run is damaged or changed, and will be made again"
+            )
     stamp.unlink(missing_ok=True)  # or it would speak of the next adapter, should this stop
 
     def mark(facts: Mapping[str, Any]) -> None:

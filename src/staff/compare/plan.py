@@ -51,8 +51,8 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     return {
         "usable rows": usable,
         "cells": len(cells),
-        "cells that are there": 0 if config.overwrite else there,
-        "tokens in all": sum(times * stage.get("tokens", 0) for times, stage in work.values()),
+        "cells already done": 0 if config.overwrite else there,
+        "total tokens": sum(times * stage.get("tokens", 0) for times, stage in work.values()),
         "stages": [
             {**stage, "name": f"{times} x {name}", "reused": False}
             for name, (times, stage) in work.items()

@@ -138,8 +138,8 @@ def _values(group: Group, metric: str, *, like: tuple[Path, Any]) -> Floats:
     for folder, table in zip(group.folders, tables, strict=True):
         if not table["id"].equals(wanted):
             raise RunError(
-                f"{folder} and {first} hold other test items: remove both and run the "
-                "same command again"
+                f"{folder} and {first} contain different test items: remove both and run the same "
+                "command again"
             )
     if metric == "bleu":
         return np.array(

@@ -1,7 +1,7 @@
-"""The whole comparison: this file owns what happens when.
+"""The whole comparison: this file determines the order of events.
 
 For every seed: select by each method -> fine-tune the target on each coreset -> evaluate it.
-Then the table. Test data is read to measure and to look for leaks; nothing is chosen by it.
+Then the table. Test data is used only to measure and to look for leaks, never to choose.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -154,7 +154,7 @@ def _cells(
             inputs = _tuned_on(cell, config, inputs, chosen, data=known["data"])
         place = folder.cell(cell.name)
         kept = finished(cell, config, inputs, folder=place)
-        say(f"cell {n} of {len(cells)}: {cell.name}{', kept' if kept else ''}")
+        say(f"cell {n} of {len(cells)}: {cell.name}{', reused' if kept else ''}")
         done[cell] = kept or run_cell(
             cell, config, inputs, folder=place, check=check, progress=progress
         )

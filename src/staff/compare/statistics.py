@@ -1,15 +1,15 @@
 """Intervals over two sources of chance at once: seeds and test items.
 
 Every seed's model answers the same items, so values form a table [S, n]. Items are resampled (the
-bootstrap: Efron & Tibshirani, 1993). Seeds are too few for that: where they matter more than items,
-resampling three of them gives "95 %" intervals that hold the truth 72 times in a hundred. Their
-mean gets Student's t distribution with S - 1 degrees of freedom instead, which keeps the promise
-(tests/compare/test_statistics.py counts both) and says plainly how little two seeds can tell.
+bootstrap: Efron & Tibshirani, 1993). There are too few seeds for that: where they matter more than
+items, resampling three of them gives "95 %" intervals that contain the truth 72 times in a hundred.
+Their mean uses Student's t distribution with S - 1 degrees of freedom instead, whose intervals are
+right (tests/compare/test_statistics.py counts both) and show how little two seeds say.
 
-Of few items the bootstrap knows too little, too: its intervals of 5 items hold the truth 83 times
-in a hundred, and one item has no interval. So they are widened by √(n/(n - 1)) and by Student's
-quantile at n - 1 degrees of freedom over the normal one (Hesterberg, The American Statistician,
-2015).
+With few items, bootstrap intervals are too narrow as well: with 5 items they contain the truth 83
+times in a hundred, and one item has no interval. So they are widened by √(n/(n - 1)) and by
+Student's quantile at n - 1 degrees of freedom over the normal one (Hesterberg, The American
+Statistician, 2015).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Read the next rows while the tokenizers library, on other threads, is at work on these."""
+"""Read the next rows while the tokenizers library works on these, on other threads."""
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor

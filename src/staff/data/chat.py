@@ -1,9 +1,9 @@
 """Token ids of a conversation in the tokenizer's own chat template, loss on assistant turns.
 
-Templates that mark assistant turns with ``{% generation %}`` are believed. For others, each
-turn is found by rendering the conversation up to it: text of the first k messages, with and
-without the k-th, are prefixes of the whole. Where they are not, since the template writes a last
-turn in a way of its own, the turn is found by its words.
+Templates that mark assistant turns with ``{% generation %}`` are used as they are. For others, each
+turn is found by rendering the conversation up to it: the text of the first k messages, with and
+without the k-th, must be a prefix of the whole. Where it is not, because the template writes the
+last turn differently, the turn is found by its words.
 """
 
 import re
@@ -40,13 +40,13 @@ class ChatEncoder:
             self.template: str = tokenizer.get_chat_template()
         except ValueError as error:
             raise DataError(
-                f"the tokenizer of {self.source} has no chat template, which messages need. "
-                "Take an instruct model of the family, or give prompt and response columns."
+                f"the tokenizer of {self.source} has no chat template, which messages need. Use an "
+                "instruct model of the family, or give prompt and response columns."
             ) from error
         if not tokenizer.is_fast:
             raise DataError(
                 f"the tokenizer of {self.source} does not say which characters its tokens come "
-                "from, which messages need. Take a model with a tokenizer.json."
+                "from, which messages need. Use a model with a tokenizer.json."
             )
         self._dated = _with_a_date(self.template)
         self.marks_turns = GENERATION.search(self.template) is not None

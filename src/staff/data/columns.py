@@ -1,4 +1,4 @@
-"""Find out, or check, which record format and columns a file uses."""
+"""Detect, or check, which record format and columns a file uses."""
 
 import string
 from collections.abc import Sequence
@@ -71,9 +71,7 @@ def resolve_options(
     format = asked or _find_format(first_records, columns, options, name)
     if strange := sorted(given - HEEDS[format]):
         flag = "--" + strange[0].replace("_", "-")
-        raise ConfigError(
-            f"{flag} has no meaning for the format {format!r}. Leave one of them out."
-        )
+        raise ConfigError(f"{flag} does not apply to the format {format!r}. Leave one of them out.")
     options = replace(options, format=format)
     if format in ("prompt-response", "messages-pair"):
         pair = _fill_pair(columns, options, name)
@@ -124,7 +122,7 @@ def _find_format(
     chats = [column for column in columns if _chat_format(records, column)]
     raise DataError(
         f"{name}: cannot tell prompt from response. Columns: {_listed(columns)}.\n"
-        "Say --prompt-column and --response-column (or --text-column for plain text"
+        "Give --prompt-column and --response-column (or --text-column for plain text"
         + (f", --messages-column for the conversations in {_listed(chats)})." if chats else ").")
     )
 
@@ -151,7 +149,7 @@ def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> Rec
     template = options.prompt_template
     if template is not None:
         if options.prompt_column:
-            raise ConfigError("--prompt-column and --prompt-template exclude each other.")
+            raise ConfigError("--prompt-column and --prompt-template cannot be combined.")
         for column in template_columns(template):
             _require(column, columns, name)
     prompt, response = options.prompt_column, options.response_column
@@ -162,10 +160,10 @@ def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> Rec
     }
     pairs = {pair for pair in pairs if pair[0] != pair[1]}
     if len(pairs) != 1:
-        found = "more than one column could be meant" if pairs else "no known pair of columns"
+        found = "more than one column matches" if pairs else "no known pair of columns"
         raise DataError(
             f"{name}: cannot tell prompt from response: {found}. Columns: {_listed(columns)}.\n"
-            "Say --prompt-column (or --prompt-template) and --response-column."
+            "Give --prompt-column (or --prompt-template) and --response-column."
         )
     [(prompt, response)] = pairs
     return replace(options, prompt_column=prompt, response_column=response)
@@ -234,7 +232,8 @@ def template_columns(template: str) -> list[str]:
     for _, column, spec, conversion in parts:
         if column is not None and (not column or spec or conversion):
             raise ConfigError(
-                f"--prompt-template {template!r}: write columns as {{name}} and nothing more."
+                f"--prompt-template {template!r}: write columns as {{name}}, without formats or "
+                "conversions."
             )
     names = [column for _, column, _, _ in parts if column]
     if not names:

@@ -1,4 +1,4 @@
-"""Rows in memory, as a `datasets.Dataset`: kept as a file, since a run reads them again."""
+"""Rows in memory, as a `datasets.Dataset`: saved as a file, since a run reads them again."""
 
 import sys
 from pathlib import Path
@@ -64,8 +64,8 @@ def keep_rows(rows: Any, path: Path) -> None:
                 rows.to_parquet(file)
             if path.exists() and (not path.is_file() or hash_file(path) != hash_file(part)):
                 raise RunError(
-                    f"{path} holds other rows than the data set: choose another folder with out, "
-                    "or remove it"
+                    f"{path} contains other rows than the data set: choose another folder with "
+                    "out, or remove it"
                 )
             part.replace(path)
     except (pa.ArrowException, UnicodeEncodeError) as error:

@@ -1,4 +1,4 @@
-"""Read a JSON array of any size a piece at a time."""
+"""Read a JSON array of any size, one piece at a time."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:60]!r} is there more than once")
+        raise ValueError(f"the key {twice[:60]!r} appears more than once")
     return found
 
 

@@ -1,7 +1,7 @@
-"""What was read and tokenised, kept in the run folder until the run is finished.
+"""Rows and tokens, kept in the run folder until the run is finished.
 
-A run that was stopped does not read its data again: the next start takes what lies there if it
-was made from the same contents (data, way of reading, tokenizers, versions) and is whole.
+A resumed run does not read its data again: it reuses what is there if it is complete and was made
+from the same contents (data, way of reading, tokenizers, versions).
 """
 
 import shutil
@@ -80,7 +80,7 @@ def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
     try:
         facts = read_note(folder / MARK)
         if facts["made_from"] != key:
-            return None, "are of other data, tokenizers or settings"
+            return None, "are for other data, tokenizers or settings"
         for name, known in facts["files"].items():  # before Arrow takes them for what they seem
             if hash_file(folder / name) != known:
                 return None, "are damaged"

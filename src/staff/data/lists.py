@@ -21,7 +21,7 @@ def read_ids(path: str | Path) -> list[str]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not a text file: give ids, one a line") from None
+        raise DataError(f"{path} is not a text file: give ids, one per line") from None
     found: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if name := line.strip():

@@ -1,4 +1,4 @@
-"""How often something came before, among millions, without keeping it."""
+"""How often a content has occurred before, among millions, without storing it."""
 
 import numpy as np
 

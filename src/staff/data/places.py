@@ -1,4 +1,4 @@
-"""Whether a file lies where it seems to lie."""
+"""Whether a path leads outside its folder, and the refusal of links."""
 
 import os
 from pathlib import Path

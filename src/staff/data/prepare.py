@@ -1,4 +1,4 @@
-"""Read a source once and leave its usable rows, tokenised, on disk.
+"""Read a source once and store its usable rows, tokenised, on disk.
 
 file -> RawRecord -> Example -> TokenisedExample -> TokenStore, a few hundred rows at a time.
 """
@@ -350,8 +350,10 @@ class _BadRows:
         lines += self._shown
         if skippable:
             lines.append(
-                f"Mend them, or go on without them: --on-bad-row skip (they go to {REJECTED})."
+                f"Fix them, or leave them out with --on-bad-row skip (they go to {REJECTED})."
             )
         else:
-            lines.append("No row is left. Check the format, the columns and the maximum length.")
+            lines.append(
+                "No usable row is left. Check the format, the columns and the maximum length."
+            )
         return DataError("\n".join(lines))

@@ -35,4 +35,4 @@ def refuse_repeated(names: list[str], path: Path) -> None:
     """Raise `DataError` when two columns share a name."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(f"{path}: column {repeated[0]!r} is there more than once. Rename one.")
+        raise DataError(f"{path}: column {repeated[0]!r} appears more than once. Rename one.")

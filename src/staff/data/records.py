@@ -132,7 +132,7 @@ def to_example(record: Record, options: RecordOptions) -> Example:
     if options.id_column:
         given = record.get(options.id_column)
         if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
-            raise BadRow(f"column {options.id_column!r} holds no id")
+            raise BadRow(f"column {options.id_column!r} contains no id")
         _refuse_half_characters(str(given))
         name = str(given)
     else:
@@ -195,7 +195,7 @@ def _refuse_half_characters(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise BadRow("holds half of a surrogate pair, which is no text") from error
+        raise BadRow("contains half of a surrogate pair, which is not valid text") from error
 
 
 def _chat(record: Record, column: str, role_key: str, text_key: str) -> Example:
@@ -247,7 +247,7 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         if any(
             part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts
         ):
-            raise BadRow(f"message {number} holds something else than text")
+            raise BadRow(f"message {number} contains something other than text")
         content = "".join(part["text"] for part in parts)
     if not isinstance(content, str):
         lack = "missing" if content is None else f"not text but {_kind_of(content)}"

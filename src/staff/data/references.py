@@ -1,4 +1,4 @@
-"""The responses of a source as they were written, to hold predictions against."""
+"""The responses of a source as they were written, to compare predictions with."""
 
 from staff.data.files import Source
 from staff.data.prepare import Prepared

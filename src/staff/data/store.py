@@ -1,4 +1,4 @@
-"""Tokenised samples on disk: an Arrow stream that is read where it is needed, never whole."""
+"""Tokenised samples on disk: an Arrow stream, read in parts and never as a whole."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,10 +86,12 @@ class TokenStore:
             columns, starts, self._places, self._schema = _columns(self._file, LIGHT)
         except (pa.ArrowException, OSError) as error:
             raise RunError(
-                f"cannot read the tokens in {path} ({error}). Delete it; it is made again."
+                f"cannot read the tokens in {path} ({error}). Delete it; it will be made again."
             ) from error
         if (self._schema.metadata or {}).get(b"layout") != LAYOUT.encode():
-            raise RunError(f"{path} was not written by this version. Delete it; it is made again.")
+            raise RunError(
+                f"{path} was not written by this version. Delete it; it will be made again."
+            )
         self._starts = starts
         self._recent: OrderedDict[int, Any] = OrderedDict()  # record batches by number
         self.rows: Ints = columns["row"]

@@ -48,7 +48,7 @@ def _batch_rows(metadata: Any, path: Path) -> int:
             if size > CHUNK_BYTES and size > MOST_PACKED * packed:
                 raise DataError(
                     f"{path}: column {column.path_in_schema!r} unpacks from {packed:,} bytes to "
-                    f"{size:,}. If that is meant, write it again in smaller row groups."
+                    f"{size:,}. If that is intended, write it again in smaller row groups."
                 )
             widest = max(widest, in_lists / rows)
             each = column.num_values / rows
@@ -179,7 +179,7 @@ def _hub_builder(dataset: str, config: str | None, revision: str | None) -> Any:
     builder = load_dataset_builder(dataset, config, revision=revision)
     if revision is not None and builder.hash != revision:  # offline, `datasets` takes the newest
         raise DataError(
-            f"{dataset} is wanted at revision {revision}, but what was downloaded earlier is "
+            f"{dataset} is requested at revision {revision}, but what was downloaded earlier is "
             f"{builder.hash}: run it once with a connection to the Hub"
         )
     builder.download_and_prepare()
@@ -196,7 +196,8 @@ def hub_faults(dataset: str) -> Iterator[None]:
     except Exception as error:  # its errors come from a dozen libraries and share no parent
         reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
         raise DataError(
-            f"{dataset} is no file here, and the Hugging Face Hub did not give it: {reason}\n"
-            "Check the path; or the network and the name: owner/name, owner/name:config, "
+            f"{dataset} is not a local file, and could not be downloaded from the Hugging Face "
+            f"Hub: {reason}\n"
+            "Check the path, or the network and the name: owner/name, owner/name:config, "
             "owner/name@split, owner/name@commit (40 digits)."
         ) from error

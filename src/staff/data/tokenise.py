@@ -121,7 +121,7 @@ class Tokeniser:
         self, example: Example, prompt: list[int], response: list[int]
     ) -> TokenisedExample | BadRow:
         if not response:
-            return BadRow("response is empty to the tokenizer")
+            return BadRow("response has no tokens to train on")
         start = len(self._before) + len(prompt)
         ids = np.array(self._before + prompt + response + self._after, np.int64)  # [T]
         in_loss = np.zeros(len(ids), np.bool_)
@@ -134,13 +134,13 @@ class Tokeniser:
         in_loss[:1] = False  # nothing precedes the first token: no model can be asked for it
         first = int(in_loss.argmax()) if len(ids) else 0
         if not in_loss[first : first + 1].any():
-            return BadRow("response is empty to the tokenizer")
+            return BadRow("response has no tokens to train on")
         labels = np.where(in_loss, ids, IGNORE)
         if truncated:
             ids, labels = ids[: self.max_length], labels[: self.max_length]
             if first >= len(ids):
                 return BadRow(
-                    f"response is wholly cut off by the maximum length {self.max_length} "
+                    f"response is entirely cut off by the maximum length {self.max_length} "
                     f"({first} tokens come before it)"
                 )
         return TokenisedExample(example.id, read_only(ids), read_only(labels), truncated)

@@ -1,4 +1,4 @@
-"""Write rows to a file that is either there and whole, or not there."""
+"""Write rows to a file that is either complete or absent."""
 
 import base64
 import csv
@@ -80,7 +80,9 @@ def _plain(value: object) -> Any:
         return str(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    raise DataError(f"a column holds a {type(value).__name__}, which JSON cannot. Leave it out.")
+    raise DataError(
+        f"a column holds a {type(value).__name__}, which JSON cannot represent. Leave it out."
+    )
 
 
 def json_line(row: RawRecord) -> str:
@@ -137,14 +139,14 @@ def _write_csv(part: Path, records: Iterable[RawRecord]) -> int:
                 columns = list(record)
                 if strange := [name for name in columns if not is_utf8(name)]:
                     raise DataError(
-                        f"the column {strange[0]!r} has a name that is no text, which does not fit "
-                        "a CSV file. Write them as jsonl."
+                        f"the column {strange[0]!r} has a name that is not text, which does not "
+                        "fit a CSV file. Write them as jsonl."
                     )
                 write(columns)
             if extra := [name for name in record if name not in columns]:
                 raise DataError(
-                    f"{row.place} has a column {extra[0]!r} that the first row has not: "
-                    "such rows do not fit a CSV file. Write them as jsonl."
+                    f"{row.place} has a column {extra[0]!r} that the first row does not have: such "
+                    "rows do not fit a CSV file. Write them as jsonl."
                 )
             write([_cell(record.get(name)) for name in columns])
     return count

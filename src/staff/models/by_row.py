@@ -1,8 +1,8 @@
-"""Attention on the CPU over rows laid end to end: each sees itself alone, and there is no mask.
+"""Attention on the CPU over batches without padding: each row attends to itself, without a mask.
 
-Padding is computed like any token and then thrown away: of rows of mixed length half the work. Laid
-end to end, B rows are one of N tokens to every layer but attention, which is called once for every
-run of rows of one length. On a GPU so many calls would cost more than the padding does.
+Padding is computed like any token and then thrown away: with rows of mixed length, half the work.
+Concatenated, B rows are one row of N tokens to every layer except attention, which is called once
+for every run of rows of one length. On a GPU, so many calls would cost more than the padding.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
-"""Which smaller model of its family a target has: the table behind `--small auto`.
+"""Which small model of its family a target has: the table behind `--small auto`.
 
 The table (assets/families.csv) names models by their Hub ids, with the sizes in their published
-configurations. A local folder must have both the name and the sizes of a model in it: two models
-of one size may need different siblings, so nothing is guessed.
+configurations. A local folder must match a model in both name and sizes: two models of one size
+may need different small models, so nothing is guessed.
 """
 
 import csv
@@ -29,8 +29,8 @@ SIZES = {
 }
 REQUIRED = 4
 HOW = (
-    "give --small MODEL: one of the same makers and tokenizer, with a fifth of the target's "
-    "parameters or fewer (staff families lists those that are known)"
+    "give --small MODEL: one by the same makers, with the same tokenizer and at most a fifth of "
+    "the target's parameters (staff families lists those in the table)"
 )
 
 
@@ -71,9 +71,12 @@ class Sibling:
         """A line for the user."""
         text = f"--small auto: {self.location}, of {self.target.family}"
         if not self.target.same_tokenizer:
-            text += "; its vocabulary differs from the target's, so scores are of other tokens"
+            text += (
+                "; its vocabulary differs from the target's, so the two models score different "
+                "tokens"
+            )
         elif "tokenizer" in self.target.unconfirmed:
-            text += "; that it has the target's vocabulary could not be confirmed for the table"
+            text += "; it is not confirmed that it has the target's vocabulary"
         return text
 
 
@@ -127,9 +130,7 @@ def sibling_of(target: str) -> Sibling:
     folder = Path(target) if Path(target).is_dir() else None
     found = _of_id(target) if folder is None else _of_folder(folder)
     if found.small is None:
-        raise ConfigError(
-            f"--small auto: {found.target} has no smaller sibling in the table; {HOW}"
-        )
+        raise ConfigError(f"--small auto: {found.target} has no smaller model in the table; {HOW}")
     small = members()[found.small]
     beside = folder.resolve().parent / small.name if folder else None
     here = beside is not None and beside.is_dir() and _fits(small, beside)
@@ -155,8 +156,7 @@ def _of_folder(folder: Path) -> Member:
         )
     could = ", ".join(member.target for member in named or fitting)
     raise ConfigError(
-        f"--small auto: {folder} has the sizes of {could}, and its name does not say which it is; "
-        f"{HOW}"
+        f"--small auto: {folder} has the sizes of {could}, and its name does not say which; {HOW}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be said of a model folder without importing torch."""
+"""What can be checked in a model folder without importing torch."""
 
 import hashlib
 import json
@@ -69,7 +69,7 @@ def check_adapter(adapter: str, *, trust: Trust = NO_TRUST) -> None:
     """Raise `ModelError` if this is no local folder of a LoRA adapter that may be opened."""
     folder = Path(adapter)
     if folder.is_file():
-        raise ModelError(f"adapter {adapter} is a file: give the folder that it lies in")
+        raise ModelError(f"adapter {adapter} is a file: give the folder that contains it")
     if not folder.is_dir():
         raise ModelError(
             f"adapter {adapter} does not exist here: give the folder of a LoRA adapter "
@@ -131,7 +131,7 @@ def _download(name: str, repository: str, revision: str | None, wanted: list[str
             raise DiskFullError(getattr(error, "filename", None)) from error
         way = "check the name, or unset HF_HUB_OFFLINE" if is_offline_mode() else ""
         raise ModelError(
-            f"{name} is neither a folder here nor a model that could be had from the Hub "
+            f"{name} is neither a local folder nor a model that could be downloaded from the Hub "
             f"({type(error).__name__}); {way or 'check the name and the connection'}"
         ) from error
     return Path(found)
@@ -204,7 +204,7 @@ def adapter_fault(folder: Path) -> str | None:
         return f"has an adapter_config.json that is not JSON ({error}): fetch it again"
     if not isinstance(facts, dict) or facts.get("peft_type") != "LORA":
         kind = facts.get("peft_type") if isinstance(facts, dict) else None
-        return f"is not of the kind LORA but {kind or 'of none'}: give a LoRA adapter"
+        return f"is of kind {kind or 'none'}, not LORA: give a LoRA adapter"
     if type(facts.get("r")) is not int or facts["r"] < 1:
         return "has an adapter_config.json without its rank, r: fetch it again"
     if pickled:
@@ -215,7 +215,10 @@ def adapter_fault(folder: Path) -> str | None:
         with safe_open(weights, "np"):
             return None
     except (SafetensorError, OSError) as error:
-        return f"has an adapter_model.safetensors that is not whole ({error}): fetch it again"
+        return (
+            f"has an adapter_model.safetensors that is incomplete or damaged ({error}): fetch it "
+            "again"
+        )
 
 
 def model_hash(
@@ -297,13 +300,13 @@ def _check_causal(folder: Path, config: dict[str, Any]) -> None:
 def _check_weights(folder: Path, config: dict[str, Any], trust: Trust) -> None:
     if (folder / "adapter_config.json").exists():
         raise ModelError(
-            f"{folder} holds a model and a LoRA adapter in one: give the adapter a folder of its "
-            "own, and name that with --adapter"
+            f"{folder} contains both a model and a LoRA adapter: move the adapter to a folder of "
+            "its own and give that as --adapter"
         )
     if "transformers_weights" in config:
         raise ModelError(
-            f"{folder / 'config.json'} names a weight file of its own (transformers_weights); "
-            "call the file model.safetensors, and take that line out"
+            f"{folder / 'config.json'} names its own weight file (transformers_weights); rename "
+            "the file to model.safetensors and remove that line"
         )
     found = weight_files(folder)
     if found and (trust.pickle or not is_pickled(found[0])):

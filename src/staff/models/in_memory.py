@@ -1,4 +1,4 @@
-"""Models that are in memory: kept as folders, since a run goes by contents that it can hash."""
+"""Models in memory: saved as folders, because a run identifies models by contents it can hash."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,7 +49,7 @@ def keep_model(model: Any, tokenizer: Any, folder: Path) -> None:
             part.replace(folder)
         elif not folder.is_dir() or _differs(part, folder):
             raise RunError(
-                f"{folder} holds another model: choose another folder with out, or remove it"
+                f"{folder} contains another model: choose another folder with out, or remove it"
             )
 
 

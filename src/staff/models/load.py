@@ -1,6 +1,6 @@
-"""Load models and tokenizers of the Hugging Face format.
+"""Load models and tokenizers in the Hugging Face format.
 
-Weights come from safetensors and no code of a model is run, unless the user trusts it (`Trust`).
+Weights come from safetensors, and no code of a model is run unless the user trusts it (`Trust`).
 """
 
 import re
@@ -207,7 +207,7 @@ def check_attention(name: str, *, device: "torch.device", dtype: "torch.dtype") 
     if device.type != "cuda":
         raise ConfigError(f"--attention {name} needs a GPU (CUDA), not {device}; use sdpa or auto")
     if dtype not in (torch.bfloat16, torch.float16):
-        raise ConfigError(f"--attention {name} has no float32: add --dtype bfloat16")
+        raise ConfigError(f"--attention {name} does not support float32: add --dtype bfloat16")
     try:
         version(FLASH[name])
     except PackageNotFoundError:
@@ -302,11 +302,12 @@ def _read_model(
             raise not_weights(weight_files(folder)[0]) from error
         if attention != "auto" and re.search("attention|attn", str(error), re.IGNORECASE):
             raise ModelError(
-                f"{path} cannot attend by {attention}: {first_line(error)}; use --attention auto"
+                f"{path} does not support attention {attention}: {first_line(error)}; use "
+                "--attention auto"
             ) from error
         if "ignore_mismatched_sizes" in str(error):
             raise ModelError(
-                f"{path} has weights of other sizes than its config.json asks for; fetch both again"
+                f"{path} has weights whose sizes do not match its config.json; fetch both again"
             ) from error
         if "dispatched on the CPU or the disk" in str(error):
             raise _too_large(path, quantize) from error
@@ -314,14 +315,14 @@ def _read_model(
             raise _all_on_disk(path) from error
         if "offload_folder" in str(error):
             raise ModelError(
-                f"weights of {path} have to be written again to be read from disk as they are "
-                "needed: give --offload-folder DIR"
+                f"weights of {path} must be written again to be read from disk when needed: give "
+                "--offload-folder DIR"
             ) from error
         raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(
-            f"{path} lacks weights that its config asks for ({some}); fetch the model again"
+            f"{path} lacks weights that its config requires ({some}); fetch the model again"
         )
     if not hasattr(model, "hf_device_map") and any(p.is_meta for p in model.parameters()):
         raise _all_on_disk(path)
@@ -349,16 +350,16 @@ def _uncapped_not_taken(folder: Path, attention: str, trust: Trust) -> dict[str,
 def _all_on_disk(path: str) -> ModelError:
     """The refusal of a model none of which fits elsewhere, by libraries that cannot run it so."""
     return ModelError(
-        f"nothing of {path} fits within --max-memory, and a model that lies on the disk as a whole "
-        "needs accelerate 1.15 and transformers 5.13: raise --max-memory, or install newer ones"
+        f"no part of {path} fits within --max-memory, and a model that is entirely on disk needs "
+        "accelerate 1.15 and transformers 5.13: raise --max-memory, or upgrade both"
     )
 
 
 def _too_large(path: str, quantize: str) -> ModelError:
     """The refusal of quantised weights that would lie beside the GPUs, or on the disk."""
     return ModelError(
-        f"{path} does not fit into the memory of the GPUs at --quantize {quantize}, and "
-        "quantised weights cannot lie elsewhere: raise --max-memory or leave --quantize out"
+        f"{path} does not fit into the memory of the GPUs with --quantize {quantize}, and "
+        "quantised weights cannot be placed elsewhere: raise --max-memory or leave out --quantize"
     )
 
 
@@ -368,8 +369,8 @@ def _refuse_quantised(path: str, folder: Path, quantize: str) -> None:
     if found:
         method = found.get("quant_method") if isinstance(found, dict) else None
         raise ModelError(
-            f"the weights of {path} are stored quantised ({method or 'unknown'}): leave "
-            f"--quantize {quantize} out, or give the model it was made from"
+            f"the weights of {path} are stored quantised ({method or 'unknown'}): leave out "
+            f"--quantize {quantize}, or give the model it was made from"
         )
 
 
@@ -412,8 +413,8 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
             raise not_weights(weight_files(folder)[0]) from error
         if is_out_of_memory(error):
             raise ModelError(
-                f"memory ran out when the adapter {adapter} was put on its model; see --quantize "
-                "and --device-map"
+                f"memory ran out while the adapter {adapter} was loaded; see --quantize and "
+                "--device-map"
             ) from error
         raise ModelError(
             f"the adapter {adapter} does not fit the model: {first_line(error)}"
@@ -457,7 +458,7 @@ def _load_beside(model: Any, folder: Path) -> None:
                 layers.to_empty(device=device_of(module.get_base_layer()))
     set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     if any(parameter.is_meta for parameter in lora_parameters(model)):  # of an embedding, say
-        raise ModelError("it adapts layers that cannot lie elsewhere: leave --device-map out")
+        raise ModelError("it adapts layers that cannot be placed elsewhere: leave out --device-map")
 
 
 def _lacking(model: Any, folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Go on with smaller batches when memory runs out."""
+"""Continue with smaller batches when memory runs out."""
 
 import gc
 from collections import deque
@@ -68,7 +68,7 @@ class Halving:
                         "or use another --device or --dtype"
                     )
                 self.limit = size // 2
-                self.note(f"out of memory: going on with batches of {self.limit} tokens")
+                self.note(f"out of memory: continuing with batches of {self.limit} tokens")
                 queue.appendleft(places)
                 continue
             yield places, done[0]

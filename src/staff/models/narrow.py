@@ -1,9 +1,9 @@
-"""Let the last block's feed-forward part work at response positions only.
+"""Compute the last block's feed-forward part at response positions only.
 
 Nothing attends after the last block, so its output elsewhere never reaches the loss: those rows of
-its feed-forward part, two thirds of a block's work, are computed forward and backward for nothing.
-Which layers may be narrowed is found in the module tree and held against the whole computation by
-`staff.scores.effort.Scorer` and `staff.training.packed` before it is relied on.
+its feed-forward part, two thirds of a block's work, would be computed forward and backward for
+nothing. The layers that may be narrowed are found in the module tree and compared with the full
+computation by `staff.scores.effort.Scorer` and `staff.training.packed` before they are used.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Where a model's weights lie: on one device, or spread over GPUs, host memory and disk."""
+"""Where a model's weights are: on one device, or spread over GPUs, host memory and disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,7 +51,8 @@ def check_room(room: Mapping[int | str, int]) -> None:
     for name in room:
         if name != "cpu" and int(name) >= count:
             raise ConfigError(
-                f"--max-memory names gpu{name}, which is not here (CUDA counts from gpu0 on)"
+                f"--max-memory names gpu{name}, which does not exist here (CUDA numbers GPUs from "
+                "gpu0)"
             )
 
 

@@ -1,14 +1,14 @@
 """Weights of linear layers in 8 or 4 bits: what is loaded, by which library, and how it computes.
 
 ``nf4``       4-bit NormalFloat in blocks of 64, their scales in 8 bits (QLoRA, arXiv 2305.14314);
-              products in full precision, of dequantised weights; by bitsandbytes
-``int8``      8 bits, a scale a row; products in full precision; by torchao
-``llm-int8``  8 bits, a scale a row; inputs in 8 bits as well, but columns with an outlier above 6
-              in 16 (LLM.int8(), arXiv 2208.07339); by bitsandbytes
+              products in full precision, with dequantised weights; by bitsandbytes
+``int8``      8 bits, one scale per row; products in full precision; by torchao
+``llm-int8``  8 bits, one scale per row; inputs in 8 bits as well, but columns with an outlier above
+              6 in 16 (LLM.int8(), arXiv 2208.07339); by bitsandbytes
 
-Embeddings and the output head keep the precision asked for, and so does what is no linear layer.
-With the first two a score is exactly that of the dequantised weights; with ``llm-int8`` it also
-hangs, by rounding, on the other rows of a batch, whose outliers share columns with its own.
+Embeddings, the output head and everything that is not a linear layer keep their precision. With the
+first two a score is exactly that of the dequantised weights; with ``llm-int8`` it also depends, by
+rounding, on the other rows of a batch, whose outliers share columns with its own.
 """
 
 import logging
@@ -79,7 +79,7 @@ def settle(model: Any, path: str, quantize: str) -> None:
     layers: list[Any] = [layer for _, layer in quantised_layers(model)]
     if not layers:
         raise ModelError(
-            f"{path} has no linear layer that --quantize {quantize} takes: leave it out"
+            f"{path} has no linear layer that --quantize {quantize} can quantise: leave it out"
         )
     for layer in layers:
         if hasattr(layer, "support_avx512bf16_for_cpu"):

@@ -1,7 +1,7 @@
 """Let a causal LM compute logits at response positions only.
 
-With a large vocabulary the output head is most of the work that a forward pass of a small model
-does, and prompt positions need none of it.
+With a large vocabulary, the output head is most of the work in a small model's forward pass, and
+prompt positions do not need it.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A model without weights: its modules and their sizes, from its config alone."""
+"""A model without weights: its modules and their sizes, built from its config."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a model folder may do beyond being read, and the code it brings."""
+"""What a model folder may do beyond being read, and which code it contains."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ def check_own_code(folder: Path) -> None:
         if mark:
             raise ModelError(
                 f"{folder} runs code of another repository ({repository}): copy those files into "
-                "the folder, and name them in its auto_map without the repository"
+                "the folder, and give them in its auto_map without the repository"
             )
 
 

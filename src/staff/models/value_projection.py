@@ -1,8 +1,8 @@
 """Find the last value projection in the module tree of any decoder (φ of step 2, docs/method.md).
 
-No layer numbers and no table of families: the decoder's stack of blocks is looked for, its last
-block that attends is searched for a layer with a value projection's name, and where queries, keys
-and values are fused, `staff.models.value_slice` measures which columns are the values.
+No layer numbers and no table of families: find the decoder's stack of blocks, then in its last
+block with attention a layer with a value projection's name. Where queries, keys and values are
+fused, `staff.models.value_slice` measures which columns are the values.
 """
 
 from dataclasses import dataclass
@@ -106,8 +106,8 @@ def _heads(model: Any) -> tuple[int, int]:
 
 def _unknown_layout(name: str, d_in: int, d_out: int) -> str:
     return (
-        f"{name} fuses queries, keys and values ({d_in} to {d_out}) in a "
-        "layout that is not known; score with --phi lm-head or --phi adapter instead"
+        f"{name} fuses queries, keys and values ({d_in} to {d_out}) in an unknown layout; score "
+        "with --phi lm-head or --phi adapter instead"
     )
 
 

@@ -1,8 +1,8 @@
 """Which columns of a fused query/key/value output are the values: measured, not looked up.
 
-A sequence of one token attends to itself with probability 1 whatever its query and key are,
-so the model's output depends on the value columns alone and the gradient of every query and
-key column is zero. That tells the known layouts apart in any family, old or new.
+A sequence of one token attends to itself with probability 1 whatever its query and key are, so the
+model's output depends only on the value columns, and the gradient of every query and key column is
+zero. This identifies the layout in any family, old or new.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A folder's weight files: which ones are loaded, and what is in them."""
+"""A folder's weight files: which ones are loaded, and what they contain."""
 
 import math
 from collections.abc import Iterator
@@ -50,11 +50,12 @@ def _indexed(folder: Path, index: str) -> list[Path]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelError(
                 f"{folder / index} names a file outside its folder ({name}); fetch the model "
-                "again, from somebody you trust"
+                "again, from a source you trust"
             )
         if not name.endswith(ending):
             raise ModelError(
-                f"{folder / index} names {name}, which is no {ending} file; fetch the model again"
+                f"{folder / index} names {name}, which is not a {ending} file; fetch the model "
+                "again"
             )
     return [folder / name for name in names]
 

@@ -1,4 +1,4 @@
-"""What a run would do (counts: `--dry-run`), and cost and save (estimate: `staff plan`)."""
+"""What a run would do (counts: `--dry-run`), cost and save (estimate: `staff plan`)."""
 
 from staff.planning.counts import plan, plan_one_stage
 

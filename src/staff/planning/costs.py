@@ -1,6 +1,6 @@
-"""What each stage of a selection costs, and the tuning of the target on everything.
+"""What each stage of a selection costs, and fine-tuning the target on all rows.
 
-Operations and memory come from the models' configurations, time from a device's figures or from a
+FLOPs and memory come from the models' configurations, time from a device's figures or from a
 probe.
 """
 

@@ -1,4 +1,4 @@
-"""What a run would do, for ``--dry-run``: rows and tokens a stage, files. Loads no weights."""
+"""What a run would do, for ``--dry-run``: rows and tokens per stage, files. Loads no weights."""
 
 import tempfile
 from collections.abc import Iterator, Sequence

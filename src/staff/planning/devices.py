@@ -1,4 +1,4 @@
-"""Accelerators by name: what is said of their speed and memory, and by whom."""
+"""Accelerators by name: their speed and memory, and the sources of these figures."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,8 @@
-"""What a selection costs and whether it pays, before it is run: `staff plan`.
+"""What a selection costs and whether it pays off, before it is run: `staff plan`.
 
 The stages and their rows are those of --dry-run (`staff.planning.counts`); here each gets its
-operations and memory from the models' configurations, and its time from a device's figures or
-from a probe.
+FLOPs and memory from the models' configurations, and its time from a device's figures or from a
+probe.
 """
 
 import time

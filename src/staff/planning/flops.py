@@ -1,10 +1,10 @@
 """Floating-point operations of each kind of work, from a model's shape (docs/plan.md).
 
-A product of a weight with a token costs 2 operations, forward, and 2 more to carry a gradient
-through it. Attention costs 4·d·T² forward in every block (queries with keys, probabilities with
-values) and twice that backward: Kaplan et al. 2020, section 2.1; PaLM (Chowdhery et al. 2022),
-appendix B. What differs from pre-training here: a frozen weight has no gradient of its own, logits
-exist at response positions only, and scoring goes backward through half a block.
+A product of a weight with a token costs 2 operations in the forward pass, and 2 more to pass a
+gradient back through it. Attention costs 4·d·T² forward in every block (queries with keys,
+probabilities with values) and twice that backward: Kaplan et al. 2020, section 2.1; PaLM (Chowdhery
+et al. 2022), appendix B. Differences from pre-training: a frozen weight has no gradient of its own,
+logits exist at response positions only, and scoring goes backward through half a block.
 Norms, activations and the embedding are left out, as there.
 """
 

@@ -1,9 +1,9 @@
 """Peak memory of each kind of work in bytes, from a model's shape (docs/plan.md).
 
-Weights and the optimiser's states are counted; what autograd keeps is an estimate: a multiple of
-the tokens and of the sizes of the linear layers they pass. The two multiples were fitted on the
-embedded family (`KEPT`); the CUDA context, the allocator's fragments and the batch itself are left
-out. A measurement is what --probe is for.
+Weights and optimiser states are counted; what autograd keeps is an estimate: a multiple of the
+tokens and of the sizes of the linear layers they pass. The two multiples were fitted on the
+embedded family (`KEPT`); the CUDA context, memory fragmentation and the batch itself are left out.
+Use --probe to measure.
 """
 
 from staff.planning.shape import Shape

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work here: of the GPU it runs on, else of the whole process."""
+"""Peak memory of a piece of work: of its GPU, or else of the whole process."""
 
 import resource
 import sys

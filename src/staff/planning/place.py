@@ -1,4 +1,4 @@
-"""Where a plan is for: the device, how many bytes a weight takes there, and the room on it."""
+"""The device of a plan: its name, the bytes per weight, and the memory for weights on it."""
 
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +19,7 @@ def device_of(config: PlanConfig) -> Device | None:
     found = DEVICES.get(config.device.lower())
     if found and config.probe:
         raise ConfigError(
-            f"--probe times this machine, not {found.name}: leave --device out, or give cpu or cuda"
+            f"--probe times this machine, not {found.name}: leave out --device, or give cpu or cuda"
         )
     if found or config.device in ("auto", "cpu", "mps") or config.device.startswith("cuda"):
         return found

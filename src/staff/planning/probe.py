@@ -1,9 +1,9 @@
-"""Time a few real batches of every stage, and take the rest from them.
+"""Time a few real batches of every stage, and estimate the rest from them.
 
-The batches of a stage are sorted by their operations and cut into groups; of each group the
-middle one is timed, once, and stands for its group in proportion to operations. The largest goes
-first: it warms up, and its memory is the stage's peak. Everything runs in a process of its own, as
-the real commands do, with their own code: what is measured includes loading and importing.
+The batches of a stage are sorted by FLOPs and cut into groups; the middle batch of each group is
+timed, once, and stands for its group in proportion to FLOPs. The largest comes first: it warms up,
+and its memory is the stage's peak. Everything runs in a process of its own with the code of the
+real commands, so the times include loading and importing.
 """
 
 import tempfile
@@ -79,8 +79,8 @@ def _apart(work: Callable[..., Result], *arguments: Any) -> Result:
             return pool.submit(_quietly, work, *arguments).result()
         except BrokenProcessPool as error:
             raise StaffError(
-                "the probe was ended from outside, most likely since memory ran out: lower "
-                "--batch-size, --batch-tokens or --max-length"
+                "the probe was killed, most likely because memory ran out: lower --batch-size, "
+                "--batch-tokens or --max-length"
             ) from error
 
 

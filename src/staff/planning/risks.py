@@ -1,4 +1,4 @@
-"""What would go wrong, or not pay, told before it does."""
+"""Warnings before a run: what would go wrong, or not pay off."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ SCORING = ("score small", "score alone", "verify")
 def find(
     config: PlanConfig, prepared: Prepared, shapes: Mapping[str, "Shape"], plan: Mapping[str, Any]
 ) -> list[str]:
-    """Warnings in plain words, the gravest first; plan: all but these."""
+    """Warnings in words, the most serious first; plan: all of it but these."""
     return [
         *_memory(config, plan),
         *_size(shapes),
@@ -37,7 +37,7 @@ def find(
 
 
 def of_inputs(config: SelectConfig, prepared: Prepared) -> list[str]:
-    """Those that the data, the tokenizers and the settings tell, whatever a run costs."""
+    """Those that follow from data, tokenizers and settings, whatever a run costs."""
     tokenizers = _tokenizers(config)
     return [
         *_family(config, tokenizers),
@@ -67,7 +67,7 @@ def _memory(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
         name, device = stage["name"].partition(",")[0], plan["device"]["name"]
         needs = f"{name} needs {_gigabytes(stage['memory'])}, {device} has {_gigabytes(room)}; "
         if stage["kind"] in SCORING and _spread_freely(config, plan):
-            yield f"{needs}--device-map puts what is too much elsewhere"
+            yield f"{needs}--device-map places the rest elsewhere"
             continue
         yield (
             f"memory is too small: {needs}lower --micro-batch-size, --batch-tokens or "
@@ -76,7 +76,7 @@ def _memory(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _spread_freely(config: PlanConfig, plan: Mapping[str, Any]) -> bool:
-    """Whether nobody said how much of a spread model may lie on the device."""
+    """Whether no limit was given on how much of a spread model may be on the device."""
     return config.device_map != "none" and plan["device"]["room"] is None
 
 
@@ -99,23 +99,21 @@ def _family(config: SelectConfig, tokenizers: Mapping[str, Any]) -> Iterator[str
     kinds = {role: read_config(folder)["model_type"] for role, folder in folders.items()}
     if kinds["small"] != kinds["target"]:
         yield (
-            f"the small model is of another family: it is a {kinds['small']}, the target a "
-            f"{kinds['target']}"
+            f"the small model ({kinds['small']}) is not of the target's family ({kinds['target']})"
         )
     if tokenizers["small"].get_vocab() != tokenizers["target"].get_vocab():
         yield (
-            "the tokenizers have different vocabularies, so the two models' scores are of "
-            "different tokens"
+            "the tokenizers have different vocabularies, so the two models score different tokens"
         )
 
 
 def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     if prepared.truncated:
         longest = max(int(store.lengths.max()) for store in prepared.stores)
-        shorter = "raise --max-length, or " if config.max_length else ""  # else as long as can be
+        shorter = "raise --max-length, or " if config.max_length else ""  # else it is the maximum
         yield (
-            f"{prepared.truncated:,} of {prepared.usable:,} responses are cut at {longest:,} "
-            f"tokens: {shorter}take models with a longer context"
+            f"{prepared.truncated:,} of {prepared.usable:,} responses are truncated at "
+            f"{longest:,} tokens: {shorter}use models with a longer context"
         )
 
 
@@ -125,8 +123,8 @@ def _chat(prepared: Prepared, tokenizers: Mapping[str, Any]) -> Iterator[str]:
         return
     if tokenizers["target"].chat_template:
         yield (
-            "the target has a chat template, and the data are no conversations: they are tuned on "
-            "as plain text; give messages if the target is to answer in a chat"
+            "the target has a chat template, but the data are not conversations and are used as "
+            "plain text; give messages if the target is to answer in a chat"
         )
 
 
@@ -147,7 +145,7 @@ def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> 
 
 
 def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
-    """What the settings do that the figures do not follow."""
+    """Effects of settings that the figures do not include."""
     if config.probe:
         if config.fsdp:
             yield "--fsdp is not counted: --probe measures the whole model in one process"
@@ -156,31 +154,33 @@ def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
         return
     if config.fsdp and config.processes == 1:
         yield (
-            "--fsdp is not counted, since it is not known among how many processes: give "
-            "--processes N"
+            "--fsdp is not counted because the number of processes is unknown: give --processes N"
         )
     elif config.fsdp and config.quantized("target") != "none":
-        yield "--fsdp is not counted for the target: it does not divide quantised weights"
+        yield "--fsdp is not counted for the target: it does not shard quantised weights"
     if config.executor == "ray" and config.workers is None:
         yield (
-            "--executor ray is counted as one worker, since their number is the cluster's: give "
-            "--workers N"
+            "--executor ray is counted as one worker because the number depends on the cluster: "
+            "give --workers N"
         )
     if config.verify_per_region == AUTO and "verify" in wanted_by(config) and scorers(config) > 1:
-        yield "verify on target: its rows are divided round by round, which is not counted"
+        yield (
+            "verify on target: each round's rows are divided among the processes separately, "
+            "which is not counted"
+        )
     if config.device_map != "none":
-        yield "--device-map: the time to bring weights to the device is not counted" + (
-            ", and what scoring needs is told as if the whole model lay there; --max-memory sets it"
+        yield "--device-map: the time to move weights to the device is not counted" + (
+            ", and the memory for scoring assumes the whole model on it, unless --max-memory is set"
             if _spread_freely(config, plan)
             else ""
         )
     if config.padding_free:
-        yield "--padding-free is not counted: batches are taken to be padded"
+        yield "--padding-free is not counted: batches are assumed to be padded"
     if plan["unit"] == "seconds":
         if {config.quantized("small"), config.quantized("target")} != {"none"}:
             yield "--quantize: the time to dequantise weights is not counted"
         if max(plan["processes"].values()) > 1:
-            yield "what processes send to each other is not counted, nor are their starts"
+            yield "communication between processes and their start-up are not counted"
 
 
 def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
@@ -189,16 +189,16 @@ def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     regions, fewer = regions_for(config.regions, pool), fewer_regions(pool, least)
     if config.method == "staff" and pool <= least * regions:
         yield (
-            f"{regions} regions of {pool:,} rows are too small: those of {least} rows or "
-            "fewer are not verified on the target, and take equal shares"
-            + (f"; give fewer --regions, {fewer} or so" if fewer < regions else "")
+            f"{regions} regions are too many for {pool:,} rows: regions of {least} rows or fewer "
+            "are not verified on the target and get equal shares"
+            + (f"; give fewer --regions (about {fewer})" if fewer < regions else "")
         )
 
 
 def _worth(plan: Mapping[str, Any]) -> Iterator[str]:
     for coreset in plan["coresets"]:
         if coreset["left"] <= 0:
-            yield f"selection does not pay at {coreset['name']}: it costs more than it saves"
+            yield f"selection does not pay off at {coreset['name']}: it costs more than it saves"
 
 
 def _gigabytes(amount: float) -> str:

@@ -1,4 +1,4 @@
-"""What of a model's sizes its cost depends on, counted in its modules rather than by hand."""
+"""The sizes of a model that its cost depends on, counted in its modules rather than by hand."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What each of several processes does of a stage, and what it computes at once."""
+"""The part of a stage that each of several processes does, and what it computes at once."""
 
 import heapq
 

@@ -1,4 +1,4 @@
-"""The batches that a stage will really work through: their padded tokens decide what it costs."""
+"""The batches that a stage will really process: their padded tokens determine its cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Whether selection pays: what it costs against what it saves.
+"""Whether selection pays off: what it costs against what it saves.
 
 Fine-tuning the target on n rows costs ε·n·f over ε epochs; selection costs s·n (the small model,
-for all rows) and v (the target, for the rows it verifies: no more, however large n is). A coreset
+for all rows) and v (the target, for the rows it verifies, bounded however large n is). A coreset
 of k·n rows saves (1 − k)·ε·n·f.
 """
 

@@ -1,1 +1,1 @@
-"""What a finished run has to say, as text."""
+"""A finished run as text and as HTML."""

@@ -1,7 +1,7 @@
-"""Columns of selection.parquet brought down to what a chart draws; n rows in, a few numbers out.
+"""Columns of selection.parquet reduced to what a chart draws: n rows in, a few numbers out.
 
-A chart never gets one mark a row: distributions become counts in bins, and where every row
-would be a point, a bounded sample of them is drawn.
+A chart never gets one mark per row: distributions become counts in bins, and where every row
+would be a point, a bounded sample is drawn.
 """
 
 import math

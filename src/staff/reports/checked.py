@@ -1,4 +1,4 @@
-"""What `staff check-model` found, as text."""
+"""The result of `staff check-model` as text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from staff.reports.numbers import count, rows_of
 
 
 def render_checked(facts: Mapping[str, Any], *, width: int = 80) -> str:
-    """Layer, differences to the oracle, speed and verdict.
+    """Layer, differences from the oracle, speed and verdict.
 
     facts: as of `staff.single.check_model`.
     """
@@ -27,16 +27,16 @@ def render_checked(facts: Mapping[str, Any], *, width: int = 80) -> str:
         Column("fast path against plain autograd", [c["name"] for c in compared], left=True),
         Column("largest", [f"{c['largest']:.1e}" for c in compared]),
         Column("median", [f"{c['median']:.1e}" for c in compared]),
-        Column("of row", [str(c["row"]) for c in compared]),
+        Column("row", [str(c["row"]) for c in compared]),
         Column("rank correlation", [_rank(c["rank"]) for c in compared]),
     ]
-    notes = [f"  {kernel}: the model does not offer it" for kernel in facts["left_out"]]
+    notes = [f"  {kernel}: the model does not support it" for kernel in facts["left_out"]]
     fast, plain = (facts["tokens"] / max(facts["seconds"][k], 1e-9) for k in ("fast", "plain"))
     verdict = "agree" if facts["agrees"] else "DIFFER"
     tail = [
-        f"Speed     {count(round(fast))} tokens/s in batches, {count(round(plain))} plainly: "
-        f"{fast / plain:.1f} times as fast",
-        f"Verdict   the norms {verdict} within {facts['tolerance']:g} of themselves in float32",
+        f"Speed     {count(round(fast))} tokens/s in batches, {count(round(plain))} with plain "
+        f"autograd: {fast / plain:.1f} times as fast",
+        f"Verdict   the norms in float32 {verdict} (relative tolerance {facts['tolerance']:g})",
     ]
     return "\n".join([*head, "", *layout(columns, width, force=True), *notes, "", *tail]) + "\n"
 

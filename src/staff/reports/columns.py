@@ -1,4 +1,4 @@
-"""Plain tables that either fit a width or say that they do not."""
+"""Plain tables that fit a width, or are not made."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -112,25 +112,25 @@ def cost_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know to read the tables."""
+    """What a reader needs to know about the tables."""
     config, first = result["config"], result["results"][0]
     seeds, items = config["seeds"], count(first["items"])
     if seeds == 1:
         over = (
-            f"One seed: intervals are 95 %, over {items} test items only. With other seeds a win "
-            "or loss may well be a tie, or the other way round: take three or more."
+            f"One seed: intervals are 95 %, over {items} test items only. With other seeds, a win "
+            "or loss may well be a tie, or the other way round: use three or more."
         )
     else:
         over = f"Intervals are 95 %, over {seeds} seeds and {items} test items."
     if seeds == 2:
-        over += " Two seeds tell little of the chance between seeds: take three or more."
+        over += " Two seeds say little about the variation between seeds: use three or more."
     said = [
-        f"{over} Differences are paired; a tie is one whose interval holds 0. Of twenty "
-        "differences that are none, one is expected to look like one.",
+        f"{over} Differences are paired; it is a tie if the interval contains 0. Where there is no "
+        "true difference, one in twenty is still expected to look like a win or a loss.",
         *_of_best(result["results"]),
-        "Ratio: seconds of selection to seconds of tuning on all rows, both measured."
+        "Ratio: seconds of selection divided by seconds of tuning on all rows, both measured."
         if config["full"]
-        else "Not tuned on all rows (--no-full): no selection-to-tuning ratio.",
+        else "No tuning on all rows (--no-full), so no selection-to-tuning ratio.",
     ]
     remarks = [*test_remarks(result), *_selection_remarks(config), *trust_remarks(config)]
     said += [f"Note: {remark}." for remark in remarks]
@@ -138,21 +138,21 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def _of_best(rows: Sequence[Row]) -> list[str]:
-    """What to think of differences to the best baseline, where there was a choice of one."""
+    """A caveat on differences from the best baseline, if there was more than one to choose from."""
     if not {row["best"] for row in rows} - {None, "random"}:
         return []
     return [
-        "The best baseline is the one that is best on these test items, partly by chance: losses "
-        "to it say too much, wins too little."
+        "The best baseline was picked on these test items, so it is best partly by chance: losses "
+        "to it are overstated, wins understated."
     ]
 
 
 def test_remarks(result: Mapping[str, Any]) -> list[str]:
-    """Test rows that are not in the figures, or not as they were; the same for every cell."""
+    """Test rows that were skipped or truncated; the same for every cell."""
     test = result["cells"][0]["test"] if result.get("cells") else {}
     return [
         f"{rows_of(test[key])} of the test data {words}"
-        for key, words in (("rejected", "set aside"), ("truncated", "cut at the maximal length"))
+        for key, words in (("rejected", "skipped"), ("truncated", "truncated"))
         if test.get(key)
     ]
 
@@ -176,7 +176,7 @@ def _selection_remarks(config: Mapping[str, Any]) -> list[str]:
 
 
 def leak_warning(result: Mapping[str, Any]) -> str:
-    """How many test prompts were trained on; empty if none."""
+    """How many test prompts occur in the training data; empty if none."""
     leaks = result.get("leaks") or {}
     if not leaks.get("rows"):
         return ""

@@ -77,7 +77,7 @@ def differences_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup
         f"{row['random_verdict']}"
         for row in own
     ]
-    label = _label(f"{METRICS[metric]}, differences to random", said)
+    label = _label(f"{METRICS[metric]}, differences from random", said)
     return intervals_figure(
         own, look, x, domain, label, difference_to="random", references={"random": 0.0}
     )
@@ -234,7 +234,7 @@ def _named(row: Row) -> str:
 
 
 def _label(title: str, said: Sequence[str]) -> str:
-    """A chart in words, as many as one can listen to."""
+    """A chart in words, no more than one can listen to."""
     more = len(said) - MAX_SAID
-    rest = [f"and {more} more, which the table has"] if more > 0 else []
+    rest = [f"and {more} more in the table"] if more > 0 else []
     return f"{title}. {'; '.join([*said[:MAX_SAID], *rest])}"

@@ -1,4 +1,4 @@
-"""report.html of a comparison: who beats random, by how much, how sure, and at what cost."""
+"""report.html of a comparison: which methods beat random, by how much, and at what cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

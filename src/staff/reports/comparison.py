@@ -8,21 +8,21 @@ from staff.reports.numbers import count, duration
 
 
 def render_comparison(result: Mapping[str, Any], *, width: int = 80) -> str:
-    """What `staff.demo.run` returned, its last two entries; says whatever they show."""
+    """The last two entries of what `staff.demo.run` returns, whatever the outcome."""
     methods = result["comparison"]["methods"]
     columns = [
-        Column("target tuned on", list(methods), left=True),
+        Column("target fine-tuned on", list(methods), left=True),
         Column("rows", [count(m["tuning"]["rows"]) if "tuning" in m else "" for m in
                         methods.values()]),
         Column("test loss", [_value(m, "loss") for m in methods.values()]),
         Column("ROUGE-L", [_value(m, "rougeL") for m in methods.values()]),
     ]  # fmt: skip
     items = next(iter(methods.values()))["rows"]
-    lines = [f"Worth     on {count(items)} test items", *layout(columns, width, force=True)]
+    lines = [f"Result    on {count(items)} test items", *layout(columns, width, force=True)]
     for metric, sign, unit in (("loss", -1, "nats"), ("rougeL", 1, "points")):
         name = {"loss": "Test loss", "rougeL": "ROUGE-L"}[metric]
         mean, low, high = result["comparison"]["difference"][metric]
-        verdict = "no difference these items can tell"
+        verdict = "no significant difference"
         if low > 0 or high < 0:
             verdict = f"STAFF is {'better' if sign * mean > 0 else 'worse'}"
         lines.append(
@@ -33,8 +33,8 @@ def render_comparison(result: Mapping[str, Any], *, width: int = 80) -> str:
     ratio = result["selection_to_tuning"]
     lines += [
         "",
-        f"Ratio     selection took {duration(ratio['selection_seconds'])}; tuning the target on "
-        f"everything would take {duration(ratio['estimated_tuning_seconds'])}",
+        f"Ratio     selection took {duration(ratio['selection_seconds'])}; fine-tuning the target "
+        f"on all rows would take {duration(ratio['estimated_tuning_seconds'])}",
         f"          (estimated at the measured {count(round(ratio['measured_tokens_per_second']))} "
         f"tokens/s): selection-to-tuning ratio {ratio['ratio']:.2f}.",
     ]

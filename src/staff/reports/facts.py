@@ -1,4 +1,4 @@
-"""Results that are a few facts: a plan, a fine-tuning, an evaluation."""
+"""Short results as text: a dry run, a fine-tuning, an evaluation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
@@ -9,19 +9,19 @@ from staff.reports.numbers import count, plain
 
 
 def render_plan(plan: Mapping[str, Any], *, width: int = 80) -> str:
-    """What a run would do, for ``--dry-run``.
+    """What a command would do, for ``--dry-run``.
 
     plan: ``rows`` int; ``stages`` a list of {"name", "rows", "tokens", "reused"};
     ``files`` a list of paths; ``warnings`` sentences. Other keys with plain values are shown as
     they are.
     """
-    lines = ["Nothing was run. It would do:"]
+    lines = ["Nothing was run. It would run:"]
     if stages := plan.get("stages"):
         columns = [
             Column("stage", [s["name"] for s in stages], left=True),
             Column("rows", [count(s["rows"]) if s.get("rows") else "" for s in stages]),
             Column("tokens", [count(s["tokens"]) if s.get("tokens") else "" for s in stages]),
-            Column("", ["kept from before" if s.get("reused") else "" for s in stages], left=True),
+            Column("", ["reused" if s.get("reused") else "" for s in stages], left=True),
         ]
         lines += layout(columns, width, force=True)
     lists = ("stages", "files", "warnings")
@@ -35,7 +35,7 @@ def render_plan(plan: Mapping[str, Any], *, width: int = 80) -> str:
 
 
 def warning_lines(warnings: Sequence[str], *, width: int) -> list[str]:
-    """Under a heading, each indented like an item of a list; nothing where there are none."""
+    """Under a heading, each indented like an item of a list; nothing if there are none."""
     lines = [
         line
         for text in warnings
@@ -45,7 +45,7 @@ def warning_lines(warnings: Sequence[str], *, width: int) -> list[str]:
 
 
 def render_facts(facts: Mapping[str, Any]) -> str:
-    """Name and value a line, for the results of `finetune` and `evaluate`.
+    """One name and value per line, for the results of `finetune` and `evaluate`.
 
     Nested mappings are indented; a list of two numbers is an interval.
     """

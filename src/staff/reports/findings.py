@@ -1,4 +1,4 @@
-"""What a comparison found, in plain words: who beats random, who cannot be told from it."""
+"""What a comparison found, in words: which methods beat random, which tie with it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ Row = Mapping[str, Any]
 VERDICTS = ("win", "tie", "loss")
 
 
-# Verdicts of a method over all metrics and sizes -> what is said of one, and of several.
+# Verdicts of a method over all metrics and sizes -> words for one method, and for several.
 SAID = {
     ("win",): ("beats {it}{all}", "beat {it}{all}"),
     ("win", "tie"): (
-        "beats {it} in some cases and cannot be told from it in the others",
-        "beat {it} in some cases and cannot be told from it in the others",
+        "beats {it} in some cases and ties with it in the others",
+        "beat {it} in some cases and tie with it in the others",
     ),
     ("win", "loss"): (
         "beats {it} in some cases and is worse in others",
         "beat {it} in some cases and are worse in others",
     ),
-    ("tie",): ("cannot be told from {it}", "cannot be told from {it}"),
+    ("tie",): ("ties with {it}", "tie with {it}"),
     ("tie", "loss"): (
-        "is worse than {it} in some cases and cannot be told from it in the others",
-        "are worse than {it} in some cases and cannot be told from it in the others",
+        "is worse than {it} in some cases and ties with it in the others",
+        "are worse than {it} in some cases and tie with it in the others",
     ),
     ("loss",): ("is worse than {it}{all}", "are worse than {it}{all}"),
 }
@@ -30,9 +30,9 @@ SAID = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One metric's methods by their verdict against random, in words; empty where there are none.
+    """One metric's methods by their verdict against random, in words; empty if there are none.
 
-    ours: STAFF's verdicts against the best other method, where that is not random alone.
+    ours: STAFF's verdicts against the best other method, if that is not always random.
     """
 
     wins: str
@@ -113,6 +113,6 @@ def _ours(rows: Sequence[Row]) -> str:
 
 
 def _kind(verdicts: Sequence[str]) -> tuple[str, ...]:
-    """Which verdicts there are; beside a win and a loss a tie says nothing more."""
+    """Which verdicts there are; with both a win and a loss, a tie adds nothing."""
     kind = tuple(v for v in VERDICTS if v in verdicts)
     return ("win", "loss") if kind == VERDICTS else kind

@@ -1,4 +1,4 @@
-"""report.html of a run: what was chosen and why, in one file that needs nothing else."""
+"""report.html of a run: what was chosen and why, in one self-contained file."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -41,13 +41,13 @@ def data_of(manifest: Mapping[str, Any]) -> Source:
     """The data of a finished run, if it is still what was read.
 
     Raises:
-        DataError: it is not there any more, or it changed.
+        DataError: it no longer exists, or it has changed.
     """
     if "reading" not in manifest["data"]:
-        raise DataError("the run is of an earlier staff, which did not note the columns")
+        raise DataError("the run is from an earlier version of staff, which did not store columns")
     source = open_source(manifest["data"]["path"], revision=manifest["data"].get("revision"))
     if source.content_hash() != manifest["data"]["sha256"]:
-        raise DataError(f"{source.name} changed since the run")
+        raise DataError(f"{source.name} has changed since the run")
     return source
 
 
@@ -107,9 +107,9 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
     remarks += [
         f"{rows_of(data[key])} {words}"
         for key, words in (
-            ("rejected", "set aside in rejected.jsonl"),
-            ("truncated", "cut at the maximal length"),
-            ("duplicates", "that repeat earlier ones, kept"),
+            ("rejected", "skipped (see rejected.jsonl)"),
+            ("truncated", "truncated to the maximum length"),
+            ("duplicates", "that repeat earlier ones (kept)"),
         )
         if data.get(key)
     ]

@@ -1,4 +1,4 @@
-"""Values with their intervals as lines below each other, named at the left."""
+"""Values with their intervals, one line each, with names at the left."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where words stand in a chart so that none covers another; all positions are in pixels."""
+"""Where labels go in a chart so that they do not overlap; all positions are in pixels."""
 
 from collections.abc import Sequence
 

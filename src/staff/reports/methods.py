@@ -1,6 +1,6 @@
 """How methods are drawn in a comparison's charts.
 
-A method keeps its colour, mark and dashes in every chart, and any one of them tells it apart.
+A method has the same colour, mark and dashes in every chart, and each of them identifies it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
-"""The shell of every page: one HTML file that asks nothing of a network or a server.
+"""The frame of every page: one HTML file that needs no network and no server.
 
-Its Content-Security-Policy allows the one style sheet and the one script it brings, by their
-hashes, and nothing else: not an inline handler, not an image, not a connection. Whatever the
-data says is escaped by Jinja, and `visible` shows what cannot be shown.
+Its Content-Security-Policy allows its one style sheet and its one script, by their hashes, and
+nothing else: no inline handler, no image, no connection. All data is escaped by Jinja, and
+`visible` replaces what cannot be shown.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""A plan as plain text: the stages, what selection costs and saves, what would go wrong."""
+"""A plan as plain text: the stages, what selection costs and saves, the warnings."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -43,28 +43,26 @@ def _facts(plan: Plan, width: int) -> list[str]:
 
 
 def _processes(processes: Mapping[str, int], width: int) -> list[str]:
-    """Who shares the work; nothing where one process does it all."""
+    """Who shares the work; nothing if one process does it all."""
     tuning, scoring = processes["tuning"], processes["scoring"]
-    each = "memory is one device's, times are those of the process with most to do"
+    each = "memory per device, times of the process with the most work"
     if tuning > 1:
-        return _labelled("Processes", f"{tuning} by torchrun, for all but reading; {each}", width)
+        return _labelled("Processes", f"{tuning} with torchrun, not for reading; {each}", width)
     if scoring > 1:
-        return _labelled("Workers", f"{scoring} of Ray, for scoring alone; {each}", width)
+        return _labelled("Workers", f"{scoring} of Ray, for scoring only; {each}", width)
     return []
 
 
 def _device(device: Mapping[str, Any]) -> str:
-    bits = f"{device['bits']} bits a number"
+    bits = f"{device['bits']} bits per number"
     if device["probe"]:
-        return f"{device['name']}, {bits}; times from a few real batches of each stage"
+        return f"{device['name']}, {bits}; times measured on a few real batches of each stage"
     if device["flops"] is None:
-        return (
-            f"{device['name']}, {bits}; for times give --probe, or --device h100-80gb or the like"
-        )
-    told = f"{operations(device['flops'])}/s at its peak, {memory(device['memory'])}"
+        return f"{device['name']}, {bits}; for times give --probe or a --device, e.g. h100-80gb"
+    told = f"{operations(device['flops'])}/s peak, {memory(device['memory'])}"
     assumed = f"assumed: {device['utilisation']:.0%} of the peak (--utilisation)"
     if device["bits"] > 16:
-        assumed = "its peak is that of bfloat16, so there are no times"
+        assumed = "no times, because the peak is for bfloat16"
     hosts = ", ".join(urlsplit(url).netloc for url in device["source"].split())
     names = [UNCONFIRMED[name] for name in device["unconfirmed"]]
     doubt = f"; its {' and '.join(names)} not confirmed" if names else ""
@@ -72,7 +70,7 @@ def _device(device: Mapping[str, Any]) -> str:
 
 
 def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> list[str]:
-    """One table; where it is too wide, two: rows, memory and time, and what they come from."""
+    """One table; if it is too wide, two: rows, memory and time, and what they come from."""
     shown = [stage for stage in stages if stage["kind"] != "select"]
 
     def columns(*, short: bool) -> dict[str, Column]:
@@ -104,10 +102,9 @@ def _worth(plan: Plan, width: int) -> list[str]:
     seconds = plan["unit"] == "seconds"
     amount = _seconds if seconds else operations
     cost = plan["selection"]["seconds" if seconds else "flops"]
-    unit = "" if seconds else ", by operations"
     text = (
-        f"Selection costs {amount(cost)}, {plan['ratio']:.2f} of tuning the target on everything"
-        f"{unit}."
+        f"Selection costs {amount(cost)}, {plan['ratio']:.2f} times as much as tuning the target "
+        "on all rows."
     )
     coresets = plan["coresets"]
     columns = [
@@ -115,7 +112,7 @@ def _worth(plan: Plan, width: int) -> list[str]:
         Column("tuning", [amount(coreset["cost"]) for coreset in coresets]),
         Column("saved", [amount(coreset["saved"]) for coreset in coresets]),
         Column("left", [amount(coreset["left"]) for coreset in coresets]),
-        Column("pays from", [_rows(coreset["rows"]) for coreset in coresets], left=True),
+        Column("pays off from", [_rows(coreset["rows"]) for coreset in coresets], left=True),
         Column("or", [_epochs(coreset["epochs"]) for coreset in coresets], left=True),
     ]
     whole = layout(columns, width)
@@ -124,7 +121,7 @@ def _worth(plan: Plan, width: int) -> list[str]:
         "",
         *layout([columns[0], *columns[4:]], width, force=True),
     ]
-    return [*wrap(text, width), *tables, *wrap("left: of what is saved, after selection.", width)]
+    return [*wrap(text, width), *tables, *wrap("left: saved minus the cost of selection.", width)]
 
 
 def _seconds(value: float | None) -> str:

@@ -2,8 +2,8 @@
 
 Each chart is a Vega-Lite specification, and vl-convert (Vega in a Python wheel) turns it into
 plain SVG here. So a page needs no script to show it, no 'unsafe-eval' and no bundle of a
-megabyte. Colours are CSS variables of the page, which is how one drawing serves light and dark.
-No text of the data enters a chart.
+megabyte. Colours are CSS variables of the page, so one drawing works in light and dark mode.
+No text from the data enters a chart.
 """
 
 import re

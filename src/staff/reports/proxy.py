@@ -8,12 +8,12 @@ from staff.selectors.rounds import fewer_regions, not_verified
 
 Facts = Mapping[str, Any]
 SAID = {
-    "order": "to the target the same rows are hard as to the small model",
-    "inverse ratios": "the ratios are little more than one over the small model's score",
-    "part of the order": "the small model's order of rows is only in part the target's",
+    "order": "the same rows are hard for both models",
+    "inverse ratios": "the ratios are little more than the inverse of the small model's scores",
+    "part of the order": "the two models agree only partly on which rows are hard",
     "too few rows": "too few rows are verified to tell",
-    "another order": "the small model's order of rows is not the target's",
-    "no spread": "there is no order to compare",
+    "another order": "the two models do not agree on which rows are hard",
+    "no spread": "all verified rows have the same score on one of the models",
 }
 
 
@@ -23,36 +23,36 @@ def headline(proxy: Facts) -> str:
 
 
 def findings(proxy: Facts) -> list[str]:
-    """What the verdict is made of, a sentence a fact."""
+    """What the verdict is based on, one sentence per fact."""
     found = [_correlation(proxy)]
     if (trend := proxy["ratio_trend"]) is not None:
         found.append(
-            f"From the easiest region to the hardest the ratios {_direction(trend['rank'])} (rank "
-            f"correlation with the score {trend['rank']:.2f}; where the score doubles, they change "
+            f"From the easiest region to the hardest, the ratios {_direction(trend['rank'])} (rank "
+            f"correlation with the score {trend['rank']:.2f}; when the score doubles, they change "
             f"by a factor of {2 ** trend['slope']:.2f})"
         )
     told = proxy["ratios_told_apart"]
     if told["of"]:
         chance = max(1, round(told["of"] / 20))
         found.append(
-            f"{told['regions']} of {told['of']} ratios can be told from their mean, taken one by "
-            f"one (chance alone: about {chance}, more where a few rows weigh much)"
+            f"{told['regions']} of {told['of']} ratios have a 95 % interval that excludes their "
+            f"mean (about {chance} would by chance alone, more if a few rows dominate)"
         )
     moves = [share for share in proxy["budget_moved"].values() if share is not None]
     if moves:
         found.append(
-            f"Verification moved {_percent(min(moves), max(moves))} of the budget from where equal "
-            f"shares would put it, and about {100 * proxy['budget_error']:.2g} % would move again "
-            "if every row were verified"
+            f"Verification moved {_percent(min(moves), max(moves))} of the budget compared with "
+            f"equal shares; about {100 * proxy['budget_error']:.2g} % would move again if every "
+            "row were verified"
         )
     return found
 
 
 def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
-    """Which regions of a STAFF selection the target scored nothing of, why, and what to do.
+    """Which regions of a STAFF selection have no verified rows, why, and what to do.
 
-    Sentences; none where every region is verified. With more than a quarter of the rows in such
-    regions the target hardly has a say, and there is advice.
+    Sentences; none if every region is verified. If more than a quarter of the rows are in such
+    regions, verification has little effect, and there is advice.
     """
     left = [region for region in regions if not region.get("verified")]
     if config.get("method") != "staff" or not left:
@@ -63,53 +63,53 @@ def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
     said = [
         f"{count(len(left))} of {count(len(regions))} regions, with {count(rows)} of "
         f"{rows_of(pool)}, are not verified"
-        + (f": regions of {rows_of(least)} or fewer are not" if small else "")
-        + (". They take equal shares." if len(left) > 1 else ". It takes an equal share.")
+        + (f" because they have {rows_of(least)} or fewer" if small else "")
+        + (". They get equal shares." if len(left) > 1 else ". It gets an equal share.")
     ]
     if 4 * rows <= pool:
         return said
     if config.get("scores") and not small:
         said.append(
-            "Advice: with --scores the target scores nothing new; the command of that run, with "
-            "these settings, verifies them."
+            "Advice: --scores never runs the target; to verify these regions, repeat the command "
+            "of that run with these settings."
         )
     elif small and not config.get("scores"):
         fewer = fewer_regions(pool, least)
         if fewer < len(regions):
-            change = f"fewer --regions, {fewer} or so,"
+            change = f"fewer --regions (about {fewer})"
         elif config.get("stratify_by") == "width" and pool > 2 * least:
-            change = "--stratify-by count, so that every region has as many rows,"
+            change = "--stratify-by count (regions with equally many rows)"
         else:
             return said
         said.append(
-            f"Advice: the same command with {change} lets the target say more; the small model's "
-            "scores are kept."
+            f"Advice: run the same command with {change} to verify more of the rows; the small "
+            "model's scores are reused."
         )
     return said
 
 
 def rounds_told(verification: Facts) -> str:
-    """What ``--verify-per-region auto`` spent, and what for."""
+    """How many rows ``--verify-per-region auto`` verified, and with what result."""
     last = verification["rounds"][-1]
     many = len(verification["rounds"])
     spent = f"{rows_of(last['rows'])} verified in {many} round{'s' * (many > 1)}"
     error, tolerance = last["error"], verification["tolerance"]
     if verification["stable"]:
         return f"{spent}: the budgets are stable (error {error:.3f}, tolerance {tolerance:g})"
-    ended = f"the cap of {count(verification['cap'])} rows"
+    ended = f"stopped at the cap of {count(verification['cap'])} rows"
     if last["rows"] < verification["cap"]:
-        ended = "what there is to verify"
-    return f"{spent}, then {ended} ended it: error {error:.3f}, tolerance {tolerance:g}"
+        ended = "no more rows to verify"
+    return f"{spent}; {ended} (error {error:.3f}, tolerance {tolerance:g})"
 
 
 def interpolated_told(interpolation: Facts) -> str:
-    """How many rows were scored, and how well the others' scores were told from them."""
-    said = f"{rows_of(interpolation['rows_scored'])} scored, the others' scores told from those"
+    """How many rows were scored, and how well the other scores were predicted from them."""
+    said = f"{rows_of(interpolation['rows_scored'])} scored, the other scores predicted from them"
     if (value := interpolation["spearman"]) is None:
         return said
     ends = interpolation["interval"]
     interval = f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}" if ends else ""
-    return f"{said} (rank correlation on rows left out {value:.2f}{interval})"
+    return f"{said} (out-of-fold rank correlation {value:.2f}{interval})"
 
 
 def _correlation(proxy: Facts) -> str:
@@ -120,14 +120,14 @@ def _correlation(proxy: Facts) -> str:
     interval = f" (95 % interval {ends[0]:.2f} to {ends[1]:.2f})" if ends else ""
     return (
         f"Rank correlation of the target's scores with the small model's{before}: "
-        f"{proxy['spearman']:.2f}{interval}, from {rows_of(proxy['rows'])} weighted to all rows of "
-        "their regions"
+        f"{proxy['spearman']:.2f}{interval}, from {rows_of(proxy['rows'])} weighted to represent "
+        "all rows of their regions"
     )
 
 
 def _direction(rank: float) -> str:
     if abs(rank) < 0.5:
-        return "go up and down"
+        return "show no clear trend"
     return "rise" if rank > 0 else "fall"
 
 

@@ -1,4 +1,4 @@
-"""The rows a report shows: a bounded sample of every region, read again from the data."""
+"""The rows that a report shows: a bounded sample of every region, read again from the data."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

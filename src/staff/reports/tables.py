@@ -1,4 +1,4 @@
-"""Tables of a run: sources, chosen against all rows, settings."""
+"""Tables of a run: sources, chosen rows compared with all rows, settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

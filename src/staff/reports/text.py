@@ -57,8 +57,8 @@ def data_block(manifest: Manifest, width: int) -> list[str]:
     lines = [f"Data      {data['path']} ({data['format']})"]
     facts = [f"{count(data['rows_usable'])} usable rows of {count(data['rows_read'])}"]
     for key, words in (
-        ("rejected", "set aside in rejected.jsonl"),
-        ("truncated", "cut at the maximal length"),
+        ("rejected", "skipped (see rejected.jsonl)"),
+        ("truncated", "truncated to the maximum length"),
         ("duplicates", "duplicates (kept)"),
     ):
         if data.get(key):
@@ -78,7 +78,7 @@ def not_finite_block(manifest: Manifest, width: int) -> list[str]:
 
 
 def interpolated_block(manifest: Manifest, width: int) -> list[str]:
-    """How many rows were scored, where the others' scores are told from theirs."""
+    """How many rows were scored, if the others' scores are predicted from theirs."""
     interpolation = manifest.get("interpolation")
     if not interpolation:
         return []
@@ -87,7 +87,7 @@ def interpolated_block(manifest: Manifest, width: int) -> list[str]:
 
 
 def method_block(manifest: Manifest, width: int) -> list[str]:
-    """The method with the settings it heeds, and what was wished for beside a size."""
+    """The method with the settings it uses, and the constraints besides the size."""
     config = manifest.get("config") or {}
     method = config.get("method")
     if manifest.get("command") != "select" or method is None:
@@ -100,8 +100,7 @@ def method_block(manifest: Manifest, width: int) -> list[str]:
         if listed := manifest.get(name):
             facts.append(f"{rows_of(listed['rows'])} to {name} from {listed['path']}")
     if quotas := manifest.get("quotas"):
-        groups = f"{count(len(quotas['rows']))} values of {quotas['column']}"
-        facts.append(f"in proportion from {groups}")
+        facts.append(f"quotas by {quotas['column']} ({count(len(quotas['rows']))} values)")
     lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
     return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
@@ -117,12 +116,12 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
         return []
     names = [coreset["name"] for coreset in manifest["coresets"]]
     cut = manifest.get("cut") or {}
-    config = manifest.get("config") or {}  # whose `stratify_by` CCS does not heed
+    config = manifest.get("config") or {}  # CCS ignores its `stratify_by`
     by_count = config.get("method") == "staff" and config.get("stratify_by") == "count"
-    equal = "count of rows" if by_count else "width in score"
+    equal = "number of rows" if by_count else "width in score"
     title = f"Regions   {len(regions)} of equal {equal}"
     if cut.get("rows"):
-        title += f"; above {significant(cut['threshold'])} cut: {count(cut['rows'])} rows"
+        title += f"; {rows_of(cut['rows'])} above {significant(cut['threshold'])} cut"
     number = Column("#", [str(i + 1) for i in range(len(regions))])
     fixed = [
         number,
@@ -148,7 +147,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
             return [title, *tables, *told]
     wide = Column("V [95 %]", [_ratio(r, wide=True) for r in regions])
     narrow = Column("V ± 95 %", [_ratio(r, wide=False) for r in regions])
-    notes = ["* ratio set to 1: the target's scores there have no finite, positive sum"]
+    notes = ["* ratio set to 1: the verified scores have no finite, positive sum"]
     notes = [*(notes if any(r.get("flagged") for r in regions) else []), *told]
     for ratio in (wide, narrow):
         if lines := layout([*fixed, ratio, *budgets], width):
@@ -176,7 +175,7 @@ def coresets_block(manifest: Manifest, folder: str) -> list[str]:
     for coreset in manifest.get("coresets", ()):
         share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
         top_up = coreset.get("top_up") or 0
-        filled = f", {count(top_up)} of them drawn at random to fill up" if top_up else ""
+        filled = f", {count(top_up)} of them topped up at random" if top_up else ""
         tokens = f", {count(coreset['tokens'])} tokens" if coreset.get("tokens") else ""
         lines.append(
             f"Coreset   {folder}/{coreset['path']}: "
@@ -184,8 +183,8 @@ def coresets_block(manifest: Manifest, folder: str) -> list[str]:
         )
         if stable := (manifest.get("stability") or {}).get(coreset["name"]):
             lines.append(
-                f"{INDENT}over {stable['seeds']} seeds rows agree by {stable['jaccard']:.2f} "
-                f"(Jaccard; {stable['chance']:.2f} by chance)"
+                f"{INDENT}agreement over {stable['seeds']} seeds: Jaccard index "
+                f"{stable['jaccard']:.2f} ({stable['chance']:.2f} by chance)"
             )
     return lines
 
@@ -196,14 +195,14 @@ def stages_block(manifest: Manifest, width: int) -> list[str]:
     if not stages:
         return []
     columns = [
-        Column("stage", [s["name"] for s in stages] + ["together"], left=True),
+        Column("stage", [s["name"] for s in stages] + ["total"], left=True),
         Column("time", [duration(s["seconds"]) for s in stages]
                + [duration(_sum("seconds", stages))]),
         Column("rows", [count(s["rows"]) if s.get("rows") else "" for s in stages] + [""]),
         Column("tokens", [count(s["tokens"]) if s.get("tokens") else "" for s in stages]
                + [count(_sum("tokens", stages))]),
         Column("tokens/s", [_speed(s) for s in stages] + [""]),
-        Column("", ["kept" if s.get("reused") else "" for s in stages] + [""], left=True),
+        Column("", ["reused" if s.get("reused") else "" for s in stages] + [""], left=True),
     ]  # fmt: skip
     without_speed = [column for column in columns if column.title != "tokens/s"]
     table = layout(columns, width) or layout(without_speed, width, force=True)
@@ -214,8 +213,8 @@ def stages_block(manifest: Manifest, width: int) -> list[str]:
         lines.append(f"  The target scored {count(scored)}{of} rows.")
     if any(stage.get("reused") for stage in stages):
         cached = (manifest.get("config") or {}).get("cache")
-        copied = "; from --cache, with that of copying it" if cached else ""
-        lines.append(f"  kept: from an earlier run here, with its cost then{copied}.")
+        copied = "; from --cache, with the cost of copying it" if cached else ""
+        lines.append(f"  reused: from an earlier run, with its cost then{copied}.")
     return lines
 
 

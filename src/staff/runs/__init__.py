@@ -1,1 +1,1 @@
-"""What a run is told (config), leaves on disk (store) and says of itself (manifest)."""
+"""A run's settings (config), its files on disk (store) and its record (manifest)."""

@@ -1,8 +1,8 @@
-"""Scores and adapters kept across run folders, by the content of all that they were made from.
+"""Scores and adapters kept across run folders, identified by everything they were made from.
 
-An entry is whole or absent: it is written under another name and renamed. Two processes that make
-the same one make the same bytes, so it does not matter whose stays. An entry that goes away while
-it is read (pruned by another process) is one that was not there.
+An entry is complete or absent: it is written under another name and renamed. Two processes that
+make the same entry write the same bytes, so it does not matter whose stays. An entry that is
+removed while it is read (pruned by another process) counts as missing.
 """
 
 import json
@@ -65,7 +65,7 @@ class Cache:
     def check(self) -> "Cache":
         """Raise RunError unless this is a cache of ours."""
         if not self._is_ours():
-            raise RunError(f"{self.path} is no cache of staff: give the folder of --cache")
+            raise RunError(f"{self.path} is not a staff cache: give the folder of --cache")
         return self
 
     def fetch_shard(self, key: str, out: Path) -> bool:

@@ -95,7 +95,7 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
             raise ConfigError("nothing to choose: give --keep FRACTION (0.1 is 10 %)")
         for name, values in (("keep", self.keep_names), ("methods", self.methods)):
             if twice := next((value for value in values if values.count(value) > 1), None):
-                raise ConfigError(f"{twice} is asked for twice in --{name}")
+                raise ConfigError(f"{twice} is given twice in --{name}")
         if set(self.methods) != {"random"}:
             self.require(small="--small MODEL")
         if "staff" in self.methods:

@@ -1,4 +1,4 @@
-"""The folder of a comparison: where each file lies, and the refusal of other settings."""
+"""The folder of a comparison: where each file is, and the refusal of other settings."""
 
 import shlex
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ class CompareFolder:
         more = [f"and {len(missing) - NAMED} more"] if len(missing) > NAMED else []
         raise RunError(
             f"the comparison in {self.path} is not finished: {len(missing)} of {len(cells)} cells "
-            f"are missing{': ' if missing else ''}{', '.join([*missing[:NAMED], *more])}; go on "
+            f"are missing{': ' if missing else ''}{', '.join([*missing[:NAMED], *more])}; resume "
             f"with staff compare --config {shlex.quote(str(self.config))}"
         )
 

@@ -153,13 +153,13 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
             raise ConfigError("nothing to choose: give --keep FRACTION (0.1 is 10 %) or --total N")
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            raise ConfigError(f"the coreset {twice} is asked for twice in --keep or --total")
+            raise ConfigError(f"the coreset {twice} is given twice in --keep or --total")
         if self.scores:
             fixed = sorted(k for k in self.model_fields_set - RESELECT if self._differs(k))
             if fixed:
                 raise ConfigError(
                     f"{flag(fixed[0])} cannot be used with --scores: the stored scores of "
-                    f"{self.scores} were made with their own setting"
+                    f"{self.scores} have a fixed setting"
                 )
             return
         if self.method != "random":
@@ -171,7 +171,7 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
             raise ConfigError("sizes in tokens need a tokenizer: give --target MODEL")
         self._check_score_on()
         if self.skip_finetune and self.adapter:
-            raise ConfigError("--skip-finetune and --adapter exclude each other: give one")
+            raise ConfigError("--skip-finetune and --adapter cannot be combined: give one")
 
     def _check_score_on(self) -> None:
         """Raise `ConfigError` if the others need more than a score, which is all that is told."""
@@ -184,8 +184,8 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
         }
         for wish in (name for name, asked in needs.items() if asked):
             raise ConfigError(
-                f"--score-on {self.score_on:g} goes with the methods staff and grand alone, which "
-                f"choose by scores: {wish} needs every row to be seen by the small model"
+                f"--score-on {self.score_on:g} works only with the methods staff and grand, which "
+                f"choose by scores: {wish} needs the small model to process every row"
             )
 
     def _differs(self, name: str) -> bool:
@@ -250,7 +250,7 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
         except ValidationError as error:
             name = ".".join(map(str, error.errors()[0]["loc"][:1]))
             raise RunError(
-                f"{self.scores} is damaged: {name} in its manifest.json is not what belongs there. "
+                f"{self.scores} is damaged: {name} in its manifest.json has an unexpected value. "
                 "Run staff select again with the same settings."
             ) from None
 
@@ -423,10 +423,10 @@ def _text(value: Any) -> str:
 def check_divided(config: "SelectConfig | FinetuneConfig") -> None:
     """Raise `ConfigError` if a quantised model is to be divided among processes."""
     if config.fsdp and config.quantized("small") != "none":
-        raise ConfigError("--fsdp divides weights that are whole: leave out --quantize, or --fsdp")
+        raise ConfigError("--fsdp cannot shard quantised weights: leave out --quantize or --fsdp")
 
 
 def check_workers(config: "SelectConfig | ScoreConfig") -> None:
     """Raise `ConfigError` for a number of workers where there are none."""
     if config.workers is not None and config.executor != "ray":
-        raise ConfigError(f"--workers {config.workers} is for --executor ray")
+        raise ConfigError(f"--workers {config.workers} needs --executor ray")

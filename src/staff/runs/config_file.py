@@ -1,4 +1,4 @@
-"""Settings from and to YAML, and from flags and YAML together, with errors a user can act on."""
+"""Settings from and to YAML, and from flags and YAML together, with clear errors."""
 
 import re
 import reprlib
@@ -57,7 +57,7 @@ def _refuse_no_text(where: str, value: Any) -> None:
         if isinstance(text, str) and not is_utf8(text):
             raise ConfigError(f"{where} {text!r} is not UTF-8 text: rename the file or folder")
         if isinstance(text, str) and "\0" in text:
-            raise ConfigError(f"{where} {_quoted(text)} holds a NUL character")
+            raise ConfigError(f"{where} {_quoted(text)} contains a NUL character")
 
 
 def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file: --config takes YAML") from None
     if len(text) > LONGEST or text.count("[") + text.count("{") > BRACKETS:
-        raise ConfigError(f"{path}: no settings are so long, or so deeply nested")
+        raise ConfigError(f"{path}: too long or too deeply nested for settings")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -153,7 +153,7 @@ def _unknown(name: str, config: type[Settings]) -> str:
     near = get_close_matches(name.replace("-", "_"), config.model_fields, n=1)
     if near:
         return f"unknown setting {name!r}; did you mean {near[0]!r}?"
-    return f"unknown setting {name!r}; staff {config.command} --help lists them, as flags"
+    return f"unknown setting {name!r}; staff {config.command} --help lists all, as flags"
 
 
 _WANTED = {

@@ -45,9 +45,9 @@ def check_same_inputs(
         was, is_now = before[name], now[name]
         if was["sha256"] != is_now["sha256"]:
             raise RunError(
-                f"{folder.path} was made from other contents: the {name}, "
-                f"{is_now['from']}, then had SHA-256 {was['sha256'][:16]}…, now it has "
-                f"{is_now['sha256'][:16]}…: choose another --out, or add --overwrite"
+                f"{folder.path} was made from other contents: the {name}, {is_now['from']}, had "
+                f"SHA-256 {was['sha256'][:16]}… then and has {is_now['sha256'][:16]}… now: choose "
+                "another --out, or add --overwrite"
             )
 
 

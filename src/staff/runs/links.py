@@ -1,4 +1,4 @@
-"""Links in the folder of a run or a comparison that lead out of it: neither read nor written."""
+"""Links in a run or comparison folder that lead out of it: neither read nor written."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +26,8 @@ def refuse_links_out(folder: Path) -> None:
         for path in _below(found):
             if path.is_symlink() and leads_outside(path, folder):
                 raise RunError(
-                    f"{path} is a link that leads out of {folder}, and is not followed: put "
-                    "what it points to in its place, or remove it"
+                    f"{path} is a link to a place outside {folder} and is not followed: replace it "
+                    "with what it points to, or remove it"
                 )
 
 

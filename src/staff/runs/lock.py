@@ -1,4 +1,4 @@
-"""One process at a time: locks that the system drops when their holder dies, however it dies."""
+"""One process at a time: locks that the system releases when their holder dies, in any way."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def hold(lock: Path, *, place: Path) -> Iterator[None]:
     with suppress(OSError):  # one look: it is not there, or another process removes it meanwhile
         found = lock.stat()
         if stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1):
-            raise RunError(f"{lock} is a folder, or a file of other places too: remove it")
+            raise RunError(f"{lock} is a folder, or a file with several hard links: remove it")
     with _opened(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,11 +44,11 @@ def hold(lock: Path, *, place: Path) -> Iterator[None]:
             taken_away = True
         except OSError as error:
             raise RunError(
-                f"{place} cannot be locked ({error.strerror}): its file system has no "
-                "locks, choose another one for --out"
+                f"{place} cannot be locked ({error.strerror}): its file system does not support "
+                "locks; choose an --out on another one"
             ) from None
         if taken_away:
-            raise RunError(f"another staff process is at work in {place}{_holder(file)}")
+            raise RunError(f"another staff process is running in {place}{_holder(file)}")
         file.truncate(0)
         me = {"host": platform.node(), "pid": os.getpid(), "started": utc_now()}
         file.write(json.dumps(me) + "\n")

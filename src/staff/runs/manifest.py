@@ -1,4 +1,4 @@
-"""manifest.json: what a run was told, did, cost and left. Written last: if it exists, all is."""
+"""manifest.json: settings, stages, costs and files of a run. Written last: it means done."""
 
 import json
 import os
@@ -110,19 +110,19 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
     except FileNotFoundError:
         if (folder / "config.yaml").is_file():
             raise RunError(f"the run in {folder} is not finished: {_go_on(folder)}") from None
-        raise RunError(f"{folder} is not a run of staff: it has no manifest.json") from None
+        raise RunError(f"{folder} is not a staff run: it has no manifest.json") from None
     except ValueError:
         raise RunError(f"{path} is damaged: {_go_on(folder)}") from None
     if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
-        raise RunError(f"{path} is not a manifest of staff")
+        raise RunError(f"{path} is not a staff manifest")
     if manifest["format"] > FORMAT:
-        raise RunError(f"{path} was written by a newer staff: this one is {__version__}")
+        raise RunError(f"{path} was written by a newer version of staff; this is {__version__}")
     check_shape(manifest, path)
     for coreset in manifest.get("coresets") or []:
         named = coreset.get("path") if isinstance(coreset, dict) else coreset
         if not CORESET.fullmatch(str(named)):
             raise RunError(
-                f"{path} names {named!r}, which is no coreset of a run: somebody changed it; "
+                f"{path} names {named!r}, which is not a coreset of a run: it was edited; "
                 f"{_go_on(folder)}"
             )
     return manifest
@@ -148,7 +148,7 @@ def check_parts(folder: str | Path, manifest: dict[str, Any], scores: Path) -> N
     for name in sorted(named.keys() | found.keys()):
         if name not in found:
             raise RunError(
-                f"{Path(folder) / name} is missing, though manifest.json names it. Run staff "
+                f"{Path(folder) / name} is missing, but is listed in manifest.json. Run staff "
                 "select again with the same settings."
             )
         if hash_file(found[name]) != named.get(name):
@@ -157,8 +157,8 @@ def check_parts(folder: str | Path, manifest: dict[str, Any], scores: Path) -> N
 
 def _not_the_file(path: Path) -> str:
     return (
-        f"{path} is damaged, or of another run: it is not the file that manifest.json names. "
-        "Run staff select again with the same settings."
+        f"{path} is damaged or from another run: it is not the file listed in manifest.json. Run "
+        "staff select again with the same settings."
     )
 
 
@@ -178,7 +178,7 @@ def _go_on(folder: Path) -> str:
     config = folder / "config.yaml"
     if not config.is_file():
         return "run the command that made it again"
-    return f"go on with staff {written_by(config) or 'select'} --config {shlex.quote(str(config))}"
+    return f"resume with staff {written_by(config) or 'select'} --config {shlex.quote(str(config))}"
 
 
 def plain(value: Any) -> Any:

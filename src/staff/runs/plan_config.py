@@ -1,4 +1,4 @@
-"""The settings of `staff plan`: those of the selection it is about, and a few of its own."""
+"""The settings of `staff plan`: those of the selection, and a few of its own."""
 
 from typing import Annotated, Self
 
@@ -36,14 +36,14 @@ class PlanConfig(SelectConfig):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.scores:
-            raise ConfigError("--scores needs no plan: no model runs, it takes seconds")
+            raise ConfigError("--scores needs no plan: it runs no model and takes seconds")
         if self.method == "random":
             raise ConfigError("--method random needs no plan: it costs nothing")
         self.check_together()
         self.require(target="--target MODEL")
         if self.processes > 1:
             if self.executor == "ray":
-                raise ConfigError("--executor ray has workers of its own: leave out --processes")
+                raise ConfigError("--executor ray uses its own workers: leave out --processes")
             if self.probe:
                 raise ConfigError("--probe times one process here: leave out --processes")
         return self

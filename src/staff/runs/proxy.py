@@ -1,4 +1,4 @@
-"""Is the small model a good proxy of the target? What the verified rows say (docs/proxy.md)."""
+"""Is the small model a good proxy for the target? Judged from the verified rows (docs/proxy.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,31 +10,29 @@ from staff.selectors.agreement import Correlation, rank_correlation, stratified_
 from staff.selectors.rounds import budget_error
 from staff.types import Budget, Floats, Regions, Selection, Verification
 
-GOOD, WEAK = 0.5, 0.3  # rank correlations: conventions, whose reasons are in docs/proxy.md
-# From here on ratios are the small model's score turned upside down, and say little else.
+GOOD, WEAK = 0.5, 0.3  # rank correlations: conventions, explained in docs/proxy.md
+# Beyond these, the ratios are little more than the inverse of the small model's scores.
 FALLING, SLOPE, REGIONS = -0.8, -0.5, 5
 
 ADVICE = {
     "order": "",
     "inverse ratios": (
-        "the ratios fall with the small model's score, nearly as one over it, as they do where the "
-        "small model was fine-tuned and the target was not: the budget goes to what is easy. Run "
-        "again with --verify-against untuned, which compares like with like"
+        "the ratios fall almost as the inverse of the small model's scores, as happens when only "
+        "the small model is fine-tuned: the budget goes to easy rows. Run again with "
+        "--verify-against untuned, which compares both models before fine-tuning"
     ),
     "part of the order": (
-        "hold the coreset against a random subset (staff compare) before you rely on it; a larger "
+        "compare the coreset with a random subset (staff compare) before you rely on it; a larger "
         "small model of the family may agree better"
     ),
     "too few rows": (
         "the interval is too wide to tell: verify more rows (--verify-per-region 20, or auto)"
     ),
     "another order": (
-        "to the target other rows are hard than to the small model: take another small model of "
-        "its family, or hold the coreset against a random subset (staff compare)"
+        "use another small model of the target's family, or compare the coreset with a random "
+        "subset (staff compare)"
     ),
-    "no spread": (
-        "scores that are all alike give no reason to prefer any row: look at the data and the model"
-    ),
+    "no spread": ("equal scores give no reason to prefer any row: check the data and the model"),
 }
 
 

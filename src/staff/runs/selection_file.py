@@ -152,7 +152,8 @@ def _faults(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise RunError(
-            f"{path} does not exist: the run has not got that far, or this is no run folder"
+            f"{path} does not exist: the run has not reached that stage, or this is not a run "
+            "folder"
         ) from None
     except pa.ArrowInvalid:
         raise RunError(

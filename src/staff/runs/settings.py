@@ -1,4 +1,4 @@
-"""What settings are made of: the base class, and the fields several verbs share."""
+"""The base class of settings, and the fields that several verbs share."""
 
 import os
 import re
@@ -68,7 +68,7 @@ def parse_room(text: str) -> dict[int | str, int]:
     for part in text.replace(" ", "").split(","):
         found = ROOM.fullmatch(part)
         if not found:
-            raise ValueError(f"must be like gpu0=20GiB,cpu=40GiB, and {part!r} is not")
+            raise ValueError(f"must look like gpu0=20GiB,cpu=40GiB, and {part!r} does not")
         device, number, unit = found.groups()
         name = device if device == "cpu" else int(device.removeprefix("gpu"))
         if name in room:

@@ -1,7 +1,7 @@
-"""What must be in a manifest, and of which type, before anything is made of it.
+"""What a manifest must contain, and of which type, before it is used.
 
-Files of the user's own making, or damaged ones, are told here and nowhere else. Keys that are not
-named are not looked at; docs/formats.md says what they are.
+Edited or damaged manifests are detected here and nowhere else. Keys that are not named are not
+checked; docs/formats.md describes them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -284,12 +284,12 @@ def check_shape(manifest: Mapping[str, Any], path: Path) -> None:
     shape = SHAPES.get(str(manifest.get("command")))
     try:
         if shape is None:
-            raise RunError(f"{path} names no command of this version that leaves a manifest")
+            raise RunError(f"{path} is not a manifest of a command of this version")
         found = shape.model_validate(manifest)
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
         place = list(_place(manifest, mistake["loc"]))
-        what = "is not what belongs there"
+        what = "has an unexpected value"
         if mistake["type"] == "missing":
             place, what = [*place, str(mistake["loc"][-1])], "is missing"
         raise _damaged(path, f"{'.'.join(place)} {what}") from None

@@ -1,4 +1,4 @@
-"""Settings that several verbs share: a class for each thing they are about."""
+"""Settings that several verbs share: one class per topic."""
 
 from typing import Annotated, Any, Literal
 
@@ -93,11 +93,11 @@ class Spreads(Settings):
         """Raise `ConfigError` for settings of a spread model that go with no such model."""
         for name in ("max_memory", "offload_folder"):
             if getattr(self, name) is not None and self.device_map == "none":
-                raise ConfigError(f"{flag(name)} goes with --device-map auto: give both")
+                raise ConfigError(f"{flag(name)} needs --device-map auto: give both")
         if self.device_map != "none" and getattr(self, "phi", None) == "adapter":
             raise ConfigError(
-                "--phi adapter goes backward through the whole model, which --device-map does not "
-                "hold: give another phi"
+                "--phi adapter needs a backward pass through the whole model, which --device-map "
+                "does not support: give another --phi"
             )
 
 

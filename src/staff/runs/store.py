@@ -1,4 +1,4 @@
-"""The run folder: where each file lies, atomic writing, and the refusal of foreign folders."""
+"""The run folder: where each file is, atomic writing, and the refusal of foreign folders."""
 
 import json
 import os
@@ -166,7 +166,7 @@ class RunFolder:
         others = self._others()
         if others and not self.config.is_file() and any(map(os.path.lexists, others)):
             raise RunError(
-                f"{self.path} holds files but no run of staff: choose another folder for --out"
+                f"{self.path} contains files but no staff run: choose another folder for --out"
             )
 
     def sweep(self) -> None:
@@ -247,8 +247,8 @@ class RunFolder:
     def removed(self) -> RunError:
         """The error for a folder that somebody took away from a run."""
         return RunError(
-            f"{self.path} was removed or emptied while a run was at work in it: run the same "
-            "command again"
+            f"{self.path} was removed or emptied while a run was using it: run the same command "
+            "again"
         )
 
     def _take_away(self, made: list[Path]) -> None:
@@ -324,8 +324,8 @@ def check_place(path: Path) -> None:
         raise RunError(f"{path} is a file: --out takes a folder")
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if _is_no_folder(there):
-        raise RunError(f"{path} cannot be made: {there} is a file")
-    # Asked more than once: a folder that is removed and made again meanwhile is none refused.
+        raise RunError(f"{path} cannot be created: {there} is a file")
+    # Asked more than once: a folder that is removed and created again meanwhile is not refused.
     if all(not os.access(there, os.W_OK | os.X_OK) and there.exists() for _ in range(3)):
         raise StaffError(f"{path}: no permission to write to {there}")
 
@@ -344,8 +344,8 @@ def check_inputs_outside(config: Settings, folder: Path) -> None:
         given = getattr(config, name, None)
         if given and Path(given).resolve().is_relative_to(folder.resolve()):
             raise RunError(
-                f"{name} {given} lies in the folder this run writes to, {folder}: "
-                "choose another --out"
+                f"{name} {given} is in the folder this run writes to, {folder}: choose another "
+                "--out"
             )
 
 

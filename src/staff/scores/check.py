@@ -1,4 +1,4 @@
-"""The fast path held against the slow truth on a user's model and rows (`staff check-model`)."""
+"""Compare the fast path with the slow reference on a user's model and rows (`check-model`)."""
 
 import time
 from collections.abc import Callable, Sequence

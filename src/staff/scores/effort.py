@@ -1,8 +1,8 @@
 """Effort scores S_d = ‖∇_φ L(θ(d))‖₂ of a whole batch at once (step 2 of docs/method.md).
 
 One forward pass without an autograd graph up to φ, logits at response positions only, one
-backward pass from Σ_i L_i down to φ's output, no weight gradients, and per-sample norms from what
-was seen at φ. `staff.scores.oracle` is the slow twin that checks it.
+backward pass from Σ_i L_i down to φ's output, no weight gradients, and per-sample norms from the
+inputs and gradients at φ. `staff.scores.oracle` is the slow reference that checks it.
 """
 
 import inspect
@@ -72,8 +72,8 @@ class Scorer:
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
         if padding_free and not (self._takes_positions and keeps_rows_apart(self.model)):
             raise ModelError(
-                f"{type(self.model).__name__} does not keep rows of one sequence apart: leave out "
-                "--padding-free"
+                f"{type(self.model).__name__} does not keep the rows of a packed sequence apart: "
+                "leave out --padding-free"
             )
         self.laying = Laying(flash=takes_flash_lengths(self.model)) if padding_free else None
         self._narrow: tuple[nn.Module, ...] = ()

@@ -1,9 +1,9 @@
-"""Batches without padding: their rows one behind the other in a single sequence.
+"""Batches without padding: their rows end to end in a single sequence.
 
-The convention of transformers' DataCollatorWithFlattening: `position_ids` begin anew with every
-row, and there is no attention mask. Attention then keeps the rows apart, flash attention by their
-lengths, other kernels by a mask; on the CPU it is called row by row (`staff.models.by_row`). What
-the model computes is laid out as a padded batch again where samples must be told apart.
+The convention of transformers' DataCollatorWithFlattening: `position_ids` restart with every row,
+and there is no attention mask. Attention then keeps the rows apart: flash attention by their
+lengths, other kernels by a mask; on the CPU it is called row by row (`staff.models.by_row`). Where
+samples must be separated, the model's output is laid out as a padded batch again.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""Effort scores of rows that were not scored, told from those that were (``--score-on``).
+"""Effort scores predicted for rows that were not scored, from those that were (``--score-on``).
 
 Ridge regression of the scores' logarithms on hashed counts of the prompt's and the response's
 tokens (feature hashing: Weinberger et al., ICML 2009) and on both lengths. No model runs. A
-regression draws its values together, so they only order the rows: their scores are those of the
-scored rows at the same quantiles.
+regression shrinks its values towards the mean, so they only rank the rows: their scores are those
+of the scored rows at the same quantiles.
 """
 
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ def check_enough(count: int) -> None:
     """Raise `DataError` if so many scored rows are too few to tell the others' scores from."""
     if count < FEWEST:
         raise DataError(
-            f"{count} scored rows are too few to tell the others' scores from: raise "
-            f"--score-on until at least {FEWEST} are scored, or leave it out"
+            f"{count} scored rows are too few to predict the other scores from: raise --score-on "
+            f"until at least {FEWEST} are scored, or leave it out"
         )
 
 

@@ -1,6 +1,6 @@
 """Neighbours (for D2 Pruning) and clusters of rows in feature space, by faiss.
 
-faiss is imported where it is used: what needs no graph does not need it.
+faiss is imported only where it is used.
 """
 
 from typing import Any

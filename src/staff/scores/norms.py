@@ -1,8 +1,8 @@
-"""Norms of per-sample weight gradients that are never stored as such.
+"""Norms of per-sample weight gradients that are never materialised.
 
-The gradient of a linear layer's weight for one sample is G = Σ_t g_t x_tᵀ, x the layer's input and
-g the loss's gradient at its output. Its norm comes from g and x by either side of
-‖Σ_t g_t x_tᵀ‖² = Σ_{t,t'} (g_t·g_t')(x_t·x_t'); the cheaper one is taken.
+The gradient of a linear layer's weight for one sample is G = Σ_t g_t x_tᵀ, with x the layer's input
+and g the loss's gradient at its output. Its norm is computed from g and x by either side of
+‖Σ_t g_t x_tᵀ‖² = Σ_{t,t'} (g_t·g_t')(x_t·x_t'); the cheaper one is used.
 """
 
 import torch

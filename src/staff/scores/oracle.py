@@ -1,9 +1,9 @@
-"""The slow truth: effort scores by the model's own forward pass and autograd, one sample at a time.
+"""The slow reference: effort scores by the model's own forward pass and autograd, one by one.
 
 No hooks, no batching, no padding, no shortcuts, and no code shared with `staff.scores.effort`
-except where φ is found: a real weight is switched to require a gradient, the model computes its
-own loss from `labels`, and the norm is that of the gradient autograd finds for it. Run it on your
-own model to check the fast path; it is not for whole data sets.
+except finding φ: a real weight requires a gradient, the model computes its own loss from `labels`,
+and the score is the norm of autograd's gradient. Run it on your own model to check the fast path;
+it is too slow for whole data sets.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""What the effort score's gradient is taken of (φ; the table in docs/method.md).
+"""Which gradient the effort score is the norm of (φ; the table in docs/method.md).
 
-Each choice names the layers to watch and turns what was seen there, inputs x and gradients g at
-the outputs, into one squared norm a sample.
+Each choice names the layers to watch and turns their inputs x and output gradients g into one
+squared norm per sample.
 """
 
 from collections.abc import Callable, Sequence
@@ -130,6 +130,6 @@ def _require_calls(calls: Sequence[Tensor], name: str) -> None:
     """Refuse a layer that the model holds and never uses."""
     if not calls:
         raise ModelError(
-            f"the model never calls {name}, so nothing can be told from it; "
-            "score with --phi lm-head or --phi adapter instead"
+            f"the model never calls {name}, so it has no gradient; score with --phi lm-head or "
+            "--phi adapter instead"
         )

@@ -1,8 +1,8 @@
 """Score parts on a Ray cluster: Ray Data hands them to actors that each hold the model.
 
-Ray is an extra of the package (``staff-coreset[ray]``) and imported when it is asked for. A part is
-one row of the data set, so a batch that a worker lost is scored again whole, from the same
-positions; what comes back is put in its place by the part's number.
+Ray is an extra of the package (``staff-coreset[ray]``), imported when it is needed. A part is one
+row of the Ray data set, so a batch that a worker lost is scored again as a whole, from the same
+positions; results are put in their place by the part's number.
 """
 
 import json
@@ -60,12 +60,14 @@ class Job:
         self.check()
         if not self.tokens.is_file():
             raise StaffError(
-                f"{self.tokens} is not there: the run folder must lie on a file system that all "
-                "machines of the cluster see, at the same path"
+                f"{self.tokens} does not exist here: the run folder must be on a file system that "
+                "all machines of the cluster share, at the same path"
             )
         store = TokenStore.open(self.tokens)
         if store.content_hash != self.data_hash:
-            raise StaffError(f"{self.tokens} is another file here than where the run was started")
+            raise StaffError(
+                f"{self.tokens} is not the same file here as where the run was started"
+            )
         return PartScorer(
             self.scorer,
             store,
@@ -94,8 +96,8 @@ class Worker:
         try:
             if tries > self._job.tries:
                 raise StaffError(
-                    f"{self._job.tries} workers died at the same shard, most likely for want of "
-                    "memory: lower --batch-tokens or --workers, and run the same command again; "
+                    f"{self._job.tries} workers died at the same shard, most likely because memory "
+                    "ran out: lower --batch-tokens or --workers, and run the same command again; "
                     "finished shards are kept"
                 )
             if self._scorer is None:
@@ -285,8 +287,8 @@ def connected(workers: int | None) -> Any:
         with _sigterm_kept(), _native_kept_quiet():
             ray.init(log_to_driver=False, logging_level=_level(), **options)
     except Exception as error:  # Ray's own are many
-        what = f"no Ray cluster can be joined at {ADDRESS}={address}" if address else (
-            "Ray cannot be started here"
+        what = f"cannot join a Ray cluster at {ADDRESS}={address}" if address else (
+            "cannot start Ray here"
         )  # fmt: skip
         why = getattr(error, "strerror", None) or first_line(error)
         raise StaffError(f"{what}: {why}") from error
@@ -400,7 +402,7 @@ def _say_if_busy(ray: Any, room: Mapping[str, int], stage: Stage) -> None:
     kind = "GPU" if "num_gpus" in room else "CPU"
     free = ray.available_resources().get(kind, 0)
     if free < 1:
-        stage.note(f"the cluster has no free {kind} now: waiting for one")
+        stage.note(f"the cluster has no free {kind} now: waiting")
 
 
 class Told:

@@ -1,4 +1,4 @@
-"""Stream a data set through a scorer: resumable, and undeterred by a batch too large for memory."""
+"""Stream a data set through a scorer: resumable, and robust to batches too large for memory."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Scores on disk: Parquet parts that are whole or absent and say what they were made from."""
+"""Scores on disk: Parquet parts that are complete or absent and carry their fingerprint."""
 
 import hashlib
 import json
@@ -99,7 +99,7 @@ def read_part(path: Path, *, fingerprint: bytes, positions: Ints) -> tuple[Any, 
     if table is None:
         return None, "is damaged"
     if not np.array_equal(table["position"].to_numpy(), positions):
-        return None, "is of other rows"
+        return None, "is for other rows"
     return table, ""
 
 

@@ -1,6 +1,6 @@
 """Loss, token entropy and EL2N of every sample, from the logits at its response positions.
 
-Labels are shifted: the logits at position t speak of the token at t + 1. Each signal is the mean
+Labels are shifted: the logits at position t predict the token at t + 1. Each signal is the mean
 over a sample's N response tokens; the first token of a sequence is never predicted.
 """
 

@@ -1,8 +1,8 @@
 """Selectors: arrays in, a `Selection` out. NumPy only: importing this does not import torch.
 
-A selector is a function of keyword-only arguments. It asks for what it needs by their
-names, and the pipeline computes only that (`needs`). To add one: write the function and
-put its line into `SELECTORS`.
+A selector is a function of keyword-only arguments. Their names say what it needs, and the
+pipeline computes only that (`needs`). To add one, write the function and add a line to
+`SELECTORS`.
 """
 
 import inspect
@@ -58,9 +58,9 @@ COSTLY = ("scores", "unconditioned", "features", "connect", "verify")
 
 
 def needs(selector: str, *, within: str = "hardest") -> frozenset[str]:
-    """Which costly arguments a selector of `SELECTORS` asks for; ConfigError if unknown.
+    """Which costly arguments a selector of `SELECTORS` needs; ConfigError if unknown.
 
-    within: STAFF's; "spread" goes over clusters of features.
+    within: that of STAFF; "spread" needs features, to cluster them.
 
     >>> sorted(needs("staff")), sorted(needs("random")), sorted(needs("d2"))
     (['scores', 'verify'], [], ['connect', 'scores'])

@@ -1,4 +1,4 @@
-"""How far the small model's order of rows is the target's, from the rows both have scored."""
+"""How well the small model's order of rows agrees with the target's, on rows that both scored."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -24,10 +24,10 @@ def as_scores(scores: ArrayLike, *, name: str = "scores") -> Floats:
     try:
         array = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as problem:
-        raise DataError(f"{name} must be numbers, one a row: {problem}") from None
+        raise DataError(f"{name} must be numbers, one per row: {problem}") from None
     if array.ndim != 1 or len(array) == 0:
         raise DataError(
-            f"{name} must be one number a row, at least one row; got shape {array.shape}"
+            f"{name} must be one number per row, at least one row; got shape {array.shape}"
         )
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
@@ -47,10 +47,10 @@ def as_features(features: ArrayLike) -> NDArray[np.float32]:
     try:
         array = np.asarray(features, dtype=np.float32)
     except (TypeError, ValueError) as problem:
-        raise DataError(f"features must be numbers, a vector a row: {problem}") from None
+        raise DataError(f"features must be numbers, one vector per row: {problem}") from None
     if array.ndim != 2 or 0 in array.shape:
         raise DataError(
-            f"features must be one vector a row, at least one row; got shape {array.shape}"
+            f"features must be one vector per row, at least one row; got shape {array.shape}"
         )
     sums = array.sum(axis=1, dtype=np.float64)  # no mask as large as the features
     bad = np.flatnonzero(~np.isfinite(sums))
@@ -68,7 +68,7 @@ def as_labels(labels: ArrayLike | None, n: int, *, name: str = "labels") -> Ints
         return np.zeros(n, dtype=np.int64)
     array = np.asarray(labels)
     if array.shape != (n,):
-        raise DataError(f"{name} must be {n}, one a row; got shape {array.shape}")
+        raise DataError(f"{name} must be {n}, one per row; got shape {array.shape}")
     return np.unique(array, return_inverse=True)[1].astype(np.int64, copy=False)
 
 
@@ -82,7 +82,7 @@ def as_keys(keys: ArrayLike | None, n: int) -> Keys:
     array = np.asarray(keys)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise DataError(
-            f"keys must be {n} integers, one a row; got shape {array.shape} of {array.dtype}.\n"
+            f"keys must be {n} integers, one per row; got shape {array.shape} of {array.dtype}.\n"
             "staff.rng.keys_of_ids makes them from ids."
         )
     return array.astype(np.uint64, copy=False)

@@ -15,15 +15,15 @@ def allocate(
 ) -> Budget:
     """Give every region its budget m_i, the smallest region first.
 
-    Smallest first (equal sizes: lower scores first), because what a small region cannot
-    use then rolls on to larger ones. With m' the budget left and R the regions left:
+    Smallest first (of equal sizes, lower scores first), so that what a small region cannot
+    use passes on to larger ones. With m' the remaining budget and R the remaining regions:
 
-    - an unverified region takes an equal share, min(|B_i|, ⌊m'/|R|⌋);
-    - a verified one what `allocation` says of its ratio V_i (`ALLOCATIONS`), by "shrunk" of
-      its ratio drawn towards the others' (`shrink`).
+    - an unverified region gets an equal share, min(|B_i|, ⌊m'/|R|⌋);
+    - a verified one gets what `allocation` makes of its ratio V_i (`ALLOCATIONS`); "shrunk"
+      uses ratios shrunk towards their mean (`shrink`).
 
-    What saturated regions and rounding leave is `top_up` of the result. A total larger
-    than the pool takes all of every region.
+    What saturated regions and rounding leave over is the result's `top_up`. A total larger
+    than the pool takes all rows of every region.
 
     Raises ConfigError for a total outside [1, n] or an unknown allocation.
     """

@@ -32,14 +32,14 @@ def select_ccs(
     cut: float = 0.1,
     strata: int = 50,
 ) -> Selection:
-    """Cover the whole range of scores but its hard end.
+    """Cover the whole range of scores except its hard end.
 
-    The ⌊cut·n⌋ highest scores (β) leave as likely label errors; the rest is divided into
-    strata of equal width (k); the budget is divided equally, smallest stratum first, so
-    that what a small one cannot use rolls on; rows of a stratum are drawn uniformly.
+    The ⌊cut·n⌋ highest scores (β) are dropped as likely label errors; the rest is divided into
+    strata of equal width (k); the budget is divided equally, smallest stratum first, so that
+    what a small stratum cannot use passes on; the rows of a stratum are drawn uniformly.
 
-    scores: [n], finite; higher is harder. keys: [n] distinct integers, one a row, for ties
-    and draws: then the order of the input does not matter. Positions if not given.
+    scores: [n], finite; higher is harder. keys: [n] distinct integers, one per row, for ties
+    and draws: with them the order of the input does not matter. Default: positions.
 
     A total larger than the pool takes all of it, then the lowest-scored of the cut rows.
     Raises DataError for unusable scores or keys, ConfigError for unusable settings.

@@ -1,7 +1,7 @@
-"""What every selector can be asked beside its total: rows that must be in or out, quotas, nesting.
+"""Constraints for every selector besides the size: rows that must be in or out, quotas, nesting.
 
-A selector is seen here as `Choose`: it chooses `total` of some rows of the data and knows
-nothing of the others. That is all that these wishes take.
+Here a selector is a `Choose`: it chooses `total` of some rows of the data and knows nothing about
+the others. All constraints are implemented by such calls.
 """
 
 import hashlib
@@ -107,10 +107,10 @@ def check_wishes(sizes: Mapping[str, Size], wishes: Wishes) -> None:
 
 def _check_room(total: int, *, fixed: int, free: int) -> None:
     if total < fixed:
-        raise ConfigError(f"a coreset of {total} rows cannot hold the {fixed} rows to include")
+        raise ConfigError(f"a coreset of {total} rows cannot contain the {fixed} rows to include")
     if total > free + fixed:
         raise ConfigError(
-            f"a coreset of {total} rows cannot be made: {free + fixed} rows may be in it"
+            f"a coreset of {total} rows cannot be made: only {free + fixed} rows may be in it"
         )
 
 

@@ -26,20 +26,20 @@ def select_d2(
     mislabel_ratio: float = 0.1,
     gamma: float = 1.0,
 ) -> Selection:
-    """Take hard rows, and after each its neighbours' weight.
+    """Take hard rows, and lower the weight of each one's neighbours.
 
-    The ⌊mislabel_ratio·n⌋ highest scores leave as likely label errors. On the graph of the
-    rest, symmetric, a row's density is its score and what its neighbours send:
+    The ⌊mislabel_ratio·n⌋ highest scores are dropped as likely label errors. On the symmetric
+    graph of the rest, a row's density is its score plus messages from its neighbours:
 
         x_i + Σ_j exp(-d_ij)·x_j
 
-    Then, `total` times, the densest row i is taken and takes exp(-gamma·d_ij)·density_i from
-    each neighbour j.
+    Then, `total` times, the densest row i is taken, and exp(-gamma·d_ij)·density_i is
+    subtracted from the density of each neighbour j.
 
-    scores: [n], finite, ≥ 0. connect: gives the k nearest neighbours of the rows it is
-    called with, once (`staff.scores.neighbours`). keys: [n] distinct integers for ties
-    (smaller first); with them the order of the input does not matter, for `connect` is
-    called with rows in the order of their keys. Positions if not given.
+    scores: [n], finite, ≥ 0. connect: called once; returns the k nearest neighbours of the
+    given rows (`staff.scores.neighbours`). keys: [n] distinct integers for ties (smaller
+    first); with them the order of the input does not matter, because `connect` is called
+    with the rows in the order of their keys. Default: positions.
 
     A total larger than the pool takes all of it, then the lowest-scored of the cut rows.
     Raises DataError for unusable scores, keys or neighbours, ConfigError for unusable settings.

@@ -27,18 +27,18 @@ def draw(
     keys: ArrayLike | None = None,
     groups: ArrayLike | None = None,
 ) -> Selection:
-    """Take m_i rows of every region, then fill up to the total at random.
+    """Take m_i rows of every region, then top up to the total at random.
 
-    `within` says which of a region (`WITHIN`): its hardest (the released code), a random draw
-    (the paper's pseudocode), or one spread over `groups` (not in the paper): a random row of
-    each group in turn, until the budget is used up. The top-up comes from what is left of
-    the pool; once that is used up, from the lowest-scored of the cut rows.
+    `within` says which rows of a region (`WITHIN`): the hardest (the released code), a random
+    draw (the paper's pseudocode), or a draw spread over `groups` (not in the paper): a random
+    row of each group in turn, until the budget is used up. The top-up comes from the rest of
+    the pool; when that is used up, from the lowest-scored of the cut rows.
 
     scores: [n]. keys: [n] distinct integers, for ties and for the random draws; with the
     same keys, the order of the input does not matter, and a larger m_i adds rows to those
     of a smaller one. groups: integers [n], for "spread", e.g. clusters of features.
 
-    Returns a Selection of budget.total rows with the reason of each of the n. Raises
+    Returns a Selection of budget.total rows, with a reason for each of the n rows. Raises
     ConfigError for "spread" without groups.
     """
     scores = as_scores(scores)

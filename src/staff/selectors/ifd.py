@@ -19,16 +19,16 @@ def select_ifd(
 ) -> Selection:
     """Take the highest ratios loss(response | prompt) / loss(response), up to 1.
 
-    A high ratio says that the prompt helps little in predicting the response: there is
-    something to learn. Above 1 it misleads, so such rows are set aside as mismatched
-    first. A total larger than what is left takes all of it, then the lowest ratios of the
-    rows set aside.
+    A high ratio means that the prompt helps little in predicting the response: there is
+    something to learn. Above 1 the prompt misleads, so such rows are first dropped as
+    mismatched. A total larger than what is left takes all of it, then the lowest ratios of
+    the dropped rows.
 
-    scores: [n], the loss of each response given its prompt. unconditioned: [n], its loss on
-    its own, > 0. keys: [n] distinct integers that order equal ratios (smaller first); the
-    row's position if not given.
+    scores: [n], the loss of each response given its prompt. unconditioned: [n], its loss
+    without the prompt, > 0. keys: [n] distinct integers that order equal ratios (smaller
+    first). Default: positions.
 
-    Superfiltering (Li et al., ACL 2024) takes the same ratio from a smaller model, and of
+    Superfiltering (Li et al., ACL 2024) uses a smaller model and the same ratio of
     perplexities: the same rows exceed 1.
 
     Raises DataError for unusable scores or keys, ConfigError for a total outside [1, n].
@@ -57,7 +57,7 @@ def ifd(conditioned: ArrayLike, unconditioned: ArrayLike) -> Floats:
     loss = as_scores(conditioned)
     alone = as_scores(unconditioned, name="unconditioned losses")
     if alone.shape != loss.shape:
-        raise DataError(f"IFD needs two losses a row; got {loss.shape} and {alone.shape}")
+        raise DataError(f"IFD needs two losses per row; got {loss.shape} and {alone.shape}")
     bad = np.flatnonzero(alone <= 0)
     if len(bad):
         raise DataError(f"the unconditioned loss of row {bad[0]} is {alone[bad[0]]}, not above 0")

@@ -17,13 +17,13 @@ Vectors = NDArray[np.float32]
 def select_k_centre(
     *, features: ArrayLike, total: int, seed: int = 0, keys: ArrayLike | None = None
 ) -> Selection:
-    """Start at a random row, then always take the row farthest from all taken.
+    """Start at a random row, then always take the row farthest from all chosen ones.
 
-    The largest distance of a row to its nearest chosen one is at most twice the optimum
+    The largest distance from a row to its nearest chosen row is at most twice the optimum
     (Gonzalez, 1985). Distances are Euclidean, in float32.
 
     features: [n, D], finite. keys: [n] distinct integers for ties (smaller first) and the
-    first row; with them the order of the input does not matter. Positions if not given.
+    first row; with them the order of the input does not matter. Default: positions.
 
     Raises DataError for unusable features or keys, ConfigError for a total outside [1, n].
 

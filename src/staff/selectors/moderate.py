@@ -19,11 +19,11 @@ def select_moderate(
     """Take the rows whose distance from the centre of their class is nearest the median.
 
     Rows near a centre are redundant, those far from it may be noise. A centre is the mean
-    of a class; the median is that of all distances. Fine-tuning data has no classes, so
+    of a class; the median is over all distances. Fine-tuning data has no classes, so
     without `labels` there is one centre.
 
     features: [n, D], finite. keys: [n] distinct integers that order equal distances
-    (smaller first); the row's position if not given. labels: [n], any values that compare.
+    (smaller first). Default: positions. labels: [n], any comparable values.
 
     Raises DataError for unusable arrays, ConfigError for a total outside [1, n].
 

@@ -1,6 +1,6 @@
 """The order of rows: hardest first, ties by key; and its partial sorts.
 
-Nothing here depends on where a row stands in the input as long as keys are distinct.
+Nothing here depends on the position of a row in the input, as long as keys are distinct.
 Selection is by threshold (O(n)), never by a full sort.
 """
 

@@ -1,4 +1,4 @@
-"""A coreset from an order of rows: what selectors without regions end with."""
+"""A coreset from an order of rows: the last step of selectors without regions."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Selectors that rank rows by one score, and the uniform random subset, the yardstick."""
+"""Selectors that rank rows by one score, and the uniform random subset as the baseline."""
 
 from collections.abc import Callable
 
@@ -18,8 +18,8 @@ def select_random(
 ) -> Selection:
     """Draw `total` rows uniformly at random.
 
-    n: number of rows, or keys: [n] distinct integers, one a row; with keys the draw does
-    not depend on the order of the input. A larger total adds rows to a smaller one's.
+    Give n, the number of rows, or keys: [n] distinct integers, one per row; with keys the draw
+    does not depend on the order of the input. A larger total adds rows to a smaller one's.
 
     Raises ConfigError if neither is given or total is outside [1, n], DataError if the
     two disagree.
@@ -42,14 +42,14 @@ def select_ranked(
 ) -> Selection:
     """Take the rows with the highest, middle or lowest scores.
 
-    Which method this is depends on the score. GraNd and EL2N (Paul et al., NeurIPS 2021)
-    keep the highest gradient norms and error norms; Marion et al. (2023) keep the highest,
-    middle or lowest perplexities, of which the middle did best. Perplexity is exp(loss), so
-    both rank alike.
+    The score determines the method. GraNd and EL2N (Paul et al., NeurIPS 2021) keep the
+    highest gradient norms and error norms; Marion et al. (2023) keep the highest, middle or
+    lowest perplexities, of which the middle did best. Perplexity is exp(loss), so both give
+    the same ranking.
 
     scores: [n], finite. take: "highest", "middle" (ranks nearest the median rank; of two
-    equally near the higher score first) or "lowest". keys: [n] distinct integers that order
-    equal scores (smaller first); the row's position if not given.
+    equally near, the higher score first) or "lowest". keys: [n] distinct integers that order
+    equal scores (smaller first). Default: positions.
 
     Raises DataError for unusable scores or keys, ConfigError for unusable settings.
 

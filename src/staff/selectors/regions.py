@@ -48,16 +48,16 @@ def stratify(
 ) -> Regions:
     """Divide the pool into regions, by default of equal width in score.
 
-    The ⌊cut·n⌋ highest scores are cut first as likely noise and label errors (the
-    method's released code; β of CCS). The rest, the pool, is divided between its
-    lowest and highest score into `regions` intervals of equal width, upper edge
-    included (the first has its lower edge too). Empty ones vanish. Every row of the
-    pool lands in exactly one region, rounding or not; constant scores make one region.
-    By "count" (not in the paper) the edges are quantiles instead: regions of about equally
-    many rows, fewer regions where many rows share a score.
+    The ⌊cut·n⌋ highest scores are cut first as likely noise and label errors (the released
+    code; β of CCS). The rest, the pool, is divided between its lowest and highest score into
+    `regions` intervals of equal width that include their upper edge (the first also its lower
+    edge). Empty regions are dropped. Every row of the pool is in exactly one region, whatever
+    the rounding; constant scores make one region. With "count" (not in the paper) the edges are
+    quantiles: about equally many rows per region, and fewer regions if many rows have the same
+    score.
 
     scores: [n], finite. cut: in [0, 1). by: "width" or "count". keys: [n] distinct integers
-    that say which of equal scores is cut first (smaller first); the row's position if not given.
+    that say which of equal scores is cut first (smaller first). Default: positions.
 
     Raises DataError for unusable scores or keys, ConfigError for unusable settings.
 

@@ -1,7 +1,7 @@
-"""What the released code does otherwise, kept only to be compared with it.
+"""What the released code does differently, kept only for comparison.
 
-It min–max normalises both models' scores over all of D first, which needs the target's
-score of every row: the cost that verification is there to avoid.
+It min–max normalises both models' scores over all of D first, which needs the target's score of
+every row: the cost that verification avoids.
 """
 
 from collections.abc import Callable, Iterable

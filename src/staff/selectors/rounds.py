@@ -33,16 +33,16 @@ def verify_in_rounds(
     among: ArrayLike | None = None,
     add: Callable[[Iterable[float]], float] = math.fsum,
 ) -> Verification:
-    """Draw and weigh (steps 5a to 5c) as many rows of each region as stable budgets take.
+    """Draw and weigh (steps 5a to 5c) as many rows of each region as stable budgets need.
 
     `START` rows of every region that has more; then, round by round, more rows where they lower
-    `budget_error` most, at most twice as many a region and round, until that is `tolerance` or
+    `budget_error` most, at most doubling a region per round, until the error is `tolerance` or
     less, every row is verified, or `cap` rows are. Rows are drawn by the priorities of
-    `choose_rows`, so each round adds to those before and more never replaces any.
+    `choose_rows`, so each round adds to the earlier ones and never replaces a row.
 
-    ask: called once a round with the rows that are new, sorted; not at all if no region has
-    more than `START` rows. among: bool [n], rows it may be asked for: then all of them serve in
-    one round, since scores that are there already cost nothing.
+    ask: called once per round with the new rows, sorted; not at all if no region has more than
+    `START` rows. among: bool [n], the rows it may be called with: then all of them are used in
+    one round, since existing scores cost nothing.
 
     Raises ConfigError as `check_rounds` does, and for a cap that the first round would pass.
     """
@@ -77,13 +77,13 @@ def verify_in_rounds(
 
 
 def budget_error(verification: Verification, sizes: Ints) -> float:
-    """The share of the budget expected in other regions than verifying every row would put it.
+    """The share of the budget expected to be in other regions than if every row were verified.
 
     The shares p_i = V_i / Σ V_j are estimates because the V_i are. With s_i the relative standard
     errors of these (`relative_errors`; 0 where every row was verified), to first order
     Var p_i = p_i²·((1 − 2p_i)·s_i² + Σ_j p_j²·s_j²), and the expected total variation between
-    estimated and exact shares is ½·√(2/π)·Σ_i √Var p_i, p_i being nearly normal. Of budgets it
-    is an upper estimate: regions that are not verified, or taken whole, hang on no ratio.
+    estimated and exact shares is ½·√(2/π)·Σ_i √Var p_i, p_i being nearly normal. For budgets it
+    is an upper estimate: regions not verified, or taken whole, do not depend on a ratio.
 
     sizes: |B_i|, int64 [K].
     """

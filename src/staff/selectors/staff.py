@@ -97,30 +97,30 @@ def select_staff(
     groups: ArrayLike | None = None,
     normalise: str = "none",
 ) -> Selection | tuple[Selection, ...]:
-    """Choose coresets by the small model's scores, checked on the target.
+    """Choose coresets by the small model's scores, verified on the target.
 
     scores: [n], the small model's effort scores S_d^s, finite.
-    total: m, or several: one verification serves them all, and a tuple comes back.
-    verify: takes rows int64 [v], sorted, and returns the target's scores [v] of them. It is
-        called once at most, with v ≤ verify_per_region·regions rows (not at all if no
-        region has more than `verify_per_region` rows); with "auto" once a round, with new rows.
-    against: the same of the scores that the target's are divided by, where those are not
-        `scores`: the small model's before fine-tuning, which like the target's know nothing of
-        the task yet. Called after `verify`, with the same rows.
-    keys: [n] distinct integers, one a row (`staff.rng.keys_of_ids`), for ties and random
-        draws: then the order of the input does not matter. Positions if not given.
-    candidates: bool [n], the rows `verify` may be asked for; all if not given. For selecting
-        again from target scores that are already there.
+    total: m, or several values, which share one verification; then the result is a tuple.
+    verify: takes rows int64 [v], sorted, and returns the target's scores of them, [v]. It is
+        called at most once, with v ≤ verify_per_region·regions rows (not at all if no region
+        has more than `verify_per_region` rows); with "auto" once per round, with new rows.
+    against: like `verify`, for the scores by which the target's are divided, if those are not
+        `scores`: the small model's before fine-tuning, when it has not learnt the task, like
+        the target. Called after `verify`, with the same rows.
+    keys: [n] distinct integers, one per row (`staff.rng.keys_of_ids`), for ties and random
+        draws: with them the order of the input does not matter. Default: positions.
+    candidates: bool [n], the rows that `verify` may be called with (default: all), to select
+        again from existing target scores.
     regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped. b_v may
-        be "auto": as many rows of each region as budgets stable within `verify_tolerance` take,
-        `verify_cap` in all at most (`rounds.verify_in_rounds`).
-    stratify_by: regions of equal "width" in score (the paper), or of equal "count" of rows.
-    allocation: "shares", "paper", or "shrunk", which are shares of ratios drawn together by
+        be "auto": as many rows of each region as it takes for budgets that are stable within
+        `verify_tolerance`, at most `verify_cap` in total (`rounds.verify_in_rounds`).
+    stratify_by: regions of equal "width" in score (the paper), or with equal "count" of rows.
+    allocation: "shares", "paper", or "shrunk": shares of ratios shrunk towards their mean by
         their sampling error (`verification.shrink`).
     within: "hardest", "random", or "spread" over `groups` (integers [n], e.g. clusters of
-        features). Of both, `PRESETS` holds the released code's and the paper's.
-    normalise: "minmax" is there to compare with the released code and scores *all* rows
-        on the target.
+        features). `PRESETS` has allocation, within and cut of the released code and the paper.
+    normalise: "minmax" is for comparisons with the released code; it scores *all* rows on the
+        target.
 
     Everything is checked before `verify` is called. Raises DataError for unusable scores
     or keys, ConfigError for unusable settings.
@@ -214,7 +214,7 @@ def measure(
 
 
 def total_of(keep: float | str | Decimal, n: int) -> int:
-    """m = ⌊keep·n⌋, `keep` read as the decimal it is written as: 0.29 of 100 is 29.
+    """m = ⌊keep·n⌋, with `keep` read as a decimal: 0.29 of 100 is 29.
 
     Raises ConfigError for a fraction outside (0, 1] and for one that keeps no row.
 

@@ -1,4 +1,4 @@
-"""Verify: which rows the target scores, and what it says (step 5 of docs/method.md)."""
+"""Verify: which rows the target scores, and how the models compare (step 5 of docs/method.md)."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -27,12 +27,12 @@ def choose_rows(
     """Draw B_i*: b_v = `per_region` random rows of every region with more than b_v.
 
     Returns int64 [v], sorted, v ≤ b_v·K. A region of b_v rows or fewer is not verified.
-    The draw has its own stream, so b_v never changes what is drawn into the coreset,
-    and a larger b_v adds rows to those of a smaller one within a region.
+    The draw has its own random stream, so b_v never changes which rows are drawn into the
+    coreset, and in each region a larger b_v adds rows to those of a smaller one.
 
-    per_region: or int64 [K], a number for each region, whatever its size; 0 verifies it not.
+    per_region: b_v, or int64 [K], a number for each region, whatever its size (0: not verified).
 
-    among: bool [n], the rows that may be drawn (all if not given): those whose target
+    among: bool [n], the rows that may be drawn (default: all), for example those whose target
     score is already known. A region with none of them is not verified.
     """
     keys = as_keys(keys, len(regions.of_row))
@@ -63,10 +63,10 @@ def weigh(
     V_i = Σ_{d∈B_i*} S_d^t / Σ_{d∈B_i*} S_d^s (Zhang et al., ICLR 2025), from raw
     norms: the shares of step 6 do not change when either model's scores are rescaled.
 
-    small, target: [v], both models' scores of `rows` [v]. add: how sums are taken; the
-    default rounds once, so the order of the rows cannot matter.
+    small, target: [v], both models' scores of `rows` [v]. add: the sum function; the default
+    rounds once, so the order of the rows does not matter.
 
-    A sum that is not finite and positive gives ratio 1, flagged. Raises DataError
+    A sum that is not finite and positive gives ratio 1 and sets the flag. Raises DataError
     if the three differ in length or a row was cut.
     """
     rows = np.asarray(rows, dtype=np.int64)
@@ -74,7 +74,7 @@ def weigh(
     target = np.asarray(target, dtype=np.float64)
     if not small.shape == target.shape == rows.shape or rows.ndim != 1:
         raise DataError(
-            f"verification needs one score a row from both models; got {rows.shape} rows, "
+            f"verification needs one score per row from both models; got {rows.shape} rows, "
             f"{small.shape} scores of the small model and {target.shape} of the target"
         )
     order = np.argsort(rows, kind="stable")
@@ -108,14 +108,14 @@ def weigh(
 
 
 def shrink(verification: Verification) -> Floats:
-    """Each ratio drawn towards the mean of all, the more the less is known of it; float64 [K].
+    """Each ratio shrunk towards the mean of all, the more the larger its error; float64 [K].
 
-    Not in the paper. In logarithms, because ratios have no scale: y_i = ln V_i is taken for
+    Not in the paper. In logarithms, because ratios have no scale: y_i = ln V_i is assumed to be
     N(μ, τ² + s_i²), s_i the relative standard error behind the ratio's interval, and becomes
     μ + τ²/(τ² + s_i²)·(y_i - μ), its empirical-Bayes estimate (Efron and Morris, 1975).
     μ is the mean of the y_i, τ² = max(0, their variance - the mean of s_i²) (Hedges and
-    Olkin, 1985). With τ² = 0 all are equal: the differences are what sampling alone would
-    make. A ratio without an interval, or flagged, becomes e^μ; NaN stays NaN.
+    Olkin, 1985). With τ² = 0 all become equal: the differences are no larger than sampling
+    alone would make them. A ratio without an interval, or flagged, becomes e^μ; NaN stays NaN.
     """
     ratio, error = verification.ratio, relative_errors(verification)
     known = ~np.isnan(error)  # flagged ratios have no interval

@@ -1,4 +1,4 @@
-"""Why a row was or was not chosen, in plain words."""
+"""Why a row was or was not chosen, in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,9 +25,9 @@ NO_SCORE = {
     "k-centre": "chosen from the features by the method",
     "moderate": "chosen from the features by the method",
 }
-SET_ASIDE = {
-    "d2": "set aside as one of the highest scores, likely a label error",
-    "ifd": "set aside because its prompt makes its response less likely, a likely mismatch",
+LEFT_OUT = {
+    "d2": "left out as one of the highest scores, likely a label error",
+    "ifd": "left out because its prompt makes its response less likely, a likely mismatch",
 }
 
 
@@ -40,14 +40,14 @@ def explain(
     name: str | None = None,
     score: str = "score on the small model",
 ) -> tuple[str, ...]:
-    """Explain one row's fate, one sentence a fact.
+    """Explain why one row was or was not chosen, one sentence per fact.
 
-    scores: [n], those the method went by, and `score`, what to call them; of no meaning for
-    a method without scores. keys: [n], those the selection was made with.
+    scores: [n], those the method used, and `score`, what to call them; ignored for a method
+    without scores. keys: [n], those the selection was made with.
     selection: with its regions, verification and budget, as `select_staff` returns it,
     and `details` "within", "seed", "verify_per_region", "verify_against" and "allocation", and
-    "quota_column" and "nested" where a region's places are shared so. One rebuilt from a stored
-    run will do.
+    "quota_column" and "nested" if a region's places are shared that way; it may be rebuilt from a
+    stored run.
     name: what to call the row, e.g. its id.
 
     Raises ConfigError for a row outside [0, n).
@@ -90,7 +90,7 @@ def explain(
 
 
 def _known(scores: ArrayLike, scored: Bools) -> Floats:
-    """The scores; rows without one stand below all others, where they count for nothing."""
+    """The scores; rows without one rank below all others, where they have no effect."""
     scores = np.asarray(scores, np.float64)
     if scores.shape != scored.shape or scored.all():
         return as_scores(scores)
@@ -98,11 +98,11 @@ def _known(scores: ArrayLike, scored: Bools) -> Floats:
 
 
 def _method_sentence(selection: Selection, reason: str) -> str:
-    """What a method without regions made of the row."""
+    """What a method without regions did with the row."""
     if reason in ("cut", "top-up"):
-        why = SET_ASIDE.get(selection.method, "set aside")
-        all_the_same = ", but the coreset is larger than what is left" * (reason == "top-up")
-        return f"It was {why}{all_the_same}."
+        why = LEFT_OUT.get(selection.method, "left out")
+        top_up = ", but taken because the other rows do not fill the coreset" * (reason == "top-up")
+        return f"It was {why}{top_up}."
     verb = "chose" if reason == "budget" else "did not choose"
     return f"The method {selection.method!r} {verb} it."
 
@@ -113,7 +113,7 @@ def _cut_sentence(regions: Regions, budget: Budget, chosen: bool) -> str:
     if chosen:
         return (
             f"{why}, but all {int(regions.sizes.sum())} other rows were taken and did not fill "
-            f"the coreset of {budget.total}: the rest are the lowest-scored of the cut rows."
+            f"the coreset of {budget.total}, so the lowest-scored of the cut rows were added."
         )
     return f"{why}."
 
@@ -127,7 +127,7 @@ def _region_sentence(regions: Regions, verification: Verification, i: int, row: 
     count = int(verification.count[i])
     if count == 0:
         return f"{words}."
-    itself = ", this one among them" if row in verification.rows else ""
+    itself = ", including this one" if row in verification.rows else ""
     return f"{words}; {count} of them were scored on the target{itself}."
 
 
@@ -138,12 +138,11 @@ def _ratio_sentence(
     before = " before fine-tuning" if details.get("verify_against") == "untuned" else ""
     if np.isnan(ratio[i]):
         if per_region is not None and regions.sizes[i] > not_verified(per_region):
-            return "None of its rows has a score of the target, so it is not verified."
+            return "None of its rows has a score on the target, so it is not verified."
         return "The region is too small to be verified on the target."
     if verification.flagged[i]:
         return (
-            "The verified scores do not add up to finite, positive sums, "
-            "so the region's ratio is taken as 1."
+            "The verified scores have no finite, positive sum, so the region's ratio is set to 1."
         )
     low, high = verification.interval[i]
     spread = "" if np.isnan(low) else f" (95 % interval {low:.3g} to {high:.3g})"
@@ -151,28 +150,28 @@ def _ratio_sentence(
     # The ratio's own size says nothing: the two models' norms differ in scale.
     return (
         f"The target's scores there are {ratio[i]:.3g} times the small model's{before}{spread}; "
-        f"the mean over the verified regions is {mean:.3g}, so to the target the region is "
+        f"the mean over the verified regions is {mean:.3g}, so for the target the region is "
         f"{_compared(float(ratio[i]) / mean)}."
     )
 
 
 def _shrunk_sentence(verification: Verification, i: int) -> list[str]:
-    """What drawing the ratios together left of a verified region's."""
+    """A verified region's ratio after shrinkage, in words."""
     ratio = shrink(verification)
     if np.isnan(ratio[i]):
         return []
     relative = float(ratio[i]) / float(np.nanmean(ratio))
     return [
-        "Drawn towards the other regions' as far as it may be chance, that ratio counts as "
-        f"{relative:.2f} times the usual."
+        "Shrunk towards the mean by its sampling error, that ratio counts as "
+        f"{relative:.2f} times the mean."
     ]
 
 
 def _compared(relative: float) -> str:
     if abs(relative - 1) < 0.02:
-        return "about as hard as the small model says"
+        return "about as hard as the small model suggests"
     word = "harder" if relative > 1 else "easier"
-    return f"{word} than the small model says, and its share {relative:.2f} times the usual"
+    return f"{word} than the small model suggests, and its share {relative:.2f} times the mean"
 
 
 def _budget_sentence(regions: Regions, verification: Verification, budget: Budget, i: int) -> str:
@@ -180,7 +179,7 @@ def _budget_sentence(regions: Regions, verification: Verification, budget: Budge
     m_i, size = int(budget.count[i]), int(regions.sizes[i])
     if budget.total > regions.sizes.sum():
         return f"The coreset is larger than the pool, so all {_rows(size)} of the region are taken."
-    return f"By {by}, the region's budget is {m_i} of its {_rows(size)}."
+    return f"With {by}, the region's budget is {m_i} of its {_rows(size)}."
 
 
 def _place_sentences(
@@ -201,12 +200,14 @@ def _place_sentences(
     else:
         drawn = priorities(keys[members], int(selection.details.get("seed", 0)), "draw")
         order, number = "in its random order", 1 + int(np.count_nonzero(drawn < drawn[position]))
-    within = f"Within the region it is number {number} of {size} {order}"
+    within = f"Within the region, it is number {number} of {size} {order}"
     shared = _shared(selection.details)
     inside, outside = (f"{within}, {where} the budget{shared}." for where in ("inside", "outside"))
     if drawn_by == "spread":
-        turns = "Within the region the clusters of alike rows took turns to give a random row"
-        inside, outside = f"{turns}, and this was one.", f"{turns}, and this was none."
+        turns = (
+            "Within the region, random rows were drawn from each cluster of similar rows in turn"
+        )
+        inside, outside = f"{turns}, including this one.", f"{turns}, not including this one."
     reason = selection.reason[row]
     if reason == BUDGET:
         return (inside,)
@@ -214,7 +215,7 @@ def _place_sentences(
         return (outside,)
     places = "1 place" if budget.top_up == 1 else f"{budget.top_up} places"
     drawn_too = "this row was drawn" if reason == TOP_UP else "this row was not drawn"
-    left = f"Full regions and rounding left {places}, filled at random from the rest of the pool"
+    left = f"Full regions and rounding left {places}, drawn at random from the rest of the pool"
     return outside, f"{left}: {drawn_too}."
 
 

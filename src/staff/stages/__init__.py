@@ -1,1 +1,1 @@
-"""The stages of a run, a file each; `pipeline` says what happens when."""
+"""The stages of a run, one file each; `pipeline` determines their order."""

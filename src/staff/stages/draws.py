@@ -1,4 +1,4 @@
-"""Rows that are drawn for a stage: by their ids and the seed, whatever their order."""
+"""The rows drawn for a stage: by their ids and the seed, whatever their order."""
 
 import numpy as np
 

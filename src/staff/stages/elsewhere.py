@@ -1,4 +1,4 @@
-"""Whether another machine has what a run was started with: models, adapter and versions."""
+"""Whether another machine has the same models, adapter and versions as the run."""
 
 import platform
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is known of a model before it is loaded: its tokenizer, context, size and hash."""
+"""What is known about a model before it is loaded: tokenizer, context, size and hash."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

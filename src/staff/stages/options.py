@@ -1,4 +1,4 @@
-"""What the settings of a command come to, in the terms of the parts that do the work."""
+"""The settings of a command, translated for the parts that do the work."""
 
 from typing import Any
 

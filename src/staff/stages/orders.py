@@ -1,4 +1,4 @@
-"""What the leader of a team tells the other processes: a stage and its settings, as plain data."""
+"""What the leading process sends to the others: a stage and its settings, as plain data."""
 
 import platform
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Reading: the usable rows of a source, tokenised once into the run's folder.
 
-What a start that was stopped has read is kept, and taken by the next one.
+A resumed run reuses what an earlier start has read.
 """
 
 import shutil
@@ -40,13 +40,13 @@ def read(
         prepared, fault = kept.take(tokens, kept_as)
         if prepared:
             with (progress or SilentProgress()).stage("read", total=prepared.rows_read) as stage:
-                stage.note("rows and tokens are kept from an earlier start")
+                stage.note("rows and tokens of an earlier run are reused")
                 stage.advance(prepared.rows_read)
             return prepared
     shutil.rmtree(tokens, ignore_errors=True)
     if fault:
         with (progress or SilentProgress()).stage("read") as stage:
-            stage.note(f"the tokens of an earlier start {fault}: the data are read again")
+            stage.note(f"the tokens of an earlier run {fault}: the data are read again")
     try:
         return prepare(
             source,

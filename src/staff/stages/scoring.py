@@ -40,7 +40,7 @@ def check_executor() -> None:
     from staff.scores import ray
 
     if in_team() or current():
-        raise ConfigError("--executor ray has workers of its own: start staff without torchrun")
+        raise ConfigError("--executor ray uses its own workers: start staff without torchrun")
     ray.check_installed()
 
 

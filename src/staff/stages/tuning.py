@@ -68,7 +68,9 @@ def finetune_small(
             record.reused = True
             return str(out)
         with (progress or SilentProgress()).stage("fine-tune small") as stage:
-            stage.note("the adapter of an earlier start is damaged or changed, and is made again")
+            stage.note(
+                "the adapter of an earlier run is damaged or changed, and will be made again"
+            )
     cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
     if cache and cache.fetch_adapter(made_from, fetched, ADAPTER_FILES):
         place_adapter(fetched, out)
@@ -97,8 +99,8 @@ def check_team(config: Any) -> None:
     """Raise `ConfigError` for ``--fsdp`` in a process that is alone."""
     if config.fsdp and current() is None:
         raise ConfigError(
-            "--fsdp divides a model among several processes: start it with "
-            f"torchrun --nproc-per-node N -m staff {config.command} …"
+            "--fsdp shards a model over several processes: start it with torchrun "
+            f"--nproc-per-node N -m staff {config.command} …"
         )
 
 

@@ -1,1 +1,1 @@
-"""Fine-tune a model on part of its rows, and see what that was worth."""
+"""Fine-tune a model on part of its rows, and evaluate the result."""

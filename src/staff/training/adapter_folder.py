@@ -1,4 +1,4 @@
-"""Write a LoRA adapter so that equal runs leave equal bytes, and put it where it belongs."""
+"""Write a LoRA adapter so that equal runs write equal bytes, and move it to its place."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Keep from the libraries that this process is one of several."""
+"""Hide from the libraries that this process is one of several."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What listens to the trainer: the losses of a run, and when it is to write a checkpoint."""
+"""Callbacks of the trainer: the losses of a run, and when to write a checkpoint."""
 
 import math
 import time

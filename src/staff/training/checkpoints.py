@@ -1,8 +1,8 @@
-"""Checkpoints of a fine-tuning: whole or absent, and opened only if they are what was written.
+"""Checkpoints of a fine-tuning: complete or absent, and opened only if they are unchanged.
 
-The files are the transformers Trainer's own. Beside them lies STATE, written last: what the
-training is made from, the SHA-256 of every file, and our own counts. Nothing in a folder is
-opened before all of that has been found to agree; then without unpickling (weights_only).
+The files are those of the transformers Trainer. STATE is written last: what the training was made
+from, the SHA-256 of every file, and our own counts. Nothing in a folder is opened before all of
+that has been found to agree, and then without unpickling (weights_only).
 """
 
 import json
@@ -76,7 +76,7 @@ def find(place: Path, *, made_from: str | None) -> tuple[Checkpoint | None, tupl
                 return Checkpoint(folder, int(state["step"]), state["facts"]), tuple(said)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             fault = "is damaged"
-        said.append(f"{folder.name} {fault}, so fine-tuning does not go on from it")
+        said.append(f"{folder.name} {fault}, so fine-tuning does not resume from it")
     return None, tuple(said)
 
 

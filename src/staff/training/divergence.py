@@ -1,4 +1,4 @@
-"""Tell a fine-tuning that diverged from one that learnt."""
+"""Distinguish a fine-tuning that diverged from one that learnt."""
 
 from collections.abc import Sequence
 from statistics import median

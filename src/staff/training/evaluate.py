@@ -1,4 +1,4 @@
-"""What a model is worth on held-out rows: loss, ROUGE-L, BLEU, exact match."""
+"""Evaluate a model on held-out rows: loss, ROUGE-L, BLEU, exact match."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -110,7 +110,7 @@ def evaluate(
     elif adapter is not None:
         raise ConfigError("give the base model by its path to evaluate it with an adapter")
     if tokenizer is None:
-        raise ConfigError("a loaded model needs its tokenizer beside it to be evaluated")
+        raise ConfigError("a loaded model needs its tokenizer to be evaluated")
 
     per_item: dict[str, Floats] = {}
     summary: dict[str, float] = {}

@@ -204,7 +204,7 @@ def finetune(
                 seed=stream_seed(seed, "fine-tune order") % 2**63,
             )
             if start is not None:
-                stage.note(f"goes on after step {start.step} of {total}")
+                stage.note(f"resumes after step {start.step} of {total}")
                 stage.advance(start.step)
             longest = int(tokens.lengths.max())
             at_once = min(batch_size, micro_batch_size or batch_size)

@@ -1,6 +1,6 @@
-"""Batches without padding for training on the CPU: rows laid end to end (`staff.models.by_row`).
+"""Batches without padding for training on the CPU: rows end to end (`staff.models.by_row`).
 
-What a model makes of them is held against padded rows once (`packs`).
+A model's results on them are compared with padded rows once (`packs`).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The loss of response tokens, with logits computed nowhere else."""
+"""The loss of response tokens, with logits computed only there."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -1,7 +1,7 @@
-"""A model whose frozen weights lie divided among several processes (FSDP2), a block at a time.
+"""A model whose frozen weights are sharded over several processes (FSDP2), block by block.
 
-Each process holds its share of every block; a block is put together where it is computed, and let
-go of afterwards. LoRA layers that are attached later are whole in every process, and small.
+Each process holds its share of every block; a block is gathered where it is computed and released
+afterwards. LoRA layers attached later are whole in every process, and small.
 Imports torch: import it inside the function that needs it.
 """
 
@@ -40,8 +40,8 @@ def load_sharded(
         return shard(model, place)
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"{path} does not fit into the memory of {place}, divided among "
-            f"{dist.get_world_size()} processes: start more of them, or see --quantize"
+            f"{path} does not fit into the memory of {place}, sharded over {dist.get_world_size()} "
+            "processes: start more of them, or see --quantize"
         ) from error
 
 

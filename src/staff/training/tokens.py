@@ -1,4 +1,4 @@
-"""What training and evaluation need of a token store."""
+"""What training and evaluation need from a token store."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, minus work nobody reads, plus a count of what it trains on.
+"""TRL's SFTTrainer, without work whose result nobody uses, and with a count of what it trains on.
 
 Imports torch and TRL: import it inside the function that needs it.
 """
