@@ -138,7 +138,7 @@ def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path)
     again = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
     assert again.to_list() == chosen.to_list()
     assert all(s["reused"] for s in read_manifest(out)["stages"] if s["name"] == "score small")
-    with pytest.raises(RunError, match="run-small holds another model"):
+    with pytest.raises(RunError, match="run-small contains another model"):
         select_coreset(data, small=loaded[1], target=loaded[1], out=out, **settings)
     assert not list(tmp_path.glob(".*"))
 

@@ -37,7 +37,7 @@ def test_finetuning_never_writes_into_a_folder_that_holds_files(data, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
         check_inputs(FinetuneConfig(data=data, model="m", out=str(tmp_path / "file")))
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(RunError, match="cannot be created"):
         check_inputs(FinetuneConfig(data=data, model="m", out=str(tmp_path / "file" / "x")))
 
 

@@ -114,7 +114,9 @@ def test_a_model_without_linear_layers_that_it_takes(folder):
 
 @pytest.mark.parametrize("quantize", ["nf4", "int8", "llm-int8"])
 def test_quantised_weights_cannot_lie_on_the_disk(folder, quantize):
-    with pytest.raises(ModelError, match=f"at --quantize {quantize}, and quantised weights cannot"):
+    with pytest.raises(
+        ModelError, match=f"with --quantize {quantize}, and quantised weights cannot"
+    ):
         load(folder("llama"), quantize=quantize, spread=Spread(room={"cpu": 20_000}))
     load(folder("llama"), quantize=quantize, spread=Spread())
 

@@ -145,7 +145,7 @@ def test_what_would_go_wrong_is_told(settings, family, tmp_path):
     assert f"{cut} of 40 responses are truncated at 100 tokens" in told
     assert "the target has a chat template, but the data are not conversations" in told
     assert "selection does not pay off at 1: " in told
-    assert "does not pay at 0.5" not in told
+    assert "does not pay off at 0.5" not in told
 
 
 def test_a_family_without_faults_is_not_warned_of(settings, tmp_path, family):

@@ -98,7 +98,7 @@ def test_the_embedded_family(data, family):
     text = render_checked(facts, width=100)
     for words in ("attention sdpa", "v_proj, values ", "12 rows, ", "bfloat16", "times as fast"):
         assert words in text
-    assert "the norms agree within 0.001 of themselves" in text
+    assert "the norms in float32 agree (relative tolerance 0.001)" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -125,7 +125,7 @@ def test_a_wrong_fast_path_is_found_and_the_exit_code_is_1(data, family, capsys,
     command = ["check-model", family[0], "--data", str(data), "--rows", "8", "--device", "cpu"]
     assert main([*command, *COLUMNS]) == 1
     out, error = capsys.readouterr()
-    assert "the norms DIFFER within 0.001" in out
+    assert "the norms in float32 DIFFER (relative tolerance 0.001" in out
     assert error.splitlines()[-1].startswith("error: 8 rows, padded on the left: the norm of row ")
     assert "more than --tolerance 0.001" in error
     assert main([*command, *COLUMNS, "--tolerance", "1e9"]) == 0

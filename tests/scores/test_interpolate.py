@@ -202,9 +202,9 @@ def test_the_plan_counts_the_part(data, family, tmp_path):
 @pytest.mark.parametrize(
     ("wish", "words"),
     [
-        ({"method": "ccs"}, "--method ccs needs every row"),
-        ({"within": "spread"}, "--within spread needs every row"),
-        ({"features": True}, "--features needs every row"),
+        ({"method": "ccs"}, "--method ccs needs the small model"),
+        ({"within": "spread"}, "--within spread needs the small model"),
+        ({"features": True}, "--features needs the small model"),
     ],
 )
 def test_what_needs_every_row_is_refused(wish, words):
