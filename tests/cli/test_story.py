@@ -45,7 +45,10 @@ def test_rebuilding_gives_the_same_selection(finished):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"quota_column": "kind"}, {"0.1": "share in proportion", "0.3": "share in proportion"}),
+        (
+            {"quota_column": "kind"},
+            {"0.1": "divided among the values", "0.3": "divided among the values"},
+        ),
         ({"nested": True}, {"0.1": "nested", "0.3": ""}),
     ],
 )

@@ -51,7 +51,7 @@ def test_columns_of_two_lists_of_messages():
         found = resolve_options([record], options)
         read = found.format, found.prompt_column, found.response_column
         assert read == ("messages-pair", "question", "reply")
-    with pytest.raises(ConfigError, match="--prompt-template has no meaning"):
+    with pytest.raises(ConfigError, match="--prompt-template does not apply"):
         resolve_options([record], RecordOptions(format="messages-pair", prompt_template="{system}"))
 
 
@@ -118,7 +118,7 @@ def test_a_guessed_prompt_leaves_nothing_out(record, beside, template):
     empty = {**record, beside: None}
     with pytest.raises(DataError) as error:
         resolve_options([empty, record], RecordOptions(), name="a.jsonl")
-    assert f"leaves out {beside!r}.\nSay --prompt-template '{template}'" in str(error.value)
+    assert f"leaves out {beside!r}.\nGive --prompt-template '{template}'" in str(error.value)
     said = str(error.value).split()
     if "--prompt-column" in said:
         leave = RecordOptions(prompt_column=said[said.index("--prompt-column") + 1])
@@ -134,8 +134,8 @@ def test_a_guessed_prompt_leaves_nothing_out(record, beside, template):
 def test_a_template_is_told_with_all_that_a_guessed_prompt_leaves_out():
     record = {"instruction": "a", "context": "c", "system_prompt": "s", "output": "b"}
     said = (
-        "which leaves out 'context' and 'system_prompt'.\nSay --prompt-template "
-        "'{system_prompt}\\n{instruction}\\n{context}' to have"
+        "which leaves out 'context' and 'system_prompt'.\nGive --prompt-template "
+        "'{system_prompt}\\n{instruction}\\n{context}' to include"
     )
     with pytest.raises(DataError) as error:
         resolve_options([record], RecordOptions())
@@ -146,7 +146,7 @@ def test_a_template_is_told_with_all_that_a_guessed_prompt_leaves_out():
 def test_no_template_is_told_for_what_is_no_text(choices):
     """A template takes text alone: no row could be used."""
     record = {"question": "a", "choices": choices, "answer": "b"}
-    said = "Write it as text and name it in --prompt-template to have it read, or say --prompt"
+    said = "Write it as text and name it in --prompt-template to include it, or give --prompt"
     with pytest.raises(DataError, match=said):
         resolve_options([{**record, "choices": None}, record], RecordOptions())
 

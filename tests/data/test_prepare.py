@@ -252,7 +252,7 @@ def test_text_that_a_chat_template_made_is_told_of(jsonl, tokeniser, tmp_path, w
     prepare(source, RecordOptions(), [tokeniser, tokeniser], out=tmp_path, progress=watched)
     [read, count, told] = watched.seen
     assert (read, count) == ("read", 3)
-    assert told.startswith("2 rows spell special tokens out (<|user|>): text to this run")
+    assert told.startswith("2 rows spell special tokens out (<|user|>): they are text in this run")
     chats = [
         {
             "messages": [

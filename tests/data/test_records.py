@@ -121,7 +121,7 @@ def test_chat_formats(record, options, messages):
         ({"prompt": ASKED}, CHATS, "completion is missing"),
         ({"prompt": ASKED, "completion": ["a"]}, CHATS, "message 2 is not an object"),
         ({"prompt": ASKED, "completion": ASKED}, CHATS, "no assistant turn"),
-        ({"prompt": ASKED + ANSWER, "completion": ANSWER}, CHATS, "prompt holds an answer"),
+        ({"prompt": ASKED + ANSWER, "completion": ANSWER}, CHATS, "prompt contains an answer"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             CHAT,
@@ -140,7 +140,7 @@ def test_chat_formats(record, options, messages):
         (
             {"messages": [{"role": "assistant", "content": "a", "thinking": "b"}]},
             CHAT,
-            "message 1 has its thinking apart.* into content as",
+            "message 1 has a separate thinking.* into content as",
         ),
         (
             {**turns(("user", "a"), ("assistant", "b")), "tools": [{"type": "function"}]},

@@ -107,9 +107,9 @@ def test_notes():
     assert "Two seeds say little" in said(seeds=2)
     assert "The best baseline was picked on these test items, so it is best partly by" in said()
     assert "no selection-to-tuning ratio" in said(full=False)
-    assert "came from --cache count with the seconds of copying" in said(cache="c")
+    assert "from --cache count only with the time to copy" in said(cache="c")
     cut = {"methods": ["staff", "random", "ccs", "d2"], "cut": 0.0}
-    assert "with a cut of 0 (--cut 0, --preset paper) ccs and d2 set no row aside" in said(**cut)
+    assert "with a cut of 0 (--cut 0, --preset paper) ccs and d2 drop no row" in said(**cut)
     for without in ({"cut": 0.1}, {"methods": ["staff", "random"]}):
         assert "--cache" not in said(**cut | without)
         assert "with a cut" not in said(**cut | without)

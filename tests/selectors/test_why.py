@@ -79,7 +79,10 @@ def test_top_up(scores):
 def test_a_budget_that_is_shared_says_so(scores):
     coreset = select(scores)
     for more, words in (
-        ({"quota_column": "'source'"}, ", which the values of 'source' share in proportion"),
+        (
+            {"quota_column": "'source'"},
+            ", which is divided among the values of 'source' in proportion",
+        ),
         ({"nested": True}, "; a nested coreset takes only rows of the next larger one."),
     ):
         shared = replace(coreset, details={**coreset.details, **more})

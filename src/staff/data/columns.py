@@ -194,9 +194,9 @@ def _refuse_left_out(
         first = [column for column in left if column.lower().startswith("system")]
         parts = (*first, *prompt, *(column for column in left if column not in first))
         template = "\\n".join(f"{{{part}}}" for part in parts)
-        read_it = f"Say --prompt-template '{template}' to have it read, or"
+        read_it = f"Give --prompt-template '{template}' to include it, or"
     else:
-        read_it = "Write it as text and name it in --prompt-template to have it read, or say"
+        read_it = "Write it as text and name it in --prompt-template to include it, or give"
     raise DataError(
         f"{name}: the prompt seems to be {' and '.join(map(str, prompt))}, which leaves out "
         f"{' and '.join(map(repr, left))}.\n{read_it} {leave} to leave it out."

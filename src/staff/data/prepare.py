@@ -317,8 +317,8 @@ class _Spelt:
         """The number in words."""
         rows = "1 row spells" if self.rows == 1 else f"{self.rows:,} rows spell"
         return (
-            f"{rows} special tokens out ({self._first}): text to this run, tokens to most "
-            "trainers. If a chat template made them, give the conversations instead"
+            f"{rows} special tokens out ({self._first}): they are text in this run, but tokens for "
+            "most trainers. If a chat template made them, give the conversations instead"
         )
 
 

@@ -96,8 +96,8 @@ def from_messages_pair(record: Record, options: RecordOptions) -> Example:
     prompt = _turns(record, prompt_column, "role", "content")
     if "assistant" in {message.role for message in prompt}:
         raise BadRow(
-            f"{prompt_column} holds an answer, which would be in the loss: give the conversation "
-            "as messages if that is right"
+            f"{prompt_column} contains an answer, which would be in the loss: if that is intended, "
+            "give the conversation as messages"
         )
     response = _turns(record, response_column, "role", "content", first=len(prompt) + 1)
     return _conversation((*prompt, *response))
@@ -238,7 +238,7 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
     for key in THOUGHTS:
         if turn.get(key):
             raise BadRow(
-                f"message {number} has its {key} apart, which is not supported: write it into "
+                f"message {number} has a separate {key}, which is not supported: write it into "
                 f"{text_key} as the model does (<think> … </think>)"
             )
     content = turn.get(text_key)

@@ -162,15 +162,15 @@ def _selection_remarks(config: Mapping[str, Any]) -> list[str]:
     remarks = []
     if config.get("cache"):
         remarks.append(
-            "adapters and scores that came from --cache count with the seconds of copying them, so "
-            "selection may have cost more than is told"
+            "adapters and scores from --cache count only with the time to copy them, so selection "
+            "may have cost more than shown"
         )
     cutting = [name for name in ("ccs", "d2") if name in config.get("methods", ())]
     if cutting and config.get("cut") == 0:
-        verb = "sets" if len(cutting) == 1 else "set"
+        verb = "drops" if len(cutting) == 1 else "drop"
         remarks.append(
-            f"with a cut of 0 (--cut 0, --preset paper) {' and '.join(cutting)} {verb} no row "
-            "aside, as in their papers the hardest are"
+            f"with a cut of 0 (--cut 0, --preset paper) {' and '.join(cutting)} {verb} no row, "
+            "although their papers drop the hardest"
         )
     return remarks
 

@@ -222,7 +222,7 @@ def _place_sentences(
 def _shared(details: Mapping[str, Any]) -> str:
     """Why a region's places need not go to the first of its rows."""
     if column := details.get("quota_column"):
-        return f", which the values of {column} share in proportion to their rows"
+        return f", which is divided among the values of {column} in proportion to their rows"
     if details.get("nested"):
         return "; a nested coreset takes only rows of the next larger one"
     return ""
