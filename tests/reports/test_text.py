@@ -85,10 +85,10 @@ def test_what_a_user_asks_of_a_run_is_there():
 
 
 def test_what_came_from_a_cache_cost_more_than_is_told():
-    kept = "kept: from an earlier run here, with its cost then"
+    kept = "reused: from an earlier run, with its cost then"
     assert f"{kept}.\n" in render(manifest(), folder="runs/x", width=100)
     cached = render(manifest(config={"cache": "c"}), folder="runs/x", width=100)
-    assert f"{kept}; from --cache, with that of copying it.\n" in cached
+    assert f"{kept}; from --cache, with the cost of copying it.\n" in cached
 
 
 def test_a_run_on_a_device_that_no_test_has_seen_says_so():
