@@ -51,7 +51,7 @@ class ChatEncoder:
         self._dated = _with_a_date(self.template)
         self.marks_turns = GENERATION.search(self.template) is not None
         special = special_tokens(tokenizer)
-        self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(special)))
+        self._special_ids = tokenizer.convert_tokens_to_ids(sorted(special))
         self._special = any_of(special)
         self._added = any_of(special | {str(t) for t in tokenizer.added_tokens_decoder.values()})
 
@@ -291,7 +291,7 @@ def any_of(tokens: set[str]) -> re.Pattern[str]:
 
 
 def _with_mask(
-    tokens: list[tuple[int, Span]], spans: list[Span], special: frozenset[int]
+    tokens: list[tuple[int, Span]], spans: list[Span], special: list[int]
 ) -> tuple[Ints, Bools]:
     """ids int64 [T]; in the loss, bool [T]: the token shares a character with a span.
 
@@ -300,13 +300,12 @@ def _with_mask(
     before a span it is of the header all the same.
     """
     ids = np.array([token for token, _ in tokens], np.int64)
+    begins, ends = np.array([span for _, span in tokens], np.int64).reshape(-1, 2).T
+    reached = np.maximum.accumulate(ends)
+    starts = np.minimum(begins, np.concatenate([[0], reached])[:-1])
+    is_special = np.isin(ids, special)
     in_loss = np.zeros(len(ids), bool)
-    reached = 0
-    for n, (token, (begin, end)) in enumerate(tokens):
-        start, end = min(begin, reached), max(end, reached)
-        in_loss[n] = any(
-            start < last and end > first and not (begin < first and token in special)
-            for first, last in spans
-        )
-        reached = end
+    for first, last in spans:
+        within = (starts < last) & (reached > first)
+        in_loss |= within & ~(is_special & (begins < first))
     return ids, in_loss
