@@ -79,6 +79,7 @@ CASES = [
     ("100,000 brackets in a JSON array", {"a.json": "[" * 100_000}, select("a.json"), 3, 'a.json, line 1: broken JSON: lists and objects are nested too deeply'),
     ("a CSV file with only a header", {"a.csv": "prompt,response\n"}, select("a.csv"), 3, 'a.csv holds no rows. Give a file with at least one.'),
     ("a quotation mark that never closes", {"a.csv": 'prompt,response\na,"b\nc,d\n'}, select("a.csv"), 3, 'a.csv, line 2: a quotation mark opens here and never closes.'),
+    ("a CSV with semicolons", {"a.csv": "prompt;response\na;b\n"}, select("a.csv"), 3, "a.csv, line 1: the columns are separated by ';', not by ','. Save the file with commas, or with tabs as .tsv."),
     ("a CSV row with a field too many", {"a.csv": "prompt,response\na,b\nc,d,e\n"}, select("a.csv"), 3, 'a.csv: 1 of 2 rows cannot be used:\n  a.csv, line 3 (row 1): 3 fields where the header has 2\nFix them, or leave them out with --on-bad-row skip (they go to rejected.jsonl).'),
     ("a CSV column twice", {"a.csv": "prompt,response,prompt\na,b,c\n"}, select("a.csv"), 3, "a.csv: column 'prompt' appears more than once. Rename one."),
     ("text named .parquet", {"a.parquet": GOOD}, select("a.parquet"), 3, 'cannot read a.parquet: Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.. Fetch or write it again.'),

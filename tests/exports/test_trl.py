@@ -78,7 +78,10 @@ def test_what_trl_learns_is_what_was_scored(exported, script, family, records):
         assert row["input_ids"] == scored.input_ids.tolist()
         found = trainer.data_collator([row])["labels"][0].tolist()
         labels = scored.labels.tolist()
-        if records in ("single messages", "messages pair"):  # a completion ends with the line feed behind the turn
+        if records in (
+            "single messages",
+            "messages pair",
+        ):  # a completion ends with the line feed behind the turn
             assert (found.pop(), labels.pop()) == (row["input_ids"][-1], -100)
         assert found[1:] == labels[1:]  # of the first token nobody can be asked
 

@@ -90,6 +90,20 @@ def resolve_options(
     return options
 
 
+def described(options: RecordOptions) -> str:
+    """The format and the columns of resolved options, in a few words.
+
+    >>> described(RecordOptions("prompt-response", prompt_column="q", response_column="a"))
+    'prompt-response (q, a)'
+    """
+    named = (
+        *(options.prompt_template, options.prompt_column, options.response_column),
+        *(options.messages_column, options.text_column),
+    )
+    columns = ", ".join(filter(None, named))
+    return f"{options.format} ({columns})" if columns else str(options.format)
+
+
 def _last_column(options: RecordOptions) -> str | None:
     """What replaces the last required column of a format other than prompt-response."""
     return options.response_column or options.messages_column or options.text_column

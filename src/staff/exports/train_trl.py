@@ -36,8 +36,10 @@ def prepare(arguments: list[str]) -> SFTTrainer:
     parser = TrlParser(kinds)
     training, model, mixture = parser.parse_args_and_config(arguments)
     rows: Any = get_dataset(mixture)["train"]
-    if model.load_in_4bit and model.dtype == "auto":  # of which no products can be made
-        model.dtype = "bfloat16" if is_torch_bf16_gpu_available() else "float32"
+    if model.dtype == "auto" and not is_torch_bf16_gpu_available():
+        model.dtype = "float32"  # bfloat16 weights would be many times slower on most CPUs
+    elif model.dtype == "auto" and model.load_in_4bit:  # products need a dtype of their own
+        model.dtype = "bfloat16"
     quantized = get_quantization_config(model)  # a BitsAndBytesConfig, of load_in_4bit or 8bit
     training.model_init_kwargs = {
         "revision": model.model_revision,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from staff.data.columns import described
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
 from staff.methods import wanted_by
@@ -57,6 +58,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
         lengths = prepared.stores[-1].lengths if prepared.stores else None
         requested_sizes(config, prepared.usable, lengths)
         return {
+            "read as": described(prepared.options),
             **counts(prepared),
             "stages": stages_of(config, prepared, kept=_kept(folder, source)),
             "files": _files(config, folder, rejected=prepared.rejected),
