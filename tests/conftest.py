@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -41,6 +42,20 @@ def staff_warm(programs: Path) -> list[str]:
     """What to begin a command with that is not to be stopped: a process as real as any other."""
     program = programs / "staff"
     return [str(program)] if program.exists() else [sys.executable, "-m", "staff"]
+
+
+@pytest.fixture(scope="session")
+def finish(staff_warm: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `staff` with these arguments, which must succeed."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*staff_warm, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
 
 
 @pytest.fixture

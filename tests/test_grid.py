@@ -19,7 +19,24 @@ def grid(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_other_training_rows_are_selected_from_anew(grid, tmp_path, monkeypatch):
+@pytest.fixture
+def block_of(grid, tmp_path):
+    """The block of so many rows of the demo's task, seed 0, with these models."""
+
+    def make(rows, **models):
+        return grid.Block(
+            "e2e_demo",
+            0,
+            data=grid.write_task("e2e_demo", None, tmp_path / "data", rows=rows),
+            work=tmp_path / "work",
+            store=tmp_path / "s",
+            models=grid.Models(**models),
+        )
+
+    return make
+
+
+def test_other_training_rows_are_selected_from_anew(grid, block_of, monkeypatch):
     sizes = []
 
     def select(config):
@@ -30,16 +47,7 @@ def test_other_training_rows_are_selected_from_anew(grid, tmp_path, monkeypatch)
 
     monkeypatch.setattr(grid.pipeline, "select", select)
     for rows in (50, 100, 100):
-        data = grid.write_task("e2e_demo", None, tmp_path / "data", rows=rows)
-        block = grid.Block(
-            "e2e_demo",
-            0,
-            data=data,
-            work=tmp_path / "work",
-            store=tmp_path / "s",
-            models=grid.Models(),
-        )
-        block.select("staff")
+        block_of(rows).select("staff")
     assert sizes == [50, 100]
 
 
@@ -47,19 +55,11 @@ def test_other_training_rows_are_selected_from_anew(grid, tmp_path, monkeypatch)
     ("variant", "small"), [("small-4m", "target"), ("small-bitnet", "others/bitstories1M")]
 )
 def test_a_variant_names_its_small_model_without_its_place(
-    grid, variant, small, tmp_path, monkeypatch
+    grid, block_of, variant, small, tmp_path, monkeypatch
 ):
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "model.safetensors").touch()
-    data = grid.write_task("e2e_demo", None, tmp_path / "data", rows=20)
-    block = grid.Block(
-        "e2e_demo",
-        0,
-        data=data,
-        work=tmp_path / "work",
-        store=tmp_path / "s",
-        models=grid.Models(target=tmp_path / "target", others=tmp_path / "others"),
-    )
+    block = block_of(20, target=tmp_path / "target", others=tmp_path / "others")
     (block.work / "staff").mkdir(parents=True)
     (block.work / "staff" / "manifest.json").touch()
     asked = []

@@ -29,20 +29,6 @@ def command(tmp_path_factory, e2e_rows, family):
 
 
 @pytest.fixture(scope="module")
-def finish(staff_warm):
-    """Run `staff` with these arguments, which must succeed."""
-
-    def run(*arguments):
-        done = subprocess.run(
-            [*staff_warm, *arguments], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture(scope="module")
 def whole(command, finish, tmp_path_factory):
     """The folder of a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "x"

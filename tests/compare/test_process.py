@@ -47,15 +47,9 @@ def kill_in(cell, stage, arguments):
     return said
 
 
-def finish(staff, arguments):
-    done = subprocess.run([*staff, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_only_what_a_kill_left_undone_is_done_again(command, staff_warm, tmp_path):
+def test_only_what_a_kill_left_undone_is_done_again(command, finish, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
-    finish(staff_warm, [*command, "--out", str(whole)])
+    finish(*command, "--out", str(whole))
     again = [*command, "--out", str(out)]
 
     kill_in("staff-0.5-seed0", "fine-tune", again)
@@ -70,7 +64,7 @@ def test_only_what_a_kill_left_undone_is_done_again(command, staff_warm, tmp_pat
     assert "write" not in said
     adapter = (cells / "random-0.5-seed0" / "adapter" / "adapter_model.safetensors").stat()
 
-    done = finish(staff_warm, again)
+    done = finish(*again)
     assert done.stderr.count(", reused") == 3
     assert "fine-tune" not in done.stderr
     last = (cells / "random-0.5-seed0" / "adapter" / "adapter_model.safetensors").stat()

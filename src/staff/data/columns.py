@@ -4,7 +4,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import replace
 
-from staff.data.records import FORMATS, Record, RecordOptions
+from staff.data.records import FORMATS, PAIRED, Record, RecordOptions
 from staff.errors import ConfigError, DataError, unknown_name
 
 # Column pairs that mean prompt and response wherever they occur together.
@@ -73,7 +73,7 @@ def resolve_options(
         flag = "--" + strange[0].replace("_", "-")
         raise ConfigError(f"{flag} does not apply to the format {format!r}. Leave one of them out.")
     options = replace(options, format=format)
-    if format in ("prompt-response", "messages-pair"):
+    if format in PAIRED:
         pair = _fill_pair(columns, options, name)
         if format == "prompt-response" and pair.prompt_column != options.prompt_column:  # guessed
             _refuse_left_out(first_records, columns, [pair.prompt_column], pair, name)

@@ -117,6 +117,7 @@ FORMATS: dict[str, Callable[[Record, RecordOptions], Example]] = {
     "messages-pair": from_messages_pair,
     "text": from_text,
 }
+PAIRED = ("prompt-response", "messages-pair")  # the formats of a prompt and a response column
 CHAT = ("messages", "sharegpt", "messages-pair")  # the formats of conversations
 
 

@@ -30,8 +30,6 @@ TYPES: dict[str, dict[str, Any]] = {
     },
     "text": {"type": "completion", "field": "text"},
 }
-# It does not find linear layers that are not torch's.
-LAYERS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
 # Of 4 bits it takes nf4 with scales in 8 bits, as the run did, unless it is told otherwise.
 QUANTISED: dict[int, dict[str, Any]] = {
     4: {"adapter": "qlora", "load_in_4bit": True},
@@ -51,7 +49,7 @@ def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
 def files(job: Job) -> Mapping[str, str]:
     """train.yaml."""
     kind = "chat" if job.kind == "single" else job.kind
-    named = LAYERS.get(job.model.kind or "")
+    named = snippets.LAYERS.get(job.model.kind or "")
     settings = {
         "base_model": job.model.name,
         "revision_of_model": job.model.revision,
@@ -70,7 +68,7 @@ def files(job: Job) -> Mapping[str, str]:
         "lora_alpha": snippets.ALPHA,
         "lora_dropout": 0.0,
         "lora_target_linear": None if named else True,
-        "lora_target_modules": named,
+        "lora_target_modules": named and list(named),
         "num_epochs": snippets.EPOCHS,
         "micro_batch_size": job.rows_at_once,
         "gradient_accumulation_steps": job.steps,

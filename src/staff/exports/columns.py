@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from staff.data.columns import template_columns
-from staff.data.records import RecordOptions
+from staff.data.records import PAIRED, RecordOptions
 from staff.data.streams import is_utf8
 from staff.data.writers import json_text
 from staff.visible import one_line
@@ -52,7 +52,7 @@ def values_of(record: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, 
 
 def columns_read(options: RecordOptions) -> frozenset[str]:
     """The columns that examples are made of, by resolved options."""
-    if options.format in ("prompt-response", "messages-pair"):
+    if options.format in PAIRED:
         template = options.prompt_template
         prompts = [options.prompt_column or "prompt"] if template is None else []
         named = [*prompts, *(template_columns(template) if template is not None else [])]

@@ -44,8 +44,6 @@ TEMPLATES = {
     "<｜Assistant｜><think>": "deepseekr1",
 }
 OF_KINDS = {"gemma3": "gemma3", "gemma3n": "gemma3n"}  # of those that read images as well
-# `all` does not find linear layers that are not torch's.
-LAYERS = {"gpt2": "c_attn,c_proj,c_fc"}
 QUANTISED: dict[int, dict[str, Any]] = {
     4: {
         "quantization_bit": 4,
@@ -103,7 +101,7 @@ def files(job: Job) -> Mapping[str, str]:
         "finetuning_type": "lora",
         "lora_rank": snippets.RANK,
         "lora_alpha": snippets.ALPHA,
-        "lora_target": LAYERS.get(job.model.kind or "", "all"),
+        "lora_target": ",".join(snippets.LAYERS.get(job.model.kind or "", ["all"])),
         "dataset_dir": ".",
         "dataset": name,
         "template": template,

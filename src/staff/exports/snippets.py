@@ -10,6 +10,8 @@ from staff.exports.trainer import Job
 
 EPOCHS, BATCH, ACCUMULATE, LEARNING_RATE, WARMUP = 3, 4, 2, 1e-4, 0.1
 RANK, ALPHA = 8, 16
+# Of models whose linear layers are not torch's, so that LLaMA-Factory and axolotl do not find them.
+LAYERS = {"gpt2": ("c_attn", "c_proj", "c_fc")}
 
 
 def settings_text(values: Mapping[str, Any], job: Job, *remarks: str) -> str:
