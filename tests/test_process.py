@@ -62,7 +62,7 @@ def stop_in(stage: str, arguments: list[str], how: signal.Signals) -> tuple[int,
         ("fine-tune small", signal.SIGTERM, 143),
         # make test-crash kills at many more points.
         pytest.param("fine-tune small", signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
-        ("score small", signal.SIGKILL, -signal.SIGKILL),
+        pytest.param("score small", signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
         ("verify on target", signal.SIGINT, 130),
     ],
 )

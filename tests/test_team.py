@@ -145,6 +145,7 @@ def test_a_fault_in_one_process_ends_all_with_its_words(select, data, tmp_path):
     assert "error: no such file" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_no_checkpoint(data, family, tmp_path):
     """Rank 0 is the first to notice: torchrun, which would stop it, is held back."""
     out = tmp_path / "tuned"

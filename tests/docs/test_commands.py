@@ -31,6 +31,8 @@ FROM_A_RUN = (
     *("docs/export.md", "docs/proxy.md", "docs/how-to/resume.md", "docs/how-to/token-budget.md"),
     "docs/how-to/choose-settings.md",
 )
+# Whole tasks on more rows: by `make test-docs` only.
+TUTORIALS = "docs/tutorials/"
 
 
 def pages_with(*fates: str) -> list[str]:
@@ -156,7 +158,13 @@ def run(found: list[Block], folder: Path, logs: Path, programs: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("page", pages_with("run"))
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page.startswith(TUTORIALS) else page
+        for page in pages_with("run")
+    ],
+)
 def test_the_commands_of(page, place, tmp_path, programs):
     run([b for b in BLOCKS[page] if b.fate == "run"], place(page), tmp_path / "logs", programs)
 
