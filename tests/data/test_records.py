@@ -1,6 +1,7 @@
 """Each record format, and each way a row cannot be used."""
 
 import json
+import uuid
 
 import pytest
 
@@ -209,9 +210,14 @@ def test_ids_and_sources():
     record["from"] = "\ud800"
     with pytest.raises(BadRow, match="half of a surrogate pair"):
         to_example(record, options)
-    for bad in (None, "", True, 1.5):
+    for bad in (None, "", True):
         with pytest.raises(BadRow, match="column 'n' contains no id"):
             to_example(record | {"n": bad}, RecordOptions(format="prompt-response", id_column="n"))
+    numbered = RecordOptions(format="prompt-response", id_column="n")
+    with pytest.raises(BadRow, match=r"id 3.0 \(column 'n'\) is no text or whole number"):
+        to_example(record | {"n": 3.0, "from": "web"}, numbered)
+    key = uuid.UUID(int=7)  # as Parquet may hold one
+    assert to_example(record | {"n": key, "from": "web"}, numbered).id == str(key)
 
 
 def test_content_id_is_of_the_content_only():

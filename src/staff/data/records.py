@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
+from uuid import UUID
 
 from staff.data.json_array import once
 from staff.errors import BadRow
@@ -138,7 +139,9 @@ def to_example(record: Record, options: RecordOptions) -> Example:
             raise BadRow(f"has a place for its {kind} (<{kind}>), which is not supported")
     if options.id_column:
         given = record.get(options.id_column)
-        if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
+        if isinstance(given, float):
+            raise BadRow(f"id {given} (column {options.id_column!r}) is no text or whole number")
+        if isinstance(given, bool) or not isinstance(given, str | int | UUID) or given == "":
             raise BadRow(f"column {options.id_column!r} contains no id")
         _refuse_half_characters(str(given))
         name = str(given)
