@@ -44,7 +44,8 @@ def test_a_date_that_python_does_not_have_is_one_bad_row(tmp_path):
         with pa.ipc.new_file(f, table.schema) as writer:
             writer.write_table(table)
     good, bad = open_source(tmp_path / "a.arrow").records()
-    assert good.record and bad.record is None
+    assert good.record
+    assert bad.record is None
     assert bad.problem.startswith("cannot be read: ")
 
 
