@@ -132,6 +132,7 @@ def _rows(batches: Iterable[Any]) -> Iterator[RawRecord]:
     for batch in batches:
         for start in range(0, batch.num_rows, BATCH_ROWS):
             part = batch.slice(start, BATCH_ROWS)
+            records: list[tuple[dict[str, Any] | None, str | None]]
             try:
                 records = [(record, None) for record in part.to_pylist()]
             except (ValueError, OverflowError):
