@@ -19,11 +19,17 @@ TURN = [{"from": "human", "value": "a"}]
         ({"prompt": "a", "completion": "b", "template": "x"}, "prompt-response"),
         ({"question": "a", "answer": "b"}, "prompt-response"),
         ({"input": "a", "output": "b"}, "prompt-response"),
+        ({"problem": "a", "solution": "b", "answer": "c"}, "prompt-response"),
+        ({"inputs": "a", "targets": "b"}, "prompt-response"),
+        ({"prompt": '[{"a": 1}]', "response": "b"}, "prompt-response"),
         ({"instruction": "a", "input": "", "output": "b"}, "alpaca"),
         ({"instruction": "a", "output": "b", "text": "c"}, "alpaca"),
         ({"messages": MESSAGE, "prompt": "a"}, "messages"),
         ({"conversations": TURN, "system": "s"}, "sharegpt"),
         ({"conversations": MESSAGE}, "messages"),
+        ({"messages": json.dumps(MESSAGE)}, "messages"),
+        ({"conversations": json.dumps(TURN)}, "sharegpt"),
+        ({"prompt": json.dumps(MESSAGE), "completion": json.dumps(MESSAGE)}, "messages-pair"),
         ({"prompt": MESSAGE, "completion": MESSAGE}, "messages-pair"),
         ({"text": "a"}, "text"),
         ({"text": "a", "url": "b", "timestamp": "c", "score": 0.5}, "text"),
@@ -56,11 +62,19 @@ def test_columns_of_two_lists_of_messages():
 
 
 def test_conversations_in_another_column_are_told_of():
-    record = {"id": 1, "conversation": MESSAGE, "chosen": TURN}
+    record = {"id": 1, "conversation": MESSAGE, "chosen": TURN, "moderation": [{"flagged": False}]}
     said = r"--messages-column for the conversations in conversation, chosen\)"
     with pytest.raises(DataError, match=said):
         resolve_options([record], RecordOptions())
     assert detect_format([record], RecordOptions(messages_column="chosen")) == "sharegpt"
+
+
+def test_a_file_that_is_one_object_is_told_of():
+    record = {"version": 1, "data": [{"prompt": "a", "response": "b"}]}
+    with pytest.raises(DataError, match="rows are the list in 'data', write that list alone"):
+        resolve_options([record], RecordOptions())
+    with pytest.raises(DataError, match="Give --prompt-column"):
+        resolve_options([record, record], RecordOptions())
 
 
 def test_real_files(rows):
@@ -106,6 +120,11 @@ def test_filled_in(options, columns):
             "{instruction}\\n{context}",
         ),
         ({"instruction": "a", "input": "c", "response": "b"}, "input", "{instruction}\\n{input}"),
+        (
+            {"system_prompt": "c", "question": "a", "response": "b"},
+            "system_prompt",
+            "{system_prompt}\\n{question}",
+        ),
         ({"question": "a", "answer": "b", "Options": "c"}, "Options", "{question}\\n{Options}"),
         (
             {"system": "c", "instruction": "a", "input": "d", "output": "b"},

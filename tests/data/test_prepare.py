@@ -154,6 +154,14 @@ def test_wrong_columns(jsonl, tokeniser, tmp_path):
         )
 
 
+def test_a_column_that_a_guessed_prompt_leaves_out_far_below(jsonl, tokeniser, tmp_path):
+    path = jsonl([pair(n) | {"context": ""} for n in range(120)] + [pair(120) | {"context": "c"}])
+    with pytest.raises(DataError, match="which leaves out 'context'"):
+        prepare(open_source(path), RecordOptions(), [tokeniser], out=tmp_path / "a")
+    asked = RecordOptions(prompt_column="prompt")
+    assert prepare(open_source(path), asked, [tokeniser], out=tmp_path / "a").usable == 121
+
+
 def test_truncated_rows_are_counted(jsonl, tokenizer, tmp_path):
     tokeniser = Tokeniser(tokenizer, max_length=30)
     long = {"prompt": "a", "response": "word " * 60}

@@ -1,5 +1,8 @@
 """Each record format, and each way a row cannot be used."""
 
+import json
+import uuid
+
 import pytest
 
 from staff.data.records import RecordOptions, content_id, fill_template, to_example
@@ -75,6 +78,12 @@ def test_text_formats(record, options, prompt, response):
             [("assistant", "ab")],
         ),
         (
+            {"system": "s", **turns(("prompter", "a"), ("assistant", "b"))},
+            CHAT,
+            [("system", "s"), ("user", "a"), ("assistant", "b")],
+        ),
+        ({"messages": json.dumps(ASKED + ANSWER)}, CHAT, [("user", "a"), ("assistant", "b")]),
+        (
             {
                 "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
                 "completion": [{"role": "assistant", "content": "b"}],
@@ -110,6 +119,8 @@ def test_chat_formats(record, options, messages):
         ({"text": ""}, TEXT, "text is empty"),
         ({}, CHAT, "messages is missing"),
         ({"messages": "a"}, CHAT, "messages is not a list"),
+        ({"messages": "[{'role': 'user'}]"}, CHAT, "messages is not a list but text"),
+        ({"messages": [{"input": "a", "output": "b"}]}, CHAT, "has no role, only input, output"),
         ({"messages": []}, CHAT, "no assistant turn"),
         (turns(("user", "a")), CHAT, "no assistant turn"),
         (turns(("user", "a"), ("assistant", "")), CHAT, "response is empty"),
@@ -153,6 +164,12 @@ def test_chat_formats(record, options, messages):
             "offers tools",
         ),
         (talk(("human", "a"), ("gpt", "")), SHAREGPT, "response is empty"),
+        (
+            talk(("human", "<image>\na"), ("gpt", "b")) | {"image": "1.jpg"},
+            SHAREGPT,
+            "has a place for its image",
+        ),
+        ({"prompt": "<audio>a", "response": "b", "audios": ["1.wav"]}, PAIR, "for its audio"),
     ],
 )
 def test_bad_rows(record, options, reason):
@@ -165,6 +182,12 @@ def test_what_a_table_has_for_no_tools_and_no_thoughts():
     for tools in (None, "", "[]", [], {}):
         record = {"messages": [{"role": "assistant", "content": "a", **nothing}], "tools": tools}
         assert to_example(record, CHAT).messages == (Message("assistant", "a"),)
+
+
+def test_a_picture_without_a_place_in_the_text_is_a_column_as_any_other():
+    for more in ({"image": "1.jpg"}, {"images": []}):
+        text = "a" if more.get("image") else "<image>"
+        assert to_example({"prompt": text, "response": "b", **more}, PAIR).prompt == text
 
 
 def test_named_columns_appear_in_the_reason():
@@ -187,9 +210,14 @@ def test_ids_and_sources():
     record["from"] = "\ud800"
     with pytest.raises(BadRow, match="half of a surrogate pair"):
         to_example(record, options)
-    for bad in (None, "", True, 1.5):
+    for bad in (None, "", True):
         with pytest.raises(BadRow, match="column 'n' contains no id"):
             to_example(record | {"n": bad}, RecordOptions(format="prompt-response", id_column="n"))
+    numbered = RecordOptions(format="prompt-response", id_column="n")
+    with pytest.raises(BadRow, match=r"id 3.0 \(column 'n'\) is no text or whole number"):
+        to_example(record | {"n": 3.0, "from": "web"}, numbered)
+    key = uuid.UUID(int=7)  # as Parquet may hold one
+    assert to_example(record | {"n": key, "from": "web"}, numbered).id == str(key)
 
 
 def test_content_id_is_of_the_content_only():

@@ -37,6 +37,18 @@ def test_invalid_utf8_is_one_bad_row(tmp_path):
     assert (bad.problem, bad.place) == ("invalid UTF-8", "row 1")
 
 
+def test_a_date_that_python_does_not_have_is_one_bad_row(tmp_path):
+    dates = pa.array([0, 1 << 40], pa.timestamp("s"))
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as f:
+        table = pa.table({"a": dates})
+        with pa.ipc.new_file(f, table.schema) as writer:
+            writer.write_table(table)
+    good, bad = open_source(tmp_path / "a.arrow").records()
+    assert good.record
+    assert bad.record is None
+    assert bad.problem.startswith("cannot be read: ")
+
+
 def test_nested_columns(tmp_path):
     record = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")

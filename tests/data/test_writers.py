@@ -5,6 +5,7 @@ import decimal
 import errno
 import json
 import os
+import uuid
 
 import pytest
 
@@ -128,6 +129,7 @@ def test_values_json_does_not_know(tmp_path):
     record = {
         "when": datetime.datetime(2024, 7, 26, 1, 2),
         "price": decimal.Decimal("1.10"),
+        "key": uuid.UUID(int=7),
         "image": b"\0\1",
         "half": "\ud800é",
     }
@@ -135,6 +137,7 @@ def test_values_json_does_not_know(tmp_path):
     assert json.loads((tmp_path / "x.jsonl").read_text()) == {
         "when": "2024-07-26T01:02:00",
         "price": "1.10",
+        "key": "00000000-0000-0000-0000-000000000007",
         "image": "AAE=",
         "half": "\ud800é",
     }

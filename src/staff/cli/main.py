@@ -169,7 +169,10 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         text = f"{error.argument.name} needs a value"
     if isinstance(error, UnusedCliTokensError):
-        text = f"too many arguments: {' '.join(error.unused_tokens or [])}"
+        unused = error.unused_tokens or []
+        text = f"too many arguments: {' '.join(unused)}"
+        if all(map(os.path.isfile, unused)):  # as of shards/*.jsonl
+            text += ": only one data file is read, join several first"
     if isinstance(error, UnknownOptionError) and "Did you mean" in text:
         return text.replace(". Did", "; did")
     return f"{text} (see staff {chain + ' ' if chain else ''}--help)"

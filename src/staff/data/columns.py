@@ -4,7 +4,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import replace
 
-from staff.data.records import FORMATS, PAIRED, Record, RecordOptions
+from staff.data.records import FORMATS, PAIRED, Record, RecordOptions, turns_in
 from staff.errors import ConfigError, DataError, unknown_name
 
 # Column pairs that mean prompt and response wherever they occur together.
@@ -12,9 +12,12 @@ PAIRS = (
     ("prompt", "response"),
     ("prompt", "completion"),
     ("question", "answer"),
+    ("question", "response"),
     ("query", "response"),
     ("instruction", "response"),
     ("input", "output"),
+    ("inputs", "targets"),
+    ("problem", "solution"),
 )
 # Columns that say something about a text and are no part of it.
 ABOUT = frozenset(
@@ -62,25 +65,22 @@ def resolve_options(
     column in `BESIDE`).
     """
     columns = list(dict.fromkeys(column for record in first_records for column in record))
-    given = {key for key in set().union(*HEEDS.values()) if getattr(options, key) is not None}
+    named = {key for key in set().union(*HEEDS.values()) if getattr(options, key) is not None}
     if options.format is not None and options.format not in FORMATS:
         raise ConfigError(unknown_name("format", options.format, FORMATS))
-    for key in ("id_column", "source_column", *sorted(given - {"prompt_template"})):
+    for key in ("id_column", "source_column", *sorted(named - {"prompt_template"})):
         _require(getattr(options, key), columns, name)
-    asked = options.format
-    format = asked or _find_format(first_records, columns, options, name)
-    if strange := sorted(given - HEEDS[format]):
+    given = options
+    format = options.format or _find_format(first_records, columns, options, name)
+    if strange := sorted(named - HEEDS[format]):
         flag = "--" + strange[0].replace("_", "-")
         raise ConfigError(f"{flag} does not apply to the format {format!r}. Leave one of them out.")
     options = replace(options, format=format)
     if format in PAIRED:
         pair = _fill_pair(columns, options, name)
-        if format == "prompt-response" and pair.prompt_column != options.prompt_column:  # guessed
-            _refuse_left_out(first_records, columns, [pair.prompt_column], pair, name)
+        refuse_left_out(first_records, given, pair, name=name)
         return pair
-    if format == "alpaca" and not asked:
-        prompt = [column for column in ("instruction", "input") if column in columns]
-        _refuse_left_out(first_records, columns, prompt, options, name)
+    refuse_left_out(first_records, given, options, name=name)
     if format in ("messages", "sharegpt") and not options.messages_column:
         found = [column for column in CHAT_COLUMNS if _chat_format(first_records, column)]
         options = replace(options, messages_column=(found or REQUIRED[format])[0])
@@ -133,11 +133,16 @@ def _find_format(
     used = (options.id_column, options.source_column)
     if "text" in columns and all(c in used or not _holds_text(records, c) for c in rest):
         return "text"
-    chats = [column for column in columns if _chat_format(records, column)]
+    chats = [column for column in columns if _chat_format(records, column, keyed=True)]
+    lists = [column for column in columns if _chat_format(records, column)]
+    if len(records) == 1 and lists and not chats:  # a whole file in one object
+        give = f"If its rows are the list in {lists[0]!r}, write that list alone to the file."
+    else:
+        give = "Give --prompt-column and --response-column (or --text-column for plain text"
+        give += f", --messages-column for the conversations in {_listed(chats)})" if chats else ")"
+        give += "."
     raise DataError(
-        f"{name}: cannot tell prompt from response. Columns: {_listed(columns)}.\n"
-        "Give --prompt-column and --response-column (or --text-column for plain text"
-        + (f", --messages-column for the conversations in {_listed(chats)})." if chats else ").")
+        f"{name}: cannot tell prompt from response. Columns: {_listed(columns)}.\n{give}"
     )
 
 
@@ -146,10 +151,21 @@ def _pair_format(records: Sequence[Record], column: str) -> str:
     return "messages-pair" if _chat_format(records, column) else "prompt-response"
 
 
-def _chat_format(records: Sequence[Record], column: str | None) -> str | None:
+def _chat_format(
+    records: Sequence[Record], column: str | None, *, keyed: bool = False
+) -> str | None:
+    """The format of a column of lists of messages, or of the text of such lists.
+
+    keyed: only where they say whose a message is, as those in texts must.
+    """
     for record in records:
-        turns = record.get(column or "")
+        value = record.get(column or "")
+        turns = turns_in(value)
+        if isinstance(turns, str) and turns:
+            return None
         if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+            if (keyed or turns is not value) and not turns[0].keys() & {"from", "role"}:
+                return None
             return "sharegpt" if "from" in turns[0] else "messages"
     return None
 
@@ -183,14 +199,21 @@ def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> Rec
     return replace(options, prompt_column=prompt, response_column=response)
 
 
-def _refuse_left_out(
-    records: Sequence[Record],
-    columns: Sequence[str],
-    prompt: Sequence[str | None],
-    options: RecordOptions,
-    name: str,
+def refuse_left_out(
+    records: Sequence[Record], given: RecordOptions, options: RecordOptions, *, name: str
 ) -> None:
-    """Raise `DataError` where a prompt that was guessed leaves out columns in `BESIDE`."""
+    """Raise `DataError` where a prompt that was guessed leaves out columns in `BESIDE`.
+
+    options: those `given`, resolved.
+    """
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    prompt: list[str | None]
+    if options.format == "alpaca" and not given.format:
+        prompt = [column for column in ("instruction", "input") if column in columns]
+    elif options.format == "prompt-response" and options.prompt_column != given.prompt_column:
+        prompt = [options.prompt_column]
+    else:
+        return
     read = {*prompt, options.response_column, options.id_column, options.source_column}
     left = [
         column

@@ -209,8 +209,9 @@ def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
         folder = folder / split
     if not (folder / "state.json").is_file():
         raise DataError(
-            f"{folder} is not a folder made by save_to_disk (it has no state.json). "
-            "Give a data file in it, or save the data set with datasets' save_to_disk."
+            f"{folder} is not a folder made by save_to_disk (it has no state.json). Give a data "
+            "file in it, or join several first: JSON Lines with cat, others with datasets' "
+            f"load_dataset({str(folder)!r}, split='train').save_to_disk(OTHER)."
         )
     entries = _listed(folder / "state.json", "_data_files")
     names = [str(entry["filename"]) for entry in entries if isinstance(entry, dict) and entry]

@@ -15,7 +15,7 @@ from typing import IO, Literal
 import numpy as np
 
 from staff.data.ahead import in_order
-from staff.data.columns import resolve_options
+from staff.data.columns import refuse_left_out, resolve_options
 from staff.data.files import Source
 from staff.data.occurrences import Occurrences
 from staff.data.raw import RawRecord
@@ -76,7 +76,7 @@ def check_columns(source: Source, options: RecordOptions) -> RecordOptions:
     head = [row.record for row in source.head() if row.record is not None]
     if head:
         return resolve_options(head, options, name=source.name)
-    bad = _BadRows(source.name)
+    bad = _BadRows(source)
     for row in source.records():
         bad.add(row, row.problem or "")
     if bad.count:
@@ -103,11 +103,11 @@ def prepare(
     whatever `check_columns` raises. On any error no store is left behind.
     """
     start = time.monotonic()
-    options = check_columns(source, options)
+    given, options = options, check_columns(source, options)
     distinct, prints = _distinct(tokenisers, options)
     several = len(distinct) > 1
     paths = {p: f"tokens-{n}.arrow" if several else "tokens.arrow" for n, p in enumerate(distinct)}
-    bad = _BadRows(source.name)
+    bad = _BadRows(source)
     ids = _Ids(source, options)
     rows_read = truncated = duplicates = 0
     spelt = _Spelt(next(iter(distinct.values()), None))  # all are of one family: one will do
@@ -127,6 +127,9 @@ def prepare(
         chunks = (_examples(chunk, options, ids) for chunk in _chunks(source.records()))
         encode = partial(_encode, list(distinct.values()))
         for chunk, encoded in stack.enter_context(closing(in_order(encode, chunks))):
+            # `check_columns` saw the first rows only.
+            records = [raw.record for raw in chunk.raws if raw.record is not None]
+            refuse_left_out(records, given, options, name=source.name)
             usable = _usable(chunk, encoded, list(distinct.values()), bad)
             for n, writer in enumerate(writers):
                 writer.append([u.row for u in usable], [u.tokens[n] for u in usable])
@@ -325,15 +328,18 @@ class _Spelt:
 class _BadRows:
     """Counts bad rows, keeps the first few for the message, writes all to `file` if it is set."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, source: Source) -> None:
+        self.name = source.name
         self.count = 0
         self.file: IO[str] | None = None
+        self._lines = source.kind == "jsonl"
+        self._first: RawRecord | None = None
         self._shown: list[str] = []
 
     def add(self, raw: RawRecord, reason: str) -> None:
         """Take in one bad row."""
         self.count += 1
+        self._first = self._first or raw
         if len(self._shown) < SHOWN_BAD_ROWS:
             self._shown.append(f"  {self.name}, {raw.place}: {reason}")
         if self.file:
@@ -348,7 +354,9 @@ class _BadRows:
             lines[0] += f"; the first {len(self._shown)}"
         lines[0] += ":"
         lines += self._shown
-        if skippable:
+        if self._lines and self._starts_array(rows):
+            lines.append("The file seems to be one JSON array: let its name end in .json.")
+        elif skippable:
             lines.append(
                 f"Fix them, or leave them out with --on-bad-row skip (they go to {REJECTED})."
             )
@@ -357,3 +365,10 @@ class _BadRows:
                 "No usable row is left. Check the format, the columns and the maximum length."
             )
         return DataError("\n".join(lines))
+
+    def _starts_array(self, rows: int) -> bool:
+        """Whether the first row is the start of an array, or all of it."""
+        first = self._first
+        if first is None or first.row > 0 or not (first.raw or "").lstrip().startswith("["):
+            return False
+        return rows == 1 or "broken JSON" in (first.problem or "")

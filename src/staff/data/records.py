@@ -4,12 +4,16 @@ A format is one function `(record, options) -> Example` and one line in `FORMATS
 """
 
 import hashlib
+import json
 import string
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
+from uuid import UUID
 
+from staff.data.json_array import once
 from staff.errors import BadRow
 from staff.types import Example, Message
 
@@ -20,6 +24,7 @@ ROLES = {
     "developer": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
@@ -30,6 +35,7 @@ ROLES = {
     "observation": "tool",
 }
 
+MEDIA = ("image", "video", "audio")  # columns beside texts that say <image> where one belongs
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # as transformers reads them of a message
 
 
@@ -77,17 +83,13 @@ def from_alpaca(record: Record, options: RecordOptions) -> Example:
 
 
 def from_messages(record: Record, options: RecordOptions) -> Example:
-    """OpenAI chat: `messages`, a list of {role, content}."""
+    """OpenAI chat: `messages`, a list of {role, content}, and an optional `system` text."""
     return _chat(record, options.messages_column or "messages", "role", "content")
 
 
 def from_sharegpt(record: Record, options: RecordOptions) -> Example:
     """ShareGPT chat: `conversations`, a list of {from, value}, and an optional `system` text."""
-    example = _chat(record, options.messages_column or "conversations", "from", "value")
-    system = record.get("system")
-    if isinstance(system, str) and system and example.messages[0].role != "system":
-        return replace(example, messages=(Message("system", system), *example.messages))
-    return example
+    return _chat(record, options.messages_column or "conversations", "from", "value")
 
 
 def from_messages_pair(record: Record, options: RecordOptions) -> Example:
@@ -127,12 +129,19 @@ def to_example(record: Record, options: RecordOptions) -> Example:
     `options` must be resolved (`resolve_options`). Raises `BadRow` with the reason.
     """
     example = FORMATS[options.format or ""](record, options)
-    for text in (example.prompt, example.response, *(m.content for m in example.messages)):
+    texts = (example.prompt, example.response, *(m.content for m in example.messages))
+    for text in texts:
         if not text.isascii():
             _refuse_half_characters(text)
+    for kind in MEDIA:
+        held = record.get(kind) or record.get(f"{kind}s")
+        if held and any(f"<{kind}>" in text for text in texts):
+            raise BadRow(f"has a place for its {kind} (<{kind}>), which is not supported")
     if options.id_column:
         given = record.get(options.id_column)
-        if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
+        if isinstance(given, float):
+            raise BadRow(f"id {given} (column {options.id_column!r}) is no text or whole number")
+        if isinstance(given, bool) or not isinstance(given, str | int | UUID) or given == "":
             raise BadRow(f"column {options.id_column!r} contains no id")
         _refuse_half_characters(str(given))
         name = str(given)
@@ -200,14 +209,18 @@ def _refuse_half_characters(text: str) -> None:
 
 
 def _chat(record: Record, column: str, role_key: str, text_key: str) -> Example:
-    return _conversation(_turns(record, column, role_key, text_key))
+    example = _conversation(_turns(record, column, role_key, text_key))
+    system = record.get("system")
+    if isinstance(system, str) and system and example.messages[0].role != "system":
+        return replace(example, messages=(Message("system", system), *example.messages))
+    return example
 
 
 def _turns(
     record: Record, column: str, role_key: str, text_key: str, *, first: int = 1
 ) -> tuple[Message, ...]:
     """The messages in a column, numbered from `first` on in what is said of them."""
-    turns = record.get(column)
+    turns = turns_in(record.get(column))
     if turns is None:
         raise BadRow(f"{column} is missing")
     if not isinstance(turns, list):
@@ -215,6 +228,14 @@ def _turns(
     if record.get("tools") and record["tools"] != "[]":
         raise BadRow("offers tools, which are not supported")
     return tuple(_message(turn, n, role_key, text_key) for n, turn in enumerate(turns, first))
+
+
+def turns_in(value: object) -> object:
+    """What a column holds, as a list where it is the text of one: CSV can hold no other."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value, object_pairs_hook=once)
+    return value
 
 
 def _conversation(messages: tuple[Message, ...]) -> Example:
@@ -230,6 +251,8 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
     if not isinstance(turn, dict):
         raise BadRow(f"message {number} is not an object")
     role = turn.get(role_key)
+    if role_key not in turn:
+        raise BadRow(f"message {number} has no {role_key}, only {', '.join(turn) or 'nothing'}")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"message {number} has an unknown {role_key} {role!r}")
     if turn.get("tool_calls") or turn.get("function_call"):

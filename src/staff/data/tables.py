@@ -132,20 +132,24 @@ def _rows(batches: Iterable[Any]) -> Iterator[RawRecord]:
     for batch in batches:
         for start in range(0, batch.num_rows, BATCH_ROWS):
             part = batch.slice(start, BATCH_ROWS)
+            records: list[tuple[dict[str, Any] | None, str | None]]
             try:
-                records = part.to_pylist()
-            except UnicodeDecodeError:
-                records = [_record_or_none(part.slice(i, 1)) for i in range(part.num_rows)]
-            for record in records:
-                yield RawRecord(row, None, record, None, None if record else "invalid UTF-8")
+                records = [(record, None) for record in part.to_pylist()]
+            except (ValueError, OverflowError):
+                records = [_record_or_problem(part.slice(i, 1)) for i in range(part.num_rows)]
+            for record, problem in records:
+                yield RawRecord(row, None, record, None, problem)
                 row += 1
 
 
-def _record_or_none(one_row: Any) -> dict[str, Any] | None:
+def _record_or_problem(one_row: Any) -> tuple[dict[str, Any] | None, str | None]:
+    """A row, or why Python has no values for it: a year beyond 9999, a struct's field twice."""
     try:
-        return one_row.to_pylist()[0]
+        return one_row.to_pylist()[0], None
     except UnicodeDecodeError:
-        return None
+        return None, "invalid UTF-8"
+    except (ValueError, OverflowError) as error:
+        return None, f"cannot be read: {error}"
 
 
 def read_hub(

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import UUID
 
 from staff.data.raw import RawRecord
 from staff.data.streams import is_utf8
@@ -76,7 +77,7 @@ def _plain(value: object) -> Any:
     """What Parquet and Arrow hold and JSON does not, as text."""
     if isinstance(value, date | time):  # a datetime is a date
         return value.isoformat()
-    if isinstance(value, Decimal | timedelta):
+    if isinstance(value, Decimal | timedelta | UUID):
         return str(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()

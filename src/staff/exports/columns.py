@@ -61,9 +61,8 @@ def columns_read(options: RecordOptions) -> frozenset[str]:
         return frozenset(["instruction", "input", options.response_column or "output"])
     if options.format == "text":
         return frozenset([options.text_column or "text"])
-    if options.format == "sharegpt":
-        return frozenset([options.messages_column or "conversations", "system"])
-    return frozenset([options.messages_column or "messages"])
+    default = "conversations" if options.format == "sharegpt" else "messages"
+    return frozenset([options.messages_column or default, "system"])
 
 
 def _kind(value: Any) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from staff.data.files import Source, open_source
+from staff.data.files import open_source
 from staff.data.raw import RawRecord
-from staff.data.records import CHAT, RecordOptions
+from staff.data.records import RecordOptions
 from staff.errors import ConfigError, RunError
 from staff.hashing import hash_file
 from staff.runs.manifest import check_selection, read_manifest
@@ -38,13 +38,12 @@ class Coreset:
     manifest: Mapping[str, Any]
 
     def records(self) -> Iterator[RawRecord]:
-        """Its rows, in their order, as the run that made it read them.
+        """Its rows, in their order.
 
         Raises:
             RunError: the file is not the one that the manifest names (any more).
         """
-        source = open_source(self.path)
-        yield from map(_as_chat(source, self.options), source.records())
+        yield from open_source(self.path).records()
         if hash_file(self.path) != self.sha256:
             raise _another(self.path)
 
@@ -141,28 +140,6 @@ def _longest(selection: Path, name: str) -> int | None:
         return None
     tokens = np.asarray(table["tokens"], np.float64)[table[f"selected@{name}"].astype(bool)]
     return None if not len(tokens) or np.isnan(tokens).any() else int(tokens.max())
-
-
-def _as_chat(source: Source, options: RecordOptions) -> Any:
-    """What makes a CSV's text of a conversation the list it was; leaves other rows alone."""
-    if source.kind != "csv" or options.format not in CHAT:
-        return lambda raw: raw
-    from staff.data.readers import parse_line
-
-    named = (options.messages_column, options.prompt_column, options.response_column)
-
-    def parsed(raw: RawRecord) -> RawRecord:
-        for column in filter(None, named):
-            text = (raw.record or {}).get(column)
-            if raw.record is None or not isinstance(text, str):
-                return raw
-            wrapped = parse_line(f'{{"turns": {text}}}'.encode("utf-8", "replace"), row=0, line=0)
-            if wrapped.record is None:
-                return raw
-            raw = replace(raw, record={**raw.record, column: wrapped.record["turns"]})
-        return raw
-
-    return parsed
 
 
 def _another(path: Path) -> RunError:
