@@ -161,17 +161,18 @@ def choose_device(name: str = "auto") -> "torch.device":
     """
     import torch
 
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except Exception as error:  # torch raises AssertionError, RuntimeError, … by backend
-        raise ConfigError(
-            f"device {name!r} is not available here; use --device cpu or auto"
-        ) from error
+    if name == "auto" and torch.cuda.is_available():
+        device = torch.device("cuda")
+    elif name == "auto":
+        device = torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except Exception as error:  # torch raises AssertionError, RuntimeError, … by backend
+            raise ConfigError(
+                f"device {name!r} is not available here; use --device cpu or auto"
+            ) from error
     if device == torch.device("cuda"):
         # The current one is a thread's own: those that read weights would put them on the first.
         return torch.device("cuda", torch.cuda.current_device())
