@@ -25,6 +25,7 @@ from staff.runs.config import CheckModelConfig, EvaluateConfig, FinetuneConfig, 
 from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.lock import hold_beside
+from staff.runs.shared_settings import RECIPE
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
 from staff.selectors.verification import widening
@@ -37,9 +38,6 @@ from staff.stages.scoring import executing
 from staff.stages.tuning import check_team
 from staff.team import gathered
 from staff.types import Floats, Ints
-
-# What a fine-tuning depends on, beside the data and the model.
-TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha", "max_steps", "seed")
 
 
 def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -174,7 +172,7 @@ def _finetune(
                 "hash"
             ],
             "dtype": device_used(config)["dtype"],
-            **{name: getattr(config, name) for name in TUNING},
+            **{name: getattr(config, name) for name in (*RECIPE, "max_steps", "seed")},
             **kernel_of(config),
             **quantised_facts(config.quantize),
         }

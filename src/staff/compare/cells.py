@@ -17,14 +17,13 @@ from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
-from staff.runs.shared_settings import READING, TRUST
+from staff.runs.shared_settings import READING, RECIPE, TRUST
 from staff.training.adapter_folder import file_hashes, has_files
 from staff.training.checkpoints import LIBRARIES
 
 TUNED = "tuning.json"
 COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a tuning
-# Settings that tuning and evaluating take from the comparison as they are.
-TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
+# Settings that tuning and evaluating take from the comparison as they are, beside the recipe.
 MEMORY = ("micro_batch_size", "activation_checkpointing")  # change no result but by rounding
 COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device", "quantize")
 SPREAD = ("device_map", "max_memory", "offload_folder")
@@ -118,7 +117,7 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
     if config.attention != "auto":  # its rounding; cells without one are as they were
         shared["attention"] = config.attention
     tuning = {"data": inputs.sha256, "max_steps": inputs.max_steps, "seed": cell.seed}
-    tuning |= {k: getattr(config, k) for k in TUNING}
+    tuning |= {k: getattr(config, k) for k in RECIPE}
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)
     measured = {"tuned": tuned, "test": inputs.test, "max_new_tokens": config.max_new_tokens}
     measured["generation"] = inputs.generation
@@ -163,7 +162,7 @@ def _tune(
             overwrite=True,
             checkpoint_seconds=config.checkpoint_seconds,
             attention=config.attention,
-            **{name: getattr(config, name) for name in (*TUNING, *MEMORY, *COMMON)},
+            **{name: getattr(config, name) for name in (*RECIPE, *MEMORY, *COMMON)},
         ),
         progress=progress,
         on_placed=mark,
