@@ -17,7 +17,7 @@ from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
-from staff.runs.shared_settings import READING, RECIPE, TRUST
+from staff.runs.shared_settings import READING, RECIPE, SPREADING, TRUST
 from staff.training.adapter_folder import file_hashes, has_files
 from staff.training.checkpoints import LIBRARIES
 
@@ -26,7 +26,6 @@ COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a 
 # Settings that tuning and evaluating take from the comparison as they are, beside the recipe.
 MEMORY = ("micro_batch_size", "activation_checkpointing")  # change no result but by rounding
 COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device", "quantize")
-SPREAD = ("device_map", "max_memory", "offload_folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def run_cell(
             batch_tokens=config.batch_tokens,
             out=str(folder),
             overwrite=True,
-            **{name: getattr(config, name) for name in (*COMMON, *SPREAD)},
+            **{name: getattr(config, name) for name in (*COMMON, *SPREADING)},
         ),
         progress=progress,
     )

@@ -78,7 +78,7 @@ class Scorer:
         self.laying = Laying(flash=takes_flash_lengths(self.model)) if padding_free else None
         self._narrow: tuple[nn.Module, ...] = ()
         if padding_free is None:
-            self.laying = self._laying()
+            self.laying = self._laying_by_row()
         self._narrow = self._narrowable(phi)
 
     @property
@@ -109,12 +109,14 @@ class Scorer:
         except RuntimeError:  # another shape comes out than went in, as of Llama 4's experts
             return ()
 
-    def _laying(self) -> Laying | None:
+    def _laying_by_row(self) -> Laying | None:
         """How to lay rows end to end for attention by row; None where they must be padded."""
         if not may_go_by_row(self.model) or (self.phi is not None and self.phi.parameters):
             return None
         half = self.head.weight.dtype in (torch.bfloat16, torch.float16)
-        laying = Laying(True, tokens=128, responses=64) if half else Laying(True)
+        # Matrix kernels in half precision are made for a shape when it first comes.
+        sizes = {"tokens": 128, "responses": 64} if half else {}
+        laying = Laying(by_row=True, **sizes)
         widths: set[int | None] = set()
         try:
             same = self._same_as_plain((), replace(laying, widths=widths))
