@@ -309,7 +309,8 @@ def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -
     ``name``, ``largest`` and ``median`` relative difference to the oracle, ``row`` of the largest,
     ``rank`` correlation, ``judged``), ``seconds`` (``fast``, ``plain``) and ``agrees``.
     """
-    from staff.models.load import choose_device, load_model
+    from staff.models.device import choose_device
+    from staff.models.load import load_model
     from staff.models.quantised import NONE, dequantise_into
     from staff.scores.check import fast_path, hold_against_oracle
     from staff.scores.effort import Scorer

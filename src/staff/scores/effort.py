@@ -114,9 +114,9 @@ class Scorer:
         if not may_go_by_row(self.model) or (self.phi is not None and self.phi.parameters):
             return None
         half = self.head.weight.dtype in (torch.bfloat16, torch.float16)
-        # Matrix kernels in half precision are made for a shape when it first comes.
-        sizes = {"tokens": 128, "responses": 64} if half else {}
-        laying = Laying(by_row=True, **sizes)
+        laying = Laying(by_row=True)
+        if half:
+            laying = replace(laying, tokens=128, responses=64)
         widths: set[int | None] = set()
         try:
             same = self._same_as_plain((), replace(laying, widths=widths))
