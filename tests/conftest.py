@@ -92,6 +92,18 @@ def e2e_rows() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def e2e_file(e2e_rows: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes the first rows of that file, to `path` or a train.jsonl in a new folder."""
+
+    def write(count: int | None = None, path: Path | None = None) -> Path:
+        path = path or tmp_path_factory.mktemp("data") / "train.jsonl"
+        path.write_text("".join(f"{line}\n" for line in e2e_rows[:count]), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Any]:
     """Makes a tiny random model of a family of tests/data/families.json."""
     file = Path(__file__).parent / "data" / "families.json"

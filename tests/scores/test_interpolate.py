@@ -132,10 +132,8 @@ def test_features_by_hand(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("\n".join(e2e_rows[:ROWS]) + "\n", encoding="utf-8")
-    return path
+def data(e2e_file):
+    return e2e_file(ROWS)
 
 
 @pytest.fixture(scope="module")
