@@ -121,6 +121,27 @@ def tiny() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def trained_lora() -> Callable[..., Any]:
+    """Attaches a LoRA to a model, its B drawn and not zero as before a training; saves it, too."""
+
+    def attach(model: Any, path: Path | None = None, *, size: float = 0.1) -> Any:
+        import torch
+
+        from staff.models.adapters import attach_fresh
+
+        peft = attach_fresh(model, seed=0)
+        torch.manual_seed(1)
+        for name, parameter in peft.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=size)
+        if path:
+            peft.save_pretrained(path)
+        return peft
+
+    return attach
+
+
+@pytest.fixture(scope="session")
 def kept_for_backward() -> Callable[..., int]:
     """Runs something and tells the bytes it keeps for a backward pass, the model's weights aside."""
 

@@ -135,12 +135,9 @@ def test_missing_weights_are_not_made_up(folder):
         load_model(str(folder), device="cpu")
 
 
-def test_an_adapter_is_merged_or_kept_beside(folder, tmp_path):
-    peft = attach_fresh(load_model(str(folder), dtype="float32", device="cpu"), seed=0)
-    for name, parameter in peft.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    peft.save_pretrained(tmp_path / "adapter")
+def test_an_adapter_is_merged_or_kept_beside(folder, trained_lora, tmp_path):
+    model = load_model(str(folder), dtype="float32", device="cpu")
+    peft = trained_lora(model, tmp_path / "adapter")
     ids = torch.tensor([[5, 6, 7]])
     expected = peft(input_ids=ids).logits
     options = {"dtype": "float32", "device": "cpu", "adapter": str(tmp_path / "adapter")}
@@ -153,22 +150,11 @@ def test_an_adapter_is_merged_or_kept_beside(folder, tmp_path):
     assert not any(p.requires_grad for p in beside.parameters())
 
 
-def save_adapter(model, path, *, size):
-    """A LoRA on `model` with updates of about `size`; gives the PEFT model."""
-    peft = attach_fresh(model, seed=0)
-    torch.manual_seed(1)
-    for name, parameter in peft.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=size)
-    peft.save_pretrained(path)
-    return peft
-
-
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
-def test_a_merged_weight_is_rounded_once(folder, tiny, tmp_path, stored):
+def test_a_merged_weight_is_rounded_once(folder, tiny, trained_lora, tmp_path, stored):
     tiny("llama").to(getattr(torch, stored)).save_pretrained(folder)
     exact = load_model(str(folder), dtype="float32", device="cpu")
-    peft = save_adapter(exact, tmp_path / "adapter", size=0.01)
+    peft = trained_lora(exact, tmp_path / "adapter", size=0.01)
     ids = torch.randint(3, 101, (8, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         unmerged = float(peft(input_ids=ids, labels=ids).loss)
@@ -186,16 +172,18 @@ def test_a_merged_weight_is_rounded_once(folder, tiny, tmp_path, stored):
     assert abs(loss - unmerged) < 0.2 * abs(change)
 
 
-def test_an_adapter_is_read_to_the_host_whatever_gpus_there_are(folder, tmp_path, monkeypatch):
+def test_an_adapter_is_read_to_the_host_whatever_gpus_there_are(
+    folder, trained_lora, tmp_path, monkeypatch
+):
     """PEFT would read it to the first one, which may be full, or somebody else's."""
-    save_adapter(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a", size=0.1)
+    trained_lora(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a")
     monkeypatch.setattr("peft.peft_model.infer_device", lambda: "cuda")
     for merge in (True, False):
         load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"), merge=merge)
 
 
-def test_an_adapter_for_which_there_is_no_memory(folder, tmp_path, monkeypatch):
-    save_adapter(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a", size=0.1)
+def test_an_adapter_for_which_there_is_no_memory(folder, trained_lora, tmp_path, monkeypatch):
+    trained_lora(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a")
 
     def fail(*args, **how):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
