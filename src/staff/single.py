@@ -332,25 +332,25 @@ def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -
     place = str(next(exact.parameters()).device)
     layer = layer_facts(exact) if config.phi.startswith("last-value") else None
     show = (progress or SilentProgress()).stage("check", total=len(rows), unit="rows")
-    told: dict[str, Floats] = {}  # and not judged
+    beside: dict[str, Floats] = {}  # shown for comparison; does not count in `agrees`
     with show as stage:
         options: dict[str, Any] = {"phi": config.phi, "seed": config.seed}
         checked = exact
         if config.quantize != NONE:
-            told["not quantised"] = fast_path(Scorer(exact, signals=(), **options), examples)
+            beside["not quantised"] = fast_path(Scorer(exact, signals=(), **options), examples)
             checked = load(dtype="float32", quantize=config.quantize)
             dequantise_into(checked, exact)
         found = hold_against_oracle(checked, examples, **options, exact=exact, note=stage.advance)
         del exact, checked  # one model at a time
         half = load(dtype="bfloat16", quantize=config.quantize)
-        told["bfloat16"] = fast_path(Scorer(half, signals=(), **options), examples)
+        beside["bfloat16"] = fast_path(Scorer(half, signals=(), **options), examples)
     places = store.rows[rows]
     comparisons = [
         comparison(name, norms, found.truth, places, judged=True)
         for name, norms in found.norms.items()
     ]
     comparisons += [
-        comparison(name, norms, found.truth, places, judged=False) for name, norms in told.items()
+        comparison(name, norms, found.truth, places, judged=False) for name, norms in beside.items()
     ]
     worst = max(one["largest"] for one in comparisons if one["judged"])
     return {

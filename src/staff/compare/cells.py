@@ -11,7 +11,7 @@ from typing import Any
 
 from staff import single
 from staff.hashing import fingerprint, hash_file, versions_of
-from staff.notes import read_note
+from staff.notes import read_object
 from staff.progress import Progress, SilentProgress
 from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
@@ -49,7 +49,7 @@ def finished(
     cell: Cell, config: CompareConfig, inputs: Inputs, *, folder: Path
 ) -> dict[str, Any] | None:
     """A finished cell's cell.json; None if it is not there, of something else or damaged."""
-    found = _read(folder / DONE)
+    found = read_object(folder / DONE)
     _, made_from = fingerprints(cell, config, inputs)
     if found.get("made_from") != made_from or not set(config.metrics) <= set(found["metrics"]):
         return None
@@ -136,7 +136,7 @@ def _tune(
     if inputs.file is None:
         return None
     stamp, adapter = folder / TUNED, folder / "adapter"
-    found = _read(stamp)
+    found = read_object(stamp)
     if found.get("made_from") == made_from:
         if has_files(adapter, found.get("files")):
             return {k: found[k] for k in COST}
@@ -167,12 +167,3 @@ def _tune(
         on_placed=mark,
     )
     return {k: facts[k] for k in COST}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if it is not there or damaged."""
-    try:
-        found = read_note(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -137,18 +137,18 @@ class ChatEncoder:
         own, here = self._words(messages[: k + 1], k, upto), self._words(messages, k, whole)
         if own is None or here is None:
             return None
-        start, header = self._alike(opened, whole), opened != before
+        start, header = self._common_length(opened, whole), opened != before
         if start < len(opened):
             earlier = self._ends(messages[:k], range(k), opened, prompt=True)
             if earlier is None or start < max(earlier, default=0):
                 return None
-            if header and start <= self._alike(opened, before):
+            if header and start <= self._common_length(opened, before):
                 return None
         if here[0] >= 0:
             start = min(start, here[0]) if header else here[0]
         elif not header:
             return None
-        end = here[1] + self._alike(upto[own[1] :], whole[here[1] :])
+        end = here[1] + self._common_length(upto[own[1] :], whole[here[1] :])
         return (start, end) if start < end else None
 
     def _words(self, messages: list[dict[str, str]], k: int, text: str) -> Span | None:
@@ -185,7 +185,7 @@ class ChatEncoder:
             return None
         return list(accumulate(map(len, parts[:-1]))) if "".join(parts) == text else None
 
-    def _alike(self, one: str, other: str) -> int:
+    def _common_length(self, one: str, other: str) -> int:
         """How many characters both begin with, no added token of either cut in two."""
         alike = next(
             (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
+from staff.models.adapters import without_peft
 from staff.models.by_row import by_row, may_go_by_row, windows_of
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
@@ -61,7 +62,7 @@ class Scorer:
         for name in signals:
             if name not in SIGNALS:
                 raise ConfigError(unknown_name("signal", name, SIGNALS))
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.model = without_peft(model)
         self.phi = None if phi is None else PHI[phi](self.model, seed=seed)
         self.model.eval().requires_grad_(False)
         for parameter in self.phi.parameters if self.phi else ():
