@@ -86,7 +86,7 @@ def test_a_score_that_is_not_finite_stays_and_teaches_nothing(store):
     found = interpolate(store, scored, bad)
     assert np.flatnonzero(np.isnan(found.scores)).tolist() == [3, 5]
     same = interpolate(store, left_out, scores[left_out])
-    assert np.array_equal(found.observed, same.seen)
+    assert np.array_equal(found.observed, same.observed)
     assert np.array_equal(found.predicted, same.predicted)
 
 
