@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from staff import pipeline, single
 from staff.demo import COLUMNS, EPOCHS, KEEP, LEARNING_RATE, TARGET, TASK
-from staff.models.load import choose_dtype
+from staff.models.device import choose_dtype
 from staff.runs.config import EvaluateConfig, FinetuneConfig, SelectConfig
 
 RESULT = Path(__file__).parent / "results" / "family.md"

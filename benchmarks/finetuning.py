@@ -47,7 +47,8 @@ from staff.data.files import open_source
 from staff.data.store import TokenStore
 from staff.demo import TARGET
 from staff.models.adapters import lora_config
-from staff.models.load import choose_dtype, load_model, load_tokenizer
+from staff.models.device import choose_dtype
+from staff.models.load import load_model, load_tokenizer
 from staff.runs.config import FinetuneConfig
 from staff.stages.facts import tokenisers_of
 from staff.stages.reading import read

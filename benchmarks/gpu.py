@@ -43,7 +43,7 @@ from peers import unpadded
 from scoring import PAD, machine, make_model, make_rows, plain_way, released_way, seconds, staff_way
 from staff.data.batches import Batch, collate, token_budget_batches
 from staff.models.by_row import attending
-from staff.models.load import choose_device
+from staff.models.device import choose_device
 from staff.scores.check import hold_against_oracle
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort

@@ -42,7 +42,8 @@ from scoring import PAD, machine, make_model, make_rows, released_way, seconds
 from staff.data.batches import Batch, collate
 from staff.data.files import open_source
 from staff.demo import COLUMNS, TARGET, TASK
-from staff.models.load import choose_dtype, load_model
+from staff.models.device import choose_dtype
+from staff.models.load import load_model
 from staff.runs.config import SelectConfig
 from staff.scores.oracle import oracle_effort
 from staff.stages import reading

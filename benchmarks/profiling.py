@@ -31,7 +31,7 @@ from torch.profiler import profile as torch_profile
 from staff import demo, pipeline
 from staff.data.files import open_source
 from staff.data.store import TokenStore
-from staff.models.load import choose_dtype
+from staff.models.device import choose_dtype
 from staff.runs.config import SelectConfig
 from staff.stages import reading
 from staff.stages.facts import tokenisers_of

@@ -33,7 +33,7 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from staff.data.batches import Batch, collate, token_budget_batches
-from staff.models.load import choose_dtype
+from staff.models.device import choose_dtype
 from staff.scores.effort import Scorer
 from staff.types import IGNORE, TokenisedExample
 from written import command_line

@@ -92,6 +92,18 @@ def e2e_rows() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def e2e_file(e2e_rows: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes the first rows of that file, to `path` or a train.jsonl in a new folder."""
+
+    def write(count: int | None = None, path: Path | None = None) -> Path:
+        path = path or tmp_path_factory.mktemp("data") / "train.jsonl"
+        path.write_text("".join(f"{line}\n" for line in e2e_rows[:count]), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Any]:
     """Makes a tiny random model of a family of tests/data/families.json."""
     file = Path(__file__).parent / "data" / "families.json"
@@ -106,6 +118,27 @@ def tiny() -> Callable[..., Any]:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def trained_lora() -> Callable[..., Any]:
+    """Attaches a LoRA to a model, its B drawn and not zero as before a training; saves it, too."""
+
+    def attach(model: Any, path: Path | None = None, *, size: float = 0.1) -> Any:
+        import torch
+
+        from staff.models.adapters import attach_fresh
+
+        peft = attach_fresh(model, seed=0)
+        torch.manual_seed(1)
+        for name, parameter in peft.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=size)
+        if path:
+            peft.save_pretrained(path)
+        return peft
+
+    return attach
 
 
 @pytest.fixture(scope="session")

@@ -38,10 +38,8 @@ SETTINGS = {
 
 
 @pytest.fixture
-def data(tmp_path, e2e_rows):
-    path = tmp_path / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
-    return path
+def data(tmp_path, e2e_file):
+    return e2e_file(ROWS, tmp_path / "train.jsonl")
 
 
 @pytest.fixture

@@ -34,10 +34,8 @@ ROWS = 120
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
-    return path
+def data(e2e_file):
+    return e2e_file(ROWS)
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,11 @@ ROWS = 60
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory, e2e_rows, family):
+def command(e2e_file, family):
     """`staff select` on a few rows; add ``--out``."""
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
     small, target = family
     return [
-        "select", str(path), "--small", small, "--target", target, "--keep", "0.2",
+        "select", str(e2e_file(ROWS)), "--small", small, "--target", target, "--keep", "0.2",
         "--prompt-column", "mr", "--response-column", "ref", "--regions", "4",
         "--verify-per-region", "3", "--epochs", "1", "--checkpoint-seconds", "0",
     ]  # fmt: skip
@@ -122,10 +120,8 @@ def test_verification_in_rounds_goes_on(command, finish, tmp_path, how):
 
 
 @pytest.mark.slow
-def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path):
-    data = tmp_path / "train.jsonl"
-    data.write_text("".join(f"{line}\n" for line in e2e_rows), encoding="utf-8")
-    out = tmp_path / "s"
+def test_scoring_that_was_stopped_does_not_read_again(e2e_file, family, tmp_path):
+    data, out = e2e_file(), tmp_path / "s"
     command = ["score", str(data), "--model", family[1], "--out", str(out)]
     columns = ["--prompt-column", "mr", "--response-column", "ref"]
     returned, said = stop_in("score", [*command, *columns], signal.SIGINT)
@@ -144,9 +140,8 @@ def test_scoring_that_was_stopped_does_not_read_again(e2e_rows, family, tmp_path
     assert not (out / "tokens").exists()
 
 
-def test_fine_tuning_that_is_killed_does_not_read_again(e2e_rows, family, finish, tmp_path):
-    data = tmp_path / "train.jsonl"
-    data.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
+def test_fine_tuning_that_is_killed_does_not_read_again(e2e_file, family, finish, tmp_path):
+    data = e2e_file(ROWS, tmp_path / "train.jsonl")
     command = ["finetune", str(data), "--model", family[0], "--out", str(tmp_path / "a")]
     command += ["--prompt-column", "mr", "--response-column", "ref", "--epochs", "2"]
     returned, said = stop_in("fine-tune", command, signal.SIGKILL)

@@ -40,9 +40,8 @@ def check_no_secret(said, folder):
         assert secret.encode() not in said
 
 
-def test_of_a_run(staff, tmp_path, e2e_rows, family):
-    data, out = tmp_path / "train.jsonl", tmp_path / "x"
-    data.write_text("".join(f"{line}\n" for line in e2e_rows[:30]), encoding="utf-8")
+def test_of_a_run(staff, tmp_path, e2e_file, family):
+    data, out = e2e_file(30), tmp_path / "x"
     small, target = family
     command = [
         "select", data, "--small", small, "--target", target, "--keep", "0.2", "--out", out,

@@ -14,10 +14,8 @@ SPREAD = {"device_map": "auto", "max_memory": "cpu=10MB"}  # of 16: the target's
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:24]), encoding="utf-8")
-    return str(path)
+def data(e2e_file):
+    return str(e2e_file(24))
 
 
 def test_scores(data, family, tmp_path):

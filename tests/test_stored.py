@@ -21,10 +21,8 @@ NOT_THE_FILE = r"part-00001\.parquet is damaged or from another run: it is not t
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:24]), encoding="utf-8")
-    return path
+def data(e2e_file):
+    return e2e_file(24)
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,8 @@ OUTPUTS = ("coreset-0.2.jsonl", "selection.parquet")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:79]), encoding="utf-8")
-    return str(path)
+def data(e2e_file):
+    return str(e2e_file(79))
 
 
 @pytest.fixture(scope="module")
@@ -182,14 +180,12 @@ def test_other_commands_say_that_they_work_alone(data, family, tmp_path, monkeyp
     )
 
 
-def test_two_processes_tune_a_model_that_they_hold_between_them(e2e_rows, family, tmp_path):
+def test_two_processes_tune_a_model_that_they_hold_between_them(e2e_file, family, tmp_path):
     """FSDP2: as one process tunes it whole, but for the order of sums. One row is left over."""
     from staff.cli.main import main
 
-    few = tmp_path / "few.jsonl"
-    few.write_text("".join(f"{line}\n" for line in e2e_rows[:19]), encoding="utf-8")
     tune = [
-        "finetune", str(few), "--model", family[0], "--prompt-column", "mr",
+        "finetune", str(e2e_file(19)), "--model", family[0], "--prompt-column", "mr",
         "--response-column", "ref", "--epochs", "1", "--batch-size", "6", "--learning-rate", "0.01",
         "--dtype", "float32",
     ]  # fmt: skip

@@ -13,6 +13,15 @@ def read_note(path: Path) -> Any:
     return parse_note(path.read_text(encoding="utf-8"))
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none, or the file is not there or damaged."""
+    try:
+        found = read_note(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def parse_note(text: str | bytes) -> Any:
     """What JSON says. Raises ValueError if it is none.
 

@@ -223,7 +223,7 @@ def _inputs(
 def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Bools | None, Any]:
     """Steps 1 and 2: fine-tune the small model, score the rows.
 
-    Returns its columns, which of them were told from other rows' (`_interpolate`), and features.
+    Returns its columns, which rows' are predicted (`_interpolate`), and features.
     """
     config, folder, ledger = run.config, run.folder, run.ledger
     wanted, tokens = wanted_by(config), prepared.stores[0]
@@ -278,22 +278,22 @@ def _score(run: Run, prepared: Prepared) -> tuple[dict[str, Floats], Bools | Non
 def _interpolate(
     run: Run, tokens: TokenStore, scored: Ints, effort: Floats
 ) -> tuple[Floats, Bools]:
-    """Scores of all rows from those of the rows at `scored`; whose were not computed.
+    """Scores of all rows from those of the rows at `scored`; bool [n], whose are predicted.
 
-    What the scored rows say of it goes into the manifest.
+    How well it predicts the scored rows goes into the manifest.
     """
     with run.ledger.stage("interpolate", remember=False) as record:
         found = interpolate(tokens, scored, effort[scored], seed=run.config.seed)
         record.rows = len(tokens) - len(scored)
-    agreed = rank_correlation(found.seen, found.foretold)
+    agreed = rank_correlation(found.observed, found.predicted)
     run.result["interpolation"] = {
         "rows_scored": len(scored),
         "spearman": None if agreed is None else agreed.value,
         "interval": None if agreed is None else agreed.interval,
     }
-    told = np.ones(len(tokens), np.bool_)
-    told[scored] = False
-    return found.scores, told
+    predicted = np.ones(len(tokens), np.bool_)
+    predicted[scored] = False
+    return found.scores, predicted
 
 
 def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:

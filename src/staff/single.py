@@ -25,6 +25,7 @@ from staff.runs.config import CheckModelConfig, EvaluateConfig, FinetuneConfig, 
 from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.lock import hold_beside
+from staff.runs.shared_settings import RECIPE
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
 from staff.selectors.verification import widening
@@ -37,9 +38,6 @@ from staff.stages.scoring import executing
 from staff.stages.tuning import check_team
 from staff.team import gathered
 from staff.types import Floats, Ints
-
-# What a fine-tuning depends on, beside the data and the model.
-TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha", "max_steps", "seed")
 
 
 def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -174,7 +172,7 @@ def _finetune(
                 "hash"
             ],
             "dtype": device_used(config)["dtype"],
-            **{name: getattr(config, name) for name in TUNING},
+            **{name: getattr(config, name) for name in (*RECIPE, "max_steps", "seed")},
             **kernel_of(config),
             **quantised_facts(config.quantize),
         }
@@ -311,7 +309,8 @@ def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -
     ``name``, ``largest`` and ``median`` relative difference to the oracle, ``row`` of the largest,
     ``rank`` correlation, ``judged``), ``seconds`` (``fast``, ``plain``) and ``agrees``.
     """
-    from staff.models.load import choose_device, load_model
+    from staff.models.device import choose_device
+    from staff.models.load import load_model
     from staff.models.quantised import NONE, dequantise_into
     from staff.scores.check import fast_path, hold_against_oracle
     from staff.scores.effort import Scorer
@@ -333,25 +332,25 @@ def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -
     place = str(next(exact.parameters()).device)
     layer = layer_facts(exact) if config.phi.startswith("last-value") else None
     show = (progress or SilentProgress()).stage("check", total=len(rows), unit="rows")
-    told: dict[str, Floats] = {}  # and not judged
+    beside: dict[str, Floats] = {}  # shown for comparison; does not count in `agrees`
     with show as stage:
         options: dict[str, Any] = {"phi": config.phi, "seed": config.seed}
         checked = exact
         if config.quantize != NONE:
-            told["not quantised"] = fast_path(Scorer(exact, signals=(), **options), examples)
+            beside["not quantised"] = fast_path(Scorer(exact, signals=(), **options), examples)
             checked = load(dtype="float32", quantize=config.quantize)
             dequantise_into(checked, exact)
         found = hold_against_oracle(checked, examples, **options, exact=exact, note=stage.advance)
         del exact, checked  # one model at a time
         half = load(dtype="bfloat16", quantize=config.quantize)
-        told["bfloat16"] = fast_path(Scorer(half, signals=(), **options), examples)
+        beside["bfloat16"] = fast_path(Scorer(half, signals=(), **options), examples)
     places = store.rows[rows]
     comparisons = [
         comparison(name, norms, found.truth, places, judged=True)
         for name, norms in found.norms.items()
     ]
     comparisons += [
-        comparison(name, norms, found.truth, places, judged=False) for name, norms in told.items()
+        comparison(name, norms, found.truth, places, judged=False) for name, norms in beside.items()
     ]
     worst = max(one["largest"] for one in comparisons if one["judged"])
     return {

@@ -116,7 +116,7 @@ def peers() -> Iterator[None]:
 
 def in_team() -> bool:
     """Whether torchrun started this process as one of several."""
-    return _told("WORLD_SIZE", 1) > 1
+    return _number_in_environment("WORLD_SIZE", 1) > 1
 
 
 def gathers() -> bool:
@@ -127,10 +127,10 @@ def gathers() -> bool:
 
 def helps() -> bool:
     """Whether this process was started to help another one."""
-    return gathers() and _told("RANK", 0) > 0
+    return gathers() and _number_in_environment("RANK", 0) > 0
 
 
-def _told(name: str, default: int) -> int:
+def _number_in_environment(name: str, default: int) -> int:
     """A number in the environment; `default` where there is none."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else default

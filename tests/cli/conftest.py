@@ -28,6 +28,13 @@ def data(tmp_path):
 
 
 @pytest.fixture
+def command(data, tmp_path):
+    """A `staff select` of these rows that needs no model."""
+    out = str(tmp_path / "x")
+    return ["select", str(data), "--method", "random", "--keep", "0.1", "--out", out]
+
+
+@pytest.fixture
 def finished(tmp_path):
     """(run folder, selections by coreset name, scores, ids) of a run over N rows; row 7 was bad."""
     rng = np.random.default_rng(0)

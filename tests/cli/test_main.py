@@ -15,20 +15,6 @@ PYTHON = [sys.executable, "-c"]
 RUN = "import sys; from staff.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
-def select(data, tmp_path, *more):
-    return [
-        "select",
-        str(data),
-        "--method",
-        "random",
-        "--keep",
-        "0.1",
-        "--out",
-        str(tmp_path / "x"),
-        *more,
-    ]
-
-
 def test_help_says_how_to_start_and_what_exit_codes_mean(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
@@ -113,9 +99,9 @@ def test_completion_knows_the_flags_of_every_verb(shell):
         ),
     ],
 )
-def test_every_failure_is_words_and_a_code(pipeline, capsys, data, tmp_path, error, code, words):
+def test_every_failure_is_words_and_a_code(pipeline, capsys, command, error, code, words):
     pipeline.answer = error
-    assert main(select(data, tmp_path)) == code
+    assert main(command) == code
     out, told = capsys.readouterr()
     assert words in told
     assert "Traceback" not in told + out
@@ -177,9 +163,9 @@ def test_a_closed_output_fails_only_what_writes_files(monkeypatch, capsys, argum
     assert bool(capsys.readouterr().err) == bool(code)
 
 
-def test_debug_shows_the_traceback(pipeline, capsys, data, tmp_path):
+def test_debug_shows_the_traceback(pipeline, capsys, command):
     pipeline.answer = DataError("broken")
-    assert main(select(data, tmp_path, "--debug")) == 3
+    assert main([*command, "--debug"]) == 3
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -266,7 +252,7 @@ def test_a_reader_that_goes_away_is_no_error(finished):
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_run_whose_reader_goes_away_is_not_done(data, tmp_path, closed):
+def test_a_run_whose_reader_goes_away_is_not_done(command, closed):
     code = (
         "import sys, types, staff\n"
         "def select(config, progress, say):\n"
@@ -276,7 +262,7 @@ def test_a_run_whose_reader_goes_away_is_not_done(data, tmp_path, closed):
     read, write = os.pipe()
     os.close(read)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, closed: write}
-    done = subprocess.run([*PYTHON, code, *select(data, tmp_path)], **streams, text=True)
+    done = subprocess.run([*PYTHON, code, *command], **streams, text=True)
     os.close(write)
     assert done.returncode == 1
     if closed == "stdout":
@@ -284,7 +270,7 @@ def test_a_run_whose_reader_goes_away_is_not_done(data, tmp_path, closed):
         assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_stops_with_a_hint(data, tmp_path):
+def test_ctrl_c_stops_with_a_hint(command):
     code = (
         "import sys, time, types, staff\n"
         "def wait(config, **_):\n"
@@ -292,7 +278,7 @@ def test_ctrl_c_stops_with_a_hint(data, tmp_path):
         "staff.pipeline = types.SimpleNamespace(select=wait)\n" + RUN
     )
     run = subprocess.Popen(
-        [*PYTHON, code, *select(data, tmp_path)],
+        [*PYTHON, code, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,11 +10,10 @@ COMMAND = "plan rows.jsonl --small small --target target --prompt-column mr --re
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, family, e2e_rows):
+def place(tmp_path, monkeypatch, family, e2e_file):
     for name, model in zip(("small", "target"), family, strict=True):
         (tmp_path / name).symlink_to(model)
-    text = "".join(f"{line}\n" for line in e2e_rows[:30])
-    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    e2e_file(30, tmp_path / "rows.jsonl")
     monkeypatch.chdir(tmp_path)
 
 

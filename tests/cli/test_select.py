@@ -1,24 +1,8 @@
-import pytest
-
 from staff.cli.main import main
 from staff.progress import SilentProgress
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
-
-
-@pytest.fixture
-def command(data, tmp_path):
-    return [
-        "select",
-        str(data),
-        "--method",
-        "random",
-        "--keep",
-        "0.1",
-        "--out",
-        str(tmp_path / "x"),
-    ]
 
 
 def test_the_pipeline_gets_the_settings_and_its_manifest_is_shown(

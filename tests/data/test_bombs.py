@@ -116,34 +116,32 @@ def test_a_parquet_row_of_millions_of_nulls(tmp_path):
     assert megabytes < 100
 
 
-def test_ordinary_texts_of_a_dictionary_are_read_a_thousand_at_a_time(tmp_path, monkeypatch):
+@pytest.fixture
+def batch_sizes(monkeypatch):
+    """Rows of each batch that a Parquet file is asked for, as they come."""
+    sizes = []
+    read = pq.ParquetFile.iter_batches
+
+    def counted(self, batch_size, **settings):
+        sizes.append(batch_size)
+        return read(self, batch_size=batch_size, **settings)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    return sizes
+
+
+def test_ordinary_texts_of_a_dictionary_are_read_a_thousand_at_a_time(tmp_path, batch_sizes):
     rows = [chr(97 + i % 26) * (1 + i % 20_000) for i in range(3000)]
     pq.write_table(pa.table({"a": rows}), tmp_path / "a.parquet")
-    sizes = []
-    read = pq.ParquetFile.iter_batches
-
-    def counted(self, batch_size, **settings):
-        sizes.append(batch_size)
-        return read(self, batch_size=batch_size, **settings)
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
     assert [r.record["a"] for r in open_source(tmp_path / "a.parquet").records()] == rows
-    assert sizes == [1, 1024]  # a look at the dictionary, and the reading
+    assert batch_sizes == [1, 1024]  # a look at the dictionary, and the reading
 
 
-def test_wide_parquet_rows_are_unpacked_a_few_at_a_time(tmp_path, monkeypatch):
+def test_wide_parquet_rows_are_unpacked_a_few_at_a_time(tmp_path, batch_sizes):
     rows = [chr(97 + i) * (8 << 20) for i in range(6)]
     pq.write_table(pa.table({"a": rows}), tmp_path / "a.parquet", use_dictionary=False)
-    sizes = []
-    read = pq.ParquetFile.iter_batches
-
-    def counted(self, batch_size, **settings):
-        sizes.append(batch_size)
-        return read(self, batch_size=batch_size, **settings)
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
     assert [r.record["a"][0] for r in open_source(tmp_path / "a.parquet").records()] == [*"abcdef"]
-    assert sizes[-1] in (3, 4)
+    assert batch_sizes[-1] in (3, 4)
     pq.write_table(pa.table({"a": ["x" * (ROW_LIMIT + 1)]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="a row is longer than 32 MiB on average"):
         list(open_source(tmp_path / "b.parquet").records())

@@ -1,5 +1,4 @@
 import json
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -7,15 +6,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from staff.data.tokenise import Tokeniser
-from staff.errors import ConfigError, ModelError
+from staff.errors import ModelError
 from staff.models.adapters import attach_fresh
-from staff.models.load import (
-    check_attention,
-    choose_device,
-    choose_dtype,
-    load_model,
-    load_tokenizer,
-)
+from staff.models.load import load_model, load_tokenizer
 from staff.types import Example
 
 
@@ -61,56 +54,6 @@ def test_a_kernel_that_a_model_has_not_is_told(tiny, tmp_path):
         load_model(str(tmp_path), device="cpu", attention="sdpa")
 
 
-def test_flash_attention_is_refused_where_it_cannot_work():
-    """Before transformers looks for it, and would fetch its code from the Hub."""
-    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
-    for name, device, dtype, said in (
-        ("flash_attention_2", cpu, torch.bfloat16, "needs a GPU"),
-        ("flash_attention_2", gpu, torch.float32, "does not support float32: add --dtype bfloat16"),
-        ("flash_attention_2", gpu, torch.bfloat16, "needs the package flash-attn,"),
-        ("flash_attention_3", gpu, torch.float16, "needs the package flash-attn-3,"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            check_attention(name, device=device, dtype=dtype)
-    for name in ("auto", "sdpa", "eager"):
-        check_attention(name, device=cpu, dtype=torch.float32)
-
-
-def test_auto_dtype_is_bfloat16_only_where_the_cpu_computes_it(monkeypatch):
-    cpu = torch.device("cpu")
-    for able, expected in [
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"amx_bf16": True}, torch.bfloat16),
-        ({"avx2": True}, torch.float32),
-    ]:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
-        assert choose_dtype("auto", cpu) == expected
-    assert choose_dtype("float16", cpu) == torch.float16
-
-
-@pytest.mark.parametrize("emulated", [False, True])
-def test_auto_dtype_is_bfloat16_only_where_the_gpu_computes_it(monkeypatch, emulated):
-    asked = []
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(asked.append(device)))
-    monkeypatch.setattr(
-        torch.cuda,
-        "is_bf16_supported",
-        lambda including_emulation=True: including_emulation or not emulated,
-    )
-    expected = torch.float32 if emulated else torch.bfloat16
-    assert choose_dtype("auto", torch.device("cuda:1")) == expected
-    assert asked == [torch.device("cuda:1")]
-
-
-def test_a_gpu_without_a_number_is_the_current_one(monkeypatch):
-    """Threads that read weights have a current one of their own: the first."""
-    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda:3")
-    assert choose_device("cuda:1") == torch.device("cuda:1")
-
-
 def test_what_a_gpu_keeps_of_earlier_batches_goes_before_weights_come(folder, monkeypatch):
     def released():
         raise InterruptedError  # there is no GPU to load to
@@ -120,14 +63,6 @@ def test_what_a_gpu_keeps_of_earlier_batches_goes_before_weights_come(folder, mo
     with pytest.raises(InterruptedError):
         load_model(str(folder), dtype="float32", device="cuda:0")
     load_model(str(folder), dtype="float32", device="cpu")
-
-
-def test_names_of_dtypes_and_devices():
-    with pytest.raises(ConfigError, match="did you mean 'float32'"):
-        choose_dtype("float23", torch.device("cpu"))
-    with pytest.raises(ConfigError, match="not available here"):
-        choose_device("gpu")
-    assert choose_device("cpu").type == "cpu"
 
 
 def test_a_tokenizer_without_pad_token_pads_with_what_it_has(folder, tmp_path):
@@ -200,12 +135,9 @@ def test_missing_weights_are_not_made_up(folder):
         load_model(str(folder), device="cpu")
 
 
-def test_an_adapter_is_merged_or_kept_beside(folder, tmp_path):
-    peft = attach_fresh(load_model(str(folder), dtype="float32", device="cpu"), seed=0)
-    for name, parameter in peft.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    peft.save_pretrained(tmp_path / "adapter")
+def test_an_adapter_is_merged_or_kept_beside(folder, trained_lora, tmp_path):
+    model = load_model(str(folder), dtype="float32", device="cpu")
+    peft = trained_lora(model, tmp_path / "adapter")
     ids = torch.tensor([[5, 6, 7]])
     expected = peft(input_ids=ids).logits
     options = {"dtype": "float32", "device": "cpu", "adapter": str(tmp_path / "adapter")}
@@ -218,22 +150,11 @@ def test_an_adapter_is_merged_or_kept_beside(folder, tmp_path):
     assert not any(p.requires_grad for p in beside.parameters())
 
 
-def save_adapter(model, path, *, size):
-    """A LoRA on `model` with updates of about `size`; gives the PEFT model."""
-    peft = attach_fresh(model, seed=0)
-    torch.manual_seed(1)
-    for name, parameter in peft.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=size)
-    peft.save_pretrained(path)
-    return peft
-
-
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
-def test_a_merged_weight_is_rounded_once(folder, tiny, tmp_path, stored):
+def test_a_merged_weight_is_rounded_once(folder, tiny, trained_lora, tmp_path, stored):
     tiny("llama").to(getattr(torch, stored)).save_pretrained(folder)
     exact = load_model(str(folder), dtype="float32", device="cpu")
-    peft = save_adapter(exact, tmp_path / "adapter", size=0.01)
+    peft = trained_lora(exact, tmp_path / "adapter", size=0.01)
     ids = torch.randint(3, 101, (8, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         unmerged = float(peft(input_ids=ids, labels=ids).loss)
@@ -251,16 +172,18 @@ def test_a_merged_weight_is_rounded_once(folder, tiny, tmp_path, stored):
     assert abs(loss - unmerged) < 0.2 * abs(change)
 
 
-def test_an_adapter_is_read_to_the_host_whatever_gpus_there_are(folder, tmp_path, monkeypatch):
+def test_an_adapter_is_read_to_the_host_whatever_gpus_there_are(
+    folder, trained_lora, tmp_path, monkeypatch
+):
     """PEFT would read it to the first one, which may be full, or somebody else's."""
-    save_adapter(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a", size=0.1)
+    trained_lora(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a")
     monkeypatch.setattr("peft.peft_model.infer_device", lambda: "cuda")
     for merge in (True, False):
         load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"), merge=merge)
 
 
-def test_an_adapter_for_which_there_is_no_memory(folder, tmp_path, monkeypatch):
-    save_adapter(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a", size=0.1)
+def test_an_adapter_for_which_there_is_no_memory(folder, trained_lora, tmp_path, monkeypatch):
+    trained_lora(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a")
 
     def fail(*args, **how):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")

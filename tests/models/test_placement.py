@@ -12,7 +12,6 @@ from packaging.version import Version
 
 from staff.data.batches import collate
 from staff.errors import ModelError
-from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
 from staff.models.placement import Spread, device_of
 from staff.runs.config import ScoreConfig
@@ -102,15 +101,10 @@ def test_an_embedding_on_the_disk_computes_on_the_cpu(folder, rows):
     )
 
 
-def test_an_adapter_stays_beside_weights_on_the_disk(folder, rows, tmp_path):
+def test_an_adapter_stays_beside_weights_on_the_disk(folder, rows, trained_lora, tmp_path):
     path = folder("llama")
-    tuned = attach_fresh(load(path), seed=0)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
-    tuned.save_pretrained(tmp_path / "adapter")
     adapter = str(tmp_path / "adapter")
+    trained_lora(load(path), adapter, size=0.05)
     room = 30_000 if ALL_ON_DISK else 60_000
     spread = load(path, adapter=adapter, spread=Spread(room={"cpu": room}))
     assert on_disk(spread)

@@ -86,15 +86,10 @@ def test_embeddings_and_head_are_kept_in_full(folder, quantize):
 
 
 @pytest.mark.parametrize("quantize", ["nf4", "int8"])
-def test_an_adapter_stays_beside_the_weights(folder, rows, tmp_path, quantize):
+def test_an_adapter_stays_beside_the_weights(folder, rows, trained_lora, tmp_path, quantize):
     path = folder("llama")
-    tuned = attach_fresh(load(path), seed=0)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
-    tuned.save_pretrained(tmp_path / "adapter")
     adapter = str(tmp_path / "adapter")
+    trained_lora(load(path), adapter, size=0.05)
     model = load(path, quantize=quantize, adapter=adapter)  # merge is the default
     assert sum(1 for _ in quantised_layers(model)) >= 8
     assert any("lora_B" in name for name, _ in model.named_parameters())

@@ -8,11 +8,9 @@ from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, Selec
 
 
 @pytest.fixture
-def settings(e2e_rows, family, tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:20]), encoding="utf-8")
+def settings(e2e_file, family, tmp_path):
     columns = {"prompt_column": "mr", "response_column": "ref"}
-    return {"data": str(path), "model": family[0], "out": str(tmp_path / "out"), **columns}
+    return {"data": str(e2e_file(20)), "model": family[0], "out": str(tmp_path / "out"), **columns}
 
 
 def stages_of(plan):

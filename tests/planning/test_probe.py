@@ -25,12 +25,10 @@ from staff.selectors import select_staff
 
 
 @pytest.fixture
-def config(tmp_path, family, e2e_rows):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:24]), encoding="utf-8")
+def config(family, e2e_file):
     small, target = family
     return PlanConfig(
-        data=str(path), small=small, target=target, keep=(0.5,), dtype="float32", epochs=2,
+        data=str(e2e_file(24)), small=small, target=target, keep=(0.5,), dtype="float32", epochs=2,
         regions=3, verify_per_region=2, prompt_column="mr", response_column="ref", batch_tokens=512,
     )  # fmt: skip
 

@@ -22,10 +22,8 @@ NAMES = ("adapter_model.safetensors", "adapter_config.json", "loss.jsonl")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:40]), encoding="utf-8")
-    return path
+def data(e2e_file):
+    return e2e_file(40)
 
 
 @pytest.fixture

@@ -67,9 +67,8 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("name", [".adapter.tokens", ".adapter.partial"])
-def test_fine_tuning_does_not_follow_links_beside_its_folder(tmp_path, e2e_rows, family, name):
-    data, mine = tmp_path / "train.jsonl", tmp_path / "mine"
-    data.write_text("".join(f"{line}\n" for line in e2e_rows[:8]), encoding="utf-8")
+def test_fine_tuning_does_not_follow_links_beside_its_folder(tmp_path, e2e_file, family, name):
+    data, mine = e2e_file(8, tmp_path / "train.jsonl"), tmp_path / "mine"
     (mine / "checkpoint-1").mkdir(parents=True)
     (tmp_path / name).symlink_to(mine)
     config = FinetuneConfig(

@@ -17,10 +17,8 @@ COLUMNS = ["--prompt-column", "mr", "--response-column", "ref"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:60]), encoding="utf-8")
-    return path
+def data(e2e_file):
+    return e2e_file(60)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt-neox"])

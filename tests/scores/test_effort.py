@@ -11,7 +11,6 @@ from packaging.version import Version
 
 from staff.data.batches import Batch, collate
 from staff.errors import ConfigError, DataError, ModelError
-from staff.models.adapters import attach_fresh
 from staff.models.load import load_model
 from staff.scores.effort import Scorer
 from staff.scores.flat import Laying
@@ -121,24 +120,16 @@ def rank_correlation(a, b):
 
 @pytest.mark.parametrize("phi", PHIS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_phi_agrees_with_the_oracle(tiny, rows, family, phi):
+def test_every_phi_agrees_with_the_oracle(tiny, rows, trained_lora, family, phi):
     model = tiny(family)
     sure = ~tied_routing(model, rows)
     if phi == "adapter":
-        model = trained_adapter(model)
+        model = trained_lora(model)
     truth = oracle(model, rows, phi=phi, seed=3)
     for free, side in ((None, "left"), (False, "right"), (False, "left")):
         scorer = Scorer(model, phi=phi, seed=3, padding_free=free)
         ours = in_batches(scorer, rows, size=8, side=side)
         np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
-
-
-def trained_adapter(model):
-    model = attach_fresh(model, seed=0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 def test_a_fresh_adapter_depends_on_the_seed_only(tiny, rows):

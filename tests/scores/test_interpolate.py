@@ -61,14 +61,14 @@ def test_a_score_that_hangs_on_tokens_is_told(store):
     assert np.corrcoef(np.log(found.scores[others]), np.log(scores[others]))[0, 1] > 0.9
     # They lie where the scored rows' do, not drawn together as a regression draws them.
     assert np.std(np.log(found.scores[others])) > 0.9 * np.std(np.log(scores[scored]))
-    assert np.corrcoef(found.seen, found.foretold)[0, 1] > 0.9
+    assert np.corrcoef(found.observed, found.predicted)[0, 1] > 0.9
 
 
 def test_noise_is_said_to_be_noise(store):
     scores = np.exp(np.random.default_rng(1).normal(size=600))
     scored = np.arange(0, 600, 2)
     found = interpolate(store, scored, scores[scored])
-    assert abs(np.corrcoef(found.seen, found.foretold)[0, 1]) < 0.2
+    assert abs(np.corrcoef(found.observed, found.predicted)[0, 1]) < 0.2
 
 
 @pytest.mark.parametrize("scores", [np.zeros(60), np.ones(60)])
@@ -86,8 +86,8 @@ def test_a_score_that_is_not_finite_stays_and_teaches_nothing(store):
     found = interpolate(store, scored, bad)
     assert np.flatnonzero(np.isnan(found.scores)).tolist() == [3, 5]
     same = interpolate(store, left_out, scores[left_out])
-    assert np.array_equal(found.seen, same.seen)
-    assert np.array_equal(found.foretold, same.foretold)
+    assert np.array_equal(found.observed, same.observed)
+    assert np.array_equal(found.predicted, same.predicted)
 
 
 def test_blocks_change_nothing(store, monkeypatch):
@@ -109,8 +109,8 @@ def test_the_order_of_the_input_does_not_matter(store, tmp_path):
     moved = np.flatnonzero(order % 2 == 0)
     again = interpolate(TokenStore.open(tmp_path / "tokens"), moved, scores[order[moved]])
     np.testing.assert_allclose(again.scores, found.scores[order], rtol=1e-6)
-    by_row = dict(zip(order[moved].tolist(), again.foretold.tolist(), strict=True))
-    np.testing.assert_allclose([by_row[i] for i in scored.tolist()], found.foretold, rtol=1e-6)
+    by_row = dict(zip(order[moved].tolist(), again.predicted.tolist(), strict=True))
+    np.testing.assert_allclose([by_row[i] for i in scored.tolist()], found.predicted, rtol=1e-6)
 
 
 def test_too_few_rows(store):
@@ -132,10 +132,8 @@ def test_features_by_hand(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("\n".join(e2e_rows[:ROWS]) + "\n", encoding="utf-8")
-    return path
+def data(e2e_file):
+    return e2e_file(ROWS)
 
 
 @pytest.fixture(scope="module")

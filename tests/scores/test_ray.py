@@ -35,10 +35,8 @@ ROWS = 160
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, e2e_rows):
-    path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join(f"{line}\n" for line in e2e_rows[:ROWS]), encoding="utf-8")
-    return str(path)
+def data(e2e_file):
+    return str(e2e_file(ROWS))
 
 
 @pytest.fixture(scope="module")

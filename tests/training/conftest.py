@@ -108,6 +108,53 @@ def rows(tokenizer) -> Rows:
     return Rows([encode(tokenizer, prompt, response) for prompt, response in PAIRS])
 
 
+@pytest.fixture
+def arguments_of(tmp_path):
+    """Makes the arguments of a short training of a model."""
+    from staff.training.arguments import training_arguments
+
+    def make(model, *, batch_size=4):
+        return training_arguments(
+            folder=tmp_path,
+            model=model,
+            epochs=1,
+            max_steps=None,
+            batch_size=batch_size,
+            learning_rate=1e-3,
+            warmup=0.1,
+            seed=0,
+            gradient_checkpointing=False,
+        )
+
+    return make
+
+
+@pytest.fixture
+def trainer_of(tiny, rows, arguments_of):
+    """Makes a trainer that has not started, around the tiny model with a fresh adapter."""
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM
+
+    from staff.training.callbacks import LossCurve
+    from staff.training.trainer import ResponseTrainer
+
+    def make(*, batch_size=4, attention="sdpa", **how):
+        model = AutoModelForCausalLM.from_pretrained(
+            tiny, dtype=torch.float32, attn_implementation=attention
+        )
+        args = arguments_of(model, batch_size=batch_size)
+        lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        lora.init_lora_weights = False  # B is not zero: every weight has a gradient
+        torch.manual_seed(0)
+        return ResponseTrainer(
+            model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0,
+            curve=LossCurve(lambda point: None), **how,
+        )  # fmt: skip
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def memorised(tmp_path_factory, tiny, rows):
     """The tiny model, tuned on the 16 rows until it knows them by heart."""

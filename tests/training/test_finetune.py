@@ -22,39 +22,9 @@ def digests(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-def arguments_of(model, folder):
-    """Those of a short training of the model."""
-    from staff.training.arguments import training_arguments
-
-    return training_arguments(
-        folder=folder,
-        model=model,
-        epochs=1,
-        max_steps=None,
-        batch_size=4,
-        learning_rate=1e-3,
-        warmup=0.1,
-        seed=0,
-        gradient_checkpointing=False,
-    )
-
-
 @pytest.fixture
-def trainer(tiny, rows, tmp_path):
-    """A trainer that has not started, around the tiny model with a fresh adapter."""
-    from peft import LoraConfig
-
-    from staff.training.callbacks import LossCurve
-    from staff.training.trainer import ResponseTrainer
-
-    model = load(tiny)
-    args = arguments_of(model, tmp_path)
-    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    lora.init_lora_weights = False  # B is not zero: every weight has a gradient
-    curve = LossCurve(lambda point: None)
-    return ResponseTrainer(
-        model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0, curve=curve
-    )
+def trainer(trainer_of):
+    return trainer_of()
 
 
 def test_overfits_sixteen_rows(memorised, rows):
@@ -336,7 +306,7 @@ def digests_below(folder):
     }
 
 
-def test_training_stays_on_the_models_device(tmp_path, monkeypatch):
+def test_training_stays_on_the_models_device(arguments_of, monkeypatch):
     """Of two GPUs the second: no such machine here, so what the trainer would ask is asked."""
     from types import SimpleNamespace
 
@@ -352,14 +322,14 @@ def test_training_stays_on_the_models_device(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(torch.cuda, name, answer)
     monkeypatch.setattr("accelerate.state.check_cuda_p2p_ib_support", lambda: True)
-    args = arguments_of(SimpleNamespace(device=second, dtype=torch.float32), tmp_path)
+    args = arguments_of(SimpleNamespace(device=second, dtype=torch.float32))
     assert args.device == second  # where the trainer puts model and batches
     assert Accelerator().device == second  # and accelerate beneath it
     assert args.n_gpu == 1  # or the model would be copied to all of them
     assert current[-1] == 1  # or what a process of a team loads next would lie on the first
 
 
-def test_a_process_that_torchrun_started_alone_is_alone(tmp_path, monkeypatch):
+def test_a_process_that_torchrun_started_alone_is_alone(arguments_of, monkeypatch):
     """accelerate would want to meet others, and wrap the model for them."""
     from types import SimpleNamespace
 
@@ -368,7 +338,7 @@ def test_a_process_that_torchrun_started_alone_is_alone(tmp_path, monkeypatch):
     told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "PMI_SIZE": "2"}
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    args = arguments_of(SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32), tmp_path)
+    args = arguments_of(SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32))
     assert args.distributed_state.distributed_type == "NO"
     assert {name: os.environ.get(name) for name in told} == told
 

@@ -40,8 +40,10 @@ def whole(tuned):
     return tuned("whole")
 
 
-def test_micro_batches_have_the_loss_and_gradients_of_the_whole_batch(tiny, rows, tmp_path):
-    found = {size: step(tiny, rows, tmp_path, size) for size in (None, 1, 2, 5, 99)}
+def test_micro_batches_have_the_loss_and_gradients_of_the_whole_batch(trainer_of):
+    found = {
+        size: step(trainer_of(batch_size=5, micro_batch_size=size)) for size in (None, 1, 2, 5, 99)
+    }
     loss, whole = found.pop(None)
     assert all(grad.abs().max() > 0 for grad in whole.values())
     for other, grads in found.values():
@@ -50,37 +52,12 @@ def test_micro_batches_have_the_loss_and_gradients_of_the_whole_batch(tiny, rows
             np.testing.assert_allclose(grad, whole[name], rtol=1e-4, atol=1e-6)
 
 
-def step(tiny, rows, folder, size):
+def step(trainer):
     """(loss, gradients by parameter) of a step on five rows, ready for the optimiser."""
-    trainer = trainer_of(tiny, rows, folder, micro_batch_size=size)
     inputs = trainer._collate([{"row": row} for row in ROWS])
     loss = trainer.training_step(trainer.model, inputs)
     assert trainer.seen.sum() == 5
     return loss.item(), {n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad}
-
-
-def trainer_of(tiny, rows, folder, *, attention="sdpa", **how):
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM
-
-    from staff.training.arguments import training_arguments
-    from staff.training.callbacks import LossCurve
-    from staff.training.trainer import ResponseTrainer
-
-    model = AutoModelForCausalLM.from_pretrained(
-        tiny, dtype=torch.float32, attn_implementation=attention
-    )
-    args = training_arguments(
-        folder=folder, model=model, epochs=1, max_steps=None, batch_size=5, learning_rate=1e-3,
-        warmup=0.1, seed=0, gradient_checkpointing=False,
-    )  # fmt: skip
-    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    lora.init_lora_weights = False  # B is not zero: every weight has a gradient
-    torch.manual_seed(0)
-    return ResponseTrainer(
-        model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0,
-        curve=LossCurve(lambda point: None), **how,
-    )  # fmt: skip
 
 
 def test_micro_batches_take_their_part_of_the_batch_only(tuned, monkeypatch):
@@ -98,9 +75,9 @@ def test_micro_batches_take_their_part_of_the_batch_only(tuned, monkeypatch):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_part_has_no_more_padding_than_its_own_rows_need(tiny, rows, tmp_path, attention):
+def test_a_part_has_no_more_padding_than_its_own_rows_need(trainer_of, rows, attention):
     """None where rows are packed; eager attention must be given padded ones."""
-    trainer = trainer_of(tiny, rows, tmp_path, attention=attention, micro_batch_size=2)
+    trainer = trainer_of(batch_size=5, attention=attention, micro_batch_size=2)
     assert (trainer.packing is None) == (attention == "eager")
     parts = trainer._collate([{"row": row} for row in ROWS])["parts"]
     for part, mine in zip(parts, (ROWS[:2], ROWS[2:4], ROWS[4:]), strict=True):
@@ -148,13 +125,12 @@ def digest(weights):
     return [hashlib.sha256(weights[name].numpy().tobytes()).hexdigest() for name in sorted(weights)]
 
 
-def test_a_batch_is_made_up_with_rows_in_no_loss(tiny, rows, tmp_path):
+def test_a_batch_is_made_up_with_rows_in_no_loss(trainer_of, rows):
     """Of processes that hold a model together each must run it equally often."""
     labels = []
     for rank in (0, 1):
-        trainer = trainer_of(
-            tiny, rows, tmp_path, micro_batch_size=2, share=Share(rank, 2, lambda tensor: None)
-        )
+        share = Share(rank, 2, lambda tensor: None)
+        trainer = trainer_of(batch_size=5, micro_batch_size=2, share=share)
         batch = trainer._collate([{"row": row} for row in ROWS])
         assert batch["rows"].tolist() == ROWS
         labels.append([(part["labels"] != IGNORE).sum().item() for part in batch["parts"]])

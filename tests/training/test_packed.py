@@ -65,11 +65,11 @@ def test_packed_rows_have_the_losses_and_gradients_of_padded_ones(family, mixed)
 
     from staff.data.batches import collate
     from staff.models.by_row import by_row
-    from staff.training.packed import pack, packs
+    from staff.training.packed import pack, packing_of
 
     model = build(family)
     before = model.config._attn_implementation
-    packing = packs(model)
+    packing = packing_of(model)
     assert model.config._attn_implementation == before
     assert (packing is None) == (family in PADDED)
     if packing is None:
@@ -123,16 +123,16 @@ def test_bfloat16_rows_are_attended_to_in_float32():
 
 
 def test_models_that_cannot_be_packed():
-    from staff.training.packed import packs
+    from staff.training.packed import packing_of
 
-    assert packs(build("llama")).multiple == 1
-    assert packs(build("llama").bfloat16()).multiple == 64
-    assert packs(build("llama", attn_implementation="eager")) is None
+    assert packing_of(build("llama")).multiple == 1
+    assert packing_of(build("llama").bfloat16()).multiple == 64
+    assert packing_of(build("llama", attn_implementation="eager")) is None
     # A window that its layers' masks alone know of, wider than the rows that are tried.
     windowed = build_of("qwen2_moe", use_sliding_window=True, sliding_window=8)
     assert set(windowed.config.layer_types) == {"full_attention", "sliding_attention"}
-    assert packs(windowed) is None
-    assert packs(build_of("qwen2_moe")) is not None
+    assert packing_of(windowed) is None
+    assert packing_of(build_of("qwen2_moe")) is not None
     chunked = build("llama")
     chunked.config.attention_chunk_size = 4
-    assert packs(chunked) is None
+    assert packing_of(chunked) is None

@@ -11,23 +11,21 @@ from typing import Any
 
 from staff import single
 from staff.hashing import fingerprint, hash_file, versions_of
-from staff.notes import read_note
+from staff.notes import read_object
 from staff.progress import Progress, SilentProgress
 from staff.runs.compare_cells import DONE, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
-from staff.runs.shared_settings import READING, TRUST
+from staff.runs.shared_settings import READING, RECIPE, SPREADING, TRUST
 from staff.training.adapter_folder import file_hashes, has_files
 from staff.training.checkpoints import LIBRARIES
 
 TUNED = "tuning.json"
 COST = ("rows", "steps", "tokens", "seconds", "last_loss")  # what it says of a tuning
-# Settings that tuning and evaluating take from the comparison as they are.
-TUNING = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
+# Settings that tuning and evaluating take from the comparison as they are, beside the recipe.
 MEMORY = ("micro_batch_size", "activation_checkpointing")  # change no result but by rounding
 COMMON = (*READING, *TRUST, "max_length", "on_bad_row", "dtype", "device", "quantize")
-SPREAD = ("device_map", "max_memory", "offload_folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def finished(
     cell: Cell, config: CompareConfig, inputs: Inputs, *, folder: Path
 ) -> dict[str, Any] | None:
     """A finished cell's cell.json; None if it is not there, of something else or damaged."""
-    found = _read(folder / DONE)
+    found = read_object(folder / DONE)
     _, made_from = fingerprints(cell, config, inputs)
     if found.get("made_from") != made_from or not set(config.metrics) <= set(found["metrics"]):
         return None
@@ -86,7 +84,7 @@ def run_cell(
             batch_tokens=config.batch_tokens,
             out=str(folder),
             overwrite=True,
-            **{name: getattr(config, name) for name in (*COMMON, *SPREAD)},
+            **{name: getattr(config, name) for name in (*COMMON, *SPREADING)},
         ),
         progress=progress,
     )
@@ -118,7 +116,7 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
     if config.attention != "auto":  # its rounding; cells without one are as they were
         shared["attention"] = config.attention
     tuning = {"data": inputs.sha256, "max_steps": inputs.max_steps, "seed": cell.seed}
-    tuning |= {k: getattr(config, k) for k in TUNING}
+    tuning |= {k: getattr(config, k) for k in RECIPE}
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)
     measured = {"tuned": tuned, "test": inputs.test, "max_new_tokens": config.max_new_tokens}
     measured["generation"] = inputs.generation
@@ -138,7 +136,7 @@ def _tune(
     if inputs.file is None:
         return None
     stamp, adapter = folder / TUNED, folder / "adapter"
-    found = _read(stamp)
+    found = read_object(stamp)
     if found.get("made_from") == made_from:
         if has_files(adapter, found.get("files")):
             return {k: found[k] for k in COST}
@@ -163,18 +161,9 @@ def _tune(
             overwrite=True,
             checkpoint_seconds=config.checkpoint_seconds,
             attention=config.attention,
-            **{name: getattr(config, name) for name in (*TUNING, *MEMORY, *COMMON)},
+            **{name: getattr(config, name) for name in (*RECIPE, *MEMORY, *COMMON)},
         ),
         progress=progress,
         on_placed=mark,
     )
     return {k: facts[k] for k in COST}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if it is not there or damaged."""
-    try:
-        found = read_note(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,19 @@ END = "\U0010fff2"  # private use, too: behind the words of a message
 # What a template takes for today (Llama 3, SmolLM3, gpt-oss): runs must not depend on the date.
 TODAY = datetime(2024, 7, 26)
 DATE_PARTS = ("d", "-d", "m", "-m", "b", "B", "y", "Y", "a", "A", "j", "H", "I", "M", "S", "p")
+
+
+class Rendered(NamedTuple):
+    """What a template makes of a conversation, and of its beginnings around one message.
+
+    whole: of all messages. before: of those before it; opened: the same, asking for an answer;
+    upto: of those up to it.
+    """
+
+    whole: str
+    before: str
+    opened: str
+    upto: str
 
 
 class ChatEncoder:
@@ -102,7 +115,7 @@ class ChatEncoder:
                 text = messages[k]["content"].strip()
                 start = max(start, words[0] if words else upto.find(text, start))
             return start, len(upto)
-        if found := self._turn_by_words(messages, k, whole, before, opened, upto):
+        if found := self._turn_by_words(messages, k, Rendered(whole, before, opened, upto)):
             return found
         raise BadRow(
             f"the chat template of {self.source} writes earlier turns differently as the "
@@ -111,13 +124,7 @@ class ChatEncoder:
         )
 
     def _turn_by_words(
-        self,
-        messages: list[dict[str, str]],
-        k: int,
-        whole: str,
-        before: str,
-        opened: str,
-        upto: str,
+        self, messages: list[dict[str, str]], k: int, rendered: Rendered
     ) -> Span | None:
         """The same where the template writes a last turn, or asks for one, in a way of its own.
 
@@ -126,21 +133,22 @@ class ChatEncoder:
         for it, behind all earlier words and a header, and ends with its own words and what is
         the same behind them. None where any of that is not to be found.
         """
+        whole, before, opened, upto = rendered
         own, here = self._words(messages[: k + 1], k, upto), self._words(messages, k, whole)
         if own is None or here is None:
             return None
-        start, header = self._alike(opened, whole), opened != before
+        start, header = self._common_length(opened, whole), opened != before
         if start < len(opened):
             earlier = self._ends(messages[:k], range(k), opened, prompt=True)
             if earlier is None or start < max(earlier, default=0):
                 return None
-            if header and start <= self._alike(opened, before):
+            if header and start <= self._common_length(opened, before):
                 return None
         if here[0] >= 0:
             start = min(start, here[0]) if header else here[0]
         elif not header:
             return None
-        end = here[1] + self._alike(upto[own[1] :], whole[here[1] :])
+        end = here[1] + self._common_length(upto[own[1] :], whole[here[1] :])
         return (start, end) if start < end else None
 
     def _words(self, messages: list[dict[str, str]], k: int, text: str) -> Span | None:
@@ -177,7 +185,7 @@ class ChatEncoder:
             return None
         return list(accumulate(map(len, parts[:-1]))) if "".join(parts) == text else None
 
-    def _alike(self, one: str, other: str) -> int:
+    def _common_length(self, one: str, other: str) -> int:
         """How many characters both begin with, no added token of either cut in two."""
         alike = next(
             (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),

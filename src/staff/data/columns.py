@@ -29,7 +29,8 @@ BESIDE = frozenset(
     "context contexts input system system_prompt passage paragraph document article options "  # noqa: SIM905
     "choices history".split()
 )
-# The columns a format reads where no option names another, and the options it heeds.
+# The columns a format needs where no option names another, those it reads as well where a record
+# has them, and the options it heeds.
 REQUIRED = {
     "prompt-response": ("prompt", "response"),
     "alpaca": ("instruction", "output"),
@@ -38,6 +39,7 @@ REQUIRED = {
     "messages-pair": ("prompt", "completion"),
     "text": ("text",),
 }
+OPTIONAL = {"alpaca": ("input",), "messages": ("system",), "sharegpt": ("system",)}
 CHAT_COLUMNS = ("messages", "conversations")
 HEEDS = {
     "prompt-response": {"prompt_column", "prompt_template", "response_column"},
@@ -84,8 +86,7 @@ def resolve_options(
     if format in ("messages", "sharegpt") and not options.messages_column:
         found = [column for column in CHAT_COLUMNS if _chat_format(first_records, column)]
         options = replace(options, messages_column=(found or REQUIRED[format])[0])
-    needed = [*REQUIRED[format][:-1], _last_column(options) or REQUIRED[format][-1]]
-    for column in needed:
+    for column in _needed(options):
         _require(column, columns, name)
     return options
 
@@ -104,9 +105,20 @@ def described(options: RecordOptions) -> str:
     return f"{options.format} ({columns})" if columns else str(options.format)
 
 
-def _last_column(options: RecordOptions) -> str | None:
-    """What replaces the last required column of a format other than prompt-response."""
-    return options.response_column or options.messages_column or options.text_column
+def columns_read(options: RecordOptions) -> frozenset[str]:
+    """The columns that examples are made of, by resolved options."""
+    return frozenset([*_needed(options), *OPTIONAL.get(str(options.format), ())])
+
+
+def _needed(options: RecordOptions) -> list[str]:
+    """The columns in `REQUIRED`, each replaced by what an option names in its place."""
+    *first, last = REQUIRED[str(options.format)]
+    if options.prompt_template is not None:
+        first = template_columns(options.prompt_template)
+    elif options.prompt_column:
+        first = [options.prompt_column]
+    named = options.response_column or options.messages_column or options.text_column
+    return [*first, named or last]
 
 
 def _find_format(

@@ -104,7 +104,7 @@ def prepare(
     """
     start = time.monotonic()
     given, options = options, check_columns(source, options)
-    distinct, prints = _distinct(tokenisers, options)
+    distinct, fingerprints = _distinct(tokenisers, options)
     several = len(distinct) > 1
     paths = {p: f"tokens-{n}.arrow" if several else "tokens.arrow" for n, p in enumerate(distinct)}
     bad = _BadRows(source)
@@ -144,23 +144,23 @@ def prepare(
             duplicates += sum(u.duplicate for u in usable)
             stage.advance(len(chunk.raws))
         if spelt.rows:
-            stage.note(spelt.told())
+            stage.note(spelt.text())
         if bad.count and (on_bad_row == "error" or bad.count == rows_read):
             raise bad.error(rows_read, skippable=bad.count < rows_read)
     if not bad.count:
         (out / REJECTED).unlink(missing_ok=True)
-    stores = {print_: TokenStore.open(out / path) for print_, path in paths.items()}
-    tokens = {print_: w.tokens for print_, w in zip(distinct, writers, strict=True)}
+    stores = {fingerprint: TokenStore.open(out / path) for fingerprint, path in paths.items()}
+    tokens = {fingerprint: w.tokens for fingerprint, w in zip(distinct, writers, strict=True)}
     return Prepared(
-        stores=tuple(stores[print_] for print_ in prints),
-        ids=stores[prints[0]].ids if prints else Ids.joined(usable_ids),
+        stores=tuple(stores[fingerprint] for fingerprint in fingerprints),
+        ids=stores[fingerprints[0]].ids if fingerprints else Ids.joined(usable_ids),
         rows=read_only(np.concatenate([np.empty(0, np.int64), *usable_rows])),
         rows_read=rows_read,
         usable=rows_read - bad.count,
         rejected=bad.count,
         truncated=truncated,
         duplicates=duplicates,
-        tokens=tuple(tokens[print_] for print_ in prints),
+        tokens=tuple(tokens[fingerprint] for fingerprint in fingerprints),
         options=options,
         rejected_path=out / REJECTED if bad.count else None,
         sources=tuple(usable_sources) if options.source_column else None,
@@ -173,8 +173,8 @@ def _distinct(
 ) -> tuple[dict[str, Tokeniser], list[str]]:
     """One tokeniser of those that agree, by fingerprint; the fingerprint of each that was given."""
     chats = options.format in CHAT
-    prints = [t.fingerprint if chats else t.plain_fingerprint for t in tokenisers]
-    return dict(zip(prints, tokenisers, strict=True)), prints
+    fingerprints = [t.fingerprint if chats else t.plain_fingerprint for t in tokenisers]
+    return dict(zip(fingerprints, tokenisers, strict=True)), fingerprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +316,8 @@ class _Spelt:
             self._first = self._first or token
             self.rows += 1
 
-    def told(self) -> str:
-        """The number in words."""
+    def text(self) -> str:
+        """What is noted of them."""
         rows = "1 row spells" if self.rows == 1 else f"{self.rows:,} rows spell"
         return (
             f"{rows} special tokens out ({self._first}): they are text in this run, but tokens for "

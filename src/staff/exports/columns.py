@@ -7,8 +7,8 @@ all others are kept as text, each value as JSON.
 from collections.abc import Mapping
 from typing import Any
 
-from staff.data.columns import template_columns
-from staff.data.records import PAIRED, RecordOptions
+from staff.data.columns import columns_read
+from staff.data.records import RecordOptions
 from staff.data.streams import is_utf8
 from staff.data.writers import json_text
 from staff.visible import one_line
@@ -48,21 +48,6 @@ class Columns:
 def values_of(record: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
     """A record's values of other columns in the types found, null where it has none."""
     return {name: _value(record.get(name), kind) for name, kind in types.items()}
-
-
-def columns_read(options: RecordOptions) -> frozenset[str]:
-    """The columns that examples are made of, by resolved options."""
-    if options.format in PAIRED:
-        template = options.prompt_template
-        prompts = [options.prompt_column or "prompt"] if template is None else []
-        named = [*prompts, *(template_columns(template) if template is not None else [])]
-        return frozenset([*named, options.response_column or "response"])
-    if options.format == "alpaca":
-        return frozenset(["instruction", "input", options.response_column or "output"])
-    if options.format == "text":
-        return frozenset([options.text_column or "text"])
-    default = "conversations" if options.format == "sharegpt" else "messages"
-    return frozenset([options.messages_column or default, "system"])
 
 
 def _kind(value: Any) -> str:

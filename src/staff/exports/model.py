@@ -1,14 +1,13 @@
 """The model that an export's settings name: the run's target, or another."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from staff.errors import ConfigError, ModelError
 from staff.exports.coreset import Coreset
 from staff.exports.trainer import Model
 from staff.models.folder import check_model_folder, context_of, read_config
+from staff.notes import read_object
 
 # Tokens that a trainer's own template may add to a row: a system message, an empty thought a turn.
 MARGIN, STEP = 256, 64
@@ -107,7 +106,7 @@ def _template(folder: Path) -> str | None:
     if file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
     for name in ("chat_template.json", "tokenizer_config.json"):
-        found = _read(folder / name).get("chat_template")
+        found = read_object(folder / name).get("chat_template")
         if isinstance(found, list):
             several = [each for each in found if isinstance(each, dict)]
             named = {each.get("name"): each.get("template") for each in several}
@@ -129,15 +128,6 @@ def _turn_end(folder: Path, template: str | None) -> str | None:
 
 def _added_tokens(folder: Path) -> set[str]:
     """Tokens that a tokenizer takes whole wherever they stand."""
-    added = _read(folder / "tokenizer.json").get("added_tokens")
+    added = read_object(folder / "tokenizer.json").get("added_tokens")
     listed = added if isinstance(added, list) else []
     return {str(each.get("content")) for each in listed if isinstance(each, dict)}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """What a JSON file of a model holds; nothing if it is not there or is no object."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

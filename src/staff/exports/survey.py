@@ -67,7 +67,7 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
             "select again with the same settings"
         )
     if shown and (on_bad_row == "error" or not found.rows):
-        raise DataError(_told(coreset, trainer, shown, len(found.rejected)))
+        raise DataError(_rejected_text(coreset, trainer, shown, len(found.rejected)))
     found.kind = kind_of(coreset, last_only=last_only)
     return found
 
@@ -93,7 +93,7 @@ def _ends_in_its_only_answer(example: Example) -> bool:
     return len(roles) > 1 and roles[-1] == "assistant" and roles.count("assistant") == 1
 
 
-def _told(coreset: Coreset, trainer: Trainer, shown: list[str], count: int) -> str:
+def _rejected_text(coreset: Coreset, trainer: Trainer, shown: list[str], count: int) -> str:
     more = f"; the first {len(shown)}" if count > len(shown) else ""
     lines = [f"{coreset.path}: {count} of {coreset.rows} rows cannot be exported{more}:", *shown]
     skip = f"Leave them out with --on-bad-row skip (they go to {REJECTED})."

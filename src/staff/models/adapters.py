@@ -38,6 +38,11 @@ def attach_fresh(
         return get_peft_model(model, lora_config(rank=rank, alpha=alpha, dropout=dropout))
 
 
+def without_peft(model: Any) -> Any:
+    """The model itself, where PEFT is wrapped around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Every LoRA parameter of the model, in module order; empty without an adapter."""
     return [p for name, p in model.named_parameters() if "lora_" in name]

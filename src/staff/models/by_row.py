@@ -72,7 +72,8 @@ def row_attention(
     """Causal attention of query [1, H, N, D], key and value [1, G, N, D] within rows; [1, N, H, D].
 
     In float32 whatever the model's precision: in bfloat16 the CPU's backward pass of attention
-    takes longer, of short rows three times as long. widths: is told of the sliding window.
+    takes longer, of short rows three times as long. widths: a set that the layer's
+    sliding window is added to.
 
     Raises ValueError for a mask, which only a model that makes its own would bring.
     """

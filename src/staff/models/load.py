@@ -6,20 +6,15 @@ Weights come from safetensors, and no code of a model is run unless the user tru
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from staff.errors import ConfigError, ModelError, unknown_name
-from staff.models.folder import (
-    check_adapter,
-    first_line,
-    local_folder,
-    model_hash,
-    read_config,
-)
-from staff.models.memory import is_out_of_memory, release_memory
-from staff.models.placement import Spread, device_of
+from staff.errors import ModelError
+from staff.models.device import caps_attention, choose_device, choose_dtype
+from staff.models.folder import first_line, local_folder, read_config
+from staff.models.load_adapter import load_adapter
+from staff.models.memory import release_memory
+from staff.models.placement import Spread
 from staff.models.quantised import NONE, hush, quantisation, settle
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 from staff.models.weights import (
@@ -34,23 +29,7 @@ from staff.models.weights import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "caps_attention",
-    "check_attention",
-    "choose_device",
-    "choose_dtype",
-    "load_model",
-    "load_tokenizer",
-    "local_folder",
-    "model_hash",
-]
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-FLASH = {  # attention kernels that come in a package of their own
-    "flash_attention_2": "flash-attn",
-    "flash_attention_3": "flash-attn-3",
-    "flash_attention_4": "flash-attn-4",
-}
+__all__ = ["choose_device", "load_model", "load_tokenizer"]
 
 
 def load_model(
@@ -67,7 +46,7 @@ def load_model(
 ) -> Any:
     """Load a causal LM in eval mode, its parameters frozen.
 
-    dtype, device: see `choose_dtype` and `choose_device`.
+    dtype, device: see `staff.models.device`.
     attention: transformers' name of a kernel; auto: what it chooses for the model.
     adapter: folder of a LoRA adapter; added to the weights as they are stored, in float32, and
         the sum rounded to `dtype` once; or with merge=False kept beside them (for phi
@@ -110,9 +89,9 @@ def load_model(
             # Rounding the weights first and the sum again would cost the update twice.
             cpu = torch.device("cpu")
             exact = _read_model(path, folder, dtype=torch.float32, place=cpu, trust=trust)
-            _copy_parameters(_with_adapter(exact, str(adapter), merge=True, trust=trust), model)
+            _copy_parameters(load_adapter(exact, str(adapter), merge=True, trust=trust), model)
         elif adapter is not None:
-            model = _with_adapter(model, adapter, merge=merge, trust=trust)
+            model = load_adapter(model, adapter, merge=merge, trust=trust)
     return model.eval().requires_grad_(False)
 
 
@@ -151,88 +130,6 @@ def load_tokenizer(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
     return tokenizer
 
 
-def choose_device(name: str = "auto") -> "torch.device":
-    """The device of that name; auto takes CUDA, then Apple's MPS, then the CPU.
-
-    Of several GPUs auto and ``cuda`` mean the current one, by its number: libraries hold a device
-    without one for another than that with it.
-
-    Raises ConfigError for a device that is unknown or not there.
-    """
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except Exception as error:  # torch raises AssertionError, RuntimeError, … by backend
-        raise ConfigError(
-            f"device {name!r} is not available here; use --device cpu or auto"
-        ) from error
-    if device == torch.device("cuda"):
-        # The current one is a thread's own: those that read weights would put them on the first.
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
-
-
-def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
-    """The torch dtype of that name; auto is bfloat16 where the device computes it, else float32."""
-    import torch
-
-    if name not in DTYPES:
-        raise ConfigError(unknown_name("dtype", name, DTYPES))
-    if name != "auto":
-        return getattr(torch, name)
-    if device.type == "cuda":
-        with torch.cuda.device(device):  # older than Ampere they only emulate it, slowly
-            computes = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if computes else torch.float32
-    if device.type == "cpu" and _cpu_computes_bf16():
-        return torch.bfloat16
-    return torch.float32
-
-
-def check_attention(name: str, *, device: "torch.device", dtype: "torch.dtype") -> None:
-    """Raise ConfigError for a kernel that cannot work here: device, precision, package.
-
-    transformers itself would fetch the code of a kernel that is not installed from the Hub.
-    """
-    import torch
-
-    if name not in FLASH:
-        return
-    if device.type != "cuda":
-        raise ConfigError(f"--attention {name} needs a GPU (CUDA), not {device}; use sdpa or auto")
-    if dtype not in (torch.bfloat16, torch.float16):
-        raise ConfigError(f"--attention {name} does not support float32: add --dtype bfloat16")
-    try:
-        version(FLASH[name])
-    except PackageNotFoundError:
-        raise ConfigError(
-            f"--attention {name} needs the package {FLASH[name]}, which is not installed; use sdpa "
-            "or auto"
-        ) from None
-
-
-def caps_attention(config: Any) -> bool:
-    """Whether a model's attention caps its logits (Gemma 2); PyTorch's own, sdpa, does not.
-
-    transformers 5.0 to 5.20 takes sdpa for it all the same, and computes without the cap.
-    """
-    return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
-
-
-def _cpu_computes_bf16() -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32 (AVX512-BF16 or AMX)."""
-    import torch
-
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
 def _producible(tokenizer: Any) -> dict[str, int]:
     """The tokens that text, a chat template or the tokenizer itself can put into a row.
 
@@ -264,7 +161,6 @@ def _read_model(
     trust: Trust,
 ) -> Any:
     """The model of a folder, complete, on its device or spread over several."""
-    import torch
 
     hush()  # before the libraries that tell of themselves are imported
     from transformers import AutoModelForCausalLM
@@ -291,34 +187,10 @@ def _read_model(
             output_loading_info=True,
             **how,
         )
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{path} does not fit into the memory of {place}; see --quantize and --device-map"
-        ) from error
     except Exception as error:  # whatever is wrong with the files, the user must see which
-        if needs_code(error, folder, trust):
-            raise code_not_run(path, folder) from error
-        if is_refused_pickle(error):
-            raise not_weights(weight_files(folder)[0]) from error
-        if attention != "auto" and re.search("attention|attn", str(error), re.IGNORECASE):
-            raise ModelError(
-                f"{path} does not support attention {attention}: {first_line(error)}; use "
-                "--attention auto"
-            ) from error
-        if "ignore_mismatched_sizes" in str(error):
-            raise ModelError(
-                f"{path} has weights whose sizes do not match its config.json; fetch both again"
-            ) from error
-        if "dispatched on the CPU or the disk" in str(error):
-            raise _too_large(path, quantize) from error
-        if "offload the whole model to the disk" in str(error):
-            raise _all_on_disk(path) from error
-        if "offload_folder" in str(error):
-            raise ModelError(
-                f"weights of {path} must be written again to be read from disk when needed: give "
-                "--offload-folder DIR"
-            ) from error
-        raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from error
+        raise _refusal(
+            error, path, folder, place=place, attention=attention, quantize=quantize, trust=trust
+        ) from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(
@@ -330,6 +202,52 @@ def _read_model(
     if quantize != NONE and ("disk" in places or {"cpu"} < places):  # torchao's fail when run
         raise _too_large(path, quantize)
     return model
+
+
+def _refusal(
+    error: Exception,
+    path: str,
+    folder: Path,
+    *,
+    place: "torch.device",
+    attention: str,
+    quantize: str,
+    trust: Trust,
+) -> ModelError:
+    """What a failure to read a model means, and what to do.
+
+    The libraries raise the same few classes for all of them: their words tell which it is.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return ModelError(
+            f"{path} does not fit into the memory of {place}; see --quantize and --device-map"
+        )
+    if needs_code(error, folder, trust):
+        return code_not_run(path, folder)
+    if is_refused_pickle(error):
+        return not_weights(weight_files(folder)[0])
+    words = str(error)
+    if attention != "auto" and re.search("attention|attn", words, re.IGNORECASE):
+        return ModelError(
+            f"{path} does not support attention {attention}: {first_line(error)}; use "
+            "--attention auto"
+        )
+    if "ignore_mismatched_sizes" in words:
+        return ModelError(
+            f"{path} has weights whose sizes do not match its config.json; fetch both again"
+        )
+    if "dispatched on the CPU or the disk" in words:
+        return _too_large(path, quantize)
+    if "offload the whole model to the disk" in words:
+        return _all_on_disk(path)
+    if "offload_folder" in words:
+        return ModelError(
+            f"weights of {path} must be written again to be read from disk when needed: give "
+            "--offload-folder DIR"
+        )
+    return ModelError(f"{path} cannot be loaded: {first_line(error)}")
 
 
 def _uncapped_not_taken(folder: Path, attention: str, trust: Trust) -> dict[str, Any]:
@@ -388,89 +306,6 @@ def _copy_parameters(source: Any, target: Any) -> None:
     with torch.no_grad():
         for name, parameter in target.named_parameters():
             parameter.copy_(exact[name])
-
-
-def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any:
-    from peft import PeftModel
-
-    folder = Path(adapter)
-    check_adapter(adapter, trust=trust)
-    try:
-        with _placed_by_us(model) as placed:
-            model = PeftModel.from_pretrained(
-                model,
-                str(folder),
-                low_cpu_mem_usage=placed,
-                torch_device="cpu",  # or they would be read to the first GPU on their way
-            )
-        if placed:
-            _load_beside(model, folder)
-        lacking = _lacking(model, folder)
-        if not lacking:
-            return model.merge_and_unload() if merge else model
-    except Exception as error:
-        if is_refused_pickle(error):
-            raise not_weights(weight_files(folder)[0]) from error
-        if is_out_of_memory(error):
-            raise ModelError(
-                f"memory ran out while the adapter {adapter} was loaded; see --quantize and "
-                "--device-map"
-            ) from error
-        raise ModelError(
-            f"the adapter {adapter} does not fit the model: {first_line(error)}"
-        ) from error
-    raise ModelError(
-        f"the adapter {adapter} lacks {len(lacking)} of the weights that its config names "
-        f"({lacking[0]}); fetch it again"
-    )
-
-
-@contextmanager
-def _placed_by_us(model: Any) -> Iterator[bool]:
-    """Whether a model is spread over devices; PEFT, which would spread it anew, is not told so.
-
-    Its way writes offloaded base weights a second time, and fails where some lie on the disk.
-    """
-    places = getattr(model, "hf_device_map", {})
-    if "disk" not in places.values() and len(set(places.values())) < 2:
-        yield False
-        return
-    del model.hf_device_map
-    try:
-        yield True
-    finally:
-        model.hf_device_map = places
-
-
-def _load_beside(model: Any, folder: Path) -> None:
-    """Put every LoRA weight where the layer beside it computes, and read it there.
-
-    PEFT has put those of a layer on the disk to where its weight seems to be: nowhere.
-    """
-    from peft.tuners.lora import LoraLayer
-    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
-
-    from staff.models.adapters import lora_parameters
-
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            for layers in (module.lora_A, module.lora_B):
-                layers.to_empty(device=device_of(module.get_base_layer()))
-    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
-    if any(parameter.is_meta for parameter in lora_parameters(model)):  # of an embedding, say
-        raise ModelError("it adapts layers that cannot be placed elsewhere: leave out --device-map")
-
-
-def _lacking(model: Any, folder: Path) -> list[str]:
-    """Weights of a PEFT model that its folder does not hold: PEFT would leave them as drawn."""
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    if not (folder / "adapter_model.safetensors").is_file():
-        return []  # pickled
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
-        there = set(weights.keys())
-    return sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) - there)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Spread:
     one_gpu: bool = False
 
     def arguments(self, place: "torch.device") -> dict[str, Any]:
-        """What `from_pretrained` is to be told; place: as `load.choose_device` says."""
+        """What `from_pretrained` is to be told; place: as `device.choose_device` says."""
         from transformers.integrations.accelerate import get_max_memory
 
         # Of the host's memory it leaves a tenth itself, of a GPU's only where it is told of none.

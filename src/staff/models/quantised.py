@@ -109,7 +109,9 @@ def dequantise_into(quantised: Any, exact: Any) -> None:
     from peft.utils.integrations import dequantize_module_weight
     from transformers.pytorch_utils import Conv1D
 
-    quantised, exact = _without_peft(quantised), _without_peft(exact)
+    from staff.models.adapters import without_peft
+
+    quantised, exact = without_peft(quantised), without_peft(exact)
     with torch.no_grad():
         for name, layer in quantised_layers(quantised):
             plain = exact.get_submodule(name.removesuffix(".base_layer"))
@@ -117,7 +119,3 @@ def dequantise_into(quantised: Any, exact: Any) -> None:
             found = dequantize_module_weight(layer)
             # GPT-2's Conv1D, for which a linear layer stands here, keeps it as [d_in, d_out].
             plain.weight.copy_(found.T if isinstance(plain, Conv1D) else found)
-
-
-def _without_peft(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.errors import ModelError
-from staff.notes import read_note
+from staff.notes import read_object
 
 CONFIGS = ("config.json", "tokenizer_config.json")
 
@@ -33,12 +33,9 @@ def own_code(folder: Path) -> list[str]:
     """
     named: set[str] = set()
     for name in CONFIGS:
-        try:
-            found = read_note(folder / name)
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and isinstance(found.get("auto_map"), dict):
-            named |= set(_texts(list(found["auto_map"].values())))
+        found = read_object(folder / name).get("auto_map")
+        if isinstance(found, dict):
+            named |= set(_texts(list(found.values())))
     return sorted(named)
 
 

@@ -15,9 +15,9 @@ from staff.reports.page import render_page
 from staff.reports.proxy import (
     findings,
     headline,
-    interpolated_told,
-    rounds_told,
-    unverified_told,
+    interpolated_text,
+    rounds_text,
+    unverified_texts,
 )
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
@@ -82,7 +82,7 @@ def render_run(
         remarks=_remarks(manifest, len(chosen)),
         regions=regions,
         max_regions=MAX_REGIONS,
-        unverified=unverified_told(regions, manifest["config"]),
+        unverified=unverified_texts(regions, manifest["config"]),
         stages=stages,
         seconds=sum(stage["seconds"] for stage in stages),
         times_figure=figures.times_figure(stages) if stages else None,
@@ -103,7 +103,7 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
     scoreless = sum(found["rows"] for found in (manifest.get("not_finite") or {}).values())
     remarks = [f"{rows_of(scoreless)} without a finite score"] if scoreless else []
     if interpolation := manifest.get("interpolation"):
-        remarks.append(interpolated_told(interpolation))
+        remarks.append(interpolated_text(interpolation))
     remarks += [
         f"{rows_of(data[key])} {words}"
         for key, words in (
@@ -165,7 +165,7 @@ def _proxy(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     proxy, verification = manifest.get("proxy"), manifest.get("verification")
     if not proxy:
         return None
-    told = [rounds_told(verification)] if verification else []
+    told = [rounds_text(verification)] if verification else []
     return {
         "headline": headline(proxy),
         "findings": [*findings(proxy), *told],

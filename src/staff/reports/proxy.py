@@ -48,7 +48,7 @@ def findings(proxy: Facts) -> list[str]:
     return found
 
 
-def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
+def unverified_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
     """Which regions of a STAFF selection have no verified rows, why, and what to do.
 
     Sentences; none if every region is verified. If more than a quarter of the rows are in such
@@ -88,7 +88,7 @@ def unverified_told(regions: Sequence[Facts], config: Facts) -> list[str]:
     return said
 
 
-def rounds_told(verification: Facts) -> str:
+def rounds_text(verification: Facts) -> str:
     """How many rows ``--verify-per-region auto`` verified, and with what result."""
     last = verification["rounds"][-1]
     many = len(verification["rounds"])
@@ -102,7 +102,7 @@ def rounds_told(verification: Facts) -> str:
     return f"{spent}; {ended} (error {error:.3f}, tolerance {tolerance:g})"
 
 
-def interpolated_told(interpolation: Facts) -> str:
+def interpolated_text(interpolation: Facts) -> str:
     """How many rows were scored, and how well the other scores were predicted from them."""
     said = f"{rows_of(interpolation['rows_scored'])} scored, the other scores predicted from them"
     if (value := interpolation["spearman"]) is None:

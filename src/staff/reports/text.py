@@ -10,9 +10,9 @@ from staff.reports.numbers import count, duration, millions, rows_of, significan
 from staff.reports.proxy import (
     findings,
     headline,
-    interpolated_told,
-    rounds_told,
-    unverified_told,
+    interpolated_text,
+    rounds_text,
+    unverified_texts,
 )
 from staff.runs.facts import trust_remarks
 from staff.runs.shared_settings import READING
@@ -82,7 +82,7 @@ def interpolated_block(manifest: Manifest, width: int) -> list[str]:
     interpolation = manifest.get("interpolation")
     if not interpolation:
         return []
-    lines = wrap(interpolated_told(interpolation), max(20, width - 10))
+    lines = wrap(interpolated_text(interpolation), max(20, width - 10))
     return [("Scores    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
 
@@ -138,7 +138,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
     ]
     told = [
         INDENT + line
-        for fact in unverified_told(regions, config)
+        for fact in unverified_texts(regions, config)
         for line in wrap(fact, max(20, width - 10))
     ]
     if not any(r.get("verified") for r in regions):  # CCS, or regions too small to be verified
@@ -163,7 +163,7 @@ def proxy_block(manifest: Manifest, width: int) -> list[str]:
         return []
     told = [headline(proxy), *(f"{fact}." for fact in findings(proxy))]
     told += [f"Advice: {proxy['advice']}."] if proxy["advice"] else []
-    told += [f"{rounds_told(verification)}."] if verification else []
+    told += [f"{rounds_text(verification)}."] if verification else []
     lines = [line for fact in told for line in wrap(fact, max(20, width - 10))]
     return [("Proxy     " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 

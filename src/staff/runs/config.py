@@ -27,7 +27,15 @@ from staff.runs.settings import (
     listed,
     number,
 )
-from staff.runs.shared_settings import Allocates, Loads, Reads, Spreads, Tunes, preset_values
+from staff.runs.shared_settings import (
+    SPREADING,
+    Allocates,
+    Loads,
+    Reads,
+    Spreads,
+    Tunes,
+    preset_values,
+)
 
 # What a default folder's name leaves out of the data's; the dot of coreset-0.1 stays.
 ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|zst))?$")
@@ -259,7 +267,7 @@ TECHNICAL = frozenset(
     {
         *("batch_tokens", "device", "checkpoint_seconds", "shard_rows", "cache", "padding_free"),
         *("micro_batch_size", "activation_checkpointing", "fsdp", "executor", "workers"),
-        *("device_map", "max_memory", "offload_folder"),
+        *SPREADING,
     }
 )  # change the speed, not the result
 RESELECT = TECHNICAL | {

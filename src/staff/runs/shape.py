@@ -131,6 +131,8 @@ class _Device(_Shape):
 
 
 class _Reading(_Shape):
+    """The fields of `data.records.RecordOptions`, which is made of it again, and no others."""
+
     model_config = ConfigDict(extra="forbid")
     format: Literal["prompt-response", "alpaca", "messages", "sharegpt", "messages-pair", "text"]
     prompt_column: str | None = None

@@ -217,6 +217,10 @@ class Allocates(Settings):
 
 # What says how a record is read, wherever it ends: a coreset is read like its data.
 READING = tuple(name for name in Reads.ordered() if name not in ("max_length", "on_bad_row"))
+# What says over which devices a model is spread.
+SPREADING = tuple(Spreads.ordered())
+# What the adapter of a fine-tuning depends on, beside rows, model, seed and a limit on its steps.
+RECIPE = ("epochs", "learning_rate", "batch_size", "rank", "alpha")
 # What says how far a model is trusted.
 TRUST = ("allow_pickle", "trust_remote_code")
 

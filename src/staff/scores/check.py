@@ -10,7 +10,7 @@ import numpy as np
 from staff.data.batches import collate
 from staff.errors import ModelError
 from staff.models.adapters import attach_fresh, lora_parameters
-from staff.models.load import caps_attention
+from staff.models.device import caps_attention
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 from staff.types import Floats, TokenisedExample, read_only

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
+from staff.models.adapters import without_peft
 from staff.models.by_row import by_row, may_go_by_row, windows_of
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
@@ -61,7 +62,7 @@ class Scorer:
         for name in signals:
             if name not in SIGNALS:
                 raise ConfigError(unknown_name("signal", name, SIGNALS))
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.model = without_peft(model)
         self.phi = None if phi is None else PHI[phi](self.model, seed=seed)
         self.model.eval().requires_grad_(False)
         for parameter in self.phi.parameters if self.phi else ():
@@ -78,7 +79,7 @@ class Scorer:
         self.laying = Laying(flash=takes_flash_lengths(self.model)) if padding_free else None
         self._narrow: tuple[nn.Module, ...] = ()
         if padding_free is None:
-            self.laying = self._laying()
+            self.laying = self._laying_by_row()
         self._narrow = self._narrowable(phi)
 
     @property
@@ -109,12 +110,14 @@ class Scorer:
         except RuntimeError:  # another shape comes out than went in, as of Llama 4's experts
             return ()
 
-    def _laying(self) -> Laying | None:
+    def _laying_by_row(self) -> Laying | None:
         """How to lay rows end to end for attention by row; None where they must be padded."""
         if not may_go_by_row(self.model) or (self.phi is not None and self.phi.parameters):
             return None
         half = self.head.weight.dtype in (torch.bfloat16, torch.float16)
-        laying = Laying(True, tokens=128, responses=64) if half else Laying(True)
+        laying = Laying(by_row=True)
+        if half:
+            laying = replace(laying, tokens=128, responses=64)
         widths: set[int | None] = set()
         try:
             same = self._same_as_plain((), replace(laying, widths=widths))

@@ -31,9 +31,9 @@ class Laying:
 
     by_row: attention is told their lengths. tokens, responses: what the numbers of tokens and of
     logits are rounded up to: matrix kernels in half precision are made, and kept, for every shape
-    that comes (oneDNN on the CPU). widths: is told of the model's sliding windows. flash: flash
-    attention is told where rows end; else each layer finds it by the positions, and waits for the
-    GPU to do so.
+    that comes (oneDNN on the CPU). widths: a set that every layer's sliding window is
+    added to. flash: flash attention is told where rows end; else each layer finds it by the
+    positions, and waits for the GPU to do so.
     """
 
     by_row: bool = False

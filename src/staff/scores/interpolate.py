@@ -26,19 +26,19 @@ BLOCK = 4096  # rows held as features at a time: 17 MB
 
 @dataclass(frozen=True, slots=True)
 class Interpolated:
-    """Scores float64 [n] of all rows: the scored rows' own, and the others' as told from them.
+    """Scores float64 [n] of all rows: the scored rows' own, and the others' as predicted from them.
 
-    seen, foretold: float64 [m], logarithms of scored rows' scores, and what was told of them by a
-    regression that had not seen them (5 folds): how good it is.
+    observed, predicted: float64 [m], logarithms of the scored rows' scores, and what a regression
+    without them predicts of each (5 folds): how good it is.
     """
 
     scores: Floats
-    seen: Floats
-    foretold: Floats
+    observed: Floats
+    predicted: Floats
 
 
 def check_enough(count: int) -> None:
-    """Raise `DataError` if so many scored rows are too few to tell the others' scores from."""
+    """Raise `DataError` if so many scored rows are too few to predict the others' scores."""
     if count < FEWEST:
         raise DataError(
             f"{count} scored rows are too few to predict the other scores from: raise --score-on "
@@ -47,7 +47,7 @@ def check_enough(count: int) -> None:
 
 
 def interpolate(store: TokenStore, scored: Ints, scores: Floats, *, seed: int = 0) -> Interpolated:
-    """Tell the scores of all rows of the store from those float64 [m] of the rows at `scored`.
+    """Scores of all rows of the store, from those float64 [m] of the rows at `scored`.
 
     scored: int64 [m], ascending. A scored row whose score is not finite keeps it and teaches
     nothing. The same on every run with one seed.

@@ -90,13 +90,13 @@ def score_rows(
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
     if not more:
         forget_others(out, plan)
-    in_all = sum(map(len, plan.values()))
+    total = sum(map(len, plan.values()))
     plan = {k: part for k, part in plan.items() if k % share[1] == share[0]}
     wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
     missing: dict[int, Ints] = {}
     rows = tokens = cached = 0
-    here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=in_all)
+    here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=total)
 
     def keep(part: Ints, found: Mapping[str, Any]) -> None:
         for column, values in found.items():
@@ -117,12 +117,12 @@ def score_rows(
                 missing[number] = part
                 continue
             found = {n: stored[n].to_numpy() for n in score_columns(stored)}
-            here.note_unknown(part, found)
+            here.note_not_finite(part, found)
             stage.advance(len(part))
             keep(part, found)
         for number, found in (elsewhere or here.score_all)(missing, stage):
             part, path = missing[number], part_path(out, number)
-            here.note_unknown(part, found)
+            here.note_not_finite(part, found)
             write_part(
                 path,
                 ids=[store.ids[i] for i in part],
@@ -157,7 +157,7 @@ class PartScorer:
     ) -> None:
         self.scorer, self.store, self.pad_id = scorer, store, pad_id
         self.rows = rows
-        self.unknown: set[int] = set()  # positions whose scores are not finite
+        self.not_finite: set[int] = set()  # positions whose scores are not finite
         self.batches = Halving(batch_tokens, note=lambda text: None)
 
     def score_all(
@@ -209,17 +209,17 @@ class PartScorer:
             else np.where(bad[:, None], values.dtype.type(0), values)
             for name, values in columns.items()
         }
-        self.note_unknown(positions, columns)
+        self.note_not_finite(positions, columns)
         return columns
 
-    def note_unknown(self, positions: Ints, columns: Mapping[str, Any]) -> None:
+    def note_not_finite(self, positions: Ints, columns: Mapping[str, Any]) -> None:
         """Count rows without a finite score in columns [m]; ModelError once they are too many."""
         bad = np.any([np.isnan(v) for v in columns.values() if v.ndim == 1], axis=0)
-        self.unknown |= set(positions[bad].tolist())
-        many = len(self.unknown)
+        self.not_finite |= set(positions[bad].tolist())
+        many = len(self.not_finite)
         if many <= max(1, int(NOT_FINITE * self.rows)) and many < self.rows:
             return
-        first = ", ".join(self._named(position) for position in sorted(self.unknown)[:3])
+        first = ", ".join(self._named(position) for position in sorted(self.not_finite)[:3])
         first += ", …" * (many > 3)
         raise ModelError(
             f"the scores of {many} of {self.rows} rows are not finite: {first}. Likely "

@@ -54,7 +54,7 @@ def cache_of(config: Any) -> Cache | None:
 
 def device_used(config: Any) -> dict[str, Any]:
     """Device and precision that the settings come to here; ConfigError if they cannot work."""
-    from staff.models.load import check_attention, choose_device, choose_dtype
+    from staff.models.device import check_attention, choose_device, choose_dtype
 
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)

@@ -162,7 +162,8 @@ def _score(
     progress: Progress | None = None,
 ) -> ScoreRun:
     """What `score` says, in this process; a folder that holds features keeps them."""
-    from staff.models.load import load_tokenizer, model_hash
+    from staff.models.folder import model_hash
+    from staff.models.load import load_tokenizer
     from staff.scores.alone import start_token
     from staff.scores.shards import has_features
 

@@ -17,7 +17,7 @@ from staff.hashing import fingerprint, versions_of
 from staff.ledger import StageRecord
 from staff.models.folder import adapter_fault
 from staff.models.memory import release_memory
-from staff.notes import read_note
+from staff.notes import read_object
 from staff.progress import Progress, SilentProgress
 from staff.runs.config import FinetuneConfig
 from staff.runs.store import write_atomic
@@ -61,7 +61,7 @@ def finetune_small(
             **quantised_facts(config.quantized("small")),
         }
     )
-    stamp = _stamp_of(out)
+    stamp = read_object(out / STAMP)
     if stamp.get("made_from") == made_from:
         if not adapter_fault(out) and has_files(out, stamp.get("files")):
             shutil.rmtree(checkpoints_of(out), ignore_errors=True)  # of a start killed before that
@@ -174,15 +174,6 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
     # The trainer's cycles would keep model and optimiser beside the model that is loaded next.
     release_memory()
     return result
-
-
-def _stamp_of(adapter: Path) -> dict[str, Any]:
-    """What an adapter was made from, and its files; empty if that is not told, or damaged."""
-    try:
-        found = read_note(adapter / STAMP)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _write_stamp(adapter: Path, made_from: str) -> None:

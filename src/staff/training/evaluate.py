@@ -170,14 +170,15 @@ def item_losses(
     import torch
 
     from staff.data.batches import token_budget_batches
+    from staff.models.adapters import without_peft
     from staff.models.by_row import by_row
     from staff.models.memory import Halving
-    from staff.training.packed import packs
+    from staff.training.packed import packing_of
 
     lengths = np.asarray(tokens.lengths)
     losses = np.full(len(lengths), np.nan)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    packing = packs(base)
+    base = without_peft(model)
+    packing = packing_of(base)
 
     def mean_losses(rows: Ints) -> Floats:
         with torch.no_grad():

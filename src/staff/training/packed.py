@@ -1,6 +1,6 @@
 """Batches without padding for training on the CPU: rows end to end (`staff.models.by_row`).
 
-A model's results on them are compared with padded rows once (`packs`).
+A model's results on them are compared with padded rows once (`packing_of`).
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def pack(examples: Sequence[TokenisedExample], *, pad_id: int, multiple: int = 1
     }
 
 
-def packs(model: Any) -> Packing | None:
+def packing_of(model: Any) -> Packing | None:
     """How to pack for this causal LM (not wrapped by PEFT); None where it must be given padding.
 
     A model packs if the losses of two short rows are the same either way. `narrow` likewise.

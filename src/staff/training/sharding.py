@@ -13,7 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from staff.errors import ConfigError, ModelError
-from staff.models.load import choose_device, choose_dtype, load_model
+from staff.models.device import choose_device, choose_dtype
+from staff.models.load import load_model
 from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_projection import find_blocks
 

@@ -25,7 +25,7 @@ from staff.models.by_row import by_row
 from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
 from staff.training.callbacks import LossCurve, LossPoint
-from staff.training.packed import pack, packs
+from staff.training.packed import pack, packing_of
 from staff.training.response_loss import response_losses
 from staff.training.share import Share
 from staff.training.tokens import Tokens
@@ -86,7 +86,7 @@ class ResponseTrainer(SFTTrainer):
         self.tokens = tokens
         self.pad_id = pad_id
         self.padding = padding_of(kwargs["model"])
-        self.packing = packs(kwargs["model"])
+        self.packing = packing_of(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
         self.response_tokens = 0

@@ -1,0 +1,100 @@
+"""Load a LoRA adapter from its folder, onto a model that is loaded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from staff.errors import ModelError
+from staff.models.folder import check_adapter, first_line
+from staff.models.memory import is_out_of_memory
+from staff.models.placement import device_of
+from staff.models.trust import Trust
+from staff.models.weights import is_refused_pickle, not_weights, weight_files
+
+
+def load_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any:
+    """The model with the adapter added to its weights, or with merge=False kept beside them.
+
+    Raises ModelError when the adapter is not whole or does not fit the model.
+    """
+    from peft import PeftModel
+
+    folder = Path(adapter)
+    check_adapter(adapter, trust=trust)
+    try:
+        with _placed_by_us(model) as placed:
+            model = PeftModel.from_pretrained(
+                model,
+                str(folder),
+                low_cpu_mem_usage=placed,
+                torch_device="cpu",  # or they would be read to the first GPU on their way
+            )
+        if placed:
+            _load_beside(model, folder)
+        lacking = _lacking(model, folder)
+        if not lacking:
+            return model.merge_and_unload() if merge else model
+    except Exception as error:
+        if is_refused_pickle(error):
+            raise not_weights(weight_files(folder)[0]) from error
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"memory ran out while the adapter {adapter} was loaded; see --quantize and "
+                "--device-map"
+            ) from error
+        raise ModelError(
+            f"the adapter {adapter} does not fit the model: {first_line(error)}"
+        ) from error
+    raise ModelError(
+        f"the adapter {adapter} lacks {len(lacking)} of the weights that its config names "
+        f"({lacking[0]}); fetch it again"
+    )
+
+
+@contextmanager
+def _placed_by_us(model: Any) -> Iterator[bool]:
+    """Whether a model is spread over devices; PEFT, which would spread it anew, is not told so.
+
+    Its way writes offloaded base weights a second time, and fails where some lie on the disk.
+    """
+    places = getattr(model, "hf_device_map", {})
+    if "disk" not in places.values() and len(set(places.values())) < 2:
+        yield False
+        return
+    del model.hf_device_map
+    try:
+        yield True
+    finally:
+        model.hf_device_map = places
+
+
+def _load_beside(model: Any, folder: Path) -> None:
+    """Put every LoRA weight where the layer beside it computes, and read it there.
+
+    PEFT has put those of a layer on the disk to where its weight seems to be: nowhere.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+
+    from staff.models.adapters import lora_parameters
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for layers in (module.lora_A, module.lora_B):
+                layers.to_empty(device=device_of(module.get_base_layer()))
+    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    if any(parameter.is_meta for parameter in lora_parameters(model)):  # of an embedding, say
+        raise ModelError("it adapts layers that cannot be placed elsewhere: leave out --device-map")
+
+
+def _lacking(model: Any, folder: Path) -> list[str]:
+    """Weights of a PEFT model that its folder does not hold: PEFT would leave them as drawn."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        return []  # pickled
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
+        there = set(weights.keys())
+    return sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) - there)
