@@ -13,6 +13,7 @@ from datasets import load_dataset, load_from_disk
 from export_records import RECORDS, line, pairs
 
 from staff import select_coreset
+from staff.cli.export import told
 from staff.cli.main import main
 from staff.data.files import open_source
 from staff.data.records import RecordOptions, to_example
@@ -161,6 +162,7 @@ def test_the_model_is_the_runs_target_unless_another_is_named(make_run, family, 
     assert facts["model"] == yaml.safe_load((out / "train.yaml").read_text())["model_name_or_path"]
     assert facts["model"] == target
     assert facts["length"] == 320  # the longest row and a margin, not the model's whole context
+    assert "; no row reaches the maximum length of 320 tokens\n" in told(facts)
     assert export(run, to="trl", keep="t80", out=tmp_path / "t", model=small)["model"] == small
     other = export(run, to="axolotl", keep="0.5", out=tmp_path / "o", model="owner/name@v2")
     assert other["model"] == "owner/name"
@@ -180,6 +182,7 @@ def test_a_selection_from_stored_scores_knows_as_much(make_run, tmp_path):
     select_coreset(scores=run, method="random", keep=0.25, out=again)
     facts = export(again, to="trl", model=MODEL)
     assert (facts["rows"], facts["length"]) == (3, 77)
+    assert "; longer rows are truncated to 77 tokens\n" in told(facts)  # nobody counted them
 
 
 @pytest.mark.parametrize("change", ["a byte", "a line"])

@@ -59,6 +59,7 @@ def test_the_script_trains_on_every_row_and_needs_no_staff(exported):
         capture_output=True, text=True, cwd=out, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "FutureWarning" not in done.stderr
     assert (out / "tuned" / "adapter_model.safetensors").is_file()
     state = json.loads((out / "tuned" / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["global_step"] == 2

@@ -44,8 +44,11 @@ def told(facts: Mapping[str, Any]) -> str:
     lines = [f"{head} {rows_of(facts['rows'])} of coreset {coreset}, for {facts['trainer']}"]
     lines += [f"  {folder}/{one_line(name)}" for name in facts["files"] or [""]]
     if facts["model"]:
-        cut = f"{facts['length']} tokens" if facts["length"] else "a length to be set in train.yaml"
-        lines += [f"Model {one_line(facts['model'])}; longer rows are truncated to {cut}"]
+        length = f"{facts['length']} tokens" if facts["length"] else "a length to set in train.yaml"
+        cut = f"longer rows are truncated to {length}"
+        if facts["all_fit"]:
+            cut = f"no row reaches the maximum length of {length}"
+        lines += [f"Model {one_line(facts['model'])}; {cut}"]
     if facts["bits"]:
         way = "QLoRA" if facts["bits"] == 4 else "LoRA"
         lines += [f"Its weights in {facts['bits']} bits, as in the run ({way}): needs bitsandbytes"]

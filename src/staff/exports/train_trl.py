@@ -7,6 +7,7 @@ accelerate launch train.py.
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ HERE = Path(__file__).resolve().parent
 def prepare(arguments: list[str]) -> SFTTrainer:
     """A trainer with the rows in it, by train.yaml and what the command line says over it."""
     os.chdir(HERE)  # paths in train.yaml are relative to it
+    # TRL and PEFT still use names that transformers has renamed; no setting changes that.
+    warnings.filterwarnings(
+        "ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning
+    )
     if not is_torch_bf16_gpu_available() and not any(a.startswith("--bf16") for a in arguments):
         arguments = [*arguments, "--bf16", "false"]
     if "--config" not in arguments:

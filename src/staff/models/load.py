@@ -4,6 +4,7 @@ Weights come from safetensors, and no code of a model is run unless the user tru
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -396,7 +397,11 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
     folder = Path(adapter)
     check_adapter(adapter, trust=trust)
     try:
-        with _placed_by_us(model) as placed:
+        with _placed_by_us(model) as placed, warnings.catch_warnings():
+            # PEFT asks the model by a name that transformers has renamed; users cannot change that.
+            warnings.filterwarnings(
+                "ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning
+            )
             model = PeftModel.from_pretrained(
                 model,
                 str(folder),
