@@ -11,8 +11,10 @@ from staff.visible import one_line
 
 EXAMPLES = """
   staff export runs/x --to trl
-  staff export runs/x --keep 0.1 --to llama-factory --out lf
-  staff export runs/x --keep n500 --to axolotl --model TARGET
+  staff export runs/x --keep 0.1 --to llama-factory \\
+    --out lf
+  staff export runs/x --keep n500 --to axolotl \\
+    --model TARGET
   staff export runs/x --to hf-dataset
 """
 
