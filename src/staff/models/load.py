@@ -400,7 +400,9 @@ def _with_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any
         with _placed_by_us(model) as placed, warnings.catch_warnings():
             # PEFT asks the model by a name that transformers has renamed; users cannot change that.
             warnings.filterwarnings(
-                "ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning
+                "ignore",
+                message=".is_gradient_checkpointing. is deprecated",
+                category=FutureWarning,
             )
             model = PeftModel.from_pretrained(
                 model,

@@ -11,6 +11,10 @@ SAID = {
     "order": "the same rows are hard for both models",
     "inverse ratios": "the ratios are little more than the inverse of the small model's scores",
     "part of the order": "the two models agree only partly on which rows are hard",
+    "perhaps the order": (
+        "the two models agree at least partly on which rows are hard; too few rows are verified to "
+        "tell how well"
+    ),
     "too few rows": "too few rows are verified to tell",
     "another order": "the two models do not agree on which rows are hard",
     "no spread": "all verified rows have the same score on one of the models",
