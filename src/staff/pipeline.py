@@ -158,7 +158,7 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
             sizes[coreset_name(keep)] = Size(tokens=total_of(keep, int(lengths.sum())))
     for total in config.total:
         if total > n:
-            raise ConfigError(f"--total {total}: the data has only {n} usable rows")
+            raise ConfigError(f"--total {total}: the data has only {n} usable row{'s' * (n != 1)}")
         sizes[f"n{total}"] = Size(rows=total)
     for tokens in config.tokens if lengths is not None else ():
         sizes[f"t{tokens}"] = Size(tokens=tokens)
@@ -301,7 +301,8 @@ def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:
     if not (found := not_finite_facts(rows.ids, rows.rows, rows.scores)):
         return wishes
     run.result["not_finite"] = {"small": found}
-    run.say(f"warning: {found['rows']} rows have no finite score and cannot be chosen")
+    rows = "1 row has" if found["rows"] == 1 else f"{found['rows']:,} rows have"
+    run.say(f"warning: {rows} no finite score and cannot be chosen")
     scoreless = np.any([np.isnan(values) for values in rows.scores.values()], axis=0)
     listed = np.concatenate([wishes.include, wishes.exclude])
     return replace(wishes, rejected=np.setdiff1d(np.flatnonzero(scoreless), listed))
@@ -464,6 +465,7 @@ def _say_unverified(run: Run, method: Method) -> None:
     large = method.regions.sizes > not_verified(run.config.verify_per_region)
     unknown = int(np.count_nonzero(np.isnan(method.verification.ratio) & large))
     if unknown:
-        run.say(
-            f"{unknown} regions have no row verified in {run.config.scores}: they get equal shares"
-        )
+        said = "regions have no row verified in {}: they get equal shares"
+        if unknown == 1:
+            said = "region has no row verified in {}: it gets an equal share"
+        run.say(f"{unknown} {said.format(run.config.scores)}")

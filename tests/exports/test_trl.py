@@ -93,5 +93,5 @@ def test_what_trl_learns_is_what_was_scored(exported, script, family, records):
 )
 def test_rows_that_trl_would_drop_end_the_script(exported, script):
     out, _ = exported("single messages")
-    with pytest.raises(SystemExit, match=r"6 of 6 rows have no answer left within max_length 5"):
+    with pytest.raises(SystemExit, match=r"no answer is left within max_length 5 in 6 of 6 rows"):
         script(out).prepare([*SHORT, "--max_length", "5"])

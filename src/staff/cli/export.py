@@ -57,10 +57,14 @@ def told(facts: Mapping[str, Any]) -> str:
     if facts["rejected"]:
         lines += [f"{rows_of(facts['rejected'])} left out: see rejected.jsonl"]
     if facts["turns_cut"]:
-        lines += [f"{rows_of(facts['turns_cut'])} without the turns after their last answer"]
+        their = "its" if facts["turns_cut"] == 1 else "their"
+        lines += [f"{rows_of(facts['turns_cut'])} without the turns after {their} last answer"]
     if facts["left_out"]:
         names = ", ".join(one_line(name) for name in facts["left_out"])
-        lines += [f"Columns left out because of their names: {names}"]
+        what = "Columns left out because of their names"
+        if len(facts["left_out"]) == 1:
+            what = "Column left out because of its name"
+        lines += [f"{what}: {names}"]
     if not planned:
         lines += ["", "Next:", f"  {one_line(facts['next'])}"]
     return "\n".join(lines) + "\n"

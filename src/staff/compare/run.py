@@ -53,8 +53,8 @@ def compare(
             leaks = result["leaks"]
             share = 100 * leaks["rows"] / leaks["of"]
             say(
-                f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) occur in "
-                "the training data"
+                f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) "
+                f"{'occurs' if leaks['rows'] == 1 else 'occur'} in the training data"
             )
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
         inputs |= model_inputs(result["models"])

@@ -63,8 +63,8 @@ def prepare(arguments: list[str]) -> SFTTrainer:
     kept: Any = trainer.train_dataset
     if len(kept) != len(rows) and not training.packing:
         sys.exit(
-            f"{len(rows) - len(kept)} of {len(rows)} rows have no answer left within max_length "
-            f"{training.max_length}: raise it in train.yaml, or take those rows out"
+            f"no answer is left within max_length {training.max_length} in "
+            f"{len(rows) - len(kept)} of {len(rows)} rows: raise it in train.yaml, or take them out"
         )
     return trainer
 

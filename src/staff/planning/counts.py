@@ -77,7 +77,11 @@ def plan_one_stage(
         steps = config.max_steps or config.epochs * -(-rows // config.batch_size)
         epochs = steps * config.batch_size / rows if config.max_steps else config.epochs
         work = [
-            {"name": f"fine-tune, {steps} steps", "rows": rows, "tokens": round(epochs * tokens)}
+            {
+                "name": f"fine-tune, {steps} step{'' if steps == 1 else 's'}",
+                "rows": rows,
+                "tokens": round(epochs * tokens),
+            }
         ]
         files = [str(config.out)]
     elif isinstance(config, ScoreConfig):

@@ -112,7 +112,8 @@ def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
         longest = max(int(store.lengths.max()) for store in prepared.stores)
         shorter = "raise --max-length, or " if config.max_length else ""  # else it is the maximum
         yield (
-            f"{prepared.truncated:,} of {prepared.usable:,} responses are truncated at "
+            f"{prepared.truncated:,} of {prepared.usable:,} responses "
+            f"{'is' if prepared.truncated == 1 else 'are'} truncated at "
             f"{longest:,} tokens: {shorter}use models with a longer context"
         )
 
@@ -189,8 +190,9 @@ def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     regions, fewer = regions_for(config.regions, pool), fewer_regions(pool, least)
     if config.method == "staff" and pool <= least * regions:
         yield (
-            f"{regions} regions are too many for {pool:,} rows: regions of {least} rows or fewer "
-            "are not verified on the target and get equal shares"
+            f"{regions} region{'s are' if regions > 1 else ' is'} too many for {pool:,} "
+            f"row{'s' * (pool != 1)}: regions of {least} row{'s' * (least != 1)} or fewer are not "
+            "verified on the target and get equal shares"
             + (f"; give fewer --regions (about {fewer})" if fewer < regions else "")
         )
 
