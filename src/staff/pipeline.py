@@ -301,8 +301,8 @@ def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:
     if not (found := not_finite_facts(rows.ids, rows.rows, rows.scores)):
         return wishes
     run.result["not_finite"] = {"small": found}
-    rows = "1 row has" if found["rows"] == 1 else f"{found['rows']:,} rows have"
-    run.say(f"warning: {rows} no finite score and cannot be chosen")
+    those = "1 row has" if found["rows"] == 1 else f"{found['rows']:,} rows have"
+    run.say(f"warning: {those} no finite score and cannot be chosen")
     scoreless = np.any([np.isnan(values) for values in rows.scores.values()], axis=0)
     listed = np.concatenate([wishes.include, wishes.exclude])
     return replace(wishes, rejected=np.setdiff1d(np.flatnonzero(scoreless), listed))

@@ -41,7 +41,8 @@ def ls(folder: Folder) -> None:
         Column("model", [str(found.get("model_hash", ""))[:12] for found in facts]),
         Column("data", [str(found.get("data_hash", ""))[:12] for found in facts]),
     ]
-    total = f"{counted(len(entries), 'entry', 'entries')}, {sum(entry.size for entry in entries) / 1e6:.1f} MB"
+    size = sum(entry.size for entry in entries) / 1e6
+    total = f"{counted(len(entries), 'entry', 'entries')}, {size:.1f} MB"
     table = layout(columns, terminal.width, force=True) if entries else []
     terminal.result("\n".join([*table, total]) + "\n")
 

@@ -7,8 +7,8 @@ from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.numbers import count, counted, duration, rows_of
 from staff.reports.findings import joined
+from staff.reports.numbers import count, counted, duration, rows_of
 from staff.runs.compare_cells import UNTUNED
 from staff.runs.facts import trust_remarks
 from staff.visible import visible
@@ -206,8 +206,8 @@ def tuning_warning(rows: Sequence[Row]) -> str:
     return (
         f"Warning: fine-tuning hardly moved the test loss{where}: "
         f"{value_text('loss', untuned)} untuned, {low if low == high else f'{low} to {high}'} "
-        f"tuned, which is less than {100 * HARDLY:g} % apart. Where training changes so little, all "
-        "methods tie, and their comparison shows nothing: raise --learning-rate or --epochs."
+        f"tuned, which is less than {100 * HARDLY:g} % apart. Where training changes so little, "
+        "all methods tie, and their comparison shows nothing: raise --learning-rate or --epochs."
     )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from staff.reports.columns import Column, layout
 from staff.reports.facts import warning_lines
-from staff.reports.numbers import count, duration, memory, millions, operations
+from staff.reports.numbers import count, counted, duration, memory, millions, operations
 
 Plan = Mapping[str, Any]
 INDENT = " " * 10

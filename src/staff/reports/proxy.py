@@ -40,8 +40,8 @@ def findings(proxy: Facts) -> list[str]:
         chance = max(1, round(told["of"] / 20))
         have = "has" if told["regions"] == 1 else "have"
         found.append(
-            f"{told['regions']} of {counted(told['of'], 'ratio')} {have} a 95 % interval that excludes their "
-            f"mean (about {chance} would by chance alone, more if a few rows dominate)"
+            f"{told['regions']} of {counted(told['of'], 'ratio')} {have} a 95 % "
+            f"interval that excludes their mean (about {chance} would by chance alone, more if a few rows dominate)"
         )
     moves = [share for share in proxy["budget_moved"].values() if share is not None]
     if moves:

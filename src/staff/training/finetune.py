@@ -294,8 +294,8 @@ def explain_out_of_memory(batch_size: int, longest: int) -> Iterator[None]:
             raise
         raise StaffError(
             f"not enough memory to fine-tune on {batch_size} row{'s' * (batch_size != 1)} of up to "
-            f"{longest} tokens at once; lower --micro-batch-size or --max-length, add --activation-checkpointing, or "
-            "use another --device"
+            f"{longest} tokens at once; lower --micro-batch-size or --max-length, add "
+            "--activation-checkpointing, or use another --device"
         ) from error
 
 
