@@ -20,6 +20,7 @@ from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
 from staff.errors import ConfigError, DataError
+from staff.foreseen import warnings_of
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
 from staff.outputs import Run, finish
@@ -190,11 +191,6 @@ def _read(run: Run) -> tuple[Prepared, str]:
             )
         for role, tokeniser in zip(models, tokenisers, strict=False):
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
-        if len({frozenset(t.tokenizer.get_vocab()) for t in tokenisers}) > 1:
-            run.say(
-                "warning: the models' tokenizers have different vocabularies, so they score "
-                "different tokens: staff is meant for two models of one family"
-            )
         data_hash = run.source.content_hash()
         found = _inputs(config, data_hash, result.get("models", {}))
         check_same_inputs(run.folder, found, overwrite=config.overwrite)
@@ -210,6 +206,9 @@ def _read(run: Run) -> tuple[Prepared, str]:
         )
         note_read(record, prepared)
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
+    by_role = {role: t.tokenizer for role, t in zip(models, tokenisers, strict=False)}
+    for text in warnings_of(config, prepared, by_role):  # now, before hours of fine-tuning
+        run.say(f"warning: {text}")
     return prepared, key
 
 

@@ -41,7 +41,7 @@ def compare(
 
     Raises `StaffError` children; finished cells and stages are kept for the next start.
     """
-    folder = CompareFolder(str(config.out))
+    folder, say = CompareFolder(str(config.out)), _warning_once(say)
     with folder.lock():
         folder.check_same_config(config)
         result = manifests.begin("compare", config.model_dump(mode="json"), seed=0)
@@ -76,6 +76,19 @@ def compare(
         write_compared(folder.report, manifests.plain(result))  # not hashed: it is of compare.json
         manifests.write_manifest(folder.manifest, result)
     return result
+
+
+def _warning_once(say: Say) -> Say:
+    """The same, which passes a warning on once only: every seed's selection gives it."""
+    said: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in said:
+            say(text)
+        if text.startswith("warning: "):
+            said.add(text)
+
+    return once
 
 
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:

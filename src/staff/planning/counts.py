@@ -9,9 +9,9 @@ from typing import Any
 from staff.data.columns import described
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
+from staff.foreseen import warnings_of
 from staff.methods import wanted_by
 from staff.pipeline import counting_models, requested_sizes
-from staff.planning import risks
 from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
@@ -62,7 +62,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
             **counts(prepared),
             "stages": stages_of(config, prepared, kept=_kept(folder, source)),
             "files": _files(config, folder, rejected=prepared.rejected),
-            "warnings": risks.of_inputs(config, prepared),
+            "warnings": warnings_of(config, prepared),
         }
 
 

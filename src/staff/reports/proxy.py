@@ -41,7 +41,8 @@ def findings(proxy: Facts) -> list[str]:
         have = "has" if told["regions"] == 1 else "have"
         found.append(
             f"{told['regions']} of {counted(told['of'], 'ratio')} {have} a 95 % "
-            f"interval that excludes their mean (about {chance} would by chance alone, more if a few rows dominate)"
+            f"interval that excludes their mean (about {chance} would by chance alone, more if a "
+            "few rows dominate)"
         )
     moves = [share for share in proxy["budget_moved"].values() if share is not None]
     if moves:
