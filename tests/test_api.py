@@ -85,6 +85,10 @@ def test_a_file_gives_a_run_as_ever(tmp_path):
     rows().to_parquet(file)
     run = select_coreset(file, method="random", keep=0.5, out=tmp_path / "run")
     assert list(run.coresets) == ["0.5"]
+    folder = str(tmp_path / "run")
+    assert repr(run) == (
+        f"Run(folder={folder!r}, method='random', usable_rows=20, coresets={{'0.5': 10}})"
+    )
     assert select_coreset(rows(), method="random", keep=0.5).to_list() == [
         row
         for row, taken in zip(rows().to_list(), run.table()["selected@0.5"], strict=True)

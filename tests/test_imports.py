@@ -39,13 +39,14 @@ ALLOWED = {
         "team",
     },
     "ledger": {"runs"},
+    "foreseen": {"methods", "selectors", "models", "data", "runs", "stages"},
     "methods": {"selectors", "scores", "runs"},
     "wishes": {"selectors", "data", "runs"},
     "stored": {"methods", "selectors", "scores", "runs"},
     "outputs": {"methods", "ledger", "data", "runs", "selectors", "reports"},
     "pipeline": {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs", "team"),
-        *("scores", "selectors"),
+        *("scores", "selectors", "foreseen"),
     },
     "team": {"training"},
     "single": {
@@ -54,7 +55,7 @@ ALLOWED = {
     },
     "planning": {
         *("stages", "data", "runs", "pipeline", "methods", "selectors"),
-        *("models", "training", "scores"),
+        *("models", "training", "scores", "foreseen"),
     },
     "compare": {
         *("pipeline", "single", "planning", "stages"),

@@ -432,6 +432,9 @@ def test_other_vocabularies_are_told(data, family, tmp_path):
         )  # fmt: skip
         pipeline.select(config, say=said.append)
         assert sum("different vocabularies" in line for line in said) == warnings
+        found = [line.removeprefix("warning: ") for line in said if line.startswith("warning: ")]
+        assert found == planning.plan(config)["warnings"]  # what a dry run tells, each once
+        assert ("chat template" in found[0]) == (model == target)
 
 
 def test_the_commit_of_hub_data_is_in_the_manifest_and_read_again(hub_data, family, tmp_path):

@@ -39,6 +39,18 @@ class Run:
 
         return read_selection(self.folder / "selection.parquet")
 
+    def __repr__(self) -> str:
+        """The run in a line: the whole manifest would fill screens."""
+        told: dict[str, Any] = {
+            "folder": str(self.folder),
+            "method": self.manifest["config"]["method"],
+            "usable_rows": self.manifest["data"]["rows_usable"],
+            "coresets": {c["name"]: c["total"] for c in self.manifest["coresets"]},
+        }
+        if proxy := self.manifest.get("proxy"):
+            told["proxy"] = proxy["verdict"]
+        return f"Run({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+
 
 Model = str | Path | tuple[Any, Any]
 

@@ -172,6 +172,8 @@ def check_sizes(config: SelectConfig) -> None:
         return
     for total in config.total:
         if total > rows:
-            raise ConfigError(f"--total {total}: {config.data} has only {rows} rows")
+            raise ConfigError(
+                f"--total {total}: {config.data} has only {rows} row{'s' * (rows != 1)}"
+            )
     for keep in keeps:
         total_of(keep, rows)

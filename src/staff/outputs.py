@@ -118,6 +118,7 @@ def _verified(
         target=rows.target_scores,
         untuned=rows.untuned_scores,
         tuned=settings.get("adapter") is not None or not settings.get("skip_finetune"),
+        verify_per_region=config.verify_per_region,
         seed=config.seed,
     )
     if proxy:

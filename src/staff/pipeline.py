@@ -20,6 +20,7 @@ from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
 from staff.errors import ConfigError, DataError
+from staff.foreseen import warnings_of
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
 from staff.outputs import Run, finish
@@ -158,7 +159,7 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
             sizes[coreset_name(keep)] = Size(tokens=total_of(keep, int(lengths.sum())))
     for total in config.total:
         if total > n:
-            raise ConfigError(f"--total {total}: the data has only {n} usable rows")
+            raise ConfigError(f"--total {total}: the data has only {n} usable row{'s' * (n != 1)}")
         sizes[f"n{total}"] = Size(rows=total)
     for tokens in config.tokens if lengths is not None else ():
         sizes[f"t{tokens}"] = Size(tokens=tokens)
@@ -190,11 +191,6 @@ def _read(run: Run) -> tuple[Prepared, str]:
             )
         for role, tokeniser in zip(models, tokenisers, strict=False):
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
-        if len({frozenset(t.tokenizer.get_vocab()) for t in tokenisers}) > 1:
-            run.say(
-                "warning: the models' tokenizers have different vocabularies, so they score "
-                "different tokens: staff is meant for two models of one family"
-            )
         data_hash = run.source.content_hash()
         found = _inputs(config, data_hash, result.get("models", {}))
         check_same_inputs(run.folder, found, overwrite=config.overwrite)
@@ -210,6 +206,9 @@ def _read(run: Run) -> tuple[Prepared, str]:
         )
         note_read(record, prepared)
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
+    by_role = {role: t.tokenizer for role, t in zip(models, tokenisers, strict=False)}
+    for text in warnings_of(config, prepared, by_role):  # now, before hours of fine-tuning
+        run.say(f"warning: {text}")
     return prepared, key
 
 
@@ -301,7 +300,8 @@ def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:
     if not (found := not_finite_facts(rows.ids, rows.rows, rows.scores)):
         return wishes
     run.result["not_finite"] = {"small": found}
-    run.say(f"warning: {found['rows']} rows have no finite score and cannot be chosen")
+    those = "1 row has" if found["rows"] == 1 else f"{found['rows']:,} rows have"
+    run.say(f"warning: {those} no finite score and cannot be chosen")
     scoreless = np.any([np.isnan(values) for values in rows.scores.values()], axis=0)
     listed = np.concatenate([wishes.include, wishes.exclude])
     return replace(wishes, rejected=np.setdiff1d(np.flatnonzero(scoreless), listed))
@@ -464,6 +464,7 @@ def _say_unverified(run: Run, method: Method) -> None:
     large = method.regions.sizes > not_verified(run.config.verify_per_region)
     unknown = int(np.count_nonzero(np.isnan(method.verification.ratio) & large))
     if unknown:
-        run.say(
-            f"{unknown} regions have no row verified in {run.config.scores}: they get equal shares"
-        )
+        said = "regions have no row verified in {}: they get equal shares"
+        if unknown == 1:
+            said = "region has no row verified in {}: it gets an equal share"
+        run.say(f"{unknown} {said.format(run.config.scores)}")

@@ -29,14 +29,18 @@ def test_help_says_how_to_start_and_what_exit_codes_mean(capsys):
     "verb",
     [
         *("select", "score", "why", "finetune", "evaluate", "report", "export", "check-model"),
-        *("plan", "families", "demo"),
+        *("plan", "families", "demo", "compare", "cache"),
     ],
 )
-def test_every_verb_has_help_with_examples(capsys, verb):
+def test_every_verb_has_help_with_examples(capsys, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "60")
     assert main([verb, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"Usage: staff {verb}" in text
-    assert f"  staff {verb}" in text.partition("Examples:")[2]
+    examples = text.partition("Examples:")[2]
+    assert f"  staff {verb}" in examples
+    # Indented, hence not wrapped: what is copied from a narrow terminal works.
+    assert all(line.startswith("  ") for line in examples.split("\n") if line)
 
 
 def test_version(capsys):

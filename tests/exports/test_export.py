@@ -13,6 +13,7 @@ from datasets import load_dataset, load_from_disk
 from export_records import RECORDS, line, pairs
 
 from staff import select_coreset
+from staff.cli.export import told
 from staff.cli.main import main
 from staff.data.files import open_source
 from staff.data.records import RecordOptions, to_example
@@ -161,6 +162,7 @@ def test_the_model_is_the_runs_target_unless_another_is_named(make_run, family, 
     assert facts["model"] == yaml.safe_load((out / "train.yaml").read_text())["model_name_or_path"]
     assert facts["model"] == target
     assert facts["length"] == 320  # the longest row and a margin, not the model's whole context
+    assert "; no row reaches the maximum length of 320 tokens\n" in told(facts)
     assert export(run, to="trl", keep="t80", out=tmp_path / "t", model=small)["model"] == small
     other = export(run, to="axolotl", keep="0.5", out=tmp_path / "o", model="owner/name@v2")
     assert other["model"] == "owner/name"
@@ -180,6 +182,7 @@ def test_a_selection_from_stored_scores_knows_as_much(make_run, tmp_path):
     select_coreset(scores=run, method="random", keep=0.25, out=again)
     facts = export(again, to="trl", model=MODEL)
     assert (facts["rows"], facts["length"]) == (3, 77)
+    assert "; longer rows are truncated to 77 tokens\n" in told(facts)  # nobody counted them
 
 
 @pytest.mark.parametrize("change", ["a byte", "a line"])
@@ -347,7 +350,7 @@ def test_rows_that_a_trainer_would_skip_stop_the_export_or_are_set_aside(make_ru
     assert main([*command, "--on-bad-row", "skip"]) == 0
     told = capsys.readouterr().out
     assert "2 rows left out: see rejected.jsonl" in told
-    assert "1 row without the turns after their last answer" in told
+    assert "1 row without the turns after its last answer" in told
     assert [len(row["messages"]) for row in rows_of(out)] == [2, 2]
     rejected = [json.loads(text) for text in (out / "rejected.jsonl").read_text().splitlines()]
     assert [(bad["row"], bad["record"]["messages"]) for bad in rejected] == [

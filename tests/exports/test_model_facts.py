@@ -185,7 +185,8 @@ def test_rows_are_not_cut_by_another_tokenizers_count(make_run, change_manifest,
     assert lengths[None] == lengths["a/b"] == 896  # with a margin
     assert lengths["other/model"] >= 4 * 600
     small = write_model(tmp_path / "small", length=512)
-    assert export(run, to="trl", model=str(small), out=tmp_path / "s")["length"] == 512
+    facts = export(run, to="trl", model=str(small), out=tmp_path / "s")
+    assert (facts["length"], facts["all_fit"]) == (512, False)
 
 
 def test_a_row_at_the_runs_limit_has_room_for_llama_factorys_template(settings_for, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 import torch
@@ -178,8 +179,10 @@ def test_an_adapter_is_read_to_the_host_whatever_gpus_there_are(
     """PEFT would read it to the first one, which may be full, or somebody else's."""
     trained_lora(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a")
     monkeypatch.setattr("peft.peft_model.infer_device", lambda: "cuda")
-    for merge in (True, False):
-        load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"), merge=merge)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a user of the Python API would see them
+        for merge in (True, False):
+            load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"), merge=merge)
 
 
 def test_an_adapter_for_which_there_is_no_memory(folder, trained_lora, tmp_path, monkeypatch):

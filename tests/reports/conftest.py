@@ -69,7 +69,13 @@ def make_run(tmp_path):
             manifest["regions"] = region_facts(named)
             if proxy:
                 manifest["proxy"] = proxy_facts(
-                    named, small=scores, target=target, untuned=None, tuned=True, seed=3
+                    named,
+                    small=scores,
+                    target=target,
+                    untuned=None,
+                    tuned=True,
+                    verify_per_region=10,
+                    seed=3,
                 )
         folder = RunFolder(tmp_path / "run")
         folder.path.mkdir(exist_ok=True)

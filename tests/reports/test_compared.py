@@ -102,6 +102,7 @@ def test_notes():
         return " ".join(render_compared(changed, folder="out", width=80).split())
 
     assert "Warning: 3 of 60 test prompts (5 %) occur in the training data." in said()
+    assert "No test prompt" not in said()
     assert "One seed: intervals are 95 %, over 1,234 test items only." in said(seeds=1)
     assert "With other seeds, a win or loss may well be a tie" in said(seeds=1)
     assert "Two seeds say little" in said(seeds=2)
@@ -113,6 +114,27 @@ def test_notes():
     for without in ({"cut": 0.1}, {"methods": ["staff", "random"]}):
         assert "--cache" not in said(**cut | without)
         assert "with a cut" not in said(**cut | without)
+
+
+def test_what_a_comparison_cannot_show_is_told_in_every_form():
+    def forms(losses):
+        rows = [row("loss", "untuned", None, 2.0), row("loss", "full", None, 1.0)]
+        rows += [row("loss", m, keep, value) for (m, keep), value in losses.items()]
+        changed = result(results=rows)
+        text = render_compared(changed, folder="out", width=80)
+        return [" ".join(form.split()) for form in (text, markdown_compared(changed))]
+
+    sizes = {("staff", 0.1): 1.95, ("random", 0.1): 2.01, ("staff", 0.2): 1.96}
+    for text in forms(sizes | {("random", 0.2): 1.8}):
+        assert "No test prompt occurs word for word in the training data (0 of 9)." in text
+        assert (
+            "hardly moved the test loss at keep 0.1: 2.000 untuned, 1.950 to 2.010 tuned, which is "
+            "less than 5 % apart" in text
+        )
+    for text in forms(sizes | {("random", 0.2): 1.96}):
+        assert "hardly moved the test loss: 2.000 untuned, 1.950 to 2.010 tuned" in text
+    for text in forms({("staff", 0.1): 1.8, ("random", 0.1): 1.95}):
+        assert "hardly" not in text
 
 
 def test_test_rows_that_were_truncated_or_skipped_are_told_in_every_form():

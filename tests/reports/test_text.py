@@ -72,7 +72,9 @@ def test_what_a_user_asks_of_a_run_is_there():
         "4,000 usable rows of 4,005, 5 skipped (see rejected.jsonl), 12 truncated to the maximum\n"
         "          length",
         "3 of equal width in score; 400 rows above 1.17 cut",
-        "runs/x/coreset-0.1.jsonl: 400 rows (10 %), 12 of them topped up at random",
+        "runs/x/coreset-0.1.jsonl: 400 rows (10 %), 12 of them drawn at random*\n",
+        "          * the top-up: places left over by full regions and rounding, for rows of any region.\n",
+        "          V: the target's scores divided by the small model's, over the verified rows of a region.",
         "fine-tune small  1 min 15 s  12,000    900,123    11,970",
         "The target scored 470 of 4,000 rows.",
         "models/small (1.23M parameters)",
@@ -231,7 +233,7 @@ def test_what_verification_in_rounds_spent(found, words):
     [
         ([100, 50], [10, 10], {}, ""),
         ([100, 10], [10, 0], {},
-         "1 of 2 regions, with 10 of 110 rows, are not verified because they have 10 rows "
+         "1 of 2 regions, with 10 of 110 rows, is not verified because it has 10 rows "
          "or fewer. It gets an equal share."),
         ([30, 10, 9], [10, 0, 0], {},
          "2 of 3 regions, with 19 of 49 rows, are not verified because they have 10 rows "
@@ -242,23 +244,23 @@ def test_what_verification_in_rounds_spent(found, words):
          "or fewer. They get equal shares. Advice: run the same command with fewer --regions (about 2) "
          "to verify more of the rows; the small model's scores are reused."),
         ([16, 7], [10, 0], {"stratify_by": "width"},
-         "1 of 2 regions, with 7 of 23 rows, are not verified because they have 10 rows "
+         "1 of 2 regions, with 7 of 23 rows, is not verified because it has 10 rows "
          "or fewer. It gets an equal share. Advice: run the same command with --stratify-by "
          "count (regions with equally many rows) to verify more of the rows; the small model's "
          "scores are reused."),
         ([16, 7], [10, 0], {"stratify_by": "count"},
-         "1 of 2 regions, with 7 of 23 rows, are not verified because they have 10 rows "
+         "1 of 2 regions, with 7 of 23 rows, is not verified because it has 10 rows "
          "or fewer. It gets an equal share."),
         ([13, 7], [10, 0], {"stratify_by": "width"},  # no two regions would be verified
-         "1 of 2 regions, with 7 of 20 rows, are not verified because they have 10 rows "
+         "1 of 2 regions, with 7 of 20 rows, is not verified because it has 10 rows "
          "or fewer. It gets an equal share."),
         ([6, 9], [5, 0], {"verify_per_region": "auto"},
-         "1 of 2 regions, with 9 of 15 rows, are not verified. It gets an equal share."),
+         "1 of 2 regions, with 9 of 15 rows, is not verified. It gets an equal share."),
         ([4, 9], [0, 0], {"scores": "runs/x"},
          "2 of 2 regions, with 13 of 13 rows, are not verified because they have 10 rows "
          "or fewer. They get equal shares."),
         ([30, 20], [10, 0], {"scores": "runs/x"},
-         "1 of 2 regions, with 20 of 50 rows, are not verified. It gets an equal share. Advice: "
+         "1 of 2 regions, with 20 of 50 rows, is not verified. It gets an equal share. Advice: "
          "--scores never runs the target; to verify these regions, repeat the command of that run "
          "with these settings."),
         ([4, 9], [0, 0], {"method": "ccs"}, ""),

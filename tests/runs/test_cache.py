@@ -275,7 +275,7 @@ def test_commands(filled, capsys):
     assert "3 entries" in said
     assert said.index("scores") < said.index("adapters")
     assert main(["cache", "prune", str(filled.path), "--days", "30"]) == 0
-    assert capsys.readouterr().out == "1 entries removed, 0.0 MB freed\n"
+    assert capsys.readouterr().out == "1 entry removed, 0.0 MB freed\n"
     assert main(["cache", "prune", str(filled.path)]) == 2
     assert "give --days N or --gigabytes N" in capsys.readouterr().err
 

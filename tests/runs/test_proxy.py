@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from staff.reports.proxy import SAID
 from staff.runs.manifest import plain
 from staff.runs.proxy import ADVICE, Trend, judge, moved, proxy_facts, told_apart, trend_of
 from staff.selectors import select_staff
@@ -26,8 +27,9 @@ def facts(target_of, *, untuned=None, tuned=True, **settings):
         against=None if against is None else lambda rows: against[rows], **settings,
     )  # fmt: skip
     return proxy_facts(
-        {"0.1": found}, small=small, target=target, untuned=against, tuned=tuned, seed=0
-    )
+        {"0.1": found}, small=small, target=target, untuned=against, tuned=tuned,
+        verify_per_region=settings.get("verify_per_region", 10), seed=0,
+    )  # fmt: skip
 
 
 def test_a_good_proxy():
@@ -82,20 +84,31 @@ def test_too_few_rows_to_tell():
 
 
 @pytest.mark.parametrize(
-    ("interval", "verdict"),
+    ("interval", "verdict", "because"),
     [
-        ((0.5, 0.9), "good"),
-        ((0.49, 0.9), "weak"),
-        ((0.01, 0.3), "weak"),
-        ((0.01, 0.29), "do not trust"),
-        ((-0.9, -0.5), "do not trust"),
-        (None, "weak"),
+        ((0.5, 0.9), "good", "order"),
+        ((0.49, 0.9), "weak", "perhaps the order"),
+        ((0.01, 0.5), "weak", "perhaps the order"),
+        ((0.01, 0.49), "weak", "part of the order"),
+        ((0.01, 0.3), "weak", "part of the order"),
+        ((0, 0.9), "weak", "too few rows"),
+        ((0.01, 0.29), "do not trust", "another order"),
+        ((-0.9, -0.5), "do not trust", "another order"),
+        (None, "weak", "too few rows"),
     ],
 )
-def test_thresholds(interval, verdict):
-    found, because = judge(Correlation(0.5, interval, 100), inverse=False)
-    assert found == verdict
+def test_thresholds(interval, verdict, because):
+    assert judge(Correlation(0.5, interval, 100), inverse=False) == (verdict, because)
     assert because in ADVICE
+    assert because in SAID
+
+
+def test_a_verdict_at_the_limit_advises_to_verify_more_rows():
+    noisy = lambda small, random: small * random.lognormal(sigma=0.65, size=N)  # noqa: E731
+    few = facts(noisy, verify_per_region=10)
+    assert few["because"] == "perhaps the order"
+    assert "verify more rows (--verify-per-region 20, or auto)" in few["advice"]
+    assert facts(noisy, verify_per_region=20)["verdict"] == "good"
 
 
 def test_no_spread():
@@ -143,4 +156,5 @@ def test_without_verified_rows_there_is_nothing_to_say():
     small = np.arange(5.0)
     found = select_staff(scores=small, total=2, verify=lambda rows: rows, regions=2)
     nothing = {"small": small, "target": small, "untuned": None, "tuned": True, "seed": 0}
+    nothing["verify_per_region"] = 10
     assert proxy_facts({"n2": found}, **nothing) == {}

@@ -51,7 +51,7 @@ def test_include_and_exclude_by_hand():
         "excluded", "budget", "budget", "over-budget", "included",
     ]  # fmt: skip
     assert choose_one(choose, 1, wishes, seed=0).rows.tolist() == [4]
-    with pytest.raises(ConfigError, match="0 rows cannot contain the 1 rows to include"):
+    with pytest.raises(ConfigError, match="0 rows cannot contain the 1 row to include"):
         choose_one(choose, 0, wishes, seed=0)
     with pytest.raises(ConfigError, match="5 rows cannot be made: only 4 rows may be in it"):
         choose_one(choose, 5, wishes, seed=0)

@@ -17,6 +17,12 @@ from staff.training.share import Share
 STEPS = 12  # 3 epochs of 16 rows in batches of 4
 
 
+DAMAGED = [
+    "checkpoint-5 is damaged, so fine-tuning does not resume from it",
+    f"begins at step 1 of {STEPS}",
+]
+
+
 class Stopped(BaseException):
     """What a test stops a fine-tuning with."""
 
@@ -164,6 +170,9 @@ def test_checkpoints_keep_their_distance_in_time(train, restless, place):
     with pytest.raises(Stopped):
         train(restless, stop=6, seconds=3600)
     assert not list(place.glob("checkpoint-*"))
+    _, progress = train(restless)
+    told = "an earlier start left no checkpoint to resume from (one is written every 0 s)"
+    assert progress.said == [f"{told}: begins at step 1 of {STEPS}"]
 
 
 def test_without_a_fingerprint_nothing_stays(train, restless, place):
@@ -193,7 +202,7 @@ def test_a_changed_byte_is_found_before_the_file_is_opened(train, restless, stop
     content[len(content) // 2] ^= 1
     (stopped / name).write_bytes(content)
     result, progress = train(restless)
-    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not resume from it"]
+    assert progress.said == DAMAGED
     assert digests(result.adapter) == digests(whole.adapter)
 
 
@@ -201,7 +210,7 @@ def test_a_changed_byte_is_found_before_the_file_is_opened(train, restless, stop
 def test_a_state_that_cannot_be_read_is_damaged(train, restless, stopped, whole, text):
     (stopped / checkpoints.STATE).write_text(text)
     _, progress = train(restless)
-    assert progress.said == ["checkpoint-5 is damaged, so fine-tuning does not resume from it"]
+    assert progress.said == DAMAGED
 
 
 def test_a_missing_file_is_damage(train, restless, stopped):

@@ -28,6 +28,7 @@ app = App(
 def ls(folder: Folder) -> None:
     """List the cached scores and adapters, least recently used first."""
     from staff.reports.columns import Column, layout
+    from staff.reports.numbers import counted
     from staff.runs.cache import Cache, facts_of
 
     entries = Cache(folder).check().entries()
@@ -40,7 +41,8 @@ def ls(folder: Folder) -> None:
         Column("model", [str(found.get("model_hash", ""))[:12] for found in facts]),
         Column("data", [str(found.get("data_hash", ""))[:12] for found in facts]),
     ]
-    total = f"{len(entries)} entries, {sum(entry.size for entry in entries) / 1e6:.1f} MB"
+    size = sum(entry.size for entry in entries) / 1e6
+    total = f"{counted(len(entries), 'entry', 'entries')}, {size:.1f} MB"
     table = layout(columns, terminal.width, force=True) if entries else []
     terminal.result("\n".join([*table, total]) + "\n")
 
@@ -60,14 +62,16 @@ def prune(
     ] = None,
 ) -> None:
     """Remove old entries: give --days, --gigabytes or both."""
+    from staff.reports.numbers import counted
     from staff.runs.cache import Cache
 
     given = [limit for limit in (days, gigabytes) if limit is not None]
     if not given or not all(limit >= 0 for limit in given):
         raise ConfigError("what should be removed? give --days N or --gigabytes N, 0 or more")
     removed = Cache(folder).check().prune(days=days, gigabytes=gigabytes)
+    gone = counted(len(removed), "entry", "entries")
     freed = sum(entry.size for entry in removed) / 1e6
-    Terminal(SilentProgress()).result(f"{len(removed)} entries removed, {freed:.1f} MB freed\n")
+    Terminal(SilentProgress()).result(f"{gone} removed, {freed:.1f} MB freed\n")
 
 
 def _day(seconds: float) -> str:

@@ -7,7 +7,8 @@ from staff.runs.config import CheckModelConfig
 
 EXAMPLES = """
   staff check-model SMALL --data train.jsonl
-  staff check-model TARGET --data train.jsonl --rows 64 --device cuda
+  staff check-model TARGET --data train.jsonl --rows 64 \\
+    --device cuda
 """
 
 

@@ -5,15 +5,17 @@ from staff.cli.terminal import Terminal
 from staff.runs.compare_config import CompareConfig
 
 EXAMPLES = """
-  # STAFF against a random subset of the same size, three seeds
-  staff compare train.jsonl --test test.jsonl --small SMALL \\
-    --target TARGET --keep 0.1 0.2 --out compared
+  # STAFF against a random subset, three seeds
+  staff compare train.jsonl --test test.jsonl \\
+    --small SMALL --target TARGET --keep 0.1 0.2 \\
+    --out compared
 
   # two more seeds: only what is missing is computed
   staff compare --config compared/config.yaml --seeds 5
 
   # show what would be done, and how many tokens it takes
-  staff compare --config compared/config.yaml --seeds 10 --dry-run
+  staff compare --config compared/config.yaml --seeds 10 \\
+    --dry-run
 """
 
 

@@ -7,9 +7,10 @@ from staff.runs.config import EvaluateConfig
 
 EXAMPLES = """
   staff evaluate test.jsonl --model TARGET
-  staff evaluate test.jsonl --model TARGET --adapter runs/x-tuned-0.1 \\
-    --out runs/x-eval-0.1
-  staff evaluate test.jsonl --model TARGET --metrics loss rougeL
+  staff evaluate test.jsonl --model TARGET \\
+    --adapter runs/x-tuned-0.1 --out runs/x-eval-0.1
+  staff evaluate test.jsonl --model TARGET \\
+    --metrics loss rougeL
 """
 
 

@@ -11,8 +11,10 @@ from staff.visible import one_line
 
 EXAMPLES = """
   staff export runs/x --to trl
-  staff export runs/x --keep 0.1 --to llama-factory --out lf
-  staff export runs/x --keep n500 --to axolotl --model TARGET
+  staff export runs/x --keep 0.1 --to llama-factory \\
+    --out lf
+  staff export runs/x --keep n500 --to axolotl \\
+    --model TARGET
   staff export runs/x --to hf-dataset
 """
 
@@ -44,18 +46,25 @@ def told(facts: Mapping[str, Any]) -> str:
     lines = [f"{head} {rows_of(facts['rows'])} of coreset {coreset}, for {facts['trainer']}"]
     lines += [f"  {folder}/{one_line(name)}" for name in facts["files"] or [""]]
     if facts["model"]:
-        cut = f"{facts['length']} tokens" if facts["length"] else "a length to be set in train.yaml"
-        lines += [f"Model {one_line(facts['model'])}; longer rows are truncated to {cut}"]
+        length = f"{facts['length']} tokens" if facts["length"] else "a length to set in train.yaml"
+        cut = f"longer rows are truncated to {length}"
+        if facts["all_fit"]:
+            cut = f"no row reaches the maximum length of {length}"
+        lines += [f"Model {one_line(facts['model'])}; {cut}"]
     if facts["bits"]:
         way = "QLoRA" if facts["bits"] == 4 else "LoRA"
         lines += [f"Its weights in {facts['bits']} bits, as in the run ({way}): needs bitsandbytes"]
     if facts["rejected"]:
         lines += [f"{rows_of(facts['rejected'])} left out: see rejected.jsonl"]
     if facts["turns_cut"]:
-        lines += [f"{rows_of(facts['turns_cut'])} without the turns after their last answer"]
+        their = "its" if facts["turns_cut"] == 1 else "their"
+        lines += [f"{rows_of(facts['turns_cut'])} without the turns after {their} last answer"]
     if facts["left_out"]:
         names = ", ".join(one_line(name) for name in facts["left_out"])
-        lines += [f"Columns left out because of their names: {names}"]
+        what = "Columns left out because of their names"
+        if len(facts["left_out"]) == 1:
+            what = "Column left out because of its name"
+        lines += [f"{what}: {names}"]
     if not planned:
         lines += ["", "Next:", f"  {one_line(facts['next'])}"]
     return "\n".join(lines) + "\n"

@@ -8,12 +8,13 @@ from staff.runs.config import FinetuneConfig
 EXAMPLES = """
   staff finetune runs/x/coreset-0.1.jsonl --model TARGET \\
     --out runs/x-tuned-0.1
-  staff finetune runs/x/coreset-0.1.jsonl --model TARGET --out tuned \\
-    --epochs 1 --learning-rate 2e-4
+  staff finetune runs/x/coreset-0.1.jsonl --model TARGET \\
+    --out tuned --epochs 1 --learning-rate 2e-4
 
-  # a model too large for one GPU: shard its weights over four
-  torchrun --nproc-per-node 4 -m staff finetune runs/x/coreset-0.1.jsonl \\
-    --model TARGET --out tuned --fsdp --activation-checkpointing
+  # too large for one GPU: shard its weights over four
+  torchrun --nproc-per-node 4 -m staff finetune \\
+    runs/x/coreset-0.1.jsonl --model TARGET --out tuned \\
+    --fsdp --activation-checkpointing
 """
 
 

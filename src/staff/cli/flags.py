@@ -109,7 +109,11 @@ def verb(
 
 
 def command_app(name: str, command: Callable[..., None], *, examples: str) -> App:
-    """The application of one verb, with its examples under its flags."""
+    """The application of one verb, with its examples under its flags.
+
+    examples: in lines of at most 59 columns. Longer ones would be wrapped in a narrow terminal,
+    and could not be copied from there.
+    """
     operands = {
         **dict.fromkeys(("why", "report", "export"), " RUN"),
         "demo": "",

@@ -17,7 +17,8 @@ EXIT_CODES = """\
 Start here:
 
   staff demo
-  staff select train.jsonl --small SMALL --target TARGET --keep 0.1 --out runs/x
+  staff select train.jsonl --small SMALL --target TARGET \\
+    --keep 0.1 --out runs/x
 
 Exit codes: 0 done, 1 other failure (disk or memory full, output closed),
 2 usage or settings, 3 data, 4 model, 5 run folder, 70 internal error,

@@ -7,16 +7,19 @@ from staff.cli.terminal import Terminal
 from staff.runs.plan_config import PlanConfig
 
 EXAMPLES = """
-  # FLOPs, memory and hours on a device of the table; no weights are needed
+  # FLOPs, memory and hours on a device of the table; no
+  # weights are needed
   staff plan train.jsonl --small SMALL --target TARGET \\
     --keep 0.1 0.2 --device h100-80gb
 
   # measured on this machine with a few real batches
-  staff plan train.jsonl --small SMALL --target TARGET --keep 0.2 --probe
+  staff plan train.jsonl --small SMALL --target TARGET \\
+    --keep 0.2 --probe
 
-  # small model from the table of staff families; output as JSON
-  staff plan train.jsonl --small auto --target meta-llama/Llama-3.1-8B \\
-    --keep 0.2 --device l40s --json
+  # small model from the table of families, JSON output
+  staff plan train.jsonl --small auto \\
+    --target meta-llama/Llama-3.1-8B --keep 0.2 \\
+    --device l40s --json
 """
 
 

@@ -6,12 +6,14 @@ from staff.cli.terminal import Terminal
 from staff.runs.config import ScoreConfig
 
 EXAMPLES = """
-  # effort, loss, entropy, EL2N and response length of every row, as Parquet
+  # effort, loss, entropy, EL2N and response length of
+  # every row, as Parquet
   staff score train.jsonl --model MODEL --out scores/model
 
   # with an adapter, and with mean hidden states stored too
-  staff score train.jsonl --model MODEL --adapter runs/x/adapter \\
-    --features --out scores/tuned
+  staff score train.jsonl --model MODEL \\
+    --adapter runs/x/adapter --features \\
+    --out scores/tuned
 """
 
 

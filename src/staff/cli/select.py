@@ -13,17 +13,22 @@ EXAMPLES = """
   # select again from the stored scores, in seconds
   staff select --scores runs/x --keep 0.3 --regions 100
 
-  # another method on the same scores, each source in proportion, test ids excluded
+  # another method on the same scores, each source in
+  # proportion, test ids excluded
   staff select --scores runs/x --method ccs --keep 0.2 \\
     --quota-column source --exclude test-ids.txt
 
-  # columns with other names; rows that cannot be used are skipped
-  staff select train.csv --small SMALL --target TARGET --total 1000 \\
-    --prompt-template "{question}" --response-column answer \\
-    --on-bad-row skip --out runs/y
+  # columns with other names; rows that cannot be used are
+  # skipped
+  staff select train.csv --small SMALL --target TARGET \\
+    --total 1000 --prompt-template "{question}" \\
+    --response-column answer --on-bad-row skip \\
+    --out runs/y
 
-  # two processes share the scoring; several machines also need a shared run folder
-  torchrun --nproc-per-node 2 -m staff select --config runs/x/config.yaml
+  # two processes share the scoring; several machines also
+  # need a shared run folder
+  torchrun --nproc-per-node 2 -m staff select \\
+    --config runs/x/config.yaml
 
   # repeat the run
   staff select --config runs/x/config.yaml

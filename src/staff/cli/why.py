@@ -13,7 +13,8 @@ EXAMPLES = """
   staff why runs/x --row 17
   staff why runs/x --id 9f86d081884c7d65-0
 
-  # a rejected row (rejected.jsonl) is found by its id in --id-column, if there is one
+  # a rejected row (rejected.jsonl) is found by its id in
+  # --id-column, if there is one
   staff why runs/x --id mine-17
 """
 

@@ -41,7 +41,7 @@ def compare(
 
     Raises `StaffError` children; finished cells and stages are kept for the next start.
     """
-    folder = CompareFolder(str(config.out))
+    folder, say = CompareFolder(str(config.out)), _warning_once(say)
     with folder.lock():
         folder.check_same_config(config)
         result = manifests.begin("compare", config.model_dump(mode="json"), seed=0)
@@ -53,8 +53,8 @@ def compare(
             leaks = result["leaks"]
             share = 100 * leaks["rows"] / leaks["of"]
             say(
-                f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) occur in "
-                "the training data"
+                f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) "
+                f"{'occurs' if leaks['rows'] == 1 else 'occur'} in the training data"
             )
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
         inputs |= model_inputs(result["models"])
@@ -76,6 +76,19 @@ def compare(
         write_compared(folder.report, manifests.plain(result))  # not hashed: it is of compare.json
         manifests.write_manifest(folder.manifest, result)
     return result
+
+
+def _warning_once(say: Say) -> Say:
+    """The same, which passes a warning on once only: every seed's selection gives it."""
+    said: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in said:
+            say(text)
+        if text.startswith("warning: "):
+            said.add(text)
+
+    return once
 
 
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from staff.exports.axolotl import AXOLOTL
 from staff.exports.coreset import find_coreset
 from staff.exports.hf_dataset import HF_DATASET
 from staff.exports.llama_factory import LLAMA_FACTORY
-from staff.exports.model import row_length, trained_model
+from staff.exports.model import all_fit, row_length, trained_model
 from staff.exports.run_settings import bits_of, step_of
 from staff.exports.survey import REJECTED, Survey, shaped, survey
 from staff.exports.table import write_table
@@ -57,7 +57,9 @@ def export(
     to: a name in TRAINERS. keep: the coreset, as a fraction or by its name; may be left out where
     the run has one. model: the one to be tuned, by default the run's target. out: the folder, by
     default beside the coreset and named after it and the trainer. overwrite: replace an export
-    there. dry_run: look at all rows, write nothing; ``files`` of the result is None.
+    there. dry_run: look at all rows, write nothing; ``files`` of the result is None. Beside what
+    export.json says, the result has ``folder``, ``next`` (a command) and ``all_fit``: whether it is
+    certain that no row is truncated.
 
     Every row of the coreset is in it or, with ``on_bad_row="skip"``, in its rejected.jsonl. Nothing
     is written before all rows were looked at.
@@ -103,7 +105,12 @@ def export(
         facts["files"] = _write(folder, job, trainer, found, progress or SilentProgress())
         write_atomic(folder / MANIFEST, json.dumps(facts, indent=1) + "\n")
         (folder / UNFINISHED).unlink(missing_ok=True)
-    return {**facts, "folder": str(folder), "next": trainer.command(str(folder))}
+    return {
+        **facts,
+        "folder": str(folder),
+        "next": trainer.command(str(folder)),
+        "all_fit": all_fit(coreset, tuned, job.length, wraps=trainer.wraps),
+    }
 
 
 def check_out(folder: Path, *, overwrite: bool) -> None:

@@ -37,9 +37,14 @@ def save(table: Path, out: Path) -> None:
 
 
 def command(folder: str) -> str:
-    """How to open it."""
+    """How to open it.
+
+    >>> print(command("runs/x/data"))
+    python -c "from datasets import load_from_disk; print(load_from_disk('runs/x/data'))"
+    """
     program = f"from datasets import load_from_disk; print(load_from_disk({folder!r}))"
-    return f"python -c {shlex.quote(program)}"
+    plain = shlex.quote(folder) == folder  # means nothing between a shell's double quotes either
+    return f'python -c "{program}"' if plain else f"python -c {shlex.quote(program)}"
 
 
 HF_DATASET = Trainer(shape=trl.shape, command=command, save=save, taken=trl.TRL.taken)

@@ -63,6 +63,14 @@ def row_length(coreset: Coreset, model: Model, *, wraps: bool) -> int | None:
     return min(limits, default=None)
 
 
+def all_fit(coreset: Coreset, model: Model, length: int | None, *, wraps: bool) -> bool:
+    """Whether it is certain that a trainer which cuts rows at `length` cuts none of the coreset."""
+    if length is None or coreset.longest is None:
+        return False
+    longest = coreset.longest * (1 if model.counted else OTHERS)
+    return longest + (MARGIN if wraps else 0) < length
+
+
 def _model(name: str, revision: str | None, *, counted: bool) -> Model:
     folder = Path(name)
     if folder.is_dir():  # the folder of the export is another

@@ -7,6 +7,7 @@ accelerate launch train.py.
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ HERE = Path(__file__).resolve().parent
 def prepare(arguments: list[str]) -> SFTTrainer:
     """A trainer with the rows in it, by train.yaml and what the command line says over it."""
     os.chdir(HERE)  # paths in train.yaml are relative to it
+    # TRL and PEFT still use names that transformers has renamed; no setting changes that.
+    warnings.filterwarnings(
+        "ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning
+    )
     if not is_torch_bf16_gpu_available() and not any(a.startswith("--bf16") for a in arguments):
         arguments = [*arguments, "--bf16", "false"]
     if "--config" not in arguments:
@@ -58,8 +63,8 @@ def prepare(arguments: list[str]) -> SFTTrainer:
     kept: Any = trainer.train_dataset
     if len(kept) != len(rows) and not training.packing:
         sys.exit(
-            f"{len(rows) - len(kept)} of {len(rows)} rows have no answer left within max_length "
-            f"{training.max_length}: raise it in train.yaml, or take those rows out"
+            f"no answer is left within max_length {training.max_length} in "
+            f"{len(rows) - len(kept)} of {len(rows)} rows: raise it in train.yaml, or take them out"
         )
     return trainer
 

@@ -1,5 +1,6 @@
 """Load a LoRA adapter from its folder, onto a model that is loaded."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,13 @@ def load_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any:
     folder = Path(adapter)
     check_adapter(adapter, trust=trust)
     try:
-        with _placed_by_us(model) as placed:
+        with _placed_by_us(model) as placed, warnings.catch_warnings():
+            # PEFT asks the model by a name that transformers has renamed; users cannot change that.
+            warnings.filterwarnings(
+                "ignore",
+                message=".is_gradient_checkpointing. is deprecated",
+                category=FutureWarning,
+            )
             model = PeftModel.from_pretrained(
                 model,
                 str(folder),

@@ -9,9 +9,9 @@ from typing import Any
 from staff.data.columns import described
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
+from staff.foreseen import warnings_of
 from staff.methods import wanted_by
 from staff.pipeline import counting_models, requested_sizes
-from staff.planning import risks
 from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
@@ -62,7 +62,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
             **counts(prepared),
             "stages": stages_of(config, prepared, kept=_kept(folder, source)),
             "files": _files(config, folder, rejected=prepared.rejected),
-            "warnings": risks.of_inputs(config, prepared),
+            "warnings": warnings_of(config, prepared),
         }
 
 
@@ -77,7 +77,11 @@ def plan_one_stage(
         steps = config.max_steps or config.epochs * -(-rows // config.batch_size)
         epochs = steps * config.batch_size / rows if config.max_steps else config.epochs
         work = [
-            {"name": f"fine-tune, {steps} steps", "rows": rows, "tokens": round(epochs * tokens)}
+            {
+                "name": f"fine-tune, {steps} step{'' if steps == 1 else 's'}",
+                "rows": rows,
+                "tokens": round(epochs * tokens),
+            }
         ]
         files = [str(config.out)]
     elif isinstance(config, ScoreConfig):

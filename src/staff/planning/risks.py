@@ -4,16 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from staff.data.prepare import Prepared
-from staff.data.records import CHAT
+from staff.foreseen import warnings_of
 from staff.methods import wanted_by
-from staff.models.folder import local_folder, read_config
-from staff.models.load import load_tokenizer
 from staff.planning.shares import scorers, shard_rows_of
-from staff.runs.config import SelectConfig
 from staff.runs.plan_config import PlanConfig
-from staff.selectors.regions import below_cut, regions_for
-from staff.selectors.rounds import AUTO, fewer_regions, not_verified
-from staff.stages.options import trust_of
+from staff.selectors.rounds import AUTO
 
 if TYPE_CHECKING:
     from staff.planning.shape import Shape  # torch: what a dry run says may need no model
@@ -29,34 +24,11 @@ def find(
     return [
         *_memory(config, plan),
         *_size(shapes),
-        *of_inputs(config, prepared),
+        *warnings_of(config, prepared),
         *_shards(config, prepared, plan),
         *_not_counted(config, plan),
         *_worth(plan),
     ]
-
-
-def of_inputs(config: SelectConfig, prepared: Prepared) -> list[str]:
-    """Those that follow from data, tokenizers and settings, whatever a run costs."""
-    tokenizers = _tokenizers(config)
-    return [
-        *_family(config, tokenizers),
-        *_cut(config, prepared),
-        *_chat(prepared, tokenizers),
-        *_regions(config, prepared),
-    ]
-
-
-def _tokenizers(config: SelectConfig) -> dict[str, Any]:
-    """By role, of a selection that scores; none where no target was named."""
-    if config.target is None or not wanted_by(config):
-        return {}
-    models = {"small": config.small, "target": config.target}
-    return {
-        role: load_tokenizer(model, weights=False, trust=trust_of(config))
-        for role, model in models.items()
-        if model is not None
-    }
 
 
 def _memory(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
@@ -86,45 +58,6 @@ def _size(shapes: Mapping[str, "Shape"]) -> Iterator[str]:
         yield (
             f"the small model has {small / target:.0%} of the target's parameters: selection costs "
             "about as much as it saves"
-        )
-
-
-def _family(config: SelectConfig, tokenizers: Mapping[str, Any]) -> Iterator[str]:
-    if len(tokenizers) < 2:
-        return
-    folders = {
-        role: local_folder(str(getattr(config, role)), weights=False, trust=trust_of(config))
-        for role in tokenizers
-    }
-    kinds = {role: read_config(folder)["model_type"] for role, folder in folders.items()}
-    if kinds["small"] != kinds["target"]:
-        yield (
-            f"the small model ({kinds['small']}) is not of the target's family ({kinds['target']})"
-        )
-    if tokenizers["small"].get_vocab() != tokenizers["target"].get_vocab():
-        yield (
-            "the tokenizers have different vocabularies, so the two models score different tokens"
-        )
-
-
-def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
-    if prepared.truncated:
-        longest = max(int(store.lengths.max()) for store in prepared.stores)
-        shorter = "raise --max-length, or " if config.max_length else ""  # else it is the maximum
-        yield (
-            f"{prepared.truncated:,} of {prepared.usable:,} responses are truncated at "
-            f"{longest:,} tokens: {shorter}use models with a longer context"
-        )
-
-
-def _chat(prepared: Prepared, tokenizers: Mapping[str, Any]) -> Iterator[str]:
-    # Without a template chats could not be read at all.
-    if "target" not in tokenizers or prepared.format in CHAT:
-        return
-    if tokenizers["target"].chat_template:
-        yield (
-            "the target has a chat template, but the data are not conversations and are used as "
-            "plain text; give messages if the target is to answer in a chat"
         )
 
 
@@ -181,18 +114,6 @@ def _not_counted(config: PlanConfig, plan: Mapping[str, Any]) -> Iterator[str]:
             yield "--quantize: the time to dequantise weights is not counted"
         if max(plan["processes"].values()) > 1:
             yield "communication between processes and their start-up are not counted"
-
-
-def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
-    least = not_verified(config.verify_per_region)
-    pool = below_cut(prepared.usable, config.cut)
-    regions, fewer = regions_for(config.regions, pool), fewer_regions(pool, least)
-    if config.method == "staff" and pool <= least * regions:
-        yield (
-            f"{regions} regions are too many for {pool:,} rows: regions of {least} rows or fewer "
-            "are not verified on the target and get equal shares"
-            + (f"; give fewer --regions (about {fewer})" if fewer < regions else "")
-        )
 
 
 def _worth(plan: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,9 @@ from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.numbers import count, duration, rows_of
+from staff.reports.findings import joined
+from staff.reports.numbers import count, counted, duration, rows_of
+from staff.runs.compare_cells import UNTUNED
 from staff.runs.facts import trust_remarks
 from staff.visible import visible
 
@@ -19,6 +21,7 @@ TITLES = {
     "exact": "Exact match (share of items)",
 }
 METRICS = {"loss": "Test loss", "rougeL": "ROUGE-L", "bleu": "BLEU", "exact": "Exact match"}
+HARDLY = 0.05  # of the untuned target's loss, a convention: so little is no fine-tuning to compare
 # The last three would become links: to an address with a scheme, without one, and of a person.
 MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-]|:(?=//)|(?<=www)\.|@)", re.IGNORECASE)
 
@@ -114,14 +117,14 @@ def cost_columns(rows: Sequence[Row]) -> list[Column]:
 def notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader needs to know about the tables."""
     config, first = result["config"], result["results"][0]
-    seeds, items = config["seeds"], count(first["items"])
+    seeds, items = config["seeds"], counted(first["items"], "test item")
     if seeds == 1:
         over = (
-            f"One seed: intervals are 95 %, over {items} test items only. With other seeds, a win "
+            f"One seed: intervals are 95 %, over {items} only. With other seeds, a win "
             "or loss may well be a tie, or the other way round: use three or more."
         )
     else:
-        over = f"Intervals are 95 %, over {seeds} seeds and {items} test items."
+        over = f"Intervals are 95 %, over {seeds} seeds and {items}."
     if seeds == 2:
         over += " Two seeds say little about the variation between seeds: use three or more."
     said = [
@@ -134,7 +137,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     ]
     remarks = [*test_remarks(result), *_selection_remarks(config), *trust_remarks(config)]
     said += [f"Note: {remark}." for remark in remarks]
-    return [*said, *filter(None, [leak_warning(result)])]
+    return [*said, *_no_leak(result), *warnings_of(result)]
 
 
 def _of_best(rows: Sequence[Row]) -> list[str]:
@@ -175,15 +178,58 @@ def _selection_remarks(config: Mapping[str, Any]) -> list[str]:
     return remarks
 
 
+def warnings_of(result: Mapping[str, Any]) -> list[str]:
+    """Why the tables may say less than they seem to."""
+    return list(filter(None, [leak_warning(result), tuning_warning(result["results"])]))
+
+
+def tuning_warning(rows: Sequence[Row]) -> str:
+    """At which sizes the loss is nearly the untuned target's, by any method; empty if at none."""
+    losses = [row for row in rows if row["metric"] == "loss"]
+    untuned = next((row["value"] for row in losses if row["method"] == UNTUNED), None)
+    if untuned is None:
+        return ""
+    by_size: dict[float, list[float]] = {}
+    for row in losses:
+        if row["keep"] is not None:
+            by_size.setdefault(row["keep"], []).append(row["value"])
+    still = {
+        keep: values
+        for keep, values in by_size.items()
+        if all(abs(value - untuned) < HARDLY * untuned for value in values)
+    }
+    if not still:
+        return ""
+    where = "" if len(still) == len(by_size) else f" at keep {joined([f'{k:g}' for k in still])}"
+    ends = [value for values in still.values() for value in values]
+    low, high = (value_text("loss", end(ends)) for end in (min, max))
+    return (
+        f"Warning: fine-tuning hardly moved the test loss{where}: "
+        f"{value_text('loss', untuned)} untuned, {low if low == high else f'{low} to {high}'} "
+        f"tuned, which is less than {100 * HARDLY:g} % apart. Where training changes so little, "
+        "all methods tie, and their comparison shows nothing: raise --learning-rate or --epochs."
+    )
+
+
+def _no_leak(result: Mapping[str, Any]) -> list[str]:
+    """That no test prompt occurs in the training data; nothing if one does, or nobody looked."""
+    leaks = result.get("leaks") or {}
+    if leaks.get("rows") or not leaks.get("of"):
+        return []
+    of = count(leaks["of"])
+    return [f"No test prompt occurs word for word in the training data (0 of {of})."]
+
+
 def leak_warning(result: Mapping[str, Any]) -> str:
     """How many test prompts occur in the training data; empty if none."""
     leaks = result.get("leaks") or {}
     if not leaks.get("rows"):
         return ""
     share = 100 * leaks["rows"] / leaks["of"]
+    occur = "occurs" if leaks["rows"] == 1 else "occur"
     return (
-        f"Warning: {count(leaks['rows'])} of {count(leaks['of'])} test prompts "
-        f"({share:.3g} %) occur in the training data."
+        f"Warning: {count(leaks['rows'])} of {counted(leaks['of'], 'test prompt')} "
+        f"({share:.3g} %) {occur} in the training data."
     )
 
 

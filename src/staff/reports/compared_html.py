@@ -12,11 +12,11 @@ from staff.reports.compared import (
     METRICS,
     TITLES,
     cost_columns,
-    leak_warning,
     metric_columns,
     metrics_of,
     notes,
     value_text,
+    warnings_of,
 )
 from staff.reports.findings import VERDICTS, find, headline, tallies
 from staff.reports.methods import Style, styles
@@ -40,14 +40,14 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
     shown = [row for row in result["results"] if row["keep"] in (None, *sizes[:MAX_SIZES])]
     methods = list(dict.fromkeys(row["method"] for row in shown if row["keep"] is not None))
     tuned = [row for row in shown if row["tuning_seconds"] is not None]
-    warning = leak_warning(result)
+    warnings = warnings_of(result)
     return render_page(
         "comparison.html",
         result=result,
         name=PurePath(str(result["data"]["path"])).name,
-        warning=warning,
+        warnings=warnings,
         remarks=_remarks(len(sizes)),
-        notes=[note for note in notes(result) if note != warning],
+        notes=[note for note in notes(result) if note not in warnings],
         items=shown[0]["items"],
         seeds=result["config"]["seeds"],
         methods=methods,

@@ -109,7 +109,7 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
         for key, words in (
             ("rejected", "skipped (see rejected.jsonl)"),
             ("truncated", "truncated to the maximum length"),
-            ("duplicates", "that repeat earlier ones (kept)"),
+            ("duplicates", "with the contents of an earlier one (kept)"),
         )
         if data.get(key)
     ]

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from staff.reports.numbers import count, duration, millions, plain, significant
+from staff.reports.numbers import count, duration, millions, plain, rows_of, significant
 from staff.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -59,7 +59,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    for function in (count, duration, millions, plain, significant, clipped, capitalised):
+    for function in (count, duration, millions, plain, rows_of, significant, clipped, capitalised):
         environment.filters[function.__name__] = function
     return environment
 

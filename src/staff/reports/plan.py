@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from staff.reports.columns import Column, layout
 from staff.reports.facts import warning_lines
-from staff.reports.numbers import count, duration, memory, millions, operations
+from staff.reports.numbers import count, counted, duration, memory, millions, operations
 
 Plan = Mapping[str, Any]
 INDENT = " " * 10
@@ -28,10 +28,11 @@ def render_costs(plan: Plan, *, width: int = 80) -> str:
 def _facts(plan: Plan, width: int) -> list[str]:
     data = plan["data"]
     facts = [
-        f"{count(data['usable_rows'])} usable rows of {count(data['rows'])}",
+        f"{counted(data['usable_rows'], 'usable row')} of {count(data['rows'])}",
         f"{count(data['tokens'])} tokens (median {count(data['median'])}, "
         f"longest {count(data['longest'])})",
-        *(f"{count(data[k])} {k}" for k in ("truncated", "duplicates") if data[k]),
+        *([f"{count(data['truncated'])} truncated"] if data["truncated"] else []),
+        *([counted(data["duplicates"], "duplicate")] if data["duplicates"] else []),
     ]
     lines = _labelled("Data", f"{data['path']}: {', '.join(facts)}", width)
     for role, model in plan["models"].items():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from staff.reports.numbers import count, rows_of
+from staff.reports.numbers import count, counted, rows_of
 from staff.selectors.rounds import fewer_regions, not_verified
 
 Facts = Mapping[str, Any]
@@ -11,6 +11,10 @@ SAID = {
     "order": "the same rows are hard for both models",
     "inverse ratios": "the ratios are little more than the inverse of the small model's scores",
     "part of the order": "the two models agree only partly on which rows are hard",
+    "perhaps the order": (
+        "the two models agree at least partly on which rows are hard; too few rows are verified to "
+        "tell how well"
+    ),
     "too few rows": "too few rows are verified to tell",
     "another order": "the two models do not agree on which rows are hard",
     "no spread": "all verified rows have the same score on one of the models",
@@ -34,9 +38,11 @@ def findings(proxy: Facts) -> list[str]:
     told = proxy["ratios_told_apart"]
     if told["of"]:
         chance = max(1, round(told["of"] / 20))
+        have = "has" if told["regions"] == 1 else "have"
         found.append(
-            f"{told['regions']} of {told['of']} ratios have a 95 % interval that excludes their "
-            f"mean (about {chance} would by chance alone, more if a few rows dominate)"
+            f"{told['regions']} of {counted(told['of'], 'ratio')} {have} a 95 % "
+            f"interval that excludes their mean (about {chance} would by chance alone, more if a "
+            "few rows dominate)"
         )
     moves = [share for share in proxy["budget_moved"].values() if share is not None]
     if moves:
@@ -58,12 +64,13 @@ def unverified_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
     if config.get("method") != "staff" or not left:
         return []
     least = not_verified(config.get("verify_per_region", 10))
+    are, they = ("is", "it has") if len(left) == 1 else ("are", "they have")
     rows, pool = (sum(region["size"] for region in some) for some in (left, regions))
     small = all(region["size"] <= least for region in left)
     said = [
-        f"{count(len(left))} of {count(len(regions))} regions, with {count(rows)} of "
-        f"{rows_of(pool)}, are not verified"
-        + (f" because they have {rows_of(least)} or fewer" if small else "")
+        f"{count(len(left))} of {counted(len(regions), 'region')}, with {count(rows)} of "
+        f"{rows_of(pool)}, {are} not verified"
+        + (f" because {they} {rows_of(least)} or fewer" if small else "")
         + (". They get equal shares." if len(left) > 1 else ". It gets an equal share.")
     ]
     if 4 * rows <= pool:

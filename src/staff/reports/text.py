@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.numbers import count, duration, millions, rows_of, significant
+from staff.reports.numbers import count, counted, duration, millions, rows_of, significant
 from staff.reports.proxy import (
     findings,
     headline,
@@ -40,7 +40,7 @@ def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool 
         method_block(manifest, width),
         regions_block(manifest, width),
         proxy_block(manifest, width),
-        coresets_block(manifest, folder),
+        coresets_block(manifest, folder, width),
         stages_block(manifest, width),
         models_block(manifest),
         files_block(manifest, folder),
@@ -55,14 +55,15 @@ def data_block(manifest: Manifest, width: int) -> list[str]:
     if not data:
         return []
     lines = [f"Data      {data['path']} ({data['format']})"]
-    facts = [f"{count(data['rows_usable'])} usable rows of {count(data['rows_read'])}"]
+    facts = [f"{counted(data['rows_usable'], 'usable row')} of {count(data['rows_read'])}"]
     for key, words in (
         ("rejected", "skipped (see rejected.jsonl)"),
         ("truncated", "truncated to the maximum length"),
-        ("duplicates", "duplicates (kept)"),
     ):
         if data.get(key):
             facts.append(f"{count(data[key])} {words}")
+    if repeated := data.get("duplicates"):
+        facts.append(f"{counted(repeated, 'duplicate')} (kept)")
     return [*lines, *(INDENT + line for line in wrap(", ".join(facts), max(20, width - 10)))]
 
 
@@ -100,7 +101,7 @@ def method_block(manifest: Manifest, width: int) -> list[str]:
         if listed := manifest.get(name):
             facts.append(f"{rows_of(listed['rows'])} to {name} from {listed['path']}")
     if quotas := manifest.get("quotas"):
-        facts.append(f"quotas by {quotas['column']} ({count(len(quotas['rows']))} values)")
+        facts.append(f"quotas by {quotas['column']} ({counted(len(quotas['rows']), 'value')})")
     lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
     return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
@@ -148,12 +149,25 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
     wide = Column("V [95 %]", [_ratio(r, wide=True) for r in regions])
     narrow = Column("V ± 95 %", [_ratio(r, wide=False) for r in regions])
     notes = ["* ratio set to 1: the verified scores have no finite, positive sum"]
-    notes = [*(notes if any(r.get("flagged") for r in regions) else []), *told]
+    flagged = any(region.get("flagged") for region in regions)
+    notes = [*(notes if flagged else []), *_legend(config, width), *told]
     for ratio in (wide, narrow):
         if lines := layout([*fixed, ratio, *budgets], width):
             return [title, *lines, *notes]
     tables = layout([*fixed, narrow], width, force=True)
     return [title, *tables, "", "Budgets", *_chunks(number, budgets, width), *notes]
+
+
+def _legend(config: Mapping[str, Any], width: int) -> list[str]:
+    """What V is: the heading of its column has no room for that."""
+    untuned = config.get("verify_against") == "untuned"
+    before = " before fine-tuning" if untuned else ""
+    text = (
+        f"V: the target's scores divided by the small model's{before}, over the verified rows of a "
+        "region. The higher V, the harder the target finds the region compared with the small "
+        "model, and the more of the budget it gets."
+    )
+    return [INDENT + line for line in wrap(text, max(20, width - 10))]
 
 
 def proxy_block(manifest: Manifest, width: int) -> list[str]:
@@ -168,14 +182,14 @@ def proxy_block(manifest: Manifest, width: int) -> list[str]:
     return [("Proxy     " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
 
-def coresets_block(manifest: Manifest, folder: str) -> list[str]:
+def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
     """Each coreset's size and top-up."""
-    lines = []
+    lines: list[str] = []
     usable = (manifest.get("data") or {}).get("rows_usable")
     for coreset in manifest.get("coresets", ()):
         share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
         top_up = coreset.get("top_up") or 0
-        filled = f", {count(top_up)} of them topped up at random" if top_up else ""
+        filled = f", {count(top_up)} of them drawn at random*" if top_up else ""
         tokens = f", {count(coreset['tokens'])} tokens" if coreset.get("tokens") else ""
         lines.append(
             f"Coreset   {folder}/{coreset['path']}: "
@@ -186,6 +200,11 @@ def coresets_block(manifest: Manifest, folder: str) -> list[str]:
                 f"{INDENT}agreement over {stable['seeds']} seeds: Jaccard index "
                 f"{stable['jaccard']:.2f} ({stable['chance']:.2f} by chance)"
             )
+    if any(coreset.get("top_up") for coreset in manifest.get("coresets", ())):
+        text = (
+            "* the top-up: places left over by full regions and rounding, for rows of any region."
+        )
+        lines += [INDENT + line for line in wrap(text, max(20, width - 10))]
     return lines
 
 

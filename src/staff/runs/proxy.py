@@ -25,9 +25,12 @@ ADVICE = {
         "compare the coreset with a random subset (staff compare) before you rely on it; a larger "
         "small model of the family may agree better"
     ),
-    "too few rows": (
-        "the interval is too wide to tell: verify more rows (--verify-per-region 20, or auto)"
+    "perhaps the order": (
+        f"the interval contains {GOOD}, the limit between weak and good: verify more rows "
+        "({more}), or compare the coreset with a random subset (staff compare) before you rely on "
+        "it"
     ),
+    "too few rows": "the interval is too wide to tell: verify more rows ({more})",
     "another order": (
         "use another small model of the target's family, or compare the coreset with a random "
         "subset (staff compare)"
@@ -62,13 +65,14 @@ def proxy_facts(
     target: Floats,
     untuned: Floats | None,
     tuned: bool,
+    verify_per_region: int | str,
     seed: int,
 ) -> dict[str, Any]:
     """The manifest's `proxy`: correlation, trend of the ratios, budget moved, verdict, advice.
 
     small, target: [n], both models' scores. untuned: those of the small model before
     fine-tuning, if the ratios are made of them: then the correlation is, too. tuned: whether the
-    small model was fine-tuned on the data.
+    small model was fine-tuned on the data. verify_per_region: the setting, for the advice.
 
     Of the verified rows; {} if there are none.
     """
@@ -91,7 +95,7 @@ def proxy_facts(
     return {
         "verdict": verdict,
         "because": because,
-        "advice": ADVICE[because],
+        "advice": ADVICE[because].format(more=more_rows(verify_per_region)),
         "rows": len(rows),
         "compared": "tuned" if untuned is None and tuned else "untuned",
         "spearman": None if weighted is None else weighted.value,
@@ -117,7 +121,20 @@ def judge(correlation: Correlation | None, *, inverse: bool) -> tuple[str, str]:
         return "good", "order"
     if high < WEAK:
         return "do not trust", "another order"
-    return ("weak", "too few rows") if low <= 0 else ("weak", "part of the order")
+    if low <= 0:
+        return "weak", "too few rows"
+    return "weak", "part of the order" if high < GOOD else "perhaps the order"
+
+
+def more_rows(verify_per_region: int | str) -> str:
+    """What to set for more verified rows than this setting gave.
+
+    >>> more_rows(10), more_rows("auto")
+    ('--verify-per-region 20, or auto', 'a smaller --verify-tolerance')
+    """
+    if isinstance(verify_per_region, str):
+        return "a smaller --verify-tolerance"
+    return f"--verify-per-region {2 * verify_per_region}, or auto"
 
 
 def trend_of(regions: Regions, verification: Verification, small: Floats) -> Trend | None:

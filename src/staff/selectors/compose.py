@@ -107,7 +107,10 @@ def check_wishes(sizes: Mapping[str, Size], wishes: Wishes) -> None:
 
 def _check_room(total: int, *, fixed: int, free: int) -> None:
     if total < fixed:
-        raise ConfigError(f"a coreset of {total} rows cannot contain the {fixed} rows to include")
+        raise ConfigError(
+            f"a coreset of {total} row{'s' * (total != 1)} cannot contain the "
+            f"{fixed} row{'s' * (fixed != 1)} to include"
+        )
     if total > free + fixed:
         raise ConfigError(
             f"a coreset of {total} rows cannot be made: only {free + fixed} rows may be in it"

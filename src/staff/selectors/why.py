@@ -61,7 +61,9 @@ def explain(
     reason = REASONS[selection.reason[row]]
     chosen = reason in ("budget", "top-up", "included")
     subject = name or f"Row {row}"
-    verdict = f"{subject} is {'' if chosen else 'not '}in the coreset of {len(selection.rows)} rows"
+    verdict = (
+        f"{subject} is {'' if chosen else 'not '}in the coreset of {_rows(len(selection.rows))}"
+    )
     if reason in LISTED:
         return (f"{verdict}: {LISTED[reason]}.",)
     if selection.method in NO_SCORE:

@@ -160,6 +160,8 @@ def finetune(
     total = max_steps or epochs * -(-n // batch_size)
     partial = checkpoints_of(out)
     refuse_link(partial)
+    # Of several processes the others may have made the folder just now.
+    begun = made_from is not None and share is None and partial.is_dir()
     start, said = checkpoints.find(partial, made_from=made_from)
     leads = share is None or share.rank == 0
     if start is None and leads:
@@ -206,6 +208,12 @@ def finetune(
             if start is not None:
                 stage.note(f"resumes after step {start.step} of {total}")
                 stage.advance(start.step)
+            elif said or begun:
+                why = (
+                    "an earlier start left no checkpoint to resume from (one is written every "
+                    f"{checkpoint_seconds:g} s): "
+                )
+                stage.note(f"{'' if said else why}begins at step 1 of {total}")
             longest = int(tokens.lengths.max())
             at_once = min(batch_size, micro_batch_size or batch_size)
             with explain_out_of_memory(at_once, longest), repeatable(model.device):
@@ -293,9 +301,9 @@ def explain_out_of_memory(batch_size: int, longest: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise StaffError(
-            f"not enough memory to fine-tune on {batch_size} rows of up to {longest} tokens at "
-            "once; lower --micro-batch-size or --max-length, add --activation-checkpointing, or "
-            "use another --device"
+            f"not enough memory to fine-tune on {batch_size} row{'s' * (batch_size != 1)} of up to "
+            f"{longest} tokens at once; lower --micro-batch-size or --max-length, add "
+            "--activation-checkpointing, or use another --device"
         ) from error
 
 
