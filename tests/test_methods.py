@@ -259,9 +259,11 @@ def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
     table = run.table()
     target = table["score_target"]
     keys, features = keys_of_ids(table["id"], 0), read_features(run.folder / "scores" / "small")
+    groups, by_key = np.empty(ROWS, int), np.argsort(keys)  # so that the input's order is nothing
+    groups[by_key] = clusters(features[by_key], 5, seed=0)
     coreset = select_staff(
         scores=table["score_small"], total=24, verify=lambda rows: target[rows], keys=keys,
-        groups=clusters(features, 5, seed=0), within="spread", allocation="shrunk",
+        groups=groups, within="spread", allocation="shrunk",
         verify_per_region=4, regions=6,
     )  # fmt: skip
     assert np.flatnonzero(table["selected@0.3"]).tolist() == coreset.rows.tolist()
