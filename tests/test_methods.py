@@ -1,6 +1,7 @@
 """Every method through the pipeline: only what it needs is computed, and the files agree."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,18 @@ from staff.methods import Inputs, prepare, score_column
 from staff.models import load
 from staff.reports.text import render
 from staff.runs.config import SelectConfig
+from staff.runs.facts import from_cut
 from staff.runs.settings import Method
 from staff.scores.shards import read_features, read_scores
-from staff.selectors import SELECTORS, select_d2, select_k_centre, select_ranked, select_staff
+from staff.selectors import (
+    SELECTORS,
+    explain,
+    select_d2,
+    select_k_centre,
+    select_ranked,
+    select_staff,
+)
+from staff.selectors.compose import Wishes, choose_one
 from staff.types import REASONS
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
@@ -248,6 +258,33 @@ def test_staff_with_quotas_verifies_once(data, family, tmp_path, ids):
         assert "nan" not in told
 
 
+def test_a_story_with_quotas_is_of_the_values_own_places():
+    # The ten highest scores are cut, and all of them have the value of the last 20 rows.
+    scores, group = np.linspace(1, 10, 100), np.arange(100) // 80
+    keys = np.arange(100, dtype=np.uint64)
+    inputs = Inputs(keys, {"effort": scores})
+    config = SelectConfig(data="x", small="s", out="o", keep=(0.8,), method="ccs", regions=4)
+    method = prepare(config, inputs, free=np.ones(100, bool))
+
+    def told(total, row):
+        made = choose_one(method.choose, total, Wishes(100, group=group), seed=0)
+        made = method.complete(replace(made, details=made.details | {"quota_column": "'kind'"}))
+        return explain(row, scores=scores, selection=made, keys=keys), made
+
+    # 16 places for 10 rows below the cut and the 6 lowest above it; 64 for 80 rows.
+    for row in (90, 95):
+        words, made = told(80, row)
+        assert "all other rows with its value of 'kind' were taken and did not fill" in words[-1]
+    assert from_cut(made) == 6
+    left = np.flatnonzero(made.reason == REASONS.index("over-budget"))
+    drawn = made.budget.top_up - 6
+    assert ("drawn at random" in told(80, int(left[0]))[0][-1]) == (drawn > 0)
+    # 19 and 76 places: more than are below the cut, and yet 4 rows of the first value stay.
+    words, made = told(95, int(np.flatnonzero(group == 0)[0]))
+    assert from_cut(made) == 9
+    assert not any("larger than the pool" in sentence for sentence in words)
+
+
 def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
     from staff.rng import keys_of_ids
     from staff.scores.neighbours import clusters
@@ -319,6 +356,15 @@ def test_staff_verified_against_the_untuned_small_model(data, family, tmp_path):
     )
     assert "score_untuned" not in bare.table()
     assert "score small untuned" not in [s["name"] for s in bare.manifest["stages"]]
+    again = select_coreset(scores=bare.folder, keep=(0.3, 0.95), out=tmp_path / "one-again")
+    assert again.coresets["0.3"].read_bytes() == bare.coresets["0.3"].read_bytes()
+    # Of 80 rows 8 are cut, and 4 of those fill up a coreset of 76: not at random.
+    full = again.manifest["coresets"][1]
+    assert (full["top_up"], full["from_cut"]) == (4, 4)
+    assert "76 rows (95 %)" in (text := render(again.manifest, folder="x", width=200))
+    assert "4 of them cut rows, to fill it up" in text
+    assert "at random" not in text
+    assert "topped up at random" not in (again.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_spread_needs_features_that_are_there(data, family, tmp_path):

@@ -21,6 +21,7 @@ from staff.reports.proxy import (
 )
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
+from staff.reports.text import filled_up
 from staff.runs.facts import trust_remarks
 from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
@@ -125,6 +126,8 @@ def _coresets(
     """The manifest's entry of each coreset shown, with its counts and charts, where scores are."""
     coresets = [dict(c) for c in manifest["coresets"] if c["name"] in chosen]
     for coreset in coresets:
+        coreset["filled_up"] = filled_up(coreset)
+        coreset["drawn"] = coreset["top_up"] - coreset.get("from_cut", 0)
         rows = chosen[coreset["name"]]
         if not np.isnan(table["response_length"]).any():
             everything = np.ones(len(rows), np.bool_)

@@ -174,8 +174,7 @@ def coresets_block(manifest: Manifest, folder: str) -> list[str]:
     usable = (manifest.get("data") or {}).get("rows_usable")
     for coreset in manifest.get("coresets", ()):
         share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
-        top_up = coreset.get("top_up") or 0
-        filled = f", {count(top_up)} of them topped up at random" if top_up else ""
+        filled = "".join(f", {words}" for words in filled_up(coreset))
         tokens = f", {count(coreset['tokens'])} tokens" if coreset.get("tokens") else ""
         lines.append(
             f"Coreset   {folder}/{coreset['path']}: "
@@ -187,6 +186,20 @@ def coresets_block(manifest: Manifest, folder: str) -> list[str]:
                 f"{stable['jaccard']:.2f} ({stable['chance']:.2f} by chance)"
             )
     return lines
+
+
+def filled_up(coreset: Mapping[str, Any]) -> list[str]:
+    """How many rows of a coreset its method would not have taken for themselves, and why."""
+    cut = coreset.get("from_cut") or 0
+    at_random = max(0, (coreset.get("top_up") or 0) - cut)
+    return [
+        f"{count(rows)} of them {words}"
+        for rows, words in (
+            (at_random, "topped up at random"),
+            (cut, "cut rows, to fill it up"),
+        )
+        if rows
+    ]
 
 
 def stages_block(manifest: Manifest, width: int) -> list[str]:
