@@ -1,6 +1,7 @@
 """The charts of a run, each from a manifest and a few counts."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,14 @@ def selection_figure(bins: Bins, manifest: Mapping[str, Any], name: str, chosen:
         staircase(steps(bins.edges, bins.counts["chosen"]), "chosen", x, rows),
         marks("rule", threshold, "cut-line", x, {}, strokeWidth=1.5),
     )
+    over_regions = partial(_over_regions, regions, least=float(bins.edges[0]))
     budgets = np.array([region["budgets"].get(name, 0) for region in regions])
     drawn = axis("y", "chosen rows")
     taken = on_grid(
         90,
         bottom,
-        staircase(_over_regions(regions, chosen), "top-up", bottom, drawn),
-        staircase(_over_regions(regions, np.minimum(budgets, chosen)), "chosen", bottom, drawn),
+        staircase(over_regions(chosen), "top-up", bottom, drawn),
+        staircase(over_regions(np.minimum(budgets, chosen)), "chosen", bottom, drawn),
     )
     ratios = _ratio_layers(regions, x)
     panels = [counts, on_grid(110, x, *ratios), taken] if ratios else [counts, taken]
@@ -84,11 +86,17 @@ def _ratio_layers(regions: Sequence[Mapping[str, Any]], x: Spec) -> list[Spec]:
     ]
 
 
-def _over_regions(regions: Sequence[Mapping[str, Any]], heights: Ints) -> list[dict[str, float]]:
-    """A staircase over the regions, which is down where no region is."""
+def _over_regions(
+    regions: Sequence[Mapping[str, Any]], heights: Ints, *, least: float
+) -> list[dict[str, float]]:
+    """A staircase over the regions, which is down where no region is.
+
+    least: where the axis begins, and with it the one region of a pool of equal scores.
+    """
     points: list[dict[str, float]] = []
     for i, (region, height) in enumerate(zip(regions, heights, strict=True)):
-        points.append({"x": region["lower"], "y": float(height)})
+        point = len(regions) == 1 and region["lower"] == region["upper"]
+        points.append({"x": least if point else region["lower"], "y": float(height)})
         if i + 1 == len(regions) or regions[i + 1]["lower"] > region["upper"]:
             points.append({"x": region["upper"], "y": 0.0})
     return points
