@@ -1,6 +1,7 @@
 """Every method through the pipeline: only what it needs is computed, and the files agree."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_every_method_selects_again_from_stored_scores(run, method, tmp_path, lo
         assert "nan" not in told
 
 
+def test_a_report_of_regions_by_loss_shows_losses(run, tmp_path):
+    again = select_coreset(
+        scores=run.folder, method="ccs", difficulty="loss", keep=0.2, out=tmp_path / "o"
+    )
+    page = (again.folder / "report.html").read_text(encoding="utf-8")
+    assert "loss on the small model" in page
+    assert "effort score on the small model" not in page
+    losses = again.table()["loss"]
+    shown = re.findall(r'<th scope="row"><span class="label">Row </span>(\d+)', page)
+    scores = re.findall(r'<td><span class="label">Score </span>([^<]+)', page)
+    assert len(shown) == len(scores) > 0
+    for row, score in zip(shown, scores, strict=True):
+        assert float(score) == pytest.approx(losses[int(row)], rel=0.005)
+
+
 def test_a_run_with_the_models_gives_what_the_stored_scores_give(data, family, run, tmp_path):
     direct = select_coreset(
         data, small=family[0], method="el2n", keep=0.1, out=tmp_path / "a", **SETTINGS
@@ -150,6 +166,8 @@ def test_ifd_adds_one_pass_to_the_same_folder(data, family, tmp_path):
     chosen = table["selected@0.1"]
     assert ratio[chosen].min() >= ratio[~chosen & (ratio <= 1)].max()
     assert "IFD ratio is" in tell(run.folder, id=None, row=int(np.flatnonzero(chosen)[0]))
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "cut, left out because its prompt makes its response less likely" in page
     again = select_coreset(scores=run.folder, method="ifd", keep=0.1, out=tmp_path / "again")
     assert again.coresets["0.1"].read_bytes() == run.coresets["0.1"].read_bytes()
 

@@ -13,22 +13,30 @@ from staff.reports.plots import Spec, axis, draw, marks, panel, staircase, steps
 from staff.selectors.agreement import Correlation
 from staff.types import Floats, Ints
 
-SCORE = "effort score on the small model"
+SCORES = {  # columns of selection.parquet
+    "score_small": "effort score on the small model",
+    "loss": "loss on the small model",
+    "entropy": "entropy on the small model",
+    "el2n": "EL2N on the small model",
+}
 MAX_EDGES = 60  # more region edges than this would be one grey surface
 MAX_RATIOS = 100
 
 
-def selection_figure(bins: Bins, manifest: Mapping[str, Any], name: str, chosen: Ints) -> Markup:
+def selection_figure(
+    bins: Bins, manifest: Mapping[str, Any], name: str, chosen: Ints, *, score: str = "score_small"
+) -> Markup:
     """One coreset over the axis of scores: all rows and chosen ones, V_i, chosen by region.
 
     bins: with the groups "pool", "cut" and "chosen". chosen: rows of each region, int64 [K].
+    score: the column that regions are made of.
     """
     regions, cut = manifest["regions"], manifest["cut"]
     domain = [float(bins.edges[0]), float(bins.edges[-1])]
     edges = sorted({r["lower"] for r in regions} | {r["upper"] for r in regions})
     shown = [{"x": edge} for edge in edges] if len(edges) <= MAX_EDGES else []
 
-    x, bottom = (axis("x", title, domain=domain) for title in (None, SCORE))
+    x, bottom = (axis("x", title, domain=domain) for title in (None, SCORES[score]))
 
     def on_grid(height: int, x: Spec, *layers: Spec) -> Spec:
         return panel(height, marks("rule", shown, "grid", x, {}), *layers)
