@@ -1,6 +1,8 @@
 """Every method through the pipeline: only what it needs is computed, and the files agree."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +14,18 @@ from staff.methods import Inputs, prepare, score_column
 from staff.models import load
 from staff.reports.text import render
 from staff.runs.config import SelectConfig
+from staff.runs.facts import from_cut
 from staff.runs.settings import Method
 from staff.scores.shards import read_features, read_scores
-from staff.selectors import SELECTORS, select_d2, select_k_centre, select_ranked, select_staff
+from staff.selectors import (
+    SELECTORS,
+    explain,
+    select_d2,
+    select_k_centre,
+    select_ranked,
+    select_staff,
+)
+from staff.selectors.compose import Wishes, choose_one
 from staff.types import REASONS
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
@@ -110,6 +121,21 @@ def test_every_method_selects_again_from_stored_scores(run, method, tmp_path, lo
         assert "nan" not in told
 
 
+def test_a_report_of_regions_by_loss_shows_losses(run, tmp_path):
+    again = select_coreset(
+        scores=run.folder, method="ccs", difficulty="loss", keep=0.2, out=tmp_path / "o"
+    )
+    page = (again.folder / "report.html").read_text(encoding="utf-8")
+    assert "loss on the small model" in page
+    assert "effort score on the small model" not in page
+    losses = again.table()["loss"]
+    shown = re.findall(r'<th scope="row"><span class="label">Row </span>(\d+)', page)
+    scores = re.findall(r'<td><span class="label">Score </span>([^<]+)', page)
+    assert len(shown) == len(scores) > 0
+    for row, score in zip(shown, scores, strict=True):
+        assert float(score) == pytest.approx(losses[int(row)], rel=0.005)
+
+
 def test_a_run_with_the_models_gives_what_the_stored_scores_give(data, family, run, tmp_path):
     direct = select_coreset(
         data, small=family[0], method="el2n", keep=0.1, out=tmp_path / "a", **SETTINGS
@@ -140,6 +166,8 @@ def test_ifd_adds_one_pass_to_the_same_folder(data, family, tmp_path):
     chosen = table["selected@0.1"]
     assert ratio[chosen].min() >= ratio[~chosen & (ratio <= 1)].max()
     assert "IFD ratio is" in tell(run.folder, id=None, row=int(np.flatnonzero(chosen)[0]))
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "cut, left out because its prompt makes its response less likely" in page
     again = select_coreset(scores=run.folder, method="ifd", keep=0.1, out=tmp_path / "again")
     assert again.coresets["0.1"].read_bytes() == run.coresets["0.1"].read_bytes()
 
@@ -248,6 +276,33 @@ def test_staff_with_quotas_verifies_once(data, family, tmp_path, ids):
         assert "nan" not in told
 
 
+def test_a_story_with_quotas_is_of_the_values_own_places():
+    # The ten highest scores are cut, and all of them have the value of the last 20 rows.
+    scores, group = np.linspace(1, 10, 100), np.arange(100) // 80
+    keys = np.arange(100, dtype=np.uint64)
+    inputs = Inputs(keys, {"effort": scores})
+    config = SelectConfig(data="x", small="s", out="o", keep=(0.8,), method="ccs", regions=4)
+    method = prepare(config, inputs, free=np.ones(100, bool))
+
+    def told(total, row):
+        made = choose_one(method.choose, total, Wishes(100, group=group), seed=0)
+        made = method.complete(replace(made, details=made.details | {"quota_column": "'kind'"}))
+        return explain(row, scores=scores, selection=made, keys=keys), made
+
+    # 16 places for 10 rows below the cut and the 6 lowest above it; 64 for 80 rows.
+    for row in (90, 95):
+        words, made = told(80, row)
+        assert "all other rows with its value of 'kind' were taken and did not fill" in words[-1]
+    assert from_cut(made) == 6
+    left = np.flatnonzero(made.reason == REASONS.index("over-budget"))
+    drawn = made.budget.top_up - 6
+    assert ("drawn at random" in told(80, int(left[0]))[0][-1]) == (drawn > 0)
+    # 19 and 76 places: more than are below the cut, and yet 4 rows of the first value stay.
+    words, made = told(95, int(np.flatnonzero(group == 0)[0]))
+    assert from_cut(made) == 9
+    assert not any("larger than the pool" in sentence for sentence in words)
+
+
 def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
     from staff.rng import keys_of_ids
     from staff.scores.neighbours import clusters
@@ -259,9 +314,11 @@ def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
     table = run.table()
     target = table["score_target"]
     keys, features = keys_of_ids(table["id"], 0), read_features(run.folder / "scores" / "small")
+    groups, by_key = np.empty(ROWS, int), np.argsort(keys)  # so that the input's order is nothing
+    groups[by_key] = clusters(features[by_key], 5, seed=0)
     coreset = select_staff(
         scores=table["score_small"], total=24, verify=lambda rows: target[rows], keys=keys,
-        groups=clusters(features, 5, seed=0), within="spread", allocation="shrunk",
+        groups=groups, within="spread", allocation="shrunk",
         verify_per_region=4, regions=6,
     )  # fmt: skip
     assert np.flatnonzero(table["selected@0.3"]).tolist() == coreset.rows.tolist()
@@ -317,6 +374,17 @@ def test_staff_verified_against_the_untuned_small_model(data, family, tmp_path):
     )
     assert "score_untuned" not in bare.table()
     assert "score small untuned" not in [s["name"] for s in bare.manifest["stages"]]
+    again = select_coreset(scores=bare.folder, keep=(0.3, 0.95), out=tmp_path / "one-again")
+    assert again.coresets["0.3"].read_bytes() == bare.coresets["0.3"].read_bytes()
+    # Of 80 rows 8 are cut, and 4 of those fill up a coreset of 76: not at random.
+    full = again.manifest["coresets"][1]
+    assert (full["top_up"], full["from_cut"]) == (4, 4)
+    assert "76 rows (95 %)" in (text := render(again.manifest, folder="x", width=200))
+    assert "4 of them cut rows, to fill it up" in text
+    assert "at random" not in text
+    assert "drawn at random (top-up)" not in (again.folder / "report.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_spread_needs_features_that_are_there(data, family, tmp_path):

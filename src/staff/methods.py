@@ -164,7 +164,8 @@ def _by_region(config: SelectConfig, inputs: Inputs, free: Bools) -> Method:
     groups = np.zeros(len(free), np.int64)
     if within == "spread":
         assert inputs.features is not None
-        groups[among] = _cluster(inputs.features[among], config.clusters, config.seed)
+        by_key = among[np.argsort(keys[among], kind="stable")]  # k-means goes by the rows' order
+        groups[by_key] = _cluster(inputs.features[by_key], config.clusters, config.seed)
     of_row = np.full(len(free), OUTSIDE, np.int64)
     of_row[among] = pool.of_row
     regions = Regions(of_row=read_only(of_row), edges=pool.edges)

@@ -410,7 +410,7 @@ def reselect(
         folder.start(config, overwrite=config.overwrite)
         settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"], config)}
         result = manifests.begin("select", settings, seed=config.seed)
-        kept = ("data", "models", "device")
+        kept = ("data", "models", "device", "interpolation")
         result |= {name: earlier[name] for name in kept if name in earlier}
         source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
         ledger = Ledger(folder.path)

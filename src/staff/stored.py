@@ -38,10 +38,14 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
         raise RunError(_missing(config, root, "no scores"))
     if "unconditioned" in wanted and "unconditioned_loss" not in scores:
         raise RunError(_missing(config, root, "no losses of responses alone"))
-    made_by = read_manifest(root)["config"].get("method", "staff")
+    made_with = read_manifest(root)["config"]
+    made_by = made_with.get("method", "staff")
     if "verify" in wanted and made_by != "staff":
         raise RunError(_missing(config, root, "no scores of the target"))
-    if config.scores_untuned and "score_untuned" not in table:
+    # A small model that was not fine-tuned has no other scores from before that.
+    tuned = made_with.get("adapter") is not None or not made_with.get("skip_finetune")
+    against_untuned = config.scores_untuned and tuned
+    if against_untuned and "score_untuned" not in table:
         raise RunError(_missing(config, root, "no scores of the small model before fine-tuning"))
     features = _features(config, root, table) if wanted & {"features", "connect"} else None
     tokens = np.asarray(table.get("tokens", np.nan), np.float64)  # null, and so NaN, if not counted
@@ -55,7 +59,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
         lengths=lengths,
         scores=scores,
         target_scores=table["score_target"],
-        untuned_scores=table["score_untuned"] if config.scores_untuned else None,
+        untuned_scores=table["score_untuned"] if against_untuned else None,
         interpolated=table.get("interpolated"),
     )
     return rows, features

@@ -153,6 +153,16 @@ def test_other_models_tokenizers_data_and_files_are_noticed(run, tmp_path):
     assert run(*methods, device="cuda", batch_tokens=9)[1] == []
 
 
+def test_selections_by_other_versions_are_made_again(run, tmp_path):
+    both = [("select", "staff"), ("reselect", "random")]
+    for key, value in (("staff_version", "0.0"), ("versions", {"numpy": "1.0"})):
+        run("staff", "random")
+        for folder in ("select", "random"):
+            path = tmp_path / "out" / "seed-0" / folder / "manifest.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+        assert run("staff", "random")[1] == both
+
+
 def test_every_method_pays_for_what_it_needs(run):
     chosen, _ = run("staff", "random", "ccs", "d2", "ifd")
     seconds = {method: one.seconds for method, one in chosen.items()}

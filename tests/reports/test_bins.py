@@ -45,7 +45,14 @@ def test_regions_as_asked_for_are_told_from_those_that_are_left(edges, count):
 
 def test_equal_scores():
     bins = bin_scores(np.zeros(5), threshold=0.0, regions=3, all=np.ones(5, bool))
-    assert bins.counts["all"].sum() == 5
+    assert bins.counts["all"].tolist() == [5]
+    assert bins.edges[0] < bins.edges[1] == 0
+    # Of a pool of equal scores and two that were cut: each in a bin of its own.
+    scores = np.array([3.0, 3, 3, 4, 9])
+    bins = bin_scores(scores, threshold=3.0, regions=1, all=np.ones(5, bool))
+    assert (np.diff(bins.edges) > 0).all()
+    assert bins.counts["all"][0] == 3
+    assert bins.counts["all"][1:].sum() == bins.beyond == 1
 
 
 def test_length_bins_are_whole_numbers():

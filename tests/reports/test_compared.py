@@ -86,6 +86,16 @@ def test_one_item_has_a_value_and_no_interval():
         assert "-0.200 tie" in render_compared(result(results=[staff]), folder="out", width=width)
 
 
+def test_a_single_baseline_was_not_picked():
+    alone = [
+        row("loss", "ccs", 0.1, 2.2),
+        row("loss", "staff", 0.1, 2.1, best=(-0.1, "win", "ccs")),
+    ]
+    assert "The best baseline was picked" not in render_compared(
+        result(results=alone), folder="out", width=200
+    )
+
+
 def test_the_best_baseline_is_not_told_twice():
     rows = [
         row("loss", "staff", 0.1, 2.2, random=(-0.2, "win", ""), best=(-0.2, "win", "random")),

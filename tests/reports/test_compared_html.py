@@ -53,8 +53,22 @@ def test_one_test_item_has_values_and_no_intervals(make_compared):
     ends = ("low", "high", "random_low", "random_high", "best_low", "best_high")
     for row in compared["results"]:
         row |= dict.fromkeys(ends) | {"random_verdict": row["random_verdict"] and "tie"}
+        row["items"] = 1
     page = words_of(render_comparison_page(compared))
     assert "staff and ccs tie with a random subset of the same size" in page
+    assert "One test item has no interval and says nothing of others: every difference" in page
+    for words in ("95 %", "interval contains", "one in twenty", "test items."):
+        assert words not in page, words
+
+
+def test_what_is_found_is_of_all_sizes_though_six_are_shown(make_compared):
+    compared = make_compared(methods=("random", "staff"), keep=tuple(k / 10 for k in range(1, 9)))
+    for row in compared["results"]:
+        row["random_verdict"] = row["random_verdict"] and ("win" if row["keep"] == 0.8 else "tie")
+    page = words_of(render_comparison_page(compared))
+    assert "the first 6 of 8 sizes are shown" in page
+    assert "staff beats a random subset of the same size in some cases" in page
+    assert page.count("better than random: staff (keep 0.8)") == 2  # metrics
 
 
 def test_every_chart_says_in_words_what_it_shows(make_compared):

@@ -72,8 +72,8 @@ def test_what_a_user_asks_of_a_run_is_there():
         "4,000 usable rows of 4,005, 5 skipped (see rejected.jsonl), 12 truncated to the maximum\n"
         "          length",
         "3 of equal width in score; 400 rows above 1.17 cut",
-        "runs/x/coreset-0.1.jsonl: 400 rows (10 %), 12 of them drawn at random*\n",
-        "          * the top-up: places left over by full regions and rounding, for rows of any region.\n",
+        "runs/x/coreset-0.1.jsonl: 400 rows (10 %), 12 of them drawn at random (top-up)\n",
+        "          Top-up: places left over by full regions and rounding, for rows of any region.\n",
         "          V: the target's scores divided by the small model's, over the verified rows of a region.",
         "fine-tune small  1 min 15 s  12,000    900,123    11,970",
         "The target scored 470 of 4,000 rows.",

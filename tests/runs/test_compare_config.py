@@ -22,6 +22,7 @@ def made(**changes):
         ({"keep": None}, "nothing to choose: give --keep"),
         ({"keep": [0.1, "0.10"]}, "0.1 is given twice in --keep"),
         ({"methods": ["random", "random"]}, "random is given twice in --methods"),
+        ({"metrics": ["loss", "bleu", "loss"]}, "loss is given twice in --metrics"),
         ({"methods": ["stuff"]}, "--methods must be .*; did you mean 'staff'"),
         ({"metrics": []}, "--metrics"),
         ({"seeds": 0}, "--seeds"),

@@ -8,6 +8,7 @@ from staff.errors import ConfigError, DataError
 from staff.planning.estimate import estimate
 from staff.reports.text import render
 from staff.runs.config import SelectConfig
+from staff.runs.manifest import plain
 from staff.runs.plan_config import PlanConfig
 from staff.runs.selection_file import read_selection
 from staff.scores import interpolate as module
@@ -182,6 +183,9 @@ def test_selecting_again_keeps_what_was_told(run, tmp_path):
     assert np.array_equal(chosen(again), chosen(run))
     tables = [read_selection(r.folder / "selection.parquet") for r in (run, again)]
     assert np.array_equal(tables[0]["interpolated"], tables[1]["interpolated"])
+    facts = [plain(r.manifest["interpolation"]) for r in (run, again)]
+    assert facts[0] == facts[1]
+    assert "predicted from them" in (again.folder / "report.html").read_text()
 
 
 def test_the_plan_counts_the_part(data, family, tmp_path):

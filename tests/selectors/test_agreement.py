@@ -42,6 +42,13 @@ def test_weighted_to_all_rows_by_hand():
     assert (found.interval, found.pairs) == (None, 3)
 
 
+def test_four_rows_in_one_order_are_chance():
+    four = np.arange(4.0)
+    for stratum in (np.zeros(4, int), np.arange(4) // 2):
+        found = stratified_correlation(four, four, stratum, np.full(2, 100))
+        assert (found.value, found.interval, found.pairs) == (1.0, None, 4)
+
+
 def test_with_every_row_drawn_it_is_spearmans():
     random = np.random.default_rng(0)
     a = np.round(random.normal(size=200), 1)  # with ties

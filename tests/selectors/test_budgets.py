@@ -64,6 +64,15 @@ def test_paper_and_shares_agree_on_equal_ratios():
         assert shares == paper
 
 
+def test_paper_is_scaled_to_the_regions_that_have_rows_by_hand():
+    # A quota's rows lie in the last three regions alone. Their ratios are equal, and so are the
+    # budgets, whatever the ratios of the others.
+    for elsewhere in (0.5, 8):
+        ratios = ratios_of(elsewhere, elsewhere, 2, 2, 2)
+        budget = allocate(regions_of(0, 0, 90, 100, 110), ratios, total=60, allocation="paper")
+        assert budget.count.tolist() == [0, 0, 20, 20, 20]
+
+
 def test_saturated_regions_roll_on_by_hand():
     # m = 12 over sizes 1, 2, 20, all unverified: ⌊12/3⌋ = 4 -> 1; ⌊11/2⌋ = 5 -> 2; 9.
     budget = allocate(regions_of(1, 2, 20), ratios_of(NO, NO, NO), total=12)

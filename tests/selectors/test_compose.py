@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -86,6 +87,28 @@ def test_nested_coresets_nest(choose, group):
     assert all(len(made[name].rows) == size.rows for name, size in sizes.items() if size.rows)
     for large, small in pairwise(sorted(made.values(), key=lambda s: -len(s.rows))):
         assert set(small.rows.tolist()) <= set(large.rows.tolist())
+
+
+def test_quotas_of_nested_coresets_are_rounded_once_by_hand():
+    # 76 and 14 rows. Of 9 places 7.6 and 1.4: 8 and 1. Of 4, 3.4 and 0.6: 3 and 1, while 4 of the
+    # 9 would be 3.6 and 0.4.
+    group = (np.arange(90) >= 76).astype(np.int64)
+    scores = np.arange(90.0)
+
+    def choose(rows, total, seed):  # other rows for odd sizes, so that nothing nests by itself
+        take = "highest" if total % 2 else "lowest"
+        return select_ranked(scores=scores[rows], total=total, take=take)
+
+    def unordered(rows, total, seed):
+        return replace(choose(rows, total, seed), order=None)
+
+    sizes = {"large": Size(rows=9), "small": Size(rows=4)}
+    for nested in (False, True):
+        made = choose_all(unordered, sizes, Wishes(90, group=group), seed=0, nested=nested)
+        assert np.bincount(group[made["large"].rows]).tolist() == [8, 1]
+        assert np.bincount(group[made["small"].rows]).tolist() == [3, 1]
+        inside = set(made["small"].rows.tolist()) <= set(made["large"].rows.tolist())
+        assert inside == nested
 
 
 def test_a_method_with_an_order_runs_once_for_all_sizes():

@@ -42,6 +42,13 @@ def test_fair_whole_and_monotone(sizes):
         before = places
 
 
+def test_many_groups_that_all_round_the_same_way():
+    # 0.6 places each, 0.4 each: rounded alike, tens of thousands have to move.
+    for total in (60_000, 40_000):
+        places = apportion(np.full(100_000, 10), total)
+        assert places.tolist() == [1] * total + [0] * (100_000 - total)
+
+
 def test_errors():
     with pytest.raises(ConfigError, match="between 0 and 5"):
         apportion([2, 3], 6)

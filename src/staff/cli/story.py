@@ -89,12 +89,14 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
     rows = np.flatnonzero(table[f"selected@{name}"]).astype(np.int64)
     config = manifest["config"]
     method, regions = config.get("method", "staff"), manifest.get("regions")
+    column = config.get("quota_column")
+    quotas = {"quota_column": column and one_line(repr(column))}
     if not regions:
-        return Selection(rows=rows, reason=reason, method=method)
+        return Selection(rows=rows, reason=reason, method=method, details=quotas)
     coreset = next((c for c in manifest["coresets"] if c["name"] == name), None)
     if coreset is None:
         raise RunError(f"coreset {name} is in selection.parquet but not in manifest.json")
-    nan, column = float("nan"), config.get("quota_column")
+    nan = float("nan")
     of_row = _regions(table["region"])
     check_regions(of_row, len(regions))
     return Selection(
@@ -122,7 +124,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
             "verify_per_region": config.get("verify_per_region"),  # a number, or auto
             "verify_against": config.get("verify_against"),
             "allocation": config.get("allocation"),
-            "quota_column": column and one_line(repr(column)),
+            **quotas,
             "nested": config.get("nested") and name != _largest(manifest),
         },
     )

@@ -15,7 +15,7 @@ from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import RESELECT, TECHNICAL, SelectConfig
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs
-from staff.runs.manifest import read_manifest
+from staff.runs.manifest import is_of_these_versions, read_manifest
 from staff.runs.settings import Method
 from staff.runs.store import RunFolder
 from staff.scores.shards import has_features
@@ -190,7 +190,8 @@ def _kept(
     settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL - {"overwrite"}
     files = manifest.get("files") or {}
     same = (
-        all(manifest["config"].get(name) == now[name] for name in settings)
+        is_of_these_versions(manifest)  # scores are of the same, and so is what is tuned on them
+        and all(manifest["config"].get(name) == now[name] for name in settings)
         and manifest["data"]["sha256"] == known["data"]
         and all(
             (known["models"].get(role) or {}).get(fact) == (model or {}).get(fact)

@@ -45,11 +45,14 @@ def bin_scores(scores: Floats, *, threshold: float, regions: int, **groups: Bool
 
     threshold: the highest score that was not cut; bins go on above it by half the pool's
     width at most, since a few cut scores may be many times higher. regions: K as asked for.
+    A pool of equal scores is one bin that ends at them.
     """
     low, top = float(scores.min()), float(scores.max())
-    width = threshold - low or abs(low) or 1.0  # all scores may be equal
+    width = threshold - low or abs(low) or 1.0
     below = regions * math.ceil(SCORE_BINS / 2 / regions) if regions <= SCORE_BINS else SCORE_BINS
     step = width / below
+    if threshold == low:
+        low, below = low - step, 1
     above = math.ceil(min(max(top - threshold, 0.0), width / 2) / step - 1e-9)
     edges = low + step * np.arange(below + above + 1, dtype=np.float64)
     edges[below] = threshold  # to the last bit, so that no row changes sides

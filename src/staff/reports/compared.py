@@ -118,18 +118,25 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader needs to know about the tables."""
     config, first = result["config"], result["results"][0]
     seeds, items = config["seeds"], counted(first["items"], "test item")
-    if seeds == 1:
+    if first["items"] == 1:
+        over = (
+            "One test item has no interval and says nothing of others: every difference is a tie."
+        )
+    elif seeds == 1:
         over = (
             f"One seed: intervals are 95 %, over {items} only. With other seeds, a win "
             "or loss may well be a tie, or the other way round: use three or more."
         )
     else:
         over = f"Intervals are 95 %, over {seeds} seeds and {items}."
-    if seeds == 2:
+    if seeds == 2 and first["items"] > 1:
         over += " Two seeds say little about the variation between seeds: use three or more."
+    judged = (
+        " Differences are paired; it is a tie if the interval contains 0. Where there is no true "
+        "difference, one in twenty is still expected to look like a win or a loss."
+    )
     said = [
-        f"{over} Differences are paired; it is a tie if the interval contains 0. Where there is no "
-        "true difference, one in twenty is still expected to look like a win or a loss.",
+        over + (judged if first["items"] > 1 else " Differences are paired."),
         *_of_best(result["results"]),
         "Ratio: seconds of selection divided by seconds of tuning on all rows, both measured."
         if config["full"]
@@ -142,7 +149,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 
 def _of_best(rows: Sequence[Row]) -> list[str]:
     """A caveat on differences from the best baseline, if there was more than one to choose from."""
-    if not {row["best"] for row in rows} - {None, "random"}:
+    baselines = {row["method"] for row in rows if row["keep"] is not None} - {"staff"}
+    if len(baselines) < 2 or not {row["best"] for row in rows} - {None, "random"}:
         return []
     return [
         "The best baseline was picked on these test items, so it is best partly by chance: losses "

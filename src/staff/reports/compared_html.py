@@ -60,7 +60,7 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
         ],
         metric_names=METRICS,
         metrics=[
-            _metric([row for row in shown if row["metric"] == metric], styles(methods))
+            _metric(metric, result["results"], shown, styles(methods))
             for metric in metrics_of(shown)
         ],
         costs=cost_columns(tuned) if tuned else [],
@@ -68,9 +68,11 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
     )
 
 
-def _metric(rows: Sequence[Row], look: Mapping[str, Style]) -> dict[str, Any]:
-    """One metric's section: finding, charts and table."""
-    metric = rows[0]["metric"]
+def _metric(
+    metric: str, every: Sequence[Row], shown: Sequence[Row], look: Mapping[str, Style]
+) -> dict[str, Any]:
+    """One metric's section: finding, charts and table, the latter two of the sizes shown."""
+    of_all, rows = ([row for row in some if row["metric"] == metric] for some in (every, shown))
     own = [row for row in rows if row["keep"] is not None]
     one_size = len({row["keep"] for row in own}) == 1
     charts: dict[str, Markup | None] = {
@@ -94,7 +96,7 @@ def _metric(rows: Sequence[Row], look: Mapping[str, Style]) -> dict[str, Any]:
             if row["keep"] is None
         ],
         "table": metric_columns(rows, metric, short=False),
-        **asdict(find(rows)),
+        **asdict(find(of_all)),
         **charts,
     }
 

@@ -1,6 +1,7 @@
 """The charts of a run, each from a manifest and a few counts."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,30 @@ from staff.reports.plots import Spec, axis, draw, marks, panel, staircase, steps
 from staff.selectors.agreement import Correlation
 from staff.types import Floats, Ints
 
-SCORE = "effort score on the small model"
+SCORES = {  # columns of selection.parquet
+    "score_small": "effort score on the small model",
+    "loss": "loss on the small model",
+    "entropy": "entropy on the small model",
+    "el2n": "EL2N on the small model",
+}
 MAX_EDGES = 60  # more region edges than this would be one grey surface
 MAX_RATIOS = 100
 
 
-def selection_figure(bins: Bins, manifest: Mapping[str, Any], name: str, chosen: Ints) -> Markup:
+def selection_figure(
+    bins: Bins, manifest: Mapping[str, Any], name: str, chosen: Ints, *, score: str = "score_small"
+) -> Markup:
     """One coreset over the axis of scores: all rows and chosen ones, V_i, chosen by region.
 
     bins: with the groups "pool", "cut" and "chosen". chosen: rows of each region, int64 [K].
+    score: the column that regions are made of.
     """
     regions, cut = manifest["regions"], manifest["cut"]
     domain = [float(bins.edges[0]), float(bins.edges[-1])]
     edges = sorted({r["lower"] for r in regions} | {r["upper"] for r in regions})
     shown = [{"x": edge} for edge in edges] if len(edges) <= MAX_EDGES else []
 
-    x, bottom = (axis("x", title, domain=domain) for title in (None, SCORE))
+    x, bottom = (axis("x", title, domain=domain) for title in (None, SCORES[score]))
 
     def on_grid(height: int, x: Spec, *layers: Spec) -> Spec:
         return panel(height, marks("rule", shown, "grid", x, {}), *layers)
@@ -44,13 +53,14 @@ def selection_figure(bins: Bins, manifest: Mapping[str, Any], name: str, chosen:
         staircase(steps(bins.edges, bins.counts["chosen"]), "chosen", x, rows),
         marks("rule", threshold, "cut-line", x, {}, strokeWidth=1.5),
     )
+    over_regions = partial(_over_regions, regions, least=float(bins.edges[0]))
     budgets = np.array([region["budgets"].get(name, 0) for region in regions])
     drawn = axis("y", "chosen rows")
     taken = on_grid(
         90,
         bottom,
-        staircase(_over_regions(regions, chosen), "top-up", bottom, drawn),
-        staircase(_over_regions(regions, np.minimum(budgets, chosen)), "chosen", bottom, drawn),
+        staircase(over_regions(chosen), "top-up", bottom, drawn),
+        staircase(over_regions(np.minimum(budgets, chosen)), "chosen", bottom, drawn),
     )
     ratios = _ratio_layers(regions, x)
     panels = [counts, on_grid(110, x, *ratios), taken] if ratios else [counts, taken]
@@ -84,11 +94,17 @@ def _ratio_layers(regions: Sequence[Mapping[str, Any]], x: Spec) -> list[Spec]:
     ]
 
 
-def _over_regions(regions: Sequence[Mapping[str, Any]], heights: Ints) -> list[dict[str, float]]:
-    """A staircase over the regions, which is down where no region is."""
+def _over_regions(
+    regions: Sequence[Mapping[str, Any]], heights: Ints, *, least: float
+) -> list[dict[str, float]]:
+    """A staircase over the regions, which is down where no region is.
+
+    least: where the axis begins, and with it the one region of a pool of equal scores.
+    """
     points: list[dict[str, float]] = []
     for i, (region, height) in enumerate(zip(regions, heights, strict=True)):
-        points.append({"x": region["lower"], "y": float(height)})
+        point = len(regions) == 1 and region["lower"] == region["upper"]
+        points.append({"x": least if point else region["lower"], "y": float(height)})
         if i + 1 == len(regions) or regions[i + 1]["lower"] > region["upper"]:
             points.append({"x": region["upper"], "y": 0.0})
     return points

@@ -21,6 +21,7 @@ from staff.reports.proxy import (
 )
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
+from staff.reports.text import at_random, filled_up
 from staff.runs.facts import trust_remarks
 from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
@@ -90,10 +91,10 @@ def render_run(
         proxy=_proxy(manifest),
         coresets=_coresets(manifest, table, chosen),
         medians=medians(table, chosen),
-        sources=by_source(table, chosen) if "source" in table else [],
+        sources=by_source(table, chosen, score=_score(manifest)) if "source" in table else [],
         settings=settings(manifest),
         missing=missing,
-        **show_rows(folder, manifest, table, chosen, source),
+        **show_rows(folder, manifest, table, chosen, source, score=_score(manifest)),
     )
 
 
@@ -125,6 +126,8 @@ def _coresets(
     """The manifest's entry of each coreset shown, with its counts and charts, where scores are."""
     coresets = [dict(c) for c in manifest["coresets"] if c["name"] in chosen]
     for coreset in coresets:
+        coreset["filled_up"] = filled_up(coreset)
+        coreset["drawn"] = at_random(coreset)
         rows = chosen[coreset["name"]]
         if not np.isnan(table["response_length"]).any():
             everything = np.ones(len(rows), np.bool_)
@@ -136,13 +139,19 @@ def _coresets(
     return coresets
 
 
+def _score(manifest: Mapping[str, Any]) -> str:
+    """The column of selection.parquet that regions are made of, if there are any."""
+    config = manifest["config"]
+    column = str(config.get("difficulty", "effort")) if config.get("method") == "ccs" else "effort"
+    return "score_small" if column == "effort" else column
+
+
 def _by_region(
     manifest: Mapping[str, Any], table: Mapping[str, Any], rows: Bools, name: str
 ) -> dict[str, Any]:
     """One coreset's rows in each region, and the chart of the scores that regions are made of."""
-    region, config = table["region"], manifest["config"]
-    column = config.get("difficulty", "effort") if config.get("method") == "ccs" else "effort"
-    values = table["score_small" if column == "effort" else column]
+    region, column = table["region"], _score(manifest)
+    values = table[column]
     known = ~np.isnan(values)  # a row without a finite score is in no region and not chosen
     scores = bin_scores(
         values[known],
@@ -155,7 +164,7 @@ def _by_region(
     by_region = count_by_region(region, rows, len(manifest["regions"]))
     return {
         "by_region": by_region.tolist(),
-        "scores": figures.selection_figure(scores, manifest, name, by_region),
+        "scores": figures.selection_figure(scores, manifest, name, by_region, score=column),
         "beyond": scores.beyond,
     }
 

@@ -43,8 +43,13 @@ def show_rows(
     table: Mapping[str, Any],
     chosen: Mapping[str, Bools],
     source: Source | None,
+    *,
+    score: str = "score_small",
 ) -> dict[str, Any]:
-    """What the page says of its sampled rows: `groups` (their regions) and `rows`."""
+    """What the page says of its sampled rows: `groups` (their regions) and `rows`.
+
+    score: the column that regions are made of.
+    """
     anywhere = np.any(list(chosen.values()), axis=0)
     groups = choose_rows(table["region"], anywhere, seed=manifest["seed"])
     stored = read_rows(folder.selection, np.concatenate(list(groups.values())))
@@ -59,7 +64,7 @@ def show_rows(
             {
                 "row": row["row"],
                 "region": row["region"] or 0,  # null after a random selection
-                "score": row["score_small"],
+                "score": row[score],
                 "target": row["score_target"],
                 "source": clipped(row.get("source") or "", 60),
                 "fates": {name: row[f"reason@{name}"] for name in chosen},

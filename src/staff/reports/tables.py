@@ -29,12 +29,15 @@ class SourceRow:
     chosen: Mapping[str, int]
 
 
-def by_source(table: Mapping[str, Any], chosen: Mapping[str, Bools]) -> list[SourceRow]:
+def by_source(
+    table: Mapping[str, Any], chosen: Mapping[str, Bools], *, score: str = "score_small"
+) -> list[SourceRow]:
     """Sources from the largest; what comes after `MAX_SOURCES` of them is one row.
 
-    table: columns of selection.parquet, "source" among them. chosen: coreset -> bool [n].
+    table: columns of selection.parquet, "source" among them. chosen: coreset -> bool [n]. score:
+    the column of the median.
     """
-    scores, cut = table["score_small"], table["region"] == -1  # -2: on a list, not cut
+    scores, cut = table[score], table["region"] == -1  # -2: on a list, not cut
     names, of_row = _numbered(table["source"])
     sizes = np.bincount(of_row, minlength=len(names))
     order = sorted(range(len(names)), key=lambda i: (-sizes[i], names[i]))

@@ -188,8 +188,7 @@ def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
     usable = (manifest.get("data") or {}).get("rows_usable")
     for coreset in manifest.get("coresets", ()):
         share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
-        top_up = coreset.get("top_up") or 0
-        filled = f", {count(top_up)} of them drawn at random*" if top_up else ""
+        filled = "".join(f", {words}" for words in filled_up(coreset))
         tokens = f", {count(coreset['tokens'])} tokens" if coreset.get("tokens") else ""
         lines.append(
             f"Coreset   {folder}/{coreset['path']}: "
@@ -200,12 +199,24 @@ def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
                 f"{INDENT}agreement over {stable['seeds']} seeds: Jaccard index "
                 f"{stable['jaccard']:.2f} ({stable['chance']:.2f} by chance)"
             )
-    if any(coreset.get("top_up") for coreset in manifest.get("coresets", ())):
-        text = (
-            "* the top-up: places left over by full regions and rounding, for rows of any region."
-        )
+    if any(at_random(coreset) for coreset in manifest.get("coresets", ())):
+        text = "Top-up: places left over by full regions and rounding, for rows of any region."
         lines += [INDENT + line for line in wrap(text, max(20, width - 10))]
     return lines
+
+
+def filled_up(coreset: Mapping[str, Any]) -> list[str]:
+    """How many rows of a coreset its method would not have taken for themselves, and why."""
+    found = (
+        (at_random(coreset), "drawn at random (top-up)"),
+        (coreset.get("from_cut") or 0, "cut rows, to fill it up"),
+    )
+    return [f"{count(rows)} of them {words}" for rows, words in found if rows]
+
+
+def at_random(coreset: Mapping[str, Any]) -> int:
+    """Rows of a coreset that its top-up drew."""
+    return max(0, (coreset.get("top_up") or 0) - (coreset.get("from_cut") or 0))
 
 
 def stages_block(manifest: Manifest, width: int) -> list[str]:

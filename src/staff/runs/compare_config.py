@@ -93,7 +93,8 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
         )
         if not self.keep:
             raise ConfigError("nothing to choose: give --keep FRACTION (0.1 is 10 %)")
-        for name, values in (("keep", self.keep_names), ("methods", self.methods)):
+        lists = {"keep": self.keep_names, "methods": self.methods, "metrics": self.metrics}
+        for name, values in lists.items():
             if twice := next((value for value in values if values.count(value) > 1), None):
                 raise ConfigError(f"{twice} is given twice in --{name}")
         if set(self.methods) != {"random"}:

@@ -9,6 +9,7 @@ import numpy as np
 from staff.data.prepare import Prepared
 from staff.runs.settings import flag
 from staff.selectors.compose import Wishes
+from staff.selectors.draw import TOP_UP
 from staff.selectors.stability import stability
 from staff.types import Floats, Ints, Round, Selection
 
@@ -143,11 +144,23 @@ def coreset_facts(
             "total": len(selection.rows),
             "tokens": None if lengths is None else int(lengths[selection.rows].sum()),
             "top_up": 0 if selection.budget is None else selection.budget.top_up,
+            "from_cut": from_cut(selection),
             "included": 0 if wishes is None else len(wishes.include),
             "path": f"coreset-{name}.{format}",
         }
         for name, selection in selections.items()
     ]
+
+
+def from_cut(selection: Selection) -> int:
+    """How many dropped rows were taken all the same, because the others do not fill the coreset.
+
+    They are part of a budget's top-up, but not drawn at random.
+    """
+    taken = selection.reason == TOP_UP
+    if selection.regions is not None:
+        taken = taken & (selection.regions.of_row == -1)
+    return int(np.count_nonzero(taken))
 
 
 def stability_facts(

@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,13 @@ def begin(command: str, config: Any, *, seed: int) -> dict[str, Any]:
         "versions": versions(),
         "seed": seed,
     }
+
+
+def is_of_these_versions(manifest: Mapping[str, Any]) -> bool:
+    """Whether what is installed now, of all that results depend on, made this manifest's run."""
+    made, now = manifest.get("versions") or {}, versions()
+    same = all(made.get(name) == now.get(name) for name in PACKAGES)
+    return same and manifest.get("staff_version") == __version__
 
 
 def versions() -> dict[str, str]:

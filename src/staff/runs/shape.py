@@ -82,6 +82,7 @@ class _Coreset(_Shape):
     path: Text
     tokens: Count | None = None
     top_up: Count
+    from_cut: Count = 0
     included: Count = 0
 
 

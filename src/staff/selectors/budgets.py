@@ -39,7 +39,10 @@ def allocate(
     shrunk = allocation == "shrunk"
     ratio = _within_range(shrink(verification) if shrunk else verification.ratio)
     ratio_left = np.cumsum(np.where(verified, ratio, 0.0)[order][::-1])[::-1]  # Σ_{j∈R} V_j
-    mean = float(ratio[verified].mean()) if verified.any() else 1.0
+    # A region of which these rows, a quota's say, have none is no part of the mean, or what the
+    # others get would not come to the total.
+    there = verified & (sizes > 0)
+    mean = float(ratio[there].mean()) if there.any() else 1.0
 
     count = np.zeros(regions.count, dtype=np.int64)
     left = total

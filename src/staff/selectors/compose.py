@@ -62,7 +62,8 @@ def choose_one(
     """One coreset of `total` rows: those to include, and what the selector makes of the rest.
 
     Quotas share the rest in proportion to each group's free rows (`apportion`); the
-    selector then chooses within each group. among: bool [n], rows it may come from.
+    selector then chooses within each group. among: bool [n], rows it may come from: those of a
+    larger coreset with the same wishes, which has as many of every group as a smaller one needs.
 
     Raises ConfigError if the rows to include are more than `total`, or the free ones too few.
     """
@@ -70,8 +71,12 @@ def choose_one(
     rows = np.flatnonzero(free)
     left = total - len(wishes.include)
     _check_room(total, fixed=len(wishes.include), free=len(rows))
-    groups = [rows] if wishes.group is None else _by_group(rows, wishes.group)
-    budgets = apportion([len(members) for members in groups], left).tolist()
+    groups, budgets = [rows], [left]
+    if wishes.group is not None:
+        groups = _by_group(rows, wishes.group)
+        # Of all free rows, not of those in `among`, which are rounded shares already.
+        places = apportion(np.bincount(wishes.group[wishes.free]), left)
+        budgets = [int(places[wishes.group[members[0]]]) for members in groups]
 
     reason = np.full(wishes.n, OVER_BUDGET, np.int8)  # [n]
     reason[wishes.rejected] = REJECTED

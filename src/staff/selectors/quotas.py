@@ -1,5 +1,7 @@
 """Share a budget among groups in proportion to their sizes."""
 
+import heapq
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -26,15 +28,35 @@ def apportion(sizes: ArrayLike, total: int) -> Ints:
         raise ConfigError(f"total must be between 0 and {n}, the rows of all groups; got {total}")
     if total == 0:
         return np.zeros_like(size)
-    # The divisor n/total gives an apportionment of nearly `total` places; the few that are
-    # missing or too many move by the same rule, one at a time.
+    # The divisor n/total gives an apportionment of nearly `total` places; those that are missing or
+    # too many, half of all where groups are alike, move by the same rule, one at a time.
     places = (2 * size * total + n) // (2 * n)
-    by_size = np.argsort(-size, kind="stable")
-    while (given := int(places.sum())) != total:
-        if given < total:  # to the largest claim size/(2·places + 1)
-            claim = np.where(places < size, size / (2 * places + 1), -1.0)[by_size]
-            places[by_size[claim.argmax()]] += 1
-        else:  # from the smallest claim by which a place was won
-            claim = np.where(places > 0, size / np.maximum(2 * places - 1, 1), np.inf)[by_size]
-            places[by_size[len(claim) - 1 - claim[::-1].argmin()]] -= 1
+    given = int(places.sum())
+    if given != total:
+        _move(size, places, total - given)
     return places
+
+
+def _move(size: Ints, places: Ints, count: int) -> None:
+    """Give so many places more, or take them away if `count` is negative; changes `places`."""
+    more = count > 0
+
+    def entry(order: int, group: int) -> tuple[float, int, int] | None:
+        """What the heap goes by; None for a group that can get or lose no place."""
+        s, p = int(size[group]), int(places[group])
+        if more:  # to the largest claim s/(2p + 1), of equal ones the larger group's
+            return (-s / (2 * p + 1), order, group) if p < s else None
+        # From the smallest claim by which a place was won, of equal ones the smaller group's.
+        return (s / (2 * p - 1), -order, group) if p else None
+
+    by_size = np.argsort(-size, kind="stable").tolist()
+    heap = [e for e in (entry(*place) for place in enumerate(by_size)) if e is not None]
+    heapq.heapify(heap)
+    for _ in range(abs(count)):
+        _, order, group = heap[0]
+        places[group] += 1 if more else -1
+        again = entry(abs(order), group)
+        if again is None:
+            heapq.heappop(heap)
+        else:
+            heapq.heapreplace(heap, again)

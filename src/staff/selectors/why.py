@@ -77,7 +77,7 @@ def explain(
         return (f"{verdict}.", rank, _method_sentence(selection, reason))
     i = int(regions.of_row[row])
     if i < 0:
-        return (f"{verdict}.", rank, _cut_sentence(regions, budget, chosen))
+        return (f"{verdict}.", rank, _cut_sentence(selection, regions, chosen))
     ratio = [_ratio_sentence(regions, verification, i, selection.details)]
     if selection.details.get("allocation") == "shrunk":
         ratio += _shrunk_sentence(verification, i)
@@ -103,19 +103,29 @@ def _method_sentence(selection: Selection, reason: str) -> str:
     """What a method without regions did with the row."""
     if reason in ("cut", "top-up"):
         why = LEFT_OUT.get(selection.method, "left out")
-        top_up = ", but taken because the other rows do not fill the coreset" * (reason == "top-up")
-        return f"It was {why}{top_up}."
+        if reason == "cut":
+            return f"It was {why}."
+        column = selection.details.get("quota_column")
+        others = f"rows with its value of {column}" if column else "rows"
+        places = "that value's places" if column else "the coreset"
+        return f"It was {why}, but taken because the other {others} do not fill {places}."
     verb = "chose" if reason == "budget" else "did not choose"
     return f"The method {selection.method!r} {verb} it."
 
 
-def _cut_sentence(regions: Regions, budget: Budget, chosen: bool) -> str:
+def _cut_sentence(selection: Selection, regions: Regions, chosen: bool) -> str:
+    column = selection.details.get("quota_column")
     cut = int(np.count_nonzero(regions.of_row == -1))
     why = f"It is one of the {cut} highest scores, which are cut as likely noise or label errors"
+    if chosen and column:
+        return (
+            f"{why}, but all other rows with its value of {column} were taken and did not fill "
+            "that value's places, so the lowest-scored of its cut rows were added."
+        )
     if chosen:
         return (
-            f"{why}, but all {int(regions.sizes.sum())} other rows were taken and did not fill "
-            f"the coreset of {budget.total}, so the lowest-scored of the cut rows were added."
+            f"{why}, but all {int(regions.sizes.sum())} other rows were taken and did not fill the "
+            f"coreset of {len(selection.rows)}, so the lowest-scored of the cut rows were added."
         )
     return f"{why}."
 
@@ -179,7 +189,7 @@ def _compared(relative: float) -> str:
 def _budget_sentence(regions: Regions, verification: Verification, budget: Budget, i: int) -> str:
     by = "equal shares" if np.isnan(verification.ratio[i]) else "that ratio"
     m_i, size = int(budget.count[i]), int(regions.sizes[i])
-    if budget.total > regions.sizes.sum():
+    if budget.total > regions.sizes.sum() == budget.count.sum():  # quotas may leave some of it
         return f"The coreset is larger than the pool, so all {_rows(size)} of the region are taken."
     return f"With {by}, the region's budget is {m_i} of its {_rows(size)}."
 
@@ -213,11 +223,15 @@ def _place_sentences(
     reason = selection.reason[row]
     if reason == BUDGET:
         return (inside,)
-    if budget.top_up == 0:
+    # Without those that went to cut rows, of values with no other rows left.
+    drawn_of_pool = int(np.count_nonzero((selection.reason == TOP_UP) & (regions.of_row >= 0)))
+    if drawn_of_pool == 0:
         return (outside,)
-    places = "1 place" if budget.top_up == 1 else f"{budget.top_up} places"
+    places = "1 place" if drawn_of_pool == 1 else f"{drawn_of_pool} places"
     drawn_too = "this row was drawn" if reason == TOP_UP else "this row was not drawn"
     left = f"Full regions and rounding left {places}, drawn at random from the rest of the pool"
+    if column := selection.details.get("quota_column"):
+        left += f", for each value of {column} from its own rows"
     return outside, f"{left}: {drawn_too}."
 
 
