@@ -15,8 +15,6 @@ from staff.training.finetune import finetune
 from staff.training.share import Share
 
 STEPS = 12  # 3 epochs of 16 rows in batches of 4
-
-
 DAMAGED = [
     "checkpoint-5 is damaged, so fine-tuning does not resume from it",
     f"begins at step 1 of {STEPS}",

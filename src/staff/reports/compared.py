@@ -215,7 +215,8 @@ def tuning_warning(rows: Sequence[Row]) -> str:
         f"Warning: fine-tuning hardly moved the test loss{where}: "
         f"{value_text('loss', untuned)} untuned, {low if low == high else f'{low} to {high}'} "
         f"tuned, which is less than {100 * HARDLY:g} % apart. Where training changes so little, "
-        "all methods tie, and their comparison shows nothing: raise --learning-rate or --epochs."
+        "methods can hardly differ, and a tie says nothing of them: raise --learning-rate or "
+        "--epochs."
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from staff.selectors.agreement import Correlation, rank_correlation, stratified_correlation
 from staff.selectors.rounds import budget_error
-from staff.types import Budget, Floats, Regions, Selection, Verification
+from staff.types import Budget, Floats, Ints, Regions, Selection, Verification
 
 GOOD, WEAK = 0.5, 0.3  # rank correlations: conventions, explained in docs/proxy.md
 # Beyond these, the ratios are little more than the inverse of the small model's scores.
@@ -95,7 +95,7 @@ def proxy_facts(
     return {
         "verdict": verdict,
         "because": because,
-        "advice": ADVICE[because].format(more=more_rows(verify_per_region)),
+        "advice": ADVICE[because].format(more=more_rows(verify_per_region, regions.sizes)),
         "rows": len(rows),
         "compared": "tuned" if untuned is None and tuned else "untuned",
         "spearman": None if weighted is None else weighted.value,
@@ -126,14 +126,17 @@ def judge(correlation: Correlation | None, *, inverse: bool) -> tuple[str, str]:
     return "weak", "part of the order" if high < GOOD else "perhaps the order"
 
 
-def more_rows(verify_per_region: int | str) -> str:
-    """What to set for more verified rows than this setting gave.
+def more_rows(verify_per_region: int | str, sizes: Ints) -> str:
+    """What to set for more verified rows than this setting gave in regions of these sizes [K].
 
-    >>> more_rows(10), more_rows("auto")
-    ('--verify-per-region 20, or auto', 'a smaller --verify-tolerance')
+    >>> more_rows(10, np.array([21, 400])), more_rows(10, np.array([11, 20]))
+    ('--verify-per-region 20, or auto', 'fewer --regions, or --verify-per-region auto')
     """
     if isinstance(verify_per_region, str):
         return "a smaller --verify-tolerance"
+    now, doubled = (b * np.count_nonzero(sizes > b) for b in np.array([1, 2]) * verify_per_region)
+    if doubled <= now:  # most regions would be too small to be verified at all
+        return "fewer --regions, or --verify-per-region auto"
     return f"--verify-per-region {2 * verify_per_region}, or auto"
 
 
