@@ -75,8 +75,8 @@ def load_model(
         host 4 bytes a parameter meanwhile.
     quantize: none, nf4, int8 or llm-int8 (`staff.models.quantised`), of a model stored in full;
         `dtype` is then that of all else. spread: over GPUs, host memory and disk instead of one
-        device. With either an adapter stays beside the weights: a sum rounded to 4 bits would lose
-        it, and weights on a disk are only read.
+        device. With either, and where weights are stored quantised, an adapter stays beside them: a
+        sum rounded to 4 bits would lose it, and weights on a disk are only read.
     trust: whether weights may be pickled, and the model's own code run.
 
     Raises ModelError when the folder is not such a model or the adapter does not fit it, and
@@ -103,8 +103,8 @@ def load_model(
             spread=spread,
             trust=trust,
         )
-        if quantize != NONE:
-            settle(model, path, quantize)
+        settle(model, path, quantize)
+        merge = merge and not getattr(model, "is_quantized", False)  # as it is stored
         rounds = wanted != torch.float32 and adapter is not None and merge
         if rounds and not _stored_as(folder, wanted):
             # Rounding the weights first and the sum again would cost the update twice.
