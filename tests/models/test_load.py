@@ -1,8 +1,11 @@
 import json
 import warnings
+from itertools import product
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -149,6 +152,61 @@ def test_an_adapter_is_merged_or_kept_beside(folder, trained_lora, tmp_path):
     assert not any("lora_" in n for n, _ in merged.named_parameters())
     assert any("lora_" in n for n, _ in beside.named_parameters())
     assert not any(p.requires_grad for p in beside.parameters())
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"modules_to_save": ["embed_tokens", "lm_head"]},
+    ],
+)
+def test_an_adapter_that_changes_one_use_of_a_tied_weight(folder, tiny, tmp_path, trained):
+    """What is added to the head must not be added to the embedding, nor the other way round."""
+    tiny("llama-tied").save_pretrained(folder)
+    how = {"r": 4, "task_type": "CAUSAL_LM", "target_modules": ["q_proj"], **trained}
+    peft = get_peft_model(tiny("llama-tied"), LoraConfig(**how))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in peft.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) / 4)
+        peft.save_pretrained(tmp_path / "adapter")
+        ids = torch.tensor([[5, 6, 7]])
+        expected = peft.eval()(input_ids=ids).logits
+    assert (expected - tiny("llama-tied")(input_ids=ids).logits).abs().max() > 1
+    # In half precision the sum of weights and adapter is rounded into a model that is tied.
+    for dtype, apart in (("float32", 1e-4), ("bfloat16", 0.2)):
+        adapter = str(tmp_path / "adapter")
+        merged = load_model(str(folder), dtype=dtype, device="cpu", adapter=adapter)
+        found = merged(input_ids=ids).logits.float()
+        torch.testing.assert_close(found, expected, rtol=0, atol=apart)
+
+
+def test_an_adapter_with_the_names_of_transformers_4(folder, tiny, tmp_path):
+    """An expert was a module of its own then; PEFT stacks what such an adapter holds."""
+    model = tiny("mixtral")
+    model.save_pretrained(folder)
+    weights, ids = {}, torch.tensor([[5, 6, 7]])
+    plain = model(input_ids=ids).logits
+    torch.manual_seed(1)
+    for layer, expert, name in product(range(2), range(4), ("w1", "w2", "w3")):
+        sizes = (32, 48) if name == "w2" else (48, 32)
+        a, b = torch.randn(4, sizes[1]) / 4, torch.randn(sizes[0], 4) / 4
+        at = f"base_model.model.model.layers.{layer}.block_sparse_moe.experts.{expert}.{name}"
+        weights |= {f"{at}.lora_A.weight": a, f"{at}.lora_B.weight": b}
+        experts = model.model.layers[layer].mlp.experts
+        both = experts.gate_up_proj.data[expert]
+        {"w1": both[:48], "w2": experts.down_proj.data[expert], "w3": both[48:]}[name].add_(b @ a)
+    facts = {"r": 4, "lora_alpha": 4, "target_modules": ["w1", "w2", "w3"]}
+    where = tmp_path / "adapter"
+    LoraConfig(**facts, task_type="CAUSAL_LM").save_pretrained(where)
+    save_file(weights, where / "adapter_model.safetensors")
+    expected = model(input_ids=ids).logits
+    assert (expected - plain).abs().max() > 0.1
+    merged = load_model(str(folder), dtype="float32", device="cpu", adapter=str(where))
+    torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])

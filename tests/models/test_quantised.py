@@ -103,7 +103,7 @@ def test_an_adapter_stays_beside_the_weights(folder, rows, trained_lora, tmp_pat
 
 
 def test_a_model_without_linear_layers_that_it_takes(folder):
-    with pytest.raises(ModelError, match="has no linear layer that --quantize int8 takes"):
+    with pytest.raises(ModelError, match="has no linear layer that --quantize int8 can quantise"):
         load(folder("gpt2"), quantize="int8")
 
 
@@ -116,9 +116,24 @@ def test_quantised_weights_cannot_lie_on_the_disk(folder, quantize):
     load(folder("llama"), quantize=quantize, spread=Spread())
 
 
-def test_a_model_that_is_stored_quantised(folder, tmp_path):
-    load(folder("llama"), quantize="nf4").save_pretrained(tmp_path / "q")
+def test_a_model_that_is_stored_quantised(folder, rows, tmp_path):
+    made = load(folder("llama"), quantize="nf4")
+    made.save_pretrained(tmp_path / "q")
     (tmp_path / "q" / "tokenizer.json").write_text("{}")
+    tuned = attach_fresh(made, seed=0)
+    torch.manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    tuned.save_pretrained(tmp_path / "adapter")
+    wanted = efforts(tuned, rows)[0]
+    assert np.abs(efforts(load(str(tmp_path / "q")), rows)[0] / wanted - 1).max() > 0.01
+    for dtype in ("float32", "bfloat16"):  # a sum in 4 bits would lose the adapter
+        model = load(str(tmp_path / "q"), adapter=str(tmp_path / "adapter"), dtype=dtype)
+        assert any("lora_B" in name for name, _ in model.named_parameters())
+        assert not any(getattr(m, "support_avx512bf16_for_cpu", False) for m in model.modules())
+        rtol = 1e-5 if dtype == "float32" else 0.05
+        np.testing.assert_allclose(efforts(model, rows)[0], wanted, rtol=rtol)
     with pytest.raises(
         ModelError, match=r"are stored quantised \(bitsandbytes\): leave out --quantize"
     ):

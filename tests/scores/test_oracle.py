@@ -1,8 +1,11 @@
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
+from staff.data.batches import collate
 from staff.errors import ConfigError
 from staff.models.value_projection import find_value_projection
+from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 
 
@@ -42,6 +45,18 @@ def test_the_model_is_left_as_it_was(tiny, rows, phi):
     assert (model.lm_head.weight.grad == 1).all()  # a training loop's gradients survive
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("phi", ["last-value-lora", "lm-head"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_beside_the_weights_counts(tiny, rows, phi, dora):
+    """As of a quantised model, whose adapter is not merged."""
+    how = {"target_modules": ["v_proj", "lm_head"], "init_lora_weights": False}
+    torch.manual_seed(0)
+    model = get_peft_model(tiny("llama"), LoraConfig(use_dora=dora, **how))
+    found = Scorer(model, phi=phi, signals=())(collate(rows, pad_id=0))["effort"]
+    truth = [oracle_effort(model, row, phi=phi) for row in rows]
+    assert found == pytest.approx(truth, rel=1e-4)
 
 
 def test_unknown_phi(tiny, rows):

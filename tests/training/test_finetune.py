@@ -104,6 +104,31 @@ def test_deterministic_sums_are_asked_of_cuda_and_given_back(monkeypatch):
     assert torch.utils.deterministic.fill_uninitialized_memory
 
 
+def test_a_model_that_may_see_images_is_told_of_none(rows, tmp_path, monkeypatch):
+    """Gemma 3 of early transformers 5 refuses to train without being told where they are."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Model
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    text = {**sizes, "num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": 512}
+    config = Gemma3Config(
+        text_config={**text, "head_dim": 8, "attention_dropout": 0.1, "sliding_window": 8},
+        vision_config={**sizes, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4, image_token_index=500, boi_token_index=501, eoi_token_index=502,
+    )  # fmt: skip
+    forward, model = Gemma3Model.forward, Gemma3ForConditionalGeneration(config).eval()
+
+    def of_old(self, *args, **how):
+        if self.training:
+            raise ValueError("`token_type_ids` is required as a model input when training")
+        parts.append({layer.training for layer in self.language_model.layers})
+        return forward(self, *args, **how)
+
+    parts: list[set[bool]] = []
+    monkeypatch.setattr(Gemma3Model, "forward", of_old)
+    finetune(model=model, tokens=rows, out=tmp_path / "out", pad_id=0, max_steps=1)
+    assert parts[-1] == {True}  # with its dropout
+
+
 def test_padding_token_does_not_matter(tiny, rows, tmp_path):
     for pad_id in (0, 7):
         finetune(model=str(tiny), tokens=rows, out=tmp_path / f"{pad_id}", pad_id=pad_id, epochs=1)

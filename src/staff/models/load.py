@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from staff.errors import ModelError
 from staff.models.device import caps_attention, choose_device, choose_dtype
 from staff.models.folder import first_line, local_folder, read_config
-from staff.models.load_adapter import load_adapter
+from staff.models.load_adapter import is_tied, load_adapter, untie
 from staff.models.memory import release_memory
 from staff.models.placement import Spread
 from staff.models.quantised import NONE, hush, quantisation, settle
@@ -54,8 +54,8 @@ def load_model(
         host 4 bytes a parameter meanwhile.
     quantize: none, nf4, int8 or llm-int8 (`staff.models.quantised`), of a model stored in full;
         `dtype` is then that of all else. spread: over GPUs, host memory and disk instead of one
-        device. With either an adapter stays beside the weights: a sum rounded to 4 bits would lose
-        it, and weights on a disk are only read.
+        device. With either, and where weights are stored quantised, an adapter stays beside them: a
+        sum rounded to 4 bits would lose it, and weights on a disk are only read.
     trust: whether weights may be pickled, and the model's own code run.
 
     Raises ModelError when the folder is not such a model or the adapter does not fit it, and
@@ -82,8 +82,8 @@ def load_model(
             spread=spread,
             trust=trust,
         )
-        if quantize != NONE:
-            settle(model, path, quantize)
+        settle(model, path, quantize)
+        merge = merge and not getattr(model, "is_quantized", False)  # as it is stored
         rounds = wanted != torch.float32 and adapter is not None and merge
         if rounds and not _stored_as(folder, wanted):
             # Rounding the weights first and the sum again would cost the update twice.
@@ -302,7 +302,9 @@ def _copy_parameters(source: Any, target: Any) -> None:
     """Round every parameter of `source` into its namesake in `target`; buffers stay as they are."""
     import torch
 
-    exact = dict(source.named_parameters())
+    exact = dict(source.named_parameters(remove_duplicate=False))
+    if not is_tied(source):  # an adapter may have changed one use of a tied weight alone
+        untie(target)
     with torch.no_grad():
         for name, parameter in target.named_parameters():
             parameter.copy_(exact[name])

@@ -40,8 +40,11 @@ def load_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any:
         if placed:
             _load_beside(model, folder)
         lacking = _lacking(model, folder)
+        if not lacking and merge:
+            _untie_adapted(model)
+            return model.merge_and_unload()
         if not lacking:
-            return model.merge_and_unload() if merge else model
+            return model
     except Exception as error:
         if is_refused_pickle(error):
             raise not_weights(weight_files(folder)[0]) from error
@@ -57,6 +60,32 @@ def load_adapter(model: Any, adapter: str, *, merge: bool, trust: Trust) -> Any:
         f"the adapter {adapter} lacks {len(lacking)} of the weights that its config names "
         f"({lacking[0]}); fetch it again"
     )
+
+
+def is_tied(model: Any) -> bool:
+    """Whether the output head's weight is the embedding's."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def untie(model: Any) -> None:
+    """Give the output head a weight of its own, if it shares the embedding's."""
+    import torch
+
+    if is_tied(model):
+        head = model.get_output_embeddings()
+        head = getattr(head, "base_layer", head)
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+
+
+def _untie_adapted(model: Any) -> None:
+    """Untie a weight if one of its uses has LoRA: what is added to it is not for the other use."""
+    from peft.tuners.lora import LoraLayer
+
+    base = model.get_base_model()
+    uses = (base.get_input_embeddings(), base.get_output_embeddings())
+    if any(isinstance(layer, LoraLayer) for layer in uses):
+        untie(base)
 
 
 @contextmanager
@@ -98,10 +127,15 @@ def _load_beside(model: Any, folder: Path) -> None:
 def _lacking(model: Any, folder: Path) -> list[str]:
     """Weights of a PEFT model that its folder does not hold: PEFT would leave them as drawn."""
     from peft import get_peft_model_state_dict
+    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
     from safetensors import safe_open
 
     if not (folder / "adapter_model.safetensors").is_file():
         return []  # pickled
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
         there = set(weights.keys())
-    return sorted(set(get_peft_model_state_dict(model, save_embedding_layers=False)) - there)
+    if not set(get_peft_model_state_dict(model, save_embedding_layers=False)) - there:
+        return []
+    # Or it holds them by the names of transformers 4, which PEFT alone can tell.
+    told: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    return sorted(name.replace(".default", "") for name in told.missing_keys if "lora_" in name)

@@ -69,15 +69,15 @@ def hush() -> None:
 
 
 def settle(model: Any, path: str, quantize: str) -> None:
-    """Make a model that was just loaded compute as the table above says.
+    """Make a model that was just loaded compute as the table above says, if it is quantised.
 
     On a CPU with AVX512-BF16 bitsandbytes would repack 4-bit weights at the first product without
     a gradient and multiply in bfloat16 whatever was asked for; nothing goes backward through that.
 
-    Raises ModelError if no layer was quantised.
+    Raises ModelError if a layer was to be quantised and none is.
     """
     layers: list[Any] = [layer for _, layer in quantised_layers(model)]
-    if not layers:
+    if not layers and quantize != NONE:
         raise ModelError(
             f"{path} has no linear layer that --quantize {quantize} can quantise: leave it out"
         )

@@ -101,6 +101,12 @@ class _WithLora(nn.Module):
         self.a = nn.Parameter(a, requires_grad=False)
         self.b = nn.Parameter(a.new_zeros(len(columns), len(a)))
 
+    def __getattr__(self, name: str) -> Any:
+        """Weight and bias are the layer's, for DoRA around it."""
+        if name in ("weight", "bias"):
+            return getattr(self.layer, name)
+        return super().__getattr__(name)
+
     def forward(self, x: Tensor) -> Tensor:
         update = (16 / 81) * (x.to(self.a.dtype) @ self.a.T) @ self.b.T
         output = self.layer(x)
@@ -116,7 +122,8 @@ def _last_value_lora(model: Any, example: TokenisedExample, seed: int) -> float:
     wrapped = _WithLora(
         found.module, last_value_lora_a(found.d_in, seed=seed).to(device), columns.to(device)
     )
-    with _replaced(model, found.name, wrapped):
+    adapted = hasattr(model.get_submodule(found.name), "base_layer")  # its LoRA goes on around it
+    with _replaced(model, found.name + ".base_layer" * adapted, wrapped):
         (gradient,) = _gradients(model, example, [wrapped.b])
     return _squared(gradient)
 
@@ -129,6 +136,8 @@ def _adapter(model: Any, example: TokenisedExample, seed: int) -> float:
 def _lm_head(model: Any, example: TokenisedExample, seed: int) -> float:
     head = model.get_output_embeddings()
     shared = head.weight
+    # An adapter's wrapper shows the weight of a layer within.
+    head = next(m for m in head.modules() if m._parameters.get("weight") is shared)
     # A copy of a tied weight: its gradient is that of its use as head only.
     head.weight = nn.Parameter(shared.detach().clone())
     try:

@@ -104,6 +104,9 @@ class ResponseTrainer(SFTTrainer):
         _to_float32(self.model)
         adapted: Any = self.model
         self.trained = [p for p in adapted.parameters() if p.requires_grad]
+        for module in adapted.modules():
+            if "vision_tower" in module._modules:
+                module.register_forward_pre_hook(_asks_for_no_images)
         self.remove_callback(PrinterCallback)  # prints to stdout when the HF bars are off
         self.add_callback(curve)
 
@@ -291,6 +294,14 @@ def _to_float32(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _asks_for_no_images(model: Any, _: Any) -> None:
+    """Gemma 3 with images, before transformers 5.9, wants to be told in training where they are.
+
+    There are none. This is the flag of what holds the model's parts, not of the parts.
+    """
+    model.training = False
 
 
 def _no_text() -> PreTrainedTokenizerFast:
