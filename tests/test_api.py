@@ -132,7 +132,8 @@ def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path)
     data, out = rows(), tmp_path / "run"
     settings = {"keep": 0.5, "skip_finetune": True, "regions": 2, "verify_per_region": 2}
     settings |= {"dtype": "float32"}
-    chosen = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
+    with pytest.warns(UserWarning, match="^the target has a chat template"):
+        chosen = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
     small, target = family
     expected = select_coreset(data, small=small, target=target, **settings)
     assert chosen.to_list() == expected.to_list()

@@ -1,5 +1,6 @@
 """The main job from Python."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ class Run:
         return f"Run({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 
+WARNING = "warning: "
 Model = str | Path | tuple[Any, Any]
 
 
@@ -92,7 +94,8 @@ def select_coreset(
     ``OUT-data.parquet``, models as ``OUT-small`` and ``OUT-target`` (give a large model by its path
     instead: it would be in memory twice). With a `Dataset` and no `out`, nothing is left on disk.
 
-    Finished stages of an earlier call with the same settings and `out` are reused.
+    Finished stages of an earlier call with the same settings and `out` are reused. What
+    `staff select` prints as a warning is a `UserWarning`.
 
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.
@@ -142,10 +145,16 @@ def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
 
         progress = bars() if progress else None
     run = pipeline.reselect if config.scores else pipeline.select
-    manifest = run(config, progress=progress)
+    manifest = run(config, progress=progress, say=_warn)
     if not manifest and not config.scores:  # this process helped the one that wrote it
         manifest = read_manifest(config.folder)
     return Run(Path(config.folder), manifest)
+
+
+def _warn(text: str) -> None:
+    """Pass a warning on to Python's own; nothing else that a run says."""
+    if text.startswith(WARNING):
+        warnings.warn(text.removeprefix(WARNING), stacklevel=2)
 
 
 def _chosen(rows: Any, run: Run) -> "Dataset | DatasetDict":
