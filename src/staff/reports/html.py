@@ -21,7 +21,7 @@ from staff.reports.proxy import (
 )
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
-from staff.reports.text import filled_up
+from staff.reports.text import constraints, filled_up
 from staff.runs.facts import trust_remarks
 from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
@@ -114,7 +114,7 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
         )
         if data.get(key)
     ]
-    remarks += trust_remarks(manifest["config"])
+    remarks += [*constraints(manifest), *trust_remarks(manifest["config"])]
     if len(manifest["coresets"]) > coresets:
         remarks.append(f"the first {coresets} of {len(manifest['coresets'])} coresets are shown")
     return remarks
