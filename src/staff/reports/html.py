@@ -157,7 +157,7 @@ def _by_region(
         values[known],
         threshold=manifest["cut"]["threshold"],
         regions=intervals(manifest["regions"]),
-        pool=(region >= 0)[known],
+        uncut=(region != -1)[known],  # those on a list, too: the included ones are chosen
         cut=(region == -1)[known],
         chosen=rows[known],
     )
