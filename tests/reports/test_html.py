@@ -149,6 +149,21 @@ def test_the_correlation_is_of_finite_scores_that_the_ratios_are_made_of(make_ru
     assert "score on the small model before fine-tuning" in page
 
 
+def test_one_row_without_a_finite_score_takes_no_section_away(make_run, records):
+    folder, manifest = make_run(records, keep=(0.1,))
+    table = pq.read_table(folder.selection)
+    bad = ~table["selected@0.1"].to_numpy() & (np.arange(300) == 0)
+    assert bad.sum() == 1
+    for name in ("score_small", "loss", "response_length", "region"):
+        column = pa.array(table[name].to_numpy(), table[name].type, mask=bad)
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, folder.selection)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render(folder, manifest)))
+    assert "Median all rows coreset 0.1 effort score 1.50" in page
+    assert "Response lengths, coreset 0.1." in page
+    assert "nan" not in page.lower()
+
+
 def test_rows_to_include_are_among_all_rows_of_the_chart(make_run, records, monkeypatch):
     folder, manifest = make_run(records)
     table = pq.read_table(folder.selection)

@@ -129,9 +129,12 @@ def _coresets(
         coreset["filled_up"] = filled_up(coreset)
         coreset["drawn"] = coreset["top_up"] - coreset.get("from_cut", 0)
         rows = chosen[coreset["name"]]
-        if not np.isnan(table["response_length"]).any():
-            everything = np.ones(len(rows), np.bool_)
-            lengths = bin_lengths(table["response_length"], all=everything, chosen=rows)
+        known = ~np.isnan(table["response_length"])  # not of rows without a finite score
+        if known.any():
+            everything = np.ones(np.count_nonzero(known), np.bool_)
+            lengths = bin_lengths(
+                table["response_length"][known], all=everything, chosen=rows[known]
+            )
             coreset["lengths"] = figures.lengths_figure(lengths, coreset["name"])
             coreset["longer"] = lengths.beyond
         if manifest.get("regions"):
