@@ -248,7 +248,10 @@ def test_lists_quotas_nesting_and_stability_together(run, ids, method, tmp_path)
         assert manifest["stability"][name]["seeds"] == 3
         assert manifest["stability"][name]["jaccard"] <= 1
     text = " ".join(render(manifest, folder="x", width=200).split())
-    assert "10 rows to exclude" in text
+    page = (again.folder / "report.html").read_text(encoding="utf-8")
+    for words in ("nested", "3 rows to include", "10 rows to exclude", "quotas by part (3 values)"):
+        assert words in text
+        assert words in page
     assert "agreement over 3 seeds: Jaccard index" in text
     if method == "ccs":
         assert set(table["reason@n12"][np.asarray(table["region"], float) == -1]) == {"cut"}

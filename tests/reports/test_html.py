@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from staff.errors import DataError
+from staff.reports import figures
 from staff.reports.html import data_of, render_run, write_report
 
 
@@ -146,6 +147,42 @@ def test_the_correlation_is_of_finite_scores_that_the_ratios_are_made_of(make_ru
     page = render(folder, manifest)
     assert "rank correlation is <strong>-1.00</strong>" in re.sub(r"\s+", " ", page)
     assert "score on the small model before fine-tuning" in page
+
+
+def test_one_row_without_a_finite_score_takes_no_section_away(make_run, records):
+    folder, manifest = make_run(records, keep=(0.1,))
+    table = pq.read_table(folder.selection)
+    bad = ~table["selected@0.1"].to_numpy() & (np.arange(300) == 0)
+    assert bad.sum() == 1
+    for name in ("score_small", "loss", "response_length", "region"):
+        column = pa.array(table[name].to_numpy(), table[name].type, mask=bad)
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, folder.selection)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render(folder, manifest)))
+    assert "Median all rows coreset 0.1 effort score 1.50" in page
+    assert "Response lengths, coreset 0.1." in page
+    assert "nan" not in page.lower()
+
+
+def test_rows_to_include_are_among_all_rows_of_the_chart(make_run, records, monkeypatch):
+    folder, manifest = make_run(records)
+    table = pq.read_table(folder.selection)
+    listed = table["selected@0.1"].to_numpy()  # as if all of them were on the list: in no region
+    region = pa.array(table["region"].to_numpy(), pa.int32(), mask=listed)
+    place = table.column_names.index("region")
+    pq.write_table(table.set_column(place, "region", region), folder.selection)
+    drawn, draw = [], figures.selection_figure
+    monkeypatch.setattr(
+        figures,
+        "selection_figure",
+        lambda *given, **how: drawn.append(given) or draw(*given, **how),
+    )
+    render(folder, manifest)
+    for bins, *_ in drawn:
+        everything = bins.counts["uncut"] + bins.counts["cut"]
+        assert everything.sum() + bins.beyond == 300
+        assert (bins.counts["chosen"] <= everything).all()
+    assert len(drawn) == 2
 
 
 def test_advice_is_shown(make_run, records):

@@ -33,10 +33,16 @@ def test_many_sources_end_in_one_row():
 def test_medians_of_what_is_known():
     columns = {"score_small": np.array([1.0, 2, 3]), "loss": np.full(3, np.nan),
                "entropy": np.zeros(3), "response_length": np.array([5.0, 6, 9])}  # fmt: skip
-    found = medians(columns, {"0.5": np.array([False, True, True])})
-    assert [(m["name"], m["all"], m["chosen"]["0.5"]) for m in found] == [
-        ("effort score", 2.0, 2.5), ("entropy", 0.0, 0.0), ("response tokens", 6.0, 7.5),
-    ]  # fmt: skip
+    expected = [("effort score", 2.0, 2.5), ("entropy", 0.0, 0.0), ("response tokens", 6.0, 7.5)]
+    # One more row has no finite score, and so none at all.
+    longer = {name: np.append(values, np.nan) for name, values in columns.items()}
+    for known, more in ((columns, []), (longer, [False])):
+        chosen = np.array([False, True, True, *more])
+        found = medians(known, {"0.5": chosen})
+        assert [(m["name"], m["all"], m["chosen"]["0.5"]) for m in found] == expected
+    sources = ["a", "a", "a", "b"]
+    longer |= {"source": sources, "region": np.array([0, 0, 0, -2])}
+    assert [s.score for s in by_source(longer, {})] == [2.0, None]
 
 
 def test_settings_leave_out_what_is_not_set():

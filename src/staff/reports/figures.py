@@ -28,7 +28,7 @@ def selection_figure(
 ) -> Markup:
     """One coreset over the axis of scores: all rows and chosen ones, V_i, chosen by region.
 
-    bins: with the groups "pool", "cut" and "chosen". chosen: rows of each region, int64 [K].
+    bins: with the groups "uncut", "cut" and "chosen". chosen: rows of each region, int64 [K].
     score: the column that regions are made of.
     """
     regions, cut = manifest["regions"], manifest["cut"]
@@ -41,15 +41,15 @@ def selection_figure(
     def on_grid(height: int, x: Spec, *layers: Spec) -> Spec:
         return panel(height, marks("rule", shown, "grid", x, {}), *layers)
 
-    # The cut is drawn from above the pool's counts: in the bin of the cut both may have rows.
-    pool, both = bins.counts["pool"], bins.counts["pool"] + bins.counts["cut"]
+    # The cut is drawn from above the others' counts: in the bin of the cut both may have rows.
+    uncut, both = bins.counts["uncut"], bins.counts["uncut"] + bins.counts["cut"]
     rows = axis("y", "rows")
     threshold = [{"x": cut["threshold"]}] if cut["rows"] else []
     counts = on_grid(
         150,
         x,
         staircase(steps(bins.edges, both), "cut", x, rows),
-        staircase(steps(bins.edges, pool), "all", x, rows),
+        staircase(steps(bins.edges, uncut), "all", x, rows),
         staircase(steps(bins.edges, bins.counts["chosen"]), "chosen", x, rows),
         marks("rule", threshold, "cut-line", x, {}, strokeWidth=1.5),
     )

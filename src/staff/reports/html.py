@@ -21,7 +21,7 @@ from staff.reports.proxy import (
 )
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
-from staff.reports.text import at_random, filled_up
+from staff.reports.text import at_random, constraints, filled_up
 from staff.runs.facts import trust_remarks
 from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
@@ -114,7 +114,7 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
         )
         if data.get(key)
     ]
-    remarks += trust_remarks(manifest["config"])
+    remarks += [*constraints(manifest), *trust_remarks(manifest["config"])]
     if len(manifest["coresets"]) > coresets:
         remarks.append(f"the first {coresets} of {len(manifest['coresets'])} coresets are shown")
     return remarks
@@ -129,9 +129,12 @@ def _coresets(
         coreset["filled_up"] = filled_up(coreset)
         coreset["drawn"] = at_random(coreset)
         rows = chosen[coreset["name"]]
-        if not np.isnan(table["response_length"]).any():
-            everything = np.ones(len(rows), np.bool_)
-            lengths = bin_lengths(table["response_length"], all=everything, chosen=rows)
+        known = ~np.isnan(table["response_length"])  # not of rows without a finite score
+        if known.any():
+            everything = np.ones(np.count_nonzero(known), np.bool_)
+            lengths = bin_lengths(
+                table["response_length"][known], all=everything, chosen=rows[known]
+            )
             coreset["lengths"] = figures.lengths_figure(lengths, coreset["name"])
             coreset["longer"] = lengths.beyond
         if manifest.get("regions"):
@@ -157,7 +160,7 @@ def _by_region(
         values[known],
         threshold=manifest["cut"]["threshold"],
         regions=intervals(manifest["regions"]),
-        pool=(region >= 0)[known],
+        uncut=(region != -1)[known],  # those on a list, too: the included ones are chosen
         cut=(region == -1)[known],
         chosen=rows[known],
     )

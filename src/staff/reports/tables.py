@@ -50,7 +50,7 @@ def by_source(
             name,
             int(rows.sum()),
             int((rows & cut).sum()),
-            None if np.isnan(scores[rows]).any() else float(np.median(scores[rows])),
+            median(scores[rows]),
             {coreset: int((rows & mask).sum()) for coreset, mask in chosen.items()},
         )
         for name, rows in groups
@@ -67,17 +67,26 @@ def _numbered(sources: Sequence[str | None]) -> tuple[list[str], NDArray[np.int6
 
 
 def medians(table: Mapping[str, Any], chosen: Mapping[str, Bools]) -> list[dict[str, Any]]:
-    """Median of every signal that is known, over all rows and over each coreset."""
+    """Median of every signal that is known, over all rows and over each coreset.
+
+    A few rows may be without any, those whose score is not finite.
+    """
     known = {words: table[column] for column, words in SIGNALS.items()}
     return [
         {
             "name": words,
-            "all": float(np.median(values)),
-            "chosen": {name: float(np.median(values[mask])) for name, mask in chosen.items()},
+            "all": median(values),
+            "chosen": {name: median(values[mask]) for name, mask in chosen.items()},
         }
         for words, values in known.items()
-        if not np.isnan(values).any()
+        if not np.isnan(values).all()
     ]
+
+
+def median(values: NDArray[np.float64]) -> float | None:
+    """The median of the values that are known; None if none is."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else None
 
 
 def settings(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -95,15 +95,20 @@ def method_block(manifest: Manifest, width: int) -> list[str]:
         return []
     heeded = HEEDED.get(method, HEEDED["ranking"])
     facts = [f"{name.replace('_', ' ')} {config[name]}" for name in heeded if name in config]
-    if config.get("nested"):
-        facts.append("nested")
+    facts += constraints(manifest)
+    lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
+    return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+
+
+def constraints(manifest: Manifest) -> list[str]:
+    """What was asked of every coreset besides its size, in words."""
+    facts = ["nested"] if (manifest.get("config") or {}).get("nested") else []
     for name in ("include", "exclude"):
         if listed := manifest.get(name):
             facts.append(f"{rows_of(listed['rows'])} to {name} from {listed['path']}")
     if quotas := manifest.get("quotas"):
         facts.append(f"quotas by {quotas['column']} ({counted(len(quotas['rows']), 'value')})")
-    lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
-    return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+    return facts
 
 
 def regions_block(manifest: Manifest, width: int) -> list[str]:
