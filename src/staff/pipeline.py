@@ -102,6 +102,8 @@ def _select(run: Run) -> dict[str, Any]:
     check_wishes(sizes, wishes)
     if wanted_by(config):
         check_score_on(config.score_on, prepared.usable)
+    if "verify" in wanted_by(config):
+        config.check_cap(int(np.count_nonzero(wishes.free)))
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     keep_read(prepared, folder, key, tokens=run.tokens)

@@ -118,7 +118,7 @@ def _tune(
     used = max(
         memory.finetune(
             shape,
-            micro_work(part, rows, micro) if micro else part,
+            micro_work(part, rows, micro),
             size=size,
             quantize=quantize,
             checkpointing=again,

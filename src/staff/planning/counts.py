@@ -117,7 +117,10 @@ def _kept(folder: RunFolder, source: Source) -> bool:
 def stages_of(
     config: SelectConfig, prepared: Prepared, *, kept: bool = False
 ) -> list[dict[str, Any]]:
-    """The stages of a selection: name, kind, rows, tokens, reused."""
+    """The stages of a selection: name, kind, rows, tokens, reused.
+
+    Raises ConfigError for a cap that the first round of verification would pass.
+    """
     usable, kept = prepared.usable, kept and not config.overwrite
     listed: list[dict[str, Any]] = [{"name": "read", "kind": "read", "rows": prepared.rows_read}]
     if prepared.tokens:
@@ -137,6 +140,8 @@ def stages_of(
         listed.append({"name": "score small", "kind": "score small"} | small | part)
         if "unconditioned" in wanted:
             listed.append({"name": "score responses alone", "kind": "score alone"} | small)
+    if "verify" in wanted:
+        config.check_cap(usable)
     if "verify" in wanted and (most := most_verified(config, usable)):
         verify = round(most * prepared.tokens[-1] / usable)
         name = "verify on target, at most"
