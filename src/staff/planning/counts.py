@@ -146,6 +146,10 @@ def stages_of(
         verify = round(most * prepared.tokens[-1] / usable)
         name = "verify on target, at most"
         listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
+        if config.verify_against == "untuned":
+            name, again = "score small untuned, at most", round(most * prepared.tokens[0] / usable)
+            stage = {"name": name, "kind": "score untuned", "rows": most, "tokens": again}
+            listed.append(stage)
     return [*listed, {"name": "select", "kind": "select", "rows": usable}]
 
 

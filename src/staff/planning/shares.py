@@ -11,6 +11,8 @@ from staff.training.parts import dealt, micro_batches
 from staff.training.tokens import Tokens
 from staff.types import Floats, Ints
 
+FEW = ("verify", "score untuned")  # stages that score few rows
+
 
 def scorers(config: PlanConfig) -> int:
     """How many processes score; one of Ray's workers where their number is not given."""
@@ -30,7 +32,7 @@ def scoring_share(config: PlanConfig, work: Work, operations: Floats, *, shard_r
 
 def shard_rows_of(config: PlanConfig, kind: str, tokens: Tokens) -> int:
     """Rows of a shard of this kind of stage; tokens: of all rows, as the stage's model has them."""
-    if kind != "verify":
+    if kind not in FEW:
         return config.shard_rows
     return few_rows_shard(tokens.lengths, shard_rows=config.shard_rows)
 
