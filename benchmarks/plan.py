@@ -4,9 +4,11 @@
 
 DIR contains a folder with train.jsonl for each set; rows are taken at even distances. The plan, the
 selection and the fine-tuning of the target on all rows run one after the other, each in processes
-of its own, with the embedded family. A stage lasts from the end of the previous one to its own end;
-peaks are of resident memory in between, so on Linux only. Other work on the machine affects one or
-the other: the load is printed. With --cpu-time, both sides are CPU time: the same as wall-clock
+of its own, with the embedded family. The seconds of a stage are those of the run's own ledger; of a
+selection and a fine-tuning as a whole they are those of their processes, start and reading
+included, as in the plan. Peaks are of resident memory from the end of one stage to that of the
+next, so on Linux only. Other work on the machine affects one or the other: the load is printed.
+With --cpu-time, both sides are CPU time: the same as wall-clock
 time with one thread and nothing else running, and the only comparable figures on a busy machine.
 """
 
@@ -35,14 +37,14 @@ SECONDS, MEMORY = 0.25, 0.15  # how far off a plan may be
 
 
 class Watch:
-    """A `Progress` that notes when each stage ends, and the peak memory since the one before."""
+    """A `Progress` that notes the peak memory of each stage, and when the last one ended."""
 
     def __init__(self) -> None:
         from staff.planning import peak
 
-        self.found: dict[str, tuple[float, int]] = {}
+        self.found: dict[str, int] = {}
         peak.reset("cpu")
-        self.last = time.monotonic()
+        self.last = self.before = time.monotonic()
 
     @contextmanager
     def stage(self, name: str, **_: Any) -> Iterator[Any]:
@@ -52,43 +54,55 @@ class Watch:
 
         with SilentProgress().stage(name) as stage:
             yield stage
-        now = time.monotonic()
-        self.found[name] = now - self.last, peak.read("cpu")
+        self.found[name] = peak.read("cpu")
         peak.reset("cpu")
-        self.last = now
+        self.before, self.last = self.last, time.monotonic()
 
 
 def foretell(settings: dict[str, Any], cpu_time: bool) -> dict[str, Any]:
-    """Stage -> what the plan says of it."""
+    """Stage -> what the plan says of it; "selection" and "tuning" as a whole."""
     from staff.planning import estimate
     from staff.planning.probe import _probe_selection, _probe_tuning
     from staff.runs.plan_config import PlanConfig
 
     def clocked(config: Any, small: Path, target: Path, **_: Any) -> dict[str, Any]:
-        found = apart(cpu_time, _probe_selection, config, small, target)
-        return found | apart(cpu_time, _probe_tuning, config, target)
+        found = apart(cpu_time, _probe_selection, config, small, target, start(cpu_time))
+        return found | apart(cpu_time, _probe_tuning, config, target, start(cpu_time))
 
     estimate.probe = clocked  # the same processes, by our clock
     plan = estimate.estimate(PlanConfig(**settings, probe=True))
-    return {stage["kind"]: stage for stage in plan["stages"] if stage["kind"] in STAGES}
+    found = {stage["kind"]: stage for stage in plan["stages"] if stage["kind"] in STAGES}
+    rows = plan["data"]["usable_rows"]
+    return found | {name: {**plan[name], "rows": rows} for name in ("selection", "tuning")}
 
 
-def select(settings: dict[str, Any], out: str) -> dict[str, Any]:
-    """Stage -> (seconds, peak, rows) of a real selection."""
+def start(cpu_time: bool) -> float:
+    """The time at which a process that is started now begins, by its clock."""
+    return 0.0 if cpu_time else time.monotonic()
+
+
+def select(settings: dict[str, Any], out: str, since: float) -> dict[str, Any]:
+    """Stage -> (seconds, peak, rows) of a real selection, and of all of it."""
     from staff import pipeline
     from staff.runs.config import SelectConfig
 
     watch = Watch()
     manifest = pipeline.select(SelectConfig(**settings, out=out), progress=watch)
     names = {"fine-tune small": "tune small", "verify on target": "verify"}
-    return {
-        names.get(stage["name"], stage["name"]): (*watch.found[stage["name"]], stage["rows"])
+    found = {
+        names.get(stage["name"], stage["name"]): (
+            stage["seconds"],
+            watch.found[stage["name"]],
+            stage["rows"],
+        )
         for stage in manifest["stages"]
         if names.get(stage["name"], stage["name"]) in STAGES and stage["name"] in watch.found
     }  # without verification where no region is large enough
+    most = max(memory for _, memory, _ in found.values())
+    return found | {"selection": (time.monotonic() - since, most, manifest["data"]["rows_usable"])}
 
 
-def tune(settings: dict[str, Any], out: str) -> dict[str, Any]:
+def tune(settings: dict[str, Any], out: str, since: float) -> dict[str, Any]:
     """The same of tuning the target on all rows."""
     from staff import single
     from staff.runs.config import FinetuneConfig
@@ -98,7 +112,12 @@ def tune(settings: dict[str, Any], out: str) -> dict[str, Any]:
     found = single.finetune(
         FinetuneConfig(**config, model=settings["target"], out=out), progress=watch
     )
-    return {"tune target": (*watch.found["fine-tune"], found["rows"])}
+    # From the end of what comes before, hashing the model, to that of all.
+    now, memory = time.monotonic(), watch.found["fine-tune"]
+    return {
+        "tune target": (now - watch.before, memory, found["rows"]),
+        "tuning": (now - since, memory, found["rows"]),
+    }
 
 
 def apart(cpu_time: bool, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -130,17 +149,16 @@ def compare(name: str, data: Path, rows: int, *, cpu_time: bool) -> list[list[st
             **COLUMNS[name],
         }
         plan = apart(False, foretell, settings, cpu_time)
-        real = apart(cpu_time, select, settings, str(Path(scratch) / "run"))
-        real |= apart(cpu_time, tune, settings, str(Path(scratch) / "tuned"))
-    table = [_line(name, kind, plan[kind], *real[kind]) for kind in STAGES if kind in real]
-    together = {
-        "seconds": sum(plan[kind]["seconds"] for kind in STAGES[:3]),
-        "memory": max(plan[kind]["memory"] for kind in STAGES[:3]),
-        "rows": len(chosen),
-    }
-    spent = sum(real[kind][0] for kind in STAGES[:3] if kind in real)
-    most = max(real[kind][1] for kind in STAGES[:3] if kind in real)
-    return [*table, _line(name, "selection", together, spent, most, len(chosen))]
+        began = start(cpu_time)
+        real = apart(cpu_time, select, settings, str(Path(scratch) / "run"), began)
+        began = start(cpu_time)
+        real |= apart(cpu_time, tune, settings, str(Path(scratch) / "tuned"), began)
+    plan["tuning"]["memory"] = plan["tune target"]["memory"]
+    return [
+        _line(name, kind, plan[kind], *real[kind])
+        for kind in (*STAGES, "selection", "tuning")
+        if kind in real
+    ]
 
 
 def _line(

@@ -10,6 +10,7 @@ import pytest
 from staff import pipeline, planning, select_coreset
 from staff.cli.main import main
 from staff.cli.story import tell
+from staff.errors import ConfigError
 from staff.models import load
 from staff.reports.text import render
 from staff.rng import keys_of_ids
@@ -161,6 +162,14 @@ def test_a_plan_counts_the_cap(data, models, tmp_path):
         data=str(data), out=str(tmp_path / "p"), **models, **{**SETTINGS, "verify_cap": 50}
     )
     assert planning.plan(config)["stages"][-2]["rows"] == 50
+    # Of regions there are as many as the rows allow, not the 50 of a large file.
+    few = config.model_copy(update={"regions": "auto", "verify_cap": 24})
+    for refuses in (planning.plan, pipeline.select):
+        with pytest.raises(ConfigError, match="--verify-cap 24: the first 5 rows of each of 5 reg"):
+            refuses(few)
+    assert not (tmp_path / "p" / "scores").exists()
+    enough = few.model_copy(update={"verify_cap": 25})
+    assert planning.plan(enough)["stages"][-2]["rows"] == 25
 
 
 def test_a_cap_below_the_first_round_is_refused_before_anything_is_done(
@@ -168,7 +177,7 @@ def test_a_cap_below_the_first_round_is_refused_before_anything_is_done(
 ):
     command = ["select", str(data), "--small", models["small"], "--target", models["target"]]
     command += ["--keep", "0.1", "--out", str(tmp_path / "x"), "--verify-per-region", "auto"]
-    assert main([*command, "--verify-cap", "100"]) == 2
+    assert main([*command, "--regions", "50", "--verify-cap", "100"]) == 2
     assert capsys.readouterr().err == (
         "error: --verify-cap 100: the first 5 rows of each of 50 regions are 250; raise the cap or "
         "lower the number of regions\n"

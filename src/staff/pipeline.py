@@ -19,6 +19,7 @@ import numpy as np
 from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
+from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError, DataError
 from staff.foreseen import warnings_of
 from staff.ledger import Ledger
@@ -103,6 +104,8 @@ def _select(run: Run) -> dict[str, Any]:
     check_wishes(sizes, wishes)
     if wanted_by(config):
         check_score_on(config.score_on, prepared.usable)
+    if "verify" in wanted_by(config):
+        config.check_cap(int(np.count_nonzero(wishes.free)))
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     keep_read(prepared, folder, key, tokens=run.tokens)
@@ -172,23 +175,13 @@ def _read(run: Run) -> tuple[Prepared, str]:
     Beside them what they are to be kept as, see `keep_read`.
     """
     config, result = run.config, run.result
-    models, wanted = models_of(config), wanted_by(config)
+    models = models_of(config)
     with run.ledger.stage("check", remember=False):  # sooner here than after hours of fine-tuning
-        if wanted:
+        if wanted_by(config):
             result["device"] = device_used(config)
-        for model in models.values() if "verify" in wanted else [*models.values()][:1]:
-            check_phi(config, model)
-        tokenisers = tokenisers_of(
-            counting_models(config), max_length=config.max_length, trust=trust_of(config)
-        )
+        tokenisers, facts = look_at_models(config, progress=run.progress)
         if models:
-            result["models"] = model_facts(
-                adapter=config.adapter,
-                quantize=config.quantized,
-                trust=trust_of(config),
-                progress=run.progress,
-                **models,
-            )
+            result["models"] = facts
         for role, tokeniser in zip(models, tokenisers, strict=False):
             result["models"][role]["tokenizer"] = tokeniser.fingerprint
         data_hash = run.source.content_hash()
@@ -210,6 +203,30 @@ def _read(run: Run) -> tuple[Prepared, str]:
     for text in warnings_of(config, prepared, by_role):  # now, before hours of fine-tuning
         run.say(f"warning: {text}")
     return prepared, key
+
+
+def look_at_models(
+    config: SelectConfig, *, progress: Progress | None = None
+) -> tuple[list[Tokeniser], dict[str, dict[str, Any]]]:
+    """The tokenisers, and the manifest's facts of every model; none is loaded.
+
+    Raises ModelError where φ is not found in one that is to score.
+    """
+    models = models_of(config)
+    for model in models.values() if "verify" in wanted_by(config) else [*models.values()][:1]:
+        check_phi(config, model)
+    tokenisers = tokenisers_of(
+        counting_models(config), max_length=config.max_length, trust=trust_of(config)
+    )
+    if not models:
+        return tokenisers, {}
+    return tokenisers, model_facts(
+        adapter=config.adapter,
+        quantize=config.quantized,
+        trust=trust_of(config),
+        progress=progress,
+        **models,
+    )
 
 
 def _inputs(

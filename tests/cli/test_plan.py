@@ -29,6 +29,8 @@ def test_the_plan_fits_the_terminal(place, capsys, monkeypatch, width, device):
         assert part in words
     assert ("assumed: 30% of the peak" in words) == (device != "cpu")
     assert ("for times give --probe" in words) == (device == "cpu")
+    assert ("Neither includes start, reading" in words) == (device != "cpu")
+    assert " 0.0 s" not in words  # milliseconds and less are told, too
 
 
 def test_a_figure_without_a_source_is_told(place, capsys):

@@ -35,7 +35,7 @@ CASES = [
     ("no regions", {}, f"{RANDOM} --keep 0.5 --regions 0", 2, '--regions must be at least 1, not 0'),
     ("a thousand million regions", {}, f"{MODELS} --keep 0.5 --regions 1000000000", 2, '--regions must be at most 1000000, not 1000000000'),
     ("a number of rows that is a word", {}, f"{MODELS} --keep 0.5 --verify-per-region all", 2, "--verify-per-region must be a whole number or 'auto', not 'all'"),
-    ("a cap below the first round of verification", {}, f"{MODELS} --keep 0.5 --verify-per-region auto --verify-cap 99", 2, '--verify-cap 99: the first 5 rows of each of 50 regions are 250; raise the cap or lower the number of regions'),
+    ("a cap below the first round of verification", {}, f"{MODELS} --keep 0.5 --verify-per-region auto --regions 50 --verify-cap 99", 2, '--verify-cap 99: the first 5 rows of each of 50 regions are 250; raise the cap or lower the number of regions'),
     ("a tolerance of 1", {}, f"{MODELS} --keep 0.5 --verify-per-region auto --verify-tolerance 1", 2, '--verify-tolerance must be below 1, not 1'),
     ("a check of no model", {}, "staff check-model --data train.jsonl", 2, 'model is missing: give a model folder, e.g. staff check-model MODEL …'),
     ("a check on no data", {}, "staff check-model small", 2, 'data is missing: give --data FILE'),

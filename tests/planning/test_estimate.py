@@ -81,6 +81,7 @@ def test_hours_are_operations_at_the_assumed_speed(settings):
     selection = [by_kind(plan)[kind]["seconds"] for kind in ("tune small", "score small", "verify")]
     whole = by_kind(plan)["tune target"]["seconds"]
     assert plan["selection"]["seconds"] == pytest.approx(sum(selection))
+    assert plan["tuning"]["seconds"] == whole
     assert plan["ratio"] == pytest.approx(sum(selection) / whole)
     [coreset] = plan["coresets"]
     assert coreset["saved"] == pytest.approx(whole / 2)
@@ -107,6 +108,9 @@ def test_less_work_is_less_cost(settings):
     assert "tune small" not in none
     ranked = by_kind(estimate(PlanConfig(**settings, device="l40s", method="ifd")))
     assert "verify" not in ranked
+    untuned = by_kind(estimate(PlanConfig(**settings, device="l40s", verify_against="untuned")))
+    assert untuned["score untuned"]["rows"] == untuned["verify"]["rows"] > 0
+    assert untuned["score untuned"]["flops"] < untuned["score small"]["flops"]
     assert 0 < ranked["score alone"]["flops"] < ranked["score small"]["flops"]
 
 
@@ -300,7 +304,7 @@ def test_a_spread_model_that_is_too_large_for_the_device_is_no_mistake(settings,
     where = {**settings, "target": large, "device": "rtx-4090"}
     told = estimate(PlanConfig(**where, device_map="auto"))["warnings"]
     assert any(
-        text.startswith("verify on target needs 26.")
+        text.startswith("verify on target needs 27.")  # a GB of it logits and a block
         and text.endswith("--device-map places the rest elsewhere")
         for text in told
     )

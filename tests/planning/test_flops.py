@@ -10,7 +10,8 @@ from staff.data.batches import collate
 from staff.errors import ConfigError
 from staff.models.adapters import attach_fresh
 from staff.planning import flops
-from staff.planning.shape import Shape, shape_of
+from staff.planning import shape as shape_module
+from staff.planning.shape import Lora, Shape, shape_of
 from staff.planning.work import work_of
 from staff.scores.effort import Scorer
 from staff.training.response_loss import response_losses
@@ -44,18 +45,21 @@ def test_the_shape_of_a_llama(by_hand):
         # q and o 8 + 8, k and v 8 + 4, gate, up and down 8 + 16: 128 a block
         ends=256,
         attention=2 * 2 * 4,
+        scores=2 * 2,
+        eager=True,
         last_attention=8,
         last_output=64,
         last_mlp=384,
         value=(8, 4),
         quantisable=1152,
         largest=128,
+        lora=Lora(parameters=256, ends=256, stacked=0, met=0, added=0),
     )
     assert shape_of(by_hand).adapter(8) == 2048
 
 
 def test_the_adapter_is_as_large_as_pefts(tiny):
-    for family in ("llama", "gpt-neox", "gemma2", "phi3", "qwen3", "olmo2"):
+    for family in ("llama", "gpt-neox", "gemma2", "phi3", "qwen3", "olmo2", "mixtral"):
         model = tiny(family)
         adapter = shape_of(model).adapter(8)
         tuned = attach_fresh(model, seed=0)
@@ -122,6 +126,43 @@ def test_other_families_are_near(tiny, store, family):
     assert counted(lambda: scorer(batch)) == pytest.approx(
         flops.score(shape, work, phi="last-value")[0], rel=0.35
     )
+
+
+def test_of_routed_experts_the_chosen_count(tiny, store):
+    """Their LoRA is added to all of them, whatever the rows; memory in test_memory."""
+    changes = {"num_local_experts": 8, "experts_implementation": "eager"}  # that can be counted
+    model = tiny("mixtral", **changes, attn_implementation="eager")
+    tokens = store([(48, 47)] * 4)
+    shape, work = shape_of(model), work_of([np.arange(4)], tokens)
+    # 2 of 8 experts in 2 blocks, gate, up and down of 32·48 each
+    assert shape.lora.met == shape.lora.stacked / 4 == 2 * 2 * 3 * 32 * 48
+    assert shape.lora.added == 2 * 8 * (2 * 2 + 1) * 32 * 48  # twice the rank in gate and up
+    assert shape.met == shape.linear + 101 * 32 < shape.parameters / 2
+    batch = collate(tokens.get(range(4)), pad_id=0)
+    names = ("input_ids", "attention_mask", "labels")
+    inputs = {name: getattr(batch, name) for name in names}
+    assert counted(lambda: model(inputs["input_ids"])) == pytest.approx(
+        flops.forward(shape, work)[0], rel=0.02
+    )
+    tuned = attach_fresh(copy.deepcopy(model), seed=0).train()
+    assert counted(lambda: response_losses(tuned, **inputs)[0].sum().backward()) == pytest.approx(
+        flops.finetune(shape, work)[0], rel=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [
+        ({"model_type": "ernie4_5_moe", "moe_num_experts": 16, "moe_k": 2}, 2),
+        ({"model_type": "glm4_moe", "n_routed_experts": 16, "num_experts_per_tok": 4}, 4),
+        ({"model_type": "gpt_oss", "num_local_experts": 16, "num_experts_per_tok": 4}, 4),
+    ],
+)
+def test_experts_are_known_by_many_names(sizes, chosen):
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(**sizes)
+    assert shape_module._experts(config) == (chosen, 16)
 
 
 def test_checkpointed_blocks_go_forward_twice(by_hand, store):

@@ -11,6 +11,8 @@ from staff.planning.shares import micro_work
 from staff.planning.work import work_of
 from staff.training.response_loss import response_losses
 
+PAIRS = 8 * 4 * 25  # bytes that eager attention of `by_hand` keeps: 4 heads, pairs of 5 tokens
+
 
 @pytest.mark.parametrize("family", ["llama", "gpt-neox", "gemma2", "qwen3", "phi3"])
 def test_activations_are_near_what_autograd_keeps(tiny, store, kept_for_backward, family):
@@ -27,12 +29,46 @@ def test_activations_are_near_what_autograd_keeps(tiny, store, kept_for_backward
     assert estimate == pytest.approx(found, rel=0.5), found
 
 
+@pytest.mark.parametrize(
+    ("family", "changes", "length"),
+    [
+        ("mixtral", {"num_local_experts": 16}, 16),  # most of it the experts with LoRA added
+        ("gemma2", {"attn_implementation": "eager"}, 64),  # half of it of pairs of tokens
+    ],
+)
+def test_what_some_families_keep_beside(tiny, store, kept_for_backward, family, changes, length):
+    tokens = store([(length, 8)] * 4)
+    work, batch = work_of([np.arange(4)], tokens), collate(tokens.get(range(4)), pad_id=0)
+    model = tiny(family, **changes)
+    shape = shape_of(model)
+    weights = 4 * shape.parameters + memory.ADAM * shape.adapter(8)
+    gradient = 4 * shape.lora.stacked / shape.blocks
+    estimate = memory.finetune(shape, work, size=4) - weights - gradient
+    tuned = attach_fresh(model, seed=0)
+    names = ("input_ids", "attention_mask", "labels")
+    inputs = {name: getattr(batch, name) for name in names}
+    found = kept_for_backward(tuned, lambda: response_losses(tuned, **inputs))
+    assert estimate == pytest.approx(found, rel=0.3), found
+
+
+def test_scoring_by_hand(by_hand, store):
+    shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
+    # 1704 weights; a block's 128 ends and 2 heads at 5 tokens; 32 logits at 4 tokens; the value's
+    # gradient 8·4, fewer numbers than 2·5² of Gram matrices, which 5 tokens are too many for
+    kept = 4 * 1704 + 1.1 * 4 * 128 * 5 + 8 * 2 * 25 + 2 * 4 * 32 * 4 + 4 * 32
+    assert memory.score(shape, work, size=4, phi="last-value", cpu=True) == round(kept)
+    assert memory.score(shape, work, size=4, phi="last-value") == round(kept + 8 * 32 * 4)
+    # of the head's 8·32 Gram matrices of 4 tokens
+    head = memory.score(shape, work, size=4, phi="lm-head", cpu=True)
+    assert head == round(kept - 4 * 32 + 4 * 32)
+
+
 def test_weights_optimiser_and_logits_by_hand(by_hand, store):
     shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
     # 1704 weights; 2048 of the adapter; 256 ends at 5 tokens; 32 logits at 4 tokens
-    kept = 1.1 * 4 * 256 * 5 + 12 * 32 * 4
+    kept = 1.1 * 4 * 256 * 5 + PAIRS + 12 * 32 * 4
     assert memory.finetune(shape, work, size=4) == round(4 * 1704 + 16 * 2048 + kept)
-    half = 1.4 * 2 * 256 * 5 + 12 * 32 * 4
+    half = 1.4 * 2 * 256 * 5 + PAIRS + 12 * 32 * 4
     assert memory.finetune(shape, work, size=2) == round(2 * 1704 + 16 * 2048 + half)
 
 
@@ -82,7 +118,7 @@ def test_quantised_weights_by_hand(by_hand, store):
 def test_checkpointed_blocks_by_hand(by_hand, store):
     shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
     # inputs of two blocks of width 8 and the activations of one, at 5 tokens; the rest as before
-    kept = 4 * 8 * 2 * 5 + 1.1 * 4 * 128 * 5 + 12 * 32 * 4
+    kept = 4 * 8 * 2 * 5 + 1.1 * 4 * 128 * 5 + PAIRS / 2 + 12 * 32 * 4
     found = memory.finetune(shape, work, size=4, checkpointing=True)
     assert found == round(4 * 1704 + 16 * 2048 + kept)
 
@@ -106,7 +142,7 @@ def test_divided_weights_by_hand(by_hand, store):
     shape, work = shape_of(by_hand), work_of([np.arange(1)], store([(5, 4)]))
     # Half of 1704; embedding, head and last norm, 2·256 + 8; and both of the two blocks, 1184
     assert memory.divided(shape, size=4, processes=2) == 4 * (852 + 520 + 1184)
-    kept = 1.1 * 4 * 256 * 5 + 12 * 32 * 4
+    kept = 1.1 * 4 * 256 * 5 + PAIRS + 12 * 32 * 4
     found = memory.finetune(shape, work, size=4, processes=2)
     assert found == round(4 * (852 + 520 + 1184) + 16 * 2048 + kept)  # the adapter is whole
 

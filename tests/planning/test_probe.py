@@ -1,6 +1,7 @@
 """What a probe times, and what it makes of it."""
 
 import os
+import time
 import weakref
 
 import numpy as np
@@ -12,6 +13,8 @@ from staff.planning import probe
 from staff.planning.counts import tokenised
 from staff.planning.estimate import estimate
 from staff.planning.probe import (
+    START,
+    START_TUNING,
     _apart,
     _probe_selection,
     _probe_tuning,
@@ -73,11 +76,14 @@ def test_as_many_rows_are_expected_as_are_verified(config):
 
 
 def check(found):
-    assert list(found) == ["tune small", "score small", "verify", "tune target"]
-    assert [stage.rows for stage in found.values()] == [24, 24, found["verify"].rows, 24]
+    starts, stages = [START, START_TUNING], ["tune small", "score small", "verify", "tune target"]
+    assert sorted(found) == sorted([*starts, *stages])
+    assert [found[name].rows for name in stages] == [24, 24, found["verify"].rows, 24]
     assert 1 <= found["verify"].rows <= 6
     for name, stage in found.items():
-        assert 0 <= stage.setup_seconds < stage.seconds, name
+        # What passes beside the batches: of a start, all of it.
+        assert 0 < stage.setup_seconds <= stage.seconds, name
+        assert (stage.setup_seconds == stage.seconds) == (name in starts), name
         assert stage.memory > 100e6, name  # with Python and torch
 
 
@@ -85,7 +91,10 @@ def test_the_stages_are_measured(config):
     source = open_source(config.data)
     with tokenised(config, source, (config.small, config.target), None) as prepared:
         small, target = prepared.stores[0].path, prepared.stores[-1].path
-        check(_probe_selection(config, small, target) | _probe_tuning(config, target))
+        now = time.monotonic()
+        found = _probe_selection(config, small, target, since=now - 100)
+        assert found[START].seconds > 100  # with what passed before the call
+        check(found | _probe_tuning(config, target, since=now))
 
 
 def test_one_model_is_let_go_of_before_the_next_is_loaded(config, monkeypatch):
@@ -93,15 +102,16 @@ def test_one_model_is_let_go_of_before_the_next_is_loaded(config, monkeypatch):
     config = config.model_copy(update={"skip_finetune": True})
     source, there, make = open_source(config.data), [], probe._scorer
 
-    def scorer(config, role, adapter):
+    def scorer(config, role, adapter, **more):
         assert all(made() is None for _, made in there)
-        found = make(config, role, adapter)
+        found = make(config, role, adapter, **more)
         there.append((role, weakref.ref(found)))
         return found
 
     monkeypatch.setattr(probe, "_scorer", scorer)
     with tokenised(config, source, (config.small, config.target), None) as prepared:
-        _probe_selection(config, prepared.stores[0].path, prepared.stores[-1].path)
+        paths = [store.path for store in prepared.stores]
+        _probe_selection(config, paths[0], paths[-1], since=time.monotonic())
     assert [role for role, _ in there] == ["small", "target"]
 
 
@@ -113,6 +123,14 @@ def test_a_plan_is_measured_in_processes_of_its_own(config):
     assert plan["device"]["probe"]
     assert stages["verify"]["name"] == "verify on target, about"
     assert plan["selection"]["seconds"] > stages["tune small"]["setup_seconds"] > 0
+    # Start and reading are in both totals; a coreset saves no set-up.
+    told = sum(stage["seconds"] or 0 for kind, stage in stages.items() if kind != "tune target")
+    assert plan["selection"]["seconds"] == pytest.approx(told)
+    [coreset] = plan["coresets"]
+    tuning = stages["tune target"]
+    steps = tuning["seconds"] - tuning["setup_seconds"] + stages["read"]["seconds"]
+    assert coreset["saved"] == pytest.approx(steps / 2)
+    assert plan["tuning"]["seconds"] - coreset["cost"] == pytest.approx(steps / 2)
 
 
 def test_a_process_that_is_killed_is_told():

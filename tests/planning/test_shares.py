@@ -15,8 +15,8 @@ from staff.planning.shares import (
 from staff.planning.work import scoring_work, tuning_work
 from staff.runs.plan_config import PlanConfig
 from staff.scores.run import few_rows_shard, score_rows
+from staff.training.parts import micro_batches
 from staff.training.share import Share
-from staff.training.trainer import micro_batches
 from staff.types import IGNORE
 
 RNG = np.random.default_rng(0)

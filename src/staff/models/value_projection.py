@@ -151,8 +151,13 @@ def find_blocks(model: Any) -> tuple[str, nn.ModuleList, int]:
     raise ModelError(_none_found(where, last))
 
 
+def attends(block: nn.Module) -> bool:
+    """Whether a block has a value projection: those of some models have none, or not all."""
+    return bool(_projections(block))
+
+
 def _attends(stack: nn.ModuleList) -> bool:
-    return any(_projections(block) for block in stack)
+    return any(map(attends, stack))
 
 
 def _only(found: dict[str, nn.Module], where: str, block: nn.Module) -> tuple[str, nn.Module]:

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from staff.data.prepare import Prepared
-from staff.models.load import choose_device
 from staff.planning import flops, memory
 from staff.planning.counts import passes
 from staff.planning.devices import Device
+from staff.planning.place import on_cpu
 from staff.planning.probe import Measured, spread
 from staff.planning.shape import Shape
-from staff.planning.shares import micro_work, scoring_share, shard_rows_of, shares
+from staff.planning.shares import FEW, micro_work, scoring_share, shard_rows_of, shares
 from staff.planning.work import Work, scoring_work, tuning_work
 from staff.runs.plan_config import PlanConfig
 from staff.stages.draws import rows_to_score, sample
@@ -31,7 +31,7 @@ class Cost:
 
     memory is that of one device, and share the part of the operations that the process with most
     of them does: 1 where one does all. seconds: None where nothing says how fast the device is.
-    setup_seconds: of these before the first batch, where they were measured.
+    setup_seconds: of these what does not grow with the rows, where that was measured.
     """
 
     name: str
@@ -54,12 +54,13 @@ def stage_cost(
     *,
     size: int,
     room: int | None,
+    cpu: bool,
 ) -> Cost:
     """One stage of the selection: its operations and memory; room: as `place.room_of` gives it."""
     kind = stage["kind"]
     cost = Cost(stage["name"], kind, stage["rows"], stage.get("tokens", 0))
     own, others = prepared.stores[0], prepared.stores[-1]
-    shard_rows = shard_rows_of(config, kind, others)
+    shard_rows = shard_rows_of(config, kind, others if kind == "verify" else own)
     scoring = partial(scoring_work, batch_tokens=config.batch_tokens, shard_rows=shard_rows)
     if kind == "tune small":
         rows = sample(own, config.finetune_on, seed=config.seed)
@@ -67,6 +68,8 @@ def stage_cost(
     if kind == "verify":
         chosen = spread(others.lengths, stage["rows"])
         work, role = scoring(others, chosen), "target"
+    elif kind == "score untuned":
+        work, role = scoring(own, spread(own.lengths, stage["rows"])), "small"
     elif kind == "score small":
         chosen = rows_to_score(own, config.score_on, seed=config.seed)
         work, role = scoring(own, chosen), "small"
@@ -80,7 +83,9 @@ def stage_cost(
         operations = flops.forward(shape, work)
     else:
         operations = flops.score(shape, work, phi=config.phi)
-    used = memory.score(shape, work, size=size, phi=config.phi, quantize=quantize, room=room)
+    used = memory.score(
+        shape, work, size=size, phi=config.phi, quantize=quantize, room=room, cpu=cpu
+    )
     return replace(
         cost,
         padded_tokens=int(work.padded.sum()),
@@ -118,7 +123,7 @@ def _tune(
     used = max(
         memory.finetune(
             shape,
-            micro_work(part, rows, micro) if micro else part,
+            micro_work(part, rows, micro),
             size=size,
             quantize=quantize,
             checkpointing=again,
@@ -144,7 +149,7 @@ def timed(
     if cost.kind == "read":
         return replace(cost, seconds=read_seconds)
     if found := measured.get(cost.kind):
-        if cost.kind == "verify":
+        if cost.kind in FEW:
             cost = _of_so_many(cost, found.rows)
         return replace(
             cost,
@@ -155,7 +160,7 @@ def timed(
     if cost.flops and device is not None and size < 4:
         speed = device.flops * config.utilisation
         return replace(cost, seconds=cost.share * cost.flops / speed)
-    if cost.memory and device is None and choose_device(config.device).type == "cpu":
+    if cost.memory and on_cpu(config, device):
         return replace(cost, memory=cost.memory + memory.HOST)
     return cost
 
@@ -165,7 +170,7 @@ def _of_so_many(cost: Cost, rows: int) -> Cost:
     share = rows / cost.rows
     return replace(
         cost,
-        name="verify on target, about",
+        name=cost.name.replace("at most", "about"),
         rows=rows,
         tokens=round(share * cost.tokens),
         padded_tokens=round(share * cost.padded_tokens),

@@ -121,7 +121,10 @@ def _kept(folder: RunFolder, source: Source) -> bool:
 def stages_of(
     config: SelectConfig, prepared: Prepared, *, kept: bool = False
 ) -> list[dict[str, Any]]:
-    """The stages of a selection: name, kind, rows, tokens, reused."""
+    """The stages of a selection: name, kind, rows, tokens, reused.
+
+    Raises ConfigError for a cap that the first round of verification would pass.
+    """
     usable, kept = prepared.usable, kept and not config.overwrite
     listed: list[dict[str, Any]] = [{"name": "read", "kind": "read", "rows": prepared.rows_read}]
     if prepared.tokens:
@@ -141,10 +144,16 @@ def stages_of(
         listed.append({"name": "score small", "kind": "score small"} | small | part)
         if "unconditioned" in wanted:
             listed.append({"name": "score responses alone", "kind": "score alone"} | small)
+    if "verify" in wanted:
+        config.check_cap(usable)
     if "verify" in wanted and (most := most_verified(config, usable)):
         verify = round(most * prepared.tokens[-1] / usable)
         name = "verify on target, at most"
         listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
+        if config.verify_against == "untuned":
+            name, again = "score small untuned, at most", round(most * prepared.tokens[0] / usable)
+            stage = {"name": name, "kind": "score untuned", "rows": most, "tokens": again}
+            listed.append(stage)
     return [*listed, {"name": "select", "kind": "select", "rows": usable}]
 
 

@@ -5,9 +5,8 @@ FLOPs and memory from the models' configurations, and its time from a device's f
 probe.
 """
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,16 @@ from staff.pipeline import counting_models, requested_sizes
 from staff.planning import risks
 from staff.planning.costs import TUNE_TARGET, Cost, stage_cost, timed, tuning_cost
 from staff.planning.counts import counts, stages_of, tokenised
-from staff.planning.place import device_facts, device_of, number_bytes, room_of
-from staff.planning.probe import Measured, probe
+from staff.planning.place import device_facts, device_of, number_bytes, on_cpu, room_of
+from staff.planning.probe import START, START_TUNING, Measured, probe
 from staff.planning.shape import Shape, read_shape
-from staff.planning.shares import scorers
+from staff.planning.shares import FEW, scorers
 from staff.planning.worth import worth
 from staff.progress import Progress
 from staff.runs.plan_config import PlanConfig
 from staff.stages.options import trust_of
 
-SELECTION = ("tune small", "score small", "score alone", "verify")
+SELECTION = ("tune small", "score small", "score alone", "verify", "score untuned")
 
 
 def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -41,27 +40,24 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
     """
     device = device_of(config)
     size = number_bytes(config, device)
-    start = time.monotonic()
     models = counting_models(config)
     with tokenised(config, open_source(str(config.data)), models, progress) as prepared:
-        read_seconds = time.monotonic() - start
         small, target = prepared.stores[0], prepared.stores[-1]
         sizes = requested_sizes(config, prepared.usable, target.lengths)
-        shapes = {
-            "small": read_shape(str(config.small), trust=trust_of(config)),
-            "target": read_shape(str(config.target), trust=trust_of(config)),
-        }
+        shapes = {role: _shape(config, role) for role in ("small", "target")}
         measured: dict[str, Measured] = {}
         if config.probe:
             measured = probe(config, small.path, target.path, progress=progress)
+        room, cpu = room_of(config, device), on_cpu(config, device)
         costs = [
+            *([Cost(START, START, 0)] if measured else []),
             *(
-                stage_cost(config, stage, prepared, shapes, size=size, room=room_of(config, device))
+                stage_cost(config, stage, prepared, shapes, size=size, room=room, cpu=cpu)
                 for stage in stages_of(config, prepared)
             ),
             tuning_cost(config, target, shapes, size=size),
         ]
-        costs = [timed(cost, config, device, size, measured, read_seconds) for cost in costs]
+        costs = [timed(cost, config, device, size, measured, prepared.seconds) for cost in costs]
         total = int(target.lengths.sum())
         keeps = {
             name: (wanted.rows / prepared.usable if wanted.rows else (wanted.tokens or 0) / total)
@@ -74,10 +70,18 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
             "device": device_facts(config, device, size),
             "processes": {"tuning": config.processes, "scoring": scorers(config)},
             "stages": [asdict(cost) for cost in costs],
-            **_balance(config, costs, keeps, n=prepared.usable),
+            **_balance(config, costs, keeps, measured, n=prepared.usable),
         }
         result["warnings"] = risks.find(config, prepared, shapes, result)
         return result
+
+
+def _shape(config: PlanConfig, role: str) -> Shape:
+    """The shape of a model, with the attention that the settings ask for."""
+    shape = read_shape(str(getattr(config, role)), trust=trust_of(config))
+    return (
+        shape if config.attention == "auto" else replace(shape, eager=config.attention == "eager")
+    )
 
 
 def _facts(
@@ -104,12 +108,17 @@ def _facts(
 
 
 def _balance(
-    config: PlanConfig, costs: Sequence[Cost], keeps: Mapping[str, float], *, n: int
+    config: PlanConfig,
+    costs: Sequence[Cost],
+    keeps: Mapping[str, float],
+    measured: Mapping[str, Measured],
+    *,
+    n: int,
 ) -> dict[str, Any]:
     """Selection against tuning: their ratio, and the worth of every coreset.
 
-    In seconds where every stage has them, else in operations. Reading counts for neither: a
-    tuning reads the data as well.
+    In seconds where every stage has them, else in operations. Where seconds were measured, start,
+    reading and set-up are among them, on both sides; else on neither.
     """
     selection = [cost for cost in costs if cost.kind in SELECTION]
     [tuning] = [cost for cost in costs if cost.kind == TUNE_TARGET]
@@ -118,20 +127,32 @@ def _balance(
     def price(cost: Cost) -> float:
         return (cost.seconds or 0.0) if timed else cost.flops
 
-    fixed = sum(price(cost) for cost in selection if cost.kind == "verify")
-    per_row = sum(price(cost) for cost in selection if cost.kind != "verify")
+    def once(cost: Cost) -> float:
+        return (cost.setup_seconds or 0.0) if timed else 0.0
+
+    start = reading = start_tuning = 0.0
+    if timed and measured:
+        start, start_tuning = measured[START].seconds, measured[START_TUNING].seconds
+        reading = sum(cost.seconds or 0.0 for cost in costs if cost.kind == "read")
+    fixed = start + sum(price(c) if c.kind in FEW else once(c) for c in selection)
+    per_row = reading + sum(price(c) - once(c) for c in selection if c.kind not in FEW)
+    steps, setup = price(tuning) - once(tuning), once(tuning) + start_tuning
     coresets = []
     for name, keep in keeps.items():
         found = worth(
             keep=keep,
             n=n,
             epochs=config.epochs,
-            tuning=price(tuning),
+            tuning=steps,
             per_row=per_row,
             fixed=fixed,
+            reading=reading,
+            grows=name[0] not in "nt",  # --total and --tokens say how large it is
         )
-        coresets.append({"name": name, "keep": keep, "cost": keep * price(tuning), **asdict(found)})
+        cost = setup + keep * (steps + reading)
+        coresets.append({"name": name, "keep": keep, "cost": cost, **asdict(found)})
     peaks = [cost.memory for cost in selection if cost.memory]
+    whole = setup + steps + reading
     return {
         "unit": "seconds" if timed else "flops",
         "selection": {
@@ -139,6 +160,7 @@ def _balance(
             "seconds": per_row + fixed if timed else None,
             "memory": max(peaks) if peaks else None,
         },
-        "ratio": (per_row + fixed) / price(tuning),
+        "tuning": {"flops": tuning.flops, "seconds": whole if timed else None},
+        "ratio": (per_row + fixed) / whole,
         "coresets": coresets,
     }

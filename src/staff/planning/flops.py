@@ -26,13 +26,16 @@ def forward(shape: Shape, work: Work) -> Floats:
 def finetune(shape: Shape, work: Work, *, rank: int = 8, checkpointing: bool = False) -> Floats:
     """A LoRA step [k]: forward, and backward for activations and the adapter's weights only.
 
+    LoRA on experts that are stacked is added to their weights, twice (PEFT tries it out), and its
+    gradient comes by way of theirs, of those that were met.
     checkpointing: the blocks' forward pass is done twice.
     """
     tokens, length, responses = work.padded, work.length, work.responses
+    lora, beside, added = shape.lora, rank * shape.lora.ends, 4 * rank * shape.lora.added
     frozen = 4 * (shape.linear * tokens + shape.vocabulary * shape.hidden * responses)
     attention = 12 * shape.attention * tokens * length
-    again = 2 * (shape.linear + shape.adapter(rank) + 2 * shape.attention * length) * tokens
-    step = frozen + attention + 6 * shape.adapter(rank) * tokens
+    again = 2 * (shape.linear + beside + 2 * shape.attention * length) * tokens + added
+    step = frozen + attention + (6 * beside + 2 * lora.met) * tokens + 2 * added
     return step + again if checkpointing else step
 
 

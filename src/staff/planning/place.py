@@ -36,6 +36,11 @@ def number_bytes(config: PlanConfig, device: Device | None) -> int:
     return DTYPE_BYTES[device_used(config)["dtype"]]
 
 
+def on_cpu(config: PlanConfig, device: Device | None) -> bool:
+    """Whether the plan is of a CPU."""
+    return device is None and choose_device(config.device).type == "cpu"
+
+
 def room_of(config: PlanConfig, device: Device | None) -> int | None:
     """Most bytes of a spread model that --max-memory leaves to one device, the largest of them."""
     if config.device_map == "none" or config.max_memory is None:

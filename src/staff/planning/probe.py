@@ -3,7 +3,8 @@
 The batches of a stage are sorted by FLOPs and cut into groups; the middle batch of each group is
 timed, once, and stands for its group in proportion to FLOPs. The largest comes first: it warms up,
 and its memory is the stage's peak. Everything runs in a process of its own with the code of the
-real commands, so the times include loading and importing.
+real commands, so the times include starting, importing and loading: what takes its time once,
+however many rows there are, is all that passes beside the batches.
 """
 
 import tempfile
@@ -21,17 +22,22 @@ import numpy as np
 from staff.data.batches import PAD_ID, collate
 from staff.data.store import TokenStore
 from staff.errors import StaffError
-from staff.models.load import choose_device
+from staff.methods import wanted_by
+from staff.models.load import choose_device, load_tokenizer
 from staff.models.memory import release_memory
+from staff.pipeline import look_at_models
 from staff.planning import flops, peak
 from staff.planning.shape import Shape, read_shape
 from staff.planning.shares import shard_rows_of
 from staff.planning.work import Work, scoring_work, tuning_work
 from staff.progress import Progress, SilentProgress
 from staff.runs.plan_config import PlanConfig
+from staff.scores.alone import start_token
+from staff.scores.shards import canonical, part_path, write_part
 from staff.selectors.regions import below_cut, regions_for, stratify
 from staff.selectors.rounds import not_verified
 from staff.stages.draws import rows_to_score, sample
+from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.lazy_scorer import LazyScorer
 from staff.stages.options import device_used, trust_of
 from staff.training.finetune import quiet
@@ -39,15 +45,19 @@ from staff.types import Floats, Ints
 
 # Scoring has few batches, and each takes long.
 STEPS, BATCHES = 16, 8
+# Steps of so few operations that 64 take seconds: the shorter they are, the more one differs from
+# the next, and from what it was computed from.
+CHEAP = 3e9
 # On a CPU in bfloat16, oneDNN makes code for every length of a step, and keeps up to 1,024 pieces:
 # 1 GB even with a small model. It takes many steps to see that, and what it takes to make them.
-STEPS_WITH_CODE = 64
+MANY_STEPS = 64
+START, START_TUNING = "start", "start of tuning"
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One stage: seconds in all and of that before its first batch, peak bytes, rows."""
+    """One stage: seconds in all and of that whatever its rows, peak bytes, rows."""
 
     seconds: float
     setup_seconds: float
@@ -60,14 +70,15 @@ def probe(
 ) -> dict[str, Measured]:
     """Measure the stages of a selection, and tuning the target on everything ("tune target").
 
+    With the start of each: what passes before the rows are read, hashes of the weights included.
     small, target: token stores for the two models.
 
     Raises StaffError when a process ended before it was done: most likely, memory ran out.
     """
     with (progress or SilentProgress()).stage("probe", total=2, unit="processes") as stage:
-        found = _apart(_probe_selection, config, small, target)
+        found = _apart(_probe_selection, config, small, target, time.monotonic())
         stage.advance()
-        found |= _apart(_probe_tuning, config, target)
+        found |= _apart(_probe_tuning, config, target, time.monotonic())
         stage.advance()
     return found
 
@@ -89,11 +100,21 @@ def _quietly(work: Callable[..., Result], *arguments: Any) -> Result:
         return work(*arguments)
 
 
-def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str, Measured]:
+def _started(since: float) -> Measured:
+    """What has passed since the process was asked for: it has started, and looked at its models."""
+    seconds = time.monotonic() - since
+    return Measured(seconds, seconds, peak.read("cpu"), 0)
+
+
+def _probe_selection(
+    config: PlanConfig, small: Path, target: Path, since: float
+) -> dict[str, Measured]:
     """In a process of its own: the stages of `staff select`, in their order."""
+    look_at_models(config)
+    found, adapter = {START: _started(since)}, config.adapter
     own, others = TokenStore.open(small), TokenStore.open(target)
     shape = read_shape(str(config.small), trust=trust_of(config))
-    found, adapter = {}, config.adapter
+    wanted = wanted_by(config)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         if adapter is None and not config.skip_finetune:
             adapter = str(Path(scratch) / "adapter")
@@ -103,40 +124,72 @@ def _probe_selection(config: PlanConfig, small: Path, target: Path) -> dict[str,
         limits = {"batch_tokens": config.batch_tokens, "shard_rows": config.shard_rows}
         work = scoring_work(own, scored, **limits)
         found["score small"], scores, weights = _score(  # and let go of the model, as a run does
-            config, _scorer(config, "small", adapter), shape, own, work
+            config,
+            _scorer(config, "small", adapter, features=bool(wanted & {"features", "connect"})),
+            shape,
+            own,
+            work,
         )
+        if "unconditioned" in wanted:
+            alone = _scorer(config, "small", adapter, alone=True)
+            found["score alone"] = _score(
+                config, alone, shape, own, scoring_work(own, None, **limits)
+            )[0]
         weights *= len(own) / len(scored)  # the others' scores are spread like theirs
     if config.method == "staff":
         count = _verified(config, scores, weights, n=len(own))
-        found["verify"] = _verify(config, others, count) if count else Measured(0.0, 0.0, 0, 0)
+        found["verify"] = _few(config, "target", others, count)
+        if config.verify_against == "untuned":
+            found["score untuned"] = _few(config, "small", own, count)
     return found
 
 
-def _verify(config: PlanConfig, store: TokenStore, count: int) -> Measured:
-    """Scoring `count` rows on the target."""
-    shape = read_shape(str(config.target), trust=trust_of(config))
+def _few(config: PlanConfig, role: str, store: TokenStore, count: int) -> Measured:
+    """Scoring `count` rows on a model as it is."""
+    if not count:
+        return Measured(0.0, 0.0, 0, 0)
+    shape = read_shape(str(getattr(config, role)), trust=trust_of(config))
     work = scoring_work(
         store,
         spread(store.lengths, count),
         batch_tokens=config.batch_tokens,
         shard_rows=shard_rows_of(config, "verify", store),
     )
-    return _score(config, _scorer(config, "target", None), shape, store, work)[0]
+    return _score(config, _scorer(config, role, None), shape, store, work)[0]
 
 
-def _scorer(config: PlanConfig, role: str, adapter: str | None) -> LazyScorer:
-    model, quantize = str(getattr(config, role)), config.quantized(role)
-    return LazyScorer(config, model=model, adapter=adapter, quantize=quantize)
+def _scorer(
+    config: PlanConfig,
+    role: str,
+    adapter: str | None,
+    *,
+    features: bool = False,
+    alone: bool = False,
+) -> LazyScorer:
+    model, trust = str(getattr(config, role)), trust_of(config)
+    return LazyScorer(
+        config,
+        model=model,
+        adapter=adapter,
+        quantize=config.quantized(role),
+        features=features or config.features,
+        start=start_token(load_tokenizer(model, trust=trust), model=model) if alone else None,
+    )
 
 
-def _probe_tuning(config: PlanConfig, target: Path) -> dict[str, Measured]:
+def _probe_tuning(config: PlanConfig, target: Path, since: float) -> dict[str, Measured]:
     """In a process of its own: `staff finetune` of the target on all rows."""
-    shape = read_shape(str(config.target), trust=trust_of(config))
-    rows = TokenStore.open(target)
-    return {"tune target": _tune(config, "target", shape, rows, None)}
+    model, trust = str(config.target), trust_of(config)
+    tokenisers_of((model,), max_length=config.max_length, trust=trust)
+    model_facts(model=model, trust=trust)
+    found = {START_TUNING: _started(since)}
+    shape, rows = read_shape(model, trust=trust), TokenStore.open(target)
+    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+        found["tune target"] = _tune(config, "target", shape, rows, Path(scratch) / "adapter")
+    return found
 
 
-def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path | None) -> Measured:
+def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path) -> Measured:
     start = time.monotonic()
     from staff.training.timing import time_steps
 
@@ -148,9 +201,9 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path 
     codes = device == "cpu" and device_used(config)["dtype"] != "float32"
     again = config.activation_checkpointing
     operations = flops.finetune(shape, whole, checkpointing=again)
-    largest, chosen, groups = choose(operations, STEPS_WITH_CODE if codes else STEPS)
-    imported = time.monotonic() - start
-    setup, seconds = time_steps(
+    many = codes or operations.mean() <= CHEAP
+    largest, chosen, groups = choose(operations, MANY_STEPS if many else STEPS)
+    _, seconds = time_steps(
         str(getattr(config, role)),
         rows,
         [whole.places[batch] for batch in (largest, *chosen)],
@@ -168,46 +221,59 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path 
     )
     every = extrapolate(operations, chosen, groups, np.array(seconds[1:]))
     every *= flops.finetune(shape, work, checkpointing=again).sum() / operations.sum()
-    setup += imported
-    found = Measured(
-        seconds=setup + every,
-        setup_seconds=setup,
-        memory=peak.read(device),
-        rows=len(rows.lengths),
-    )
+    memory = peak.read(device)
     release_memory()  # as a run does: the trainer's cycles would count in the next stage's peak
-    return found
+    # The largest was the first: what it took more than the largest that came later is no step's.
+    usual = seconds[-1] * operations[largest] / operations[chosen[-1]]
+    setup = time.monotonic() - start - sum(seconds) + max(0.0, seconds[0] - usual)
+    return Measured(setup + every, setup, memory, len(rows.lengths))
 
 
 def _score(
     config: PlanConfig, scorer: Any, shape: Shape, store: TokenStore, work: Work
 ) -> tuple[Measured, Floats, Floats]:
     """Beside what was measured: scores of the rows that were scored, and what each stands for."""
-    device = str(choose_device(config.device))
+    start, device = time.monotonic(), str(choose_device(config.device))
     peak.reset(device)
     operations = flops.score(shape, work, phi=config.phi)
     largest, chosen, groups = choose(operations, BATCHES)
 
-    def run(batch: int) -> tuple[float, Floats]:
+    def run(batch: int) -> tuple[float, dict[str, Any]]:
         start = time.monotonic()
         rows = work.places[batch]
-        scores = scorer(collate(store.get(rows), pad_id=PAD_ID, rows=rows))["effort"]
-        return time.monotonic() - start, scores
+        columns = scorer(collate(store.get(rows), pad_id=PAD_ID, rows=rows))
+        return time.monotonic() - start, columns
 
     first, _ = run(largest)  # loads the model
     again, _ = run(largest)
     done = [run(batch) for batch in chosen]
-    timed, scores = np.array([seconds for seconds, _ in done]), [found for _, found in done]
-    standing = [work.rows[groups == group].sum() / len(found) for group, found in enumerate(scores)]
-    setup = max(0.0, first - again)
+    timed, every = np.array([seconds for seconds, _ in done]), [columns for _, columns in done]
+    columns = {name: np.concatenate([found[name] for found in every]) for name in every[0]}
+    _write(np.concatenate([work.places[batch] for batch in chosen]), columns, store)
+    setup = time.monotonic() - start - again - timed.sum() - min(first, again)
     measured = Measured(
         seconds=setup + extrapolate(operations, chosen, groups, timed),
         setup_seconds=setup,
         memory=peak.read(device),
         rows=int(work.rows.sum()),
     )
-    weights = np.repeat(standing, [len(found) for found in scores])
-    return measured, np.concatenate(scores), weights
+    scores = columns[scorer.columns[0]]
+    sizes = [len(work.places[batch]) for batch in chosen]
+    standing = [work.rows[groups == group].sum() / size for group, size in enumerate(sizes)]
+    return measured, scores, np.repeat(standing, sizes)
+
+
+def _write(rows: Ints, columns: dict[str, Any], store: TokenStore) -> None:
+    """Write scores as a run does."""
+    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
+        write_part(
+            part_path(Path(scratch), 0),
+            ids=[store.ids[row] for row in rows],
+            rows=store.rows[rows],
+            positions=rows,
+            columns=columns,
+            fingerprint=canonical({}),
+        )
 
 
 def choose(operations: Floats, count: int) -> tuple[int, tuple[int, ...], Ints]:
@@ -241,7 +307,11 @@ def _verified(config: PlanConfig, scores: Floats, weights: Floats, *, n: int) ->
     Those of the regions with more than b_v; none where there is no such region.
     """
     finite = np.isfinite(scores)
-    drawn = np.repeat(scores[finite], np.maximum(1, weights[finite].round().astype(np.int64)))
+    if not finite.any():
+        return 0
+    # Each as often as it counts, in eighths of what counts least: whole rows would be too coarse.
+    often = (8 * weights[finite] / weights[finite].min()).round().astype(np.int64)
+    drawn = np.repeat(scores[finite], often)
     pool = stratify(
         drawn,
         regions=regions_for(config.regions, below_cut(n, config.cut)),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from staff.planning.shape import Shape  # torch: what a dry run says may need no model
 
 FULL = 0.9  # of a device's memory; the rest goes to its context and to fragments
-SCORING = ("score small", "score alone", "verify")
+SCORING = ("score small", "score alone", "verify", "score untuned")
 
 
 def find(
@@ -53,11 +53,12 @@ def _spread_freely(config: PlanConfig, plan: Mapping[str, Any]) -> bool:
 
 
 def _size(shapes: Mapping[str, "Shape"]) -> Iterator[str]:
-    small, target = (shapes[role].parameters for role in ("small", "target"))
+    # Of routed experts those that a token meets: the others take memory, but no time.
+    small, target = (shapes[role].met for role in ("small", "target"))
     if 2 * small > target:
         yield (
-            f"the small model has {small / target:.0%} of the target's parameters: selection costs "
-            "about as much as it saves"
+            f"the small model has {small / target:.0%} of the target's active parameters: "
+            "selection costs about as much as it saves"
         )
 
 
@@ -67,7 +68,8 @@ def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> 
         if processes == 1 or stage["kind"] not in SCORING:
             continue
         name = stage["name"].partition(",")[0]
-        shard_rows = shard_rows_of(config, stage["kind"], prepared.stores[-1])
+        store = prepared.stores[-1 if stage["kind"] == "verify" else 0]
+        shard_rows = shard_rows_of(config, stage["kind"], store)
         found = -(-stage["rows"] // shard_rows)
         if found < processes:
             yield (

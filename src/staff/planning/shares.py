@@ -7,8 +7,11 @@ import numpy as np
 from staff.planning.work import Work, work_of
 from staff.runs.plan_config import PlanConfig
 from staff.scores.run import few_rows_shard
+from staff.training.parts import dealt, micro_batches
 from staff.training.tokens import Tokens
 from staff.types import Floats, Ints
+
+FEW = ("verify", "score untuned")  # stages that score few rows
 
 
 def scorers(config: PlanConfig) -> int:
@@ -29,7 +32,7 @@ def scoring_share(config: PlanConfig, work: Work, operations: Floats, *, shard_r
 
 def shard_rows_of(config: PlanConfig, kind: str, tokens: Tokens) -> int:
     """Rows of a shard of this kind of stage; tokens: of all rows, as the stage's model has them."""
-    if kind != "verify":
+    if kind not in FEW:
         return config.shard_rows
     return few_rows_shard(tokens.lengths, shard_rows=config.shard_rows)
 
@@ -40,16 +43,17 @@ def shares(work: Work, tokens: Tokens, processes: int) -> list[Work]:
     A step's rows are dealt out one by one, the longest first, so none does more than the first.
     Processes without a row are left out.
     """
-    dealt = (
-        [rows[k::processes] for rows in work.places if len(rows) > k] for k in range(processes)
+    each = (
+        [dealt(rows, rank=k, size=processes) for rows in work.places if len(rows) > k]
+        for k in range(processes)
     )
-    return [work_of(places, tokens) for places in dealt if places]
+    return [work_of(places, tokens) for places in each if places]
 
 
-def micro_work(work: Work, tokens: Tokens, size: int) -> Work:
-    """The parts of at most `size` rows that steps are computed in."""
-    parts = [rows[k : k + size] for rows in work.places for k in range(0, len(rows), size)]
-    return work_of(parts, tokens)
+def micro_work(work: Work, tokens: Tokens, size: int | None) -> Work:
+    """The parts of at most `size` rows that steps are computed in (`training.parts`)."""
+    parts = (micro_batches(rows, size=size, most=len(rows)) for rows in work.places)
+    return work_of([part for step in parts for part in step], tokens)
 
 
 def shards(work: Work, *, shard_rows: int) -> Ints:

@@ -17,6 +17,20 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def brief(seconds: float) -> str:
+    """Seconds that may be far less than one, or below zero.
+
+    >>> brief(7384), brief(0.4), brief(0.0032), brief(2e-5), brief(-75), brief(0)
+    ('2 h 03 min', '400 ms', '3.2 ms', '20 µs', '-1 min 15 s', '0 s')
+    """
+    if seconds < 0:
+        return f"-{brief(-seconds)}"
+    if seconds >= 0.9995 or not seconds:
+        return duration(seconds) if seconds else "0 s"
+    value, unit = (seconds * 1e3, "ms") if seconds >= 0.9995e-3 else (seconds * 1e6, "µs")
+    return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
+
+
 def significant(value: float) -> str:
     """Three significant digits, whole numbers from 1000 on.
 

@@ -7,7 +7,15 @@ from urllib.parse import urlsplit
 
 from staff.reports.columns import Column, layout
 from staff.reports.facts import warning_lines
-from staff.reports.numbers import count, counted, duration, memory, millions, operations
+from staff.reports.numbers import (
+    brief,
+    count,
+    counted,
+    memory,
+    millions,
+    operations,
+    significant,
+)
 
 Plan = Mapping[str, Any]
 INDENT = " " * 10
@@ -77,17 +85,18 @@ def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     def columns(*, short: bool) -> dict[str, Column]:
         names = [s["name"].partition(",")[0] if short else s["name"] for s in shown]
         most = ["≤ " if short and s["name"].endswith("at most") else "" for s in shown]
+        rows = ["" if s["kind"] == "start" else count(s["rows"]) for s in shown]
         padded = [s["padded_tokens"] for s in shown]
         return {
             "stage": Column("stage", names, left=True),
-            "rows": Column(
-                "rows", [m + count(s["rows"]) for m, s in zip(most, shown, strict=True)]
-            ),
-            "tokens": Column("tokens", [count(s["tokens"]) for s in shown]),
+            "rows": Column("rows", [m + number for m, number in zip(most, rows, strict=True)]),
+            "tokens": Column("tokens", [count(s["tokens"]) if s["tokens"] else "" for s in shown]),
             "padded": Column("padded", [count(value) if value else "" for value in padded]),
             "work": Column("work", [operations(s["flops"]) if s["flops"] else "" for s in shown]),
             "memory": Column("memory", [memory(s["memory"]) if s["memory"] else "" for s in shown]),
-            "time": Column("time", [_seconds(s["seconds"]) for s in shown]),
+            "time": Column(
+                "time", ["" if s["seconds"] is None else brief(s["seconds"]) for s in shown]
+            ),
         }
 
     for short in (False, True):
@@ -100,13 +109,20 @@ def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> list[str]:
 
 
 def _worth(plan: Plan, width: int) -> list[str]:
-    seconds = plan["unit"] == "seconds"
-    amount = _seconds if seconds else operations
-    cost = plan["selection"]["seconds" if seconds else "flops"]
+    unit, measured = plan["unit"], plan["device"]["probe"]
+    amount = brief if unit == "seconds" else operations
+    cost, whole = plan["selection"][unit], plan["tuning"][unit]
     text = (
-        f"Selection costs {amount(cost)}, {plan['ratio']:.2f} times as much as tuning the target "
-        "on all rows."
+        f"Selection costs {amount(cost)}, {significant(plan['ratio'])} times as much as tuning the "
+        f"target on all rows ({amount(whole)})."
     )
+    if unit == "seconds":
+        text += (
+            " Both include start, reading and loading models."
+            if measured
+            else " Neither includes start, reading and loading models, which on small data take "
+            "longer than the rest: --probe measures them."
+        )
     coresets = plan["coresets"]
     columns = [
         Column("coreset", [coreset["name"] for coreset in coresets]),
@@ -125,18 +141,14 @@ def _worth(plan: Plan, width: int) -> list[str]:
     return [*wrap(text, width), *tables, *wrap("left: saved minus the cost of selection.", width)]
 
 
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return ""
-    return duration(value) if value >= 0 else f"-{duration(-value)}"
-
-
 def _rows(value: int | None) -> str:
     return "never" if value is None else f"{count(value)} rows"
 
 
 def _epochs(value: float | None) -> str:
-    return "never" if value is None else f"{value:.1f} epochs"
+    if value is None:
+        return "never"
+    return f"{value:.1f} epochs" if value >= 0.95 else f"{value:.1g} epochs"
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:

@@ -203,13 +203,18 @@ class Allocates(Settings):
             return explicit  # what is not given comes from that run: see `SelectConfig.inherit`
         return {**preset_values(str(explicit.get("preset", "released"))), **explicit}
 
-    def check_cap(self) -> None:
-        """Raise `ConfigError` if ``--verify-per-region auto`` could not do its first round."""
+    def check_cap(self, rows: int = 0) -> None:
+        """Raise `ConfigError` if ``--verify-per-region auto`` could not do its first round.
+
+        rows: that are to be divided into regions. Before they are counted, the fewest regions are
+        assumed that there may be.
+        """
         if self.verify_per_region == "auto":
-            from staff.selectors.regions import regions_for  # NumPy: not needed for --help
+            # NumPy: not needed for --help
+            from staff.selectors.regions import below_cut, regions_for
             from staff.selectors.rounds import START, too_few
 
-            regions = regions_for(self.regions)
+            regions = regions_for(self.regions, below_cut(rows, self.cut))
             if self.verify_cap < START * regions:
                 words = too_few(self.verify_cap, regions)
                 raise ConfigError(f"--verify-cap {self.verify_cap}: {words}")

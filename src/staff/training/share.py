@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from staff.training.parts import dealt, most_dealt
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -19,11 +21,11 @@ class Share:
 
     def of(self, rows: list[int]) -> list[int]:
         """This process's rows of a batch, which may be none."""
-        return rows[self.rank :: self.size]
+        return dealt(rows, rank=self.rank, size=self.size)
 
     def most(self, rows: int) -> int:
         """How many of so many rows the process with the most takes."""
-        return -(-rows // self.size)
+        return most_dealt(rows, size=self.size)
 
     def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """The sums over all processes, float32, in the tensors' shapes and on their device.

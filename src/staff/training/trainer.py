@@ -26,6 +26,7 @@ from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
 from staff.training.callbacks import LossCurve, LossPoint
 from staff.training.packed import pack, packing_of
+from staff.training.parts import micro_batches
 from staff.training.response_loss import response_losses
 from staff.training.share import Share
 from staff.training.tokens import Tokens
@@ -272,21 +273,6 @@ class ResponseTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Nothing leaves the machine."""
-
-
-def micro_batches(rows: list[int], *, size: int | None, most: int) -> list[list[int]]:
-    """Rows in parts of at most `size`; in one part without a size.
-
-    most: rows of the process that has the most. All make as many parts, as they must where they
-    hold a model between them: what lacks rows is empty.
-
-    >>> micro_batches([7, 8, 9], size=2, most=3)
-    [[7, 8], [9]]
-    >>> micro_batches([7], size=2, most=3)
-    [[7], []]
-    """
-    step = size or most
-    return [rows[start : start + step] for start in range(0, most, step)]
 
 
 def _to_float32(model: Any) -> None:
