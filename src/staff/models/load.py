@@ -29,8 +29,6 @@ from staff.models.weights import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choose_device", "load_model", "load_tokenizer"]
-
 
 def load_model(
     path: str,

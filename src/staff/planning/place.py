@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from staff.errors import ConfigError
-from staff.models.load import choose_device
+from staff.models.device import choose_device
 from staff.planning import peak
 from staff.planning.devices import DEVICES, Device
 from staff.runs.plan_config import PlanConfig

@@ -23,7 +23,8 @@ from staff.data.batches import PAD_ID, collate
 from staff.data.store import TokenStore
 from staff.errors import StaffError
 from staff.methods import wanted_by
-from staff.models.load import choose_device, load_tokenizer
+from staff.models.device import choose_device
+from staff.models.load import load_tokenizer
 from staff.models.memory import release_memory
 from staff.pipeline import look_at_models
 from staff.planning import flops, peak
