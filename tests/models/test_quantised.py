@@ -127,6 +127,8 @@ def test_a_model_that_is_stored_quantised(folder, rows, tmp_path):
             torch.nn.init.normal_(parameter, std=0.02)
     tuned.save_pretrained(tmp_path / "adapter")
     wanted = efforts(tuned, rows)[0]
+    with pytest.raises(ModelError, match=r"v_proj is stored quantised, and the slow reference"):
+        oracle_effort(tuned, rows[0])
     assert np.abs(efforts(load(str(tmp_path / "q")), rows)[0] / wanted - 1).max() > 0.01
     for dtype in ("float32", "bfloat16"):  # a sum in 4 bits would lose the adapter
         model = load(str(tmp_path / "q"), adapter=str(tmp_path / "adapter"), dtype=dtype)

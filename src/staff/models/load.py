@@ -113,7 +113,7 @@ def load_tokenizer(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
                 f"the tokenizer in {path} cannot be loaded: {first_line(error)}; fetch it again"
             ) from error
     config = read_config(folder)
-    embedded = config.get("text_config", config).get("vocab_size")
+    embedded = (config.get("text_config") or config).get("vocab_size")
     largest = max(_producible(tokenizer).values(), default=-1)
     if embedded is not None and largest >= embedded:
         raise ModelError(

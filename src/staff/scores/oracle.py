@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from staff.errors import ConfigError, unknown_name
+from staff.errors import ConfigError, ModelError, unknown_name
 from staff.models.value_projection import find_value_projection
 from staff.types import TokenisedExample
 
@@ -87,6 +87,11 @@ def _squared(gradient: Tensor) -> float:
 def _last_value(model: Any, example: TokenisedExample, seed: int) -> float:
     found = find_value_projection(model)
     weight = found.module.weight
+    if not weight.is_floating_point():
+        raise ModelError(
+            f"{found.name} is stored quantised, and the slow reference takes the gradient of its "
+            "weight in full: check the model it was made from, with --quantize"
+        )
     (gradient,) = _gradients(model, example, [weight])
     gradient = gradient.T if found.transposed else gradient
     return _squared(gradient if found.columns is None else gradient[found.columns])
