@@ -124,7 +124,9 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         over = f"Intervals are 95 %, over {seeds} seeds and {items} test items."
     if seeds == 2:
         over += " Two seeds say little about the variation between seeds: use three or more."
+    full = "; full: tuned on all rows" if config["full"] else ""
     said = [
+        f"untuned: the target as it is{full}.",
         f"{over} Differences are paired; it is a tie if the interval contains 0. Where there is no "
         "true difference, one in twenty is still expected to look like a win or a loss.",
         *_of_best(result["results"]),
