@@ -75,6 +75,7 @@ def test_two_processes_leave_what_one_does_and_a_killed_one_is_told_of(select, t
     assert done.returncode == 0, done.stderr
     assert {p: p.stat().st_ino for p in kept} == kept
     assert done.stdout.count("The target scored") == 1  # one of them tells
+    assert ", 2 processes, " in done.stdout
     assert scores(two) == scores(one)
     for name in OUTPUTS:
         assert (two / name).read_bytes() == (one / name).read_bytes()

@@ -117,6 +117,8 @@ def test_notes():
     assert "With other seeds, a win or loss may well be a tie" in said(seeds=1)
     assert "Two seeds say little" in said(seeds=2)
     assert "The best baseline was picked on these test items, so it is best partly by" in said()
+    assert "untuned: the target as it is; full: tuned on all rows. Intervals" in said()
+    assert "untuned: the target as it is. Intervals" in said(full=False)
     assert "no selection-to-tuning ratio" in said(full=False)
     assert "from --cache count only with the time to copy" in said(cache="c")
     cut = {"methods": ["staff", "random", "ccs", "d2"], "cut": 0.0}

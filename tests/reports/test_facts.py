@@ -32,6 +32,6 @@ def test_facts_are_aligned_nested_and_rounded():
         "rows  1,000",
         "ok    yes",
         "loss",
-        "  mean      1.235",
-        "  interval  [1.2, 1.3]",
+        "  mean           1.235",
+        "  95 % interval  [1.2, 1.3]",
     ]

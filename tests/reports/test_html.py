@@ -26,7 +26,8 @@ def test_what_a_person_asks_of_a_run_is_there(make_run, records):
         "Chosen 30 · 90 10 % · 30 %",
         "2 rows skipped (see rejected.jsonl)",
         "small models/small (1.23M)",
-        "the 30 highest, above 1.90, are cut as likely noise",
+        "chosen ones (the norm of the small model's gradient; higher is harder); the 30 highest, "
+        "above 1.90, are cut as likely noise",
         "Table of 12 regions",
         "Is the small model a good proxy? Good: the same rows are hard for both models",
         "scores with the small model&#39;s: 0.8",

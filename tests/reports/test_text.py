@@ -259,6 +259,10 @@ def test_what_verification_in_rounds_spent(found, words):
         ([4, 9], [0, 0], {"scores": "runs/x"},
          "2 of 2 regions, with 13 of 13 rows, are not verified because they have 10 rows "
          "or fewer. They get equal shares."),
+        ([9, 9, 4], [0, 0, 0], {"scores": "runs/x"},
+         "3 of 3 regions, with 22 of 22 rows, are not verified because they have 10 rows "
+         "or fewer. They get equal shares. Advice: run the same command with fewer --regions (about 2) "
+         "to use more of the target's stored scores."),
         ([30, 20], [10, 0], {"scores": "runs/x"},
          "1 of 2 regions, with 20 of 50 rows, is not verified. It gets an equal share. Advice: "
          "--scores never runs the target; to verify these regions, repeat the command of that run "

@@ -11,7 +11,7 @@ EXAMPLES = """
     --keep 0.1 0.2 --out runs/x
 
   # select again from the stored scores, in seconds
-  staff select --scores runs/x --keep 0.3 --regions 100
+  staff select --scores runs/x --keep 0.3 --within random
 
   # another method on the same scores, each source in
   # proportion, test ids excluded

@@ -30,7 +30,8 @@ def render_checked(facts: Mapping[str, Any], *, width: int = 80) -> str:
         Column("row", [str(c["row"]) for c in compared]),
         Column("rank correlation", [_rank(c["rank"]) for c in compared]),
     ]
-    notes = [f"  {kernel}: the model does not support it" for kernel in facts["left_out"]]
+    notes = ["  largest, median: relative differences of the norms; row: that of the largest"]
+    notes += [f"  {kernel}: the model does not support it" for kernel in facts["left_out"]]
     fast, plain = (facts["tokens"] / max(facts["seconds"][k], 1e-9) for k in ("fast", "plain"))
     verdict = "agree" if facts["agrees"] else "DIFFER"
     tail = [

@@ -135,7 +135,9 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         " Differences are paired; it is a tie if the interval contains 0. Where there is no true "
         "difference, one in twenty is still expected to look like a win or a loss."
     )
+    full = "; full: tuned on all rows" if config["full"] else ""
     said = [
+        f"untuned: the target as it is{full}.",
         over + (judged if first["items"] > 1 else " Differences are paired."),
         *_of_best(result["results"]),
         "Ratio: seconds of selection divided by seconds of tuning on all rows, both measured."

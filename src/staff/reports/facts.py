@@ -47,13 +47,17 @@ def warning_lines(warnings: Sequence[str], *, width: int) -> list[str]:
 def render_facts(facts: Mapping[str, Any]) -> str:
     """One name and value per line, for the results of `finetune` and `evaluate`.
 
-    Nested mappings are indented; a list of two numbers is an interval.
+    Nested mappings are indented; "interval", two numbers, is one of 95 %.
     """
     return "\n".join(_fact_lines(facts, "")) + "\n"
 
 
 def _fact_lines(facts: Mapping[str, Any], indent: str) -> Iterable[str]:
-    single = {k: v for k, v in facts.items() if not isinstance(v, Mapping) and v is not None}
+    single = {
+        "95 % interval" if k == "interval" else k: v
+        for k, v in facts.items()
+        if not isinstance(v, Mapping) and v is not None
+    }
     wide = max((len(str(key)) for key in single), default=0) + 2
     for key, value in single.items():
         yield f"{indent}{str(key).replace('_', ' '):<{wide}}{plain(value)}"

@@ -46,7 +46,7 @@ def _columns(pairs: Sequence[Mapping[str, Any]]) -> list[Column]:
         Column("", [millions(pair["parameters"]) for pair in pairs]),
         Column("small", [pair["small"] for pair in pairs], left=True),
         Column("", [millions(pair["small_parameters"]) for pair in pairs]),
-        Column("times", [_times(pair) for pair in pairs]),
+        Column("size ratio", [_times(pair) for pair in pairs]),
         Column("", ["" if pair["same_tokenizer"] else DIFFERENT for pair in pairs], left=True),
         Column("not confirmed", [_unconfirmed(pair) for pair in pairs], left=True),
     ]

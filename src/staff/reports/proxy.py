@@ -80,7 +80,7 @@ def unverified_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
             "Advice: --scores never runs the target; to verify these regions, repeat the command "
             "of that run with these settings."
         )
-    elif small and not config.get("scores"):
+    elif small:
         fewer = fewer_regions(pool, least)
         if fewer < len(regions):
             change = f"fewer --regions (about {fewer})"
@@ -88,10 +88,10 @@ def unverified_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
             change = "--stratify-by count (regions with equally many rows)"
         else:
             return said
-        said.append(
-            f"Advice: run the same command with {change} to verify more of the rows; the small "
-            "model's scores are reused."
-        )
+        gain = "to verify more of the rows; the small model's scores are reused"
+        if config.get("scores"):
+            gain = "to use more of the target's stored scores"
+        said.append(f"Advice: run the same command with {change} {gain}.")
     return said
 
 

@@ -265,7 +265,8 @@ def models_block(manifest: Manifest) -> list[str]:
     device = manifest.get("device")
     if device:
         threads = f"{device['threads']} thread{'s' * (device['threads'] != 1)}"
-        where = f"{device['name']}, {threads}, {device['dtype']}"
+        each = f"{device['processes']} processes, " if device.get("processes") else ""
+        where = f"{device['name']}, {each}{threads}, {device['dtype']}"
         lines.append(f"Device    {where}, seed {manifest.get('seed')}")
         if names := device.get("untested"):
             lines.append(f"Untested  by this project: {', '.join(names)}")

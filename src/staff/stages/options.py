@@ -63,6 +63,9 @@ def device_used(config: Any) -> dict[str, Any]:
     if spread and getattr(config, "executor", "local") == "local":  # Ray's workers lie elsewhere
         check_room(spread.room)
     facts = device_facts(str(device), str(dtype).removeprefix("torch."))
+    team = current()
+    if team and team.size > 1:
+        facts["processes"] = team.size
     if found := untested(config, device.type):
         facts["untested"] = found
     return facts
