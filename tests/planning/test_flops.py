@@ -47,6 +47,7 @@ def test_the_shape_of_a_llama(by_hand):
         attention=2 * 2 * 4,
         scores=2 * 2,
         eager=True,
+        capped=False,
         last_attention=8,
         last_output=64,
         last_mlp=384,

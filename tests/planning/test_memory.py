@@ -1,5 +1,7 @@
 """What the memory model says, held against what autograd really keeps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,12 @@ def test_scoring_by_hand(by_hand, store):
     assert memory.score(shape, work, size=4, phi="last-value", cpu=True) == round(kept)
     assert memory.score(shape, work, size=4, phi="last-value") == round(kept + 8 * 32 * 4)
     # of the head's 8·32 Gram matrices of 4 tokens
+    capped = dataclasses.replace(shape, capped=True)  # by a tanh, whose results are kept
+    more = [f(capped) - f(shape) for f in (
+        lambda s: memory.score(s, work, size=4, phi="last-value"),
+        lambda s: memory.finetune(s, work, size=4),
+    )]  # fmt: skip
+    assert more == [4 * 32 * 4] * 2
     head = memory.score(shape, work, size=4, phi="lm-head", cpu=True)
     assert head == round(kept - 4 * 32 + 4 * 32)
 

@@ -73,7 +73,7 @@ def finetune(
     if quantize == "int8":  # torchao keeps what it dequantised until the backward pass
         kept += size * shape.quantisable / (shape.blocks if checkpointing else 1)
     # Back from the loss, in float32: log-probabilities, and the gradients at them and at logits.
-    logits = 12 * shape.vocabulary * float(work.responses.max())
+    logits = (12 + size * shape.capped) * shape.vocabulary * float(work.responses.max())
     own = weights(shape, size=size, quantize=quantize)
     if processes > 1:
         own = divided(shape, size=size, processes=processes)
@@ -100,7 +100,7 @@ def score(
         return finetune(shape, work, size=size, quantize=quantize)
     kept = KEPT[size] * size * shape.ends * float(work.padded.max()) + _pairs(shape, work)
     every = shape.vocabulary * float(work.responses.max())
-    logits = 2 * size * every  # and their gradient
+    logits = (2 + shape.capped) * size * every  # and their gradient
     logits += 0 if cpu else 8 * min(every, LOGITS)  # in float32, and their exponentials
     own = weights(shape, size=size, quantize=quantize)
     own = own if room is None else min(own, room)

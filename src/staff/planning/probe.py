@@ -46,9 +46,9 @@ from staff.types import Floats, Ints
 
 # Scoring has few batches, and each takes long.
 STEPS, BATCHES = 16, 8
-# Steps of so few operations that 64 take seconds: the shorter they are, the more one differs from
-# the next, and from what it was computed from.
-CHEAP = 3e9
+# Steps of so few operations that 64 take half a minute at most: the shorter they are, the more one
+# differs from the next, and memory grows for longer than 16 of them show.
+CHEAP = 3e10
 # On a CPU in bfloat16, oneDNN makes code for every length of a step, and keeps up to 1,024 pieces:
 # 1 GB even with a small model. It takes many steps to see that, and what it takes to make them.
 MANY_STEPS = 64

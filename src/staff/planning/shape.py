@@ -52,7 +52,8 @@ class Shape:
     blocks: how many. linear: weights of the blocks' linear layers that a token meets, N (of
     routed experts only the chosen). ends: Σ (d_in + d_out) of these layers. attention: Σ
     heads·head_dim over the blocks that attend, scores: Σ heads; eager: whether attention keeps a
-    number for every head and pair of tokens. last_attention, last_output, last_mlp: of the last
+    number for every head and pair of tokens; capped: whether logits are, which keeps them once
+    more. last_attention, last_output, last_mlp: of the last
     block alone heads·head_dim, its output projection's weights, and those of the parts that
     `staff.models.narrow` runs at response positions only. value: d_in and d_out of the last value
     projection. quantisable: weights of the blocks' linear layers, all of them, and largest: of the
@@ -69,6 +70,7 @@ class Shape:
     attention: int
     scores: int
     eager: bool
+    capped: bool
     last_attention: int
     last_output: int
     last_mlp: int
@@ -123,6 +125,7 @@ def shape_of(model: Any) -> Shape:
         attention=attending * heads * head_dim,
         scores=attending * heads,
         eager=caps_attention(config) or config._attn_implementation == "eager",
+        capped=getattr(config, "final_logit_softcapping", None) is not None,
         last_attention=heads * head_dim,
         last_output=heads * head_dim * hidden,
         last_mlp=sum(_linear(part, routed)[0] for part in token_wise_parts(model)),
