@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 from contextlib import suppress
 
 import pytest
@@ -65,14 +67,16 @@ def restless(tmp_path_factory, tokenizer):
 
 @pytest.fixture
 def train(rows, tmp_path):
-    """Train into `out`, and stop after a step if asked to; (result, notes)."""
+    """Train into `out`, and stop after a step, or do something, if asked to; (result, notes)."""
 
-    def train(model, *, stop=None, made_from="a", seconds=0.0, out=None, **settings):
+    def train(model, *, stop=None, then=None, made_from="a", seconds=0.0, out=None, **settings):
         progress = Notes()
 
         def stop_after(point):
             if point.step == stop:
                 raise Stopped
+            if then is not None:
+                then(point)
 
         result = finetune(
             model=str(model), tokens=rows, out=out or tmp_path / "adapter", pad_id=0, epochs=3,
@@ -101,6 +105,30 @@ def whole(tmp_path_factory, restless, rows):
         model=str(restless), tokens=rows, out=out, pad_id=0, epochs=3, batch_size=4,
         learning_rate=1e-2, seed=3,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [4, STEPS])
+def test_a_stop_waits_for_the_end_of_its_step_and_a_second_one_does_not(
+    train, restless, whole, place, step
+):
+    def ask(times):
+        def act(point):
+            for _ in range(times * (point.step == step - 1)):  # said when that step is over
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return act
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(restless, seconds=60, then=ask(2))
+    assert not list(place.glob("checkpoint-*"))
+    with pytest.raises(KeyboardInterrupt):
+        train(restless, seconds=60, then=ask(1))
+    assert [p.name for p in place.glob("checkpoint-*")] == [f"checkpoint-{step}"]
+    assert signal.getsignal(signal.SIGINT) is before
+    result, progress = train(restless, seconds=60)
+    assert f"resumes after step {step} of {STEPS}" in progress.said
+    assert digests(result.adapter) == digests(whole.adapter)
 
 
 @pytest.mark.parametrize(

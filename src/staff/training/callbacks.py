@@ -1,10 +1,12 @@
 """Callbacks of the trainer: the losses of a run, and when to write a checkpoint."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from transformers import TrainerCallback
 
@@ -62,3 +64,41 @@ class SaveEvery(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to count anew."""
         self.last = time.monotonic()
+
+
+class StopAfterStep(TrainerCallback):
+    """Inside its block a signal to stop takes effect after the step, and a checkpoint is written.
+
+    What the signal does then is up to the handler that was there before; one that no Python code
+    handles acts as ever. A second signal takes effect at once: a step may be long. Only in the
+    main thread, which alone may set handlers; elsewhere nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Callable[..., Any]] = {}
+        self._asked: int | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if kind is None and self._asked is not None:
+            self._handlers[self._asked](self._asked, None)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self._asked is not None:
+            self._handlers[number](number, frame)
+        self._asked = number
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop after this step."""
+        if self._asked is not None:
+            control.should_save = control.should_training_stop = True

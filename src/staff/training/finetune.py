@@ -8,7 +8,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,7 @@ def finetune(
     from staff.models.load import load_model
     from staff.training import checkpoints
     from staff.training.arguments import repeatable, training_arguments
-    from staff.training.callbacks import LossCurve, SaveEvery
+    from staff.training.callbacks import LossCurve, SaveEvery, StopAfterStep
     from staff.training.trainer import ResponseTrainer
 
     if isinstance(model, str | Path):
@@ -182,6 +182,10 @@ def finetune(
             for text in said:
                 stage.note(text)
             curve = LossCurve(note)
+            callbacks: list[Any] = [SaveEvery(checkpoint_seconds)] if leads else []
+            stop = StopAfterStep()
+            # Several processes would stop after different steps.
+            waits = made_from is not None and share is None
             trainer = ResponseTrainer(
                 model=model,
                 args=training_arguments(
@@ -196,7 +200,7 @@ def finetune(
                     gradient_checkpointing=gradient_checkpointing,
                 ),
                 peft_config=lora_config(rank=rank, alpha=alpha),
-                callbacks=[SaveEvery(checkpoint_seconds)] if leads else [],
+                callbacks=[*callbacks, stop],
                 share=share,
                 micro_batch_size=micro_batch_size,
                 curve=curve,
@@ -216,7 +220,11 @@ def finetune(
                 stage.note(f"{'' if said else why}begins at step 1 of {total}")
             longest = int(tokens.lengths.max())
             at_once = min(batch_size, micro_batch_size or batch_size)
-            with explain_out_of_memory(at_once, longest), repeatable(model.device):
+            with (
+                explain_out_of_memory(at_once, longest),
+                repeatable(model.device),
+                stop if waits else nullcontext(),
+            ):
                 trainer.run(start)
             seconds = trainer.seconds
         check_counts(trainer, epochs=None if max_steps else epochs)
