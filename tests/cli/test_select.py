@@ -46,6 +46,15 @@ def test_scores_select_again(pipeline, finished):
     assert (name, config.folder) == ("reselect", f"{finished[0]}-keep-0.5")
 
 
+def test_what_the_method_of_the_scores_does_not_use_is_told(pipeline, finished, capsys):
+    again = ["select", "--scores", str(finished[0]), "--keep", "0.5", "--within", "random"]
+    assert main([*again, "--take", "middle"]) == 0
+    assert capsys.readouterr().err == "warning: --take has no effect with --method staff\n"
+    assert main([*again, "--take", "middle", "--quiet"]) == 0
+    assert main(again) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_selecting_again_twice_is_the_same_configuration(pipeline, finished):
     again = ["select", "--scores", str(finished[0]), "--keep", "0.5"]
     earlier = SelectConfig(scores=str(finished[0]), keep=0.5)

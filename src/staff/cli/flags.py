@@ -11,6 +11,7 @@ from staff.cli.terminal import Terminal, open_terminal
 from staff.errors import ConfigError
 from staff.runs.config_file import build, dump_yaml
 from staff.runs.settings import PANELS, RUNNING, Settings, coreset_name, panel_of
+from staff.runs.unheeded import unheeded
 from staff.team import helps, in_team
 
 Config = TypeVar("Config", bound=Settings)
@@ -63,12 +64,8 @@ def verb(
         def command(first: str | None = None, **given: Any) -> None:
             flags = {operand: first, **given}
             running = {name: flags.pop(name, None) for name in common}
-            file = running.get("config")
-            settings = build(
-                config,
-                flags={name: value for name, value in flags.items() if value is not None},
-                file=file,
-            )
+            typed = {name: value for name, value in flags.items() if value is not None}
+            settings = build(config, flags=typed, file=running.get("config"))
             if in_team() and not torchrun:
                 raise ConfigError(
                     f"staff {function.__name__} works in one process: start it without torchrun"
@@ -81,6 +78,8 @@ def verb(
                 dry_run=bool(running.get("dry_run")),
                 json=bool(running.get("json")),
             )
+            for text in unheeded(settings, typed):
+                terminal.say(f"warning: {text}")
             if running["print_config"]:
                 terminal.result(dump_yaml(settings))
             else:

@@ -16,16 +16,11 @@ from staff.reports.proxy import (
 )
 from staff.runs.facts import trust_remarks
 from staff.runs.shared_settings import READING
+from staff.runs.unheeded import heeded_by
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10
-HEEDED: dict[str, tuple[str, ...]] = {  # settings by method; the others rank rows by one score
-    "staff": ("allocation", "within", "cut"),
-    "ccs": ("difficulty", "cut"),
-    "d2": ("difficulty", "cut", "neighbours", "gamma"),
-    **dict.fromkeys(("random", "ifd", "moderate", "k-centre"), ()),
-    "ranking": ("take",),
-}
+SHOWN = ("allocation", "within", "difficulty", "cut", "neighbours", "gamma", "take")
 
 
 def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool = True) -> str:
@@ -93,8 +88,10 @@ def method_block(manifest: Manifest, width: int) -> list[str]:
     method = config.get("method")
     if manifest.get("command") != "select" or method is None:
         return []
-    heeded = HEEDED.get(method, HEEDED["ranking"])
+    heeded = [name for name in SHOWN if name in heeded_by(method)]
     facts = [f"{name.replace('_', ' ')} {config[name]}" for name in heeded if name in config]
+    if method == "staff" and config.get("verify_against") == "untuned":
+        facts.append("verify against untuned")
     facts += constraints(manifest)
     lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
     return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
