@@ -72,8 +72,8 @@ def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
         yield (
             f"{prepared.truncated:,} of {prepared.usable:,} responses "
             f"{'is' if prepared.truncated == 1 else 'are'} truncated at "
-            f"{longest:,} tokens: {shorter}use models with a longer context, shorten the prompts or "
-            "leave those rows out"
+            f"{longest:,} tokens: {shorter}use models with a longer context, shorten the prompts "
+            "or leave those rows out"
         )
 
 
