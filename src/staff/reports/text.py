@@ -8,6 +8,7 @@ from typing import Any
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, counted, duration, millions, rows_of, significant
 from staff.reports.proxy import (
+    fewer_texts,
     findings,
     headline,
     interpolated_text,
@@ -17,9 +18,12 @@ from staff.reports.proxy import (
 from staff.runs.facts import trust_remarks
 from staff.runs.shared_settings import READING
 from staff.runs.unheeded import heeded_by
+from staff.selectors import SCORE
+from staff.visible import one_line
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10
+QUOTAS = 10  # values of a quota column that are listed
 SHOWN = ("allocation", "within", "difficulty", "cut", "neighbours", "gamma", "take")
 
 
@@ -141,7 +145,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
     ]
     told = [
         INDENT + line
-        for fact in unverified_texts(regions, config)
+        for fact in (*fewer_texts(regions, config), *unverified_texts(regions, config))
         for line in wrap(fact, max(20, width - 10))
     ]
     if not any(r.get("verified") for r in regions):  # CCS, or regions too small to be verified
@@ -192,19 +196,51 @@ def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
         share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
         filled = "".join(f", {words}" for words in filled_up(coreset))
         tokens = f", {count(coreset['tokens'])} tokens" if coreset.get("tokens") else ""
-        lines.append(
-            f"Coreset   {folder}/{coreset['path']}: "
-            f"{rows_of(coreset['total'])}{share}{tokens}{filled}"
+        name = f"Coreset   {folder}/{coreset['path']}:"
+        facts = f"{rows_of(coreset['total'])}{share}{tokens}{filled}"
+        beside = len(name) + len(" 400 rows") <= width  # a path is never broken
+        lines += [] if beside else [name]
+        lines += wrap(
+            facts,
+            max(30, width),
+            initial_indent=f"{name} " if beside else INDENT,
+            subsequent_indent=INDENT,
+            break_on_hyphens=False,
         )
+        if quotas := quota_text(manifest, coreset["name"]):
+            lines += [INDENT + line for line in wrap(quotas, max(20, width - 10))]
         if stable := (manifest.get("stability") or {}).get(coreset["name"]):
-            lines.append(
-                f"{INDENT}agreement over {stable['seeds']} seeds: Jaccard index "
+            agreed = (
+                f"agreement over {stable['seeds']} seeds: Jaccard index "
                 f"{stable['jaccard']:.2f} ({stable['chance']:.2f} by chance)"
             )
+            lines += [INDENT + line for line in wrap(agreed, max(20, width - 10))]
     if any(at_random(coreset) for coreset in manifest.get("coresets", ())):
         text = "Top-up: places left over by full regions and rounding, for rows of any region."
         lines += [INDENT + line for line in wrap(text, max(20, width - 10))]
     return lines
+
+
+def quota_text(manifest: Manifest, name: str) -> str:
+    """How many rows of each value of the quota column a coreset has; empty without quotas."""
+    quotas = manifest.get("quotas") or {}
+    chosen = (quotas.get("chosen") or {}).get(name)
+    if chosen is None:  # none, or of an earlier version
+        return ""
+    values = sorted(quotas["rows"].items(), key=lambda item: (-item[1], item[0]))
+    shown = values if len(values) <= QUOTAS else values[: QUOTAS - 1]
+    told = [
+        f"{_short(value)} {count(chosen.get(value, 0))} of {count(rows)}" for value, rows in shown
+    ]
+    if rest := values[len(shown) :]:
+        told.append(f"{counted(len(rest), 'more value')}")
+    return f"by {one_line(quotas['column'])}: {', '.join(told)}"
+
+
+def _short(value: str) -> str:
+    """A value of the data on a line; of a row without one, that."""
+    text = one_line(value) or "(none)"
+    return text if len(text) <= 30 else text[:29] + "…"
 
 
 def filled_up(coreset: Mapping[str, Any]) -> list[str]:
@@ -309,7 +345,7 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
     lines += [
         f"  staff export {shlex.quote(folder)} --keep {keep} --to trl  # see --help for others"
     ]
-    if manifest.get("regions"):
+    if manifest.get("regions") or config.get("method") in SCORE:  # else there is little to tell
         lines.append(f"  staff why {shlex.quote(folder)} --row 0")
     return lines
 
