@@ -1,7 +1,9 @@
 """A manifest as plain text: what was chosen, why, what it cost, and what to type next."""
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from textwrap import wrap
 from typing import Any
 
@@ -331,7 +333,7 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
         return []
     path = shlex.quote(f"{folder}/{coresets[0]['path']}")
     target = shlex.quote(((manifest.get("models") or {}).get("target") or {}).get("path", "MODEL"))
-    out = shlex.quote(f"{folder}-tuned-{coresets[0]['name']}")
+    out = shlex.quote(_beside(folder, f"-tuned-{coresets[0]['name']}"))
     config = manifest.get("config") or {}
     reading = "".join(
         f" --{name.replace('_', '-')} {shlex.quote(str(config[name]))}"
@@ -348,6 +350,17 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
     if manifest.get("regions") or config.get("method") in SCORE:  # else there is little to tell
         lines.append(f"  staff why {shlex.quote(folder)} --row 0")
     return lines
+
+
+def _beside(folder: str, ending: str) -> str:
+    """A folder next to a run's, of its name and an ending, also where the run's is ``.``.
+
+    >>> _beside("runs/x", "-tuned")
+    'runs/x-tuned'
+    """
+    if PurePath(folder).name not in ("", ".."):
+        return folder + ending
+    return os.path.normpath(f"{folder}/../{Path(folder).resolve().name}{ending}")
 
 
 def _chunks(number: Column, budgets: Sequence[Column], width: int) -> list[str]:
