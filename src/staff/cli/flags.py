@@ -45,7 +45,7 @@ COMMON = {
 def verb(
     config: type[Config],
     *,
-    dry_run: bool = False,
+    dry_run: bool | str = False,
     json: bool = False,
     torchrun: bool = False,
     operand: str = "data",
@@ -53,12 +53,14 @@ def verb(
     """Make a command of a function of settings and a terminal.
 
     Every field of `config` becomes a flag; the field `operand` may also be given by
-    position. With `dry_run` there is a flag --dry-run, and with `json` one --json, which the
-    function heeds.
+    position. With `dry_run` there is a flag --dry-run (a text is its help), and with `json` one
+    --json, which the function heeds.
     torchrun: it may be started in several processes, which then work together.
     """
     wanted = {"dry_run": dry_run, "json": json}
     common = {name: kind for name, kind in COMMON.items() if wanted.get(name, True)}
+    if isinstance(dry_run, str):
+        common["dry_run"] = _switch(dry_run)
 
     def decorate(function: Callable[[Config, Terminal], None]) -> Callable[..., None]:
         def command(first: str | None = None, **given: Any) -> None:
