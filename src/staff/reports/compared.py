@@ -265,7 +265,9 @@ def _names(rows: Iterable[Row]) -> list[Column]:
     rows = list(rows)
     keeps = ["" if row["keep"] is None else f"{row['keep']:g}" for row in rows]
     return [
-        Column("method", [WHOLE.get(row["method"], row["method"]) for row in rows], left=True),
+        Column(
+            "method", [WHOLE.get(row["method"]) or str(row["method"]) for row in rows], left=True
+        ),
         Column("keep", keeps, left=True),
     ]
 
