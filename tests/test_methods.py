@@ -249,6 +249,11 @@ def test_lists_quotas_nesting_and_stability_together(run, ids, method, tmp_path)
         assert manifest["stability"][name]["jaccard"] <= 1
     text = " ".join(render(manifest, folder="x", width=200).split())
     page = (again.folder / "report.html").read_text(encoding="utf-8")
+    for name in ("n12", "n40"):
+        chosen = manifest["quotas"]["chosen"][name]
+        assert chosen == {v: (part[table[f"selected@{name}"]] == v).sum() for v in ("", "a", "b")}
+        assert f"by part: a {chosen['a']} of {manifest['quotas']['rows']['a']}, b " in text
+        assert f"coreset {name}, by part: a {chosen['a']} of " in page
     for words in ("nested", "3 rows to include", "10 rows to exclude", "quotas by part (3 values)"):
         assert words in text
         assert words in page

@@ -256,10 +256,13 @@ def test_sizes_may_be_an_array(data, tmp_path):
 
 def test_selecting_again_with_more_regions_uses_what_is_verified(run, tmp_path):
     config = SelectConfig(
-        scores=str(run.folder), total=(20,), regions=16, within="random", out=str(tmp_path / "r")
+        scores=str(run.folder), total=(20,), regions=99, within="random", out=str(tmp_path / "r")
     )
+    foreseen = planning.plan(config)["warnings"]
+    assert foreseen[0].startswith("99 regions are too many for ")
     said: list[str] = []
     manifest = pipeline.reselect(config, say=said.append)
+    assert [f"warning: {text}" for text in foreseen] == said[:1]
     table = pq.read_table(tmp_path / "r" / "selection.parquet")
     assert sum(table["selected@n20"].to_pylist()) == 20
     assert all(
@@ -269,7 +272,7 @@ def test_selecting_again_with_more_regions_uses_what_is_verified(run, tmp_path):
         )
         if verified
     )
-    assert manifest["config"]["regions"] == 16
+    assert manifest["config"]["regions"] == 99
 
 
 def test_the_order_of_the_input_does_not_matter(data, family, tmp_path):

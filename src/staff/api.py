@@ -16,6 +16,7 @@ from staff.progress import Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
 from staff.runs.manifest import read_manifest
+from staff.runs.unheeded import unheeded
 from staff.team import gathers
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def select_coreset(
     tokenizer)``; small="auto" takes the target's small model from a table. out: the run folder.
     keep: fractions in (0, 1]; total: numbers of rows; give at least one of them. scores: instead of
     data and models, the folder of an earlier run to select from again. progress: True for progress
-    bars in a notebook or on a terminal. settings: any other field of
-    `staff.runs.config.SelectConfig`, e.g. ``seed=1``, ``prompt_column="question"``.
+    bars in a notebook or on a terminal. settings: any other of
+    `staff select`, all in docs/reference/cli.md, as a keyword: ``seed=1``,
+    ``prompt_column="question"`` for ``--prompt-column question``.
 
     Returns a `Run`. If `data` is a `Dataset`, returns a `Dataset` of the chosen rows in their
     original order, or for several sizes a `DatasetDict` by name (``"0.1"``, ``"n400"``).
@@ -140,6 +142,8 @@ def _beside(flags: Mapping[str, Any], name: str) -> str:
 def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
     config = with_sibling(build(SelectConfig, flags=flags))
     check_inputs(config)
+    for text in unheeded(config, flags):
+        _warn(f"{WARNING}{text}")
     if isinstance(progress, bool):
         from staff.reports.bars import bars
 

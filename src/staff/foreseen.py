@@ -31,7 +31,7 @@ def warnings_of(
         *_family(config, tokenizers, weights=weights),
         *_cut(config, prepared),
         *_chat(prepared, tokenizers),
-        *_regions(config, prepared),
+        *too_many_regions(config, prepared.usable),
     ]
 
 
@@ -68,11 +68,12 @@ def _family(config: SelectConfig, tokenizers: Mapping[str, Any], *, weights: boo
 def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
     if prepared.truncated:
         longest = max(int(store.lengths.max()) for store in prepared.stores)
-        shorter = "raise --max-length, or " if config.max_length else ""  # else it is the maximum
+        shorter = "raise --max-length, " if config.max_length else ""  # else it is the maximum
         yield (
             f"{prepared.truncated:,} of {prepared.usable:,} responses "
             f"{'is' if prepared.truncated == 1 else 'are'} truncated at "
-            f"{longest:,} tokens: {shorter}use models with a longer context"
+            f"{longest:,} tokens: {shorter}use models with a longer context, shorten the prompts "
+            "or leave those rows out"
         )
 
 
@@ -87,14 +88,16 @@ def _chat(prepared: Prepared, tokenizers: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _regions(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
+def too_many_regions(config: SelectConfig, usable: int) -> list[str]:
+    """A warning if regions of `usable` rows are too small to be verified on average."""
     least = not_verified(config.verify_per_region)
-    pool = below_cut(prepared.usable, config.cut)
+    pool = below_cut(usable, config.cut)
     regions, fewer = regions_for(config.regions, pool), fewer_regions(pool, least)
-    if config.method == "staff" and pool <= least * regions:
-        yield (
-            f"{regions} region{'s are' if regions > 1 else ' is'} too many for {pool:,} "
-            f"row{'s' * (pool != 1)}: regions of {least} row{'s' * (least != 1)} or fewer are not "
-            "verified on the target and get equal shares"
-            + (f"; give fewer --regions (about {fewer})" if fewer < regions else "")
-        )
+    if config.method != "staff" or pool > least * regions:
+        return []
+    return [
+        f"{regions} region{'s are' if regions > 1 else ' is'} too many for {pool:,} "
+        f"row{'s' * (pool != 1)}: regions of {least} row{'s' * (least != 1)} or fewer are not "
+        "verified on the target and get equal shares"
+        + (f"; give fewer --regions (about {fewer})" if fewer < regions else "")
+    ]

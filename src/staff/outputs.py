@@ -92,6 +92,12 @@ def finish(
         lengths=rows.lengths,
         wishes=wishes,
     )
+    if wishes.group is not None:
+        values = list(result["quotas"]["rows"])
+        result["quotas"]["chosen"] = {
+            name: dict(zip(values, _counted(wishes.group, selection, len(values)), strict=True))
+            for name, selection in selections.items()
+        }
     result["stages"] = run.ledger.as_dicts()
     write_report(folder, manifests.plain(result), run.source)
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
@@ -129,6 +135,12 @@ def _verified(
             first.verification.rounds, tolerance=config.verify_tolerance, cap=config.verify_cap
         )
     return facts
+
+
+def _counted(group: Ints, selection: Selection, groups: int) -> list[int]:
+    """How many rows of each group are chosen. group: int64 [n]."""
+    found: list[int] = np.bincount(group[selection.rows], minlength=groups).tolist()
+    return found
 
 
 def _these(records: Iterator[RawRecord], wanted: Ints) -> Iterator[RawRecord]:

@@ -21,7 +21,7 @@ from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError, DataError
-from staff.foreseen import warnings_of
+from staff.foreseen import too_many_regions, warnings_of
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
 from staff.outputs import Run, finish
@@ -440,6 +440,8 @@ def reselect(
                 )
             rows, features = read_stored(config)
             record.rows = len(rows.ids)
+        for text in too_many_regions(config, len(rows.ids)):
+            say(f"warning: {text}")
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
         wishes = _without_scoreless(run, rows, wishes)

@@ -21,6 +21,9 @@ def test_the_table_fits_the_terminal(capsys, monkeypatch, width):
         line for line in lines if line.startswith("Gemma 2")
     ]
     assert "tied embeddings" in text  # of Gemma 2 it is not confirmed
+    words = " ".join(text.split())
+    assert "none of these pages says" in words
+    assert "(tied embeddings: whether input and output share one matrix)." in words
     assert "google/gemma-2-9b-it" in text
     assert "Llama" not in text
 

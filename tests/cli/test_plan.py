@@ -25,6 +25,7 @@ def test_the_plan_fits_the_terminal(place, capsys, monkeypatch, width, device):
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= width
     words = " ".join(text.split())
+    assert "padded: tokens with the padding of batches" in words
     for part in ("fine-tune small", "verify on target", "tune target on all", "pays off from"):
         assert part in words
     assert ("assumed: 30% of the peak" in words) == (device != "cpu")
@@ -39,7 +40,7 @@ def test_a_figure_without_a_source_is_told(place, capsys):
         assert main([*command, device]) == 0
         words = " ".join(capsys.readouterr().out.split())
         assert ("its speed not confirmed" in words) == (device == "rtx-3090")
-        assert "(by " in words
+        assert "(figures from " in words
 
 
 @pytest.mark.parametrize(

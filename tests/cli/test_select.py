@@ -13,7 +13,7 @@ def test_the_pipeline_gets_the_settings_and_its_manifest_is_shown(
     [(name, config, said)] = pipeline.calls
     assert (name, config.keep, config.method) == ("select", (0.1,), "random")
     assert said.keys() == {"progress", "say"}
-    assert "/x/coreset-0.1.jsonl: 30 rows (10 %)" in capsys.readouterr().out
+    assert "/x/coreset-0.1.jsonl: 30 rows (10 %)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_quiet_says_nothing(pipeline, command, finished, capsys):
@@ -44,6 +44,15 @@ def test_scores_select_again(pipeline, finished):
     assert main(["select", "--scores", str(finished[0]), "--keep", "0.5"]) == 0
     [(name, config, _)] = pipeline.calls
     assert (name, config.folder) == ("reselect", f"{finished[0]}-keep-0.5")
+
+
+def test_what_the_method_of_the_scores_does_not_use_is_told(pipeline, finished, capsys):
+    again = ["select", "--scores", str(finished[0]), "--keep", "0.5", "--within", "random"]
+    assert main([*again, "--take", "middle"]) == 0
+    assert capsys.readouterr().err == "warning: --take has no effect with --method staff\n"
+    assert main([*again, "--take", "middle", "--quiet"]) == 0
+    assert main(again) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_selecting_again_twice_is_the_same_configuration(pipeline, finished):

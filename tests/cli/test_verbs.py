@@ -11,7 +11,7 @@ import staff
 from staff.cli.main import main
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
-from staff.runs.manifest import begin, write_manifest
+from staff.runs.manifest import begin, read_manifest, write_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -108,8 +108,21 @@ def test_report_does_not_replace_a_page_by_a_poorer_one(finished, capsys):
     page = finished[0] / "report.html"
     page.write_text("whole")
     assert main(["report", str(finished[0])]) == 0
-    assert f"{page} was not rewritten: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{page} was not rewritten: " in said
     assert page.read_text() == "whole"
+
+
+def test_report_inside_the_run_folder(finished, capsys, monkeypatch):
+    manifest = read_manifest(finished[0])
+    manifest["data"]["reading"] = {"format": "text"}  # or the page could not quote rows anyway
+    write_manifest(finished[0] / "manifest.json", manifest)
+    monkeypatch.chdir(finished[0])
+    assert main(["report", "."]) == 0
+    out, said = capsys.readouterr()
+    assert " --out ../run-tuned-0.1" in out
+    assert "no such file: train.jsonl" in said
+    assert said.endswith("from the folder that it was started in: run staff report there.\n")
 
 
 def test_report_of_a_comparison(tmp_path, capsys):

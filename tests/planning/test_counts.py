@@ -53,7 +53,8 @@ def test_what_would_go_wrong_is_told(settings, family):
     cut = asked.model_copy(update={"max_length": 80, "regions": 1, "on_bad_row": "skip"})
     [cut, chat] = planning.plan(cut)["warnings"]
     assert chat.startswith("the target has a chat template, but the data are not conversations")
-    assert "responses are truncated at 80 tokens: raise --max-length" in cut
+    assert "responses are truncated at 80 tokens: raise --max-length, use models with" in cut
+    assert cut.endswith("a longer context, shorten the prompts or leave those rows out")
 
 
 def test_without_models_nothing_is_said_of_them(settings):

@@ -54,11 +54,11 @@ def test_wide():
     lines = render_compared(result(), folder="out", width=120).splitlines()
     assert lines[0] == "Test loss (nats, lower is better)"
     assert (
-        "  staff    0.1   2.200 [2.100, 2.300]  -0.200 [-0.250, -0.150] win"
+        "  staff     0.1   2.200 [2.100, 2.300]  -0.200 [-0.250, -0.150] win"
         "  -0.010 [-0.060, +0.040] tie (ccs)" in lines
     )
-    assert "  ccs      0.1   2.210 [2.110, 2.310]  -0.190 [-0.240, -0.140] win" in lines
-    assert "  staff    0.1    400     12.0 s  1 min 15 s  0.020" in lines
+    assert "  ccs       0.1   2.210 [2.110, 2.310]  -0.190 [-0.240, -0.140] win" in lines
+    assert "  staff     0.1    400     12.0 s  1 min 15 s  0.020" in lines
     assert "Intervals are 95 %, over 3 seeds and 1,234 test items." in "\n".join(lines)
 
 
@@ -117,7 +117,7 @@ def test_notes():
     assert "With other seeds, a win or loss may well be a tie" in said(seeds=1)
     assert "Two seeds say little" in said(seeds=2)
     assert "The best baseline was picked on these test items, so it is best partly by" in said()
-    assert "untuned: the target as it is; full: tuned on all rows. Intervals" in said()
+    assert "untuned: the target as it is; all rows: tuned on all of them. Intervals" in said()
     assert "untuned: the target as it is. Intervals" in said(full=False)
     assert "no selection-to-tuning ratio" in said(full=False)
     assert "from --cache count only with the time to copy" in said(cache="c")

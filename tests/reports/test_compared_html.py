@@ -32,7 +32,7 @@ def test_what_a_person_asks_of_a_comparison_is_there(make_compared):
         "2 rows of the test data truncated",
         "staff beats a random subset of the same size throughout; ccs is worse than it throughout.",
         "Test loss · better than random: staff · worse: ccs · staff compared with the best baseline: 2 ties",
-        "untuned: 2.000 · tuned on all rows: 1.000",
+        "untuned: 2.000 · all rows: 1.000",
         "Intervals are 95 %, over 3 seeds and 90 test items.",
         "staff 2 · 0 · 0 2 · 0 · 0",
         "Test loss (nats, lower is better)",
@@ -59,6 +59,20 @@ def test_one_test_item_has_values_and_no_intervals(make_compared):
     assert "One test item has no interval and says nothing of others: every difference" in page
     for words in ("95 %", "interval contains", "one in twenty", "test items."):
         assert words not in page, words
+
+
+def test_a_metric_that_is_zero_for_every_method_is_not_counted(make_compared):
+    compared = make_compared(metrics=("loss", "exact"))
+    before = words_of(render_comparison_page(compared))
+    assert "Compared with random 4 · 0 · 4" in before
+    for row in compared["results"]:
+        if row["metric"] == "exact":
+            row["random_verdict"] = row["random_verdict"] and "tie"
+            row |= {} if row["keep"] is None else {"value": 0.0}
+    page = words_of(render_comparison_page(compared))
+    assert "Compared with random 2 · 0 · 2" in page
+    assert "Exact match is 0 for every method: its ties say nothing." in page
+    assert "staff beats a random subset of the same size throughout" in page
 
 
 def test_what_is_found_is_of_all_sizes_though_six_are_shown(make_compared):
@@ -116,7 +130,7 @@ def test_better_is_to_the_right(make_compared):
         ({"methods": ("staff",), "keep": (0.1,), "seeds": 1},
          ["Nothing is compared with random", "nothing to compare"], ["Difference from random, paired"]),
         ({"metrics": ("exact",)}, ["Exact match (share of items)"], ["Test loss", "ROUGE-L"]),
-        ({"full": False}, ["no selection-to-tuning ratio"], ["tuned on all rows:"]),
+        ({"full": False}, ["no selection-to-tuning ratio"], ["all rows: tuned", "· all rows:"]),
     ],
 )  # fmt: skip
 def test_little_makes_a_page_too(make_compared, changes, there, absent):

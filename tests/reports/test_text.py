@@ -134,6 +134,60 @@ def test_a_random_selection_has_no_regions_to_show():
     assert "staff why" not in text
 
 
+@pytest.mark.parametrize(
+    ("config", "sizes", "told"),
+    [
+        ({"method": "staff", "regions": 5}, [9, 9, 9], "The other 2 of 5 are empty and not listed."),
+        ({"method": "staff", "regions": 3}, [9, 9, 9], ""),
+        ({"method": "staff", "regions": "auto"}, [40, 40],
+         "--regions auto asked for 4 instead of 50: one per 20 of the 80 rows below the cut. The "
+         "other 2 of 4 are empty and not listed."),
+        ({"method": "staff", "regions": "auto"}, [40, 40, 1],
+         "The other 1 of 4 is empty and not listed."),
+        ({"method": "ccs", "regions": "auto"}, [40, 40],
+         "The other 48 of 50 are empty and not listed."),
+    ],
+)  # fmt: skip
+def test_fewer_regions_than_asked_for_are_told(config, sizes, told):
+    regions = [manifest()["regions"][0] | {"size": size} for size in sizes]
+    text = render(manifest(config=config) | {"regions": regions}, folder="runs/x", width=100)
+    assert told in " ".join(text.split())
+    assert told or "empty" not in text
+
+
+def test_quotas_are_told_value_by_value_and_many_shortened():
+    rows = {"": 10, "a": 30, "b": 20}
+    quotas = {"column": "part", "rows": rows, "chosen": {"0.1": {"": 1, "a": 3, "b": 2}}}
+    text = render(manifest(names=("0.1",), quotas=quotas), folder="runs/x", width=100)
+    assert "\n          by part: a 3 of 30, b 2 of 20, (none) 1 of 10\n" in text
+    many = {f"v{i:02}": 100 - i for i in range(25)} | {"long " * 9: 200}
+    quotas = {"column": "part", "rows": many, "chosen": {"0.1": dict.fromkeys(many, 3)}}
+    text = render(manifest(names=("0.1",), quotas=quotas), folder="runs/x", width=200)
+    assert "by part: long long long long long long… 3 of 200, v00 3 of 100, " in text
+    assert "v07 3 of 93, 17 more values\n" in text
+    del quotas["chosen"]  # a run of an earlier version
+    assert "by part:" not in render(manifest(names=("0.1",), quotas=quotas), folder="runs/x")
+
+
+@pytest.mark.parametrize("method", ["el2n", "ifd", "moderate"])
+def test_a_method_that_goes_by_a_score_can_say_why(method):
+    text = render(manifest(regions=0, config={"method": method}), folder="runs/x", width=80)
+    assert ("staff why runs/x --row 0" in text) == (method != "moderate")
+
+
+def test_a_long_run_name_keeps_to_the_width():
+    folder = "runs/" + "x" * 40
+    stable = {"0.1": {"seeds": 3, "jaccard": 0.5, "chance": 0.1}}
+    lines = render(manifest(stability=stable), folder=folder, width=60).splitlines()
+    start = lines.index(f"Coreset   {folder}/coreset-0.1.jsonl:")
+    block = [line for line in lines[start + 1 : lines.index("", start)] if folder not in line]
+    assert max(map(len, block)) <= 60
+    told = " ".join(" ".join(block).split())
+    assert told.startswith(
+        "400 rows (10 %), 12 of them drawn at random (top-up) agreement over 3 seeds"
+    )
+
+
 def test_a_scoring_run_shows_cost_and_files_only():
     text = render(
         {

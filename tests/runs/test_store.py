@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -99,7 +100,8 @@ def test_a_start_changes_nothing_of_a_finished_run(tmp_path, overwrite):
 def test_another_selection_in_the_same_folder_keeps_the_scores(tmp_path):
     folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
     finish(folder, "coreset-0.1.jsonl")
-    other = config(tmp_path, keep=0.5, regions=7, batch_tokens=99, data="./train.jsonl")
+    here = f"../{Path.cwd().name}/train.jsonl"  # the same file in other words
+    other = config(tmp_path, keep=0.5, regions=7, batch_tokens=99, data=here)
     begun(folder, other)
     assert not folder.finished  # the manifest goes first: the run is unfinished again
     assert not folder.report.exists()  # nor may it tell of the selection before

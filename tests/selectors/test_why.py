@@ -161,6 +161,10 @@ def test_a_ranking_says_rank_and_score_by_hand():
         "The method 'loss' chose it.",
     )
     assert told(coreset, scores, 2)[1] == "The method 'loss' did not choose it."
+    middle = replace(select_ranked(scores=scores, total=1, take="middle"), method="loss")
+    assert told(middle, scores, 1)[1] == (
+        "The method 'loss', set to take the middle scores (--take), did not choose it."
+    )
 
 
 def test_rows_set_aside_say_why():

@@ -19,7 +19,11 @@ EXAMPLES = """
 """
 
 
-@verb(ExportConfig, dry_run=True, operand="run")
+@verb(
+    ExportConfig,
+    dry_run="Check every row, show what would be written and stop.",
+    operand="run",
+)
 def export(config: ExportConfig, terminal: Terminal) -> None:
     """Write the folder, and say what it contains and what to run next."""
     from staff.exports import export as job

@@ -11,6 +11,7 @@ from staff.cli.terminal import Terminal, open_terminal
 from staff.errors import ConfigError
 from staff.runs.config_file import build, dump_yaml
 from staff.runs.settings import PANELS, RUNNING, Settings, coreset_name, panel_of
+from staff.runs.unheeded import unheeded
 from staff.team import helps, in_team
 
 Config = TypeVar("Config", bound=Settings)
@@ -44,7 +45,7 @@ COMMON = {
 def verb(
     config: type[Config],
     *,
-    dry_run: bool = False,
+    dry_run: bool | str = False,
     json: bool = False,
     torchrun: bool = False,
     operand: str = "data",
@@ -52,23 +53,21 @@ def verb(
     """Make a command of a function of settings and a terminal.
 
     Every field of `config` becomes a flag; the field `operand` may also be given by
-    position. With `dry_run` there is a flag --dry-run, and with `json` one --json, which the
-    function heeds.
+    position. With `dry_run` there is a flag --dry-run (a text is its help), and with `json` one
+    --json, which the function heeds.
     torchrun: it may be started in several processes, which then work together.
     """
     wanted = {"dry_run": dry_run, "json": json}
     common = {name: kind for name, kind in COMMON.items() if wanted.get(name, True)}
+    if isinstance(dry_run, str):
+        common["dry_run"] = _switch(dry_run)
 
     def decorate(function: Callable[[Config, Terminal], None]) -> Callable[..., None]:
         def command(first: str | None = None, **given: Any) -> None:
             flags = {operand: first, **given}
             running = {name: flags.pop(name, None) for name in common}
-            file = running.get("config")
-            settings = build(
-                config,
-                flags={name: value for name, value in flags.items() if value is not None},
-                file=file,
-            )
+            typed = {name: value for name, value in flags.items() if value is not None}
+            settings = build(config, flags=typed, file=running.get("config"))
             if in_team() and not torchrun:
                 raise ConfigError(
                     f"staff {function.__name__} works in one process: start it without torchrun"
@@ -81,6 +80,8 @@ def verb(
                 dry_run=bool(running.get("dry_run")),
                 json=bool(running.get("json")),
             )
+            for text in unheeded(settings, typed):
+                terminal.say(f"warning: {text}")
             if running["print_config"]:
                 terminal.result(dump_yaml(settings))
             else:

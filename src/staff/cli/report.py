@@ -1,5 +1,6 @@
 """`staff report`: the summary of a finished run again."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -34,7 +35,7 @@ def report(
     if run is None:
         raise ConfigError("which run? e.g. staff report runs/x")
     terminal = Terminal(SilentProgress())
-    folder = run.rstrip("/") or run
+    folder = str(Path(run))
     comparison = CompareFolder(run)
     if comparison.is_comparison:
         comparison.check_finished()
@@ -67,10 +68,19 @@ def write_page(folder: str, manifest: dict[str, Any]) -> str:
         source = data_of(manifest)
     except DataError as error:
         if run.report.is_file():
-            return f"{run.report} was not rewritten: {error}"
-        missing = f"Prompts and responses are missing: {error}"
+            return f"{run.report} was not rewritten: {_told(error, manifest)}"
+        missing = f"Prompts and responses are missing: {_told(error, manifest)}"
     write_report(run, manifest, source, missing=missing)
     return f"Report: {run.report}. {missing}".rstrip(". ") + "."
+
+
+def _told(error: DataError, manifest: dict[str, Any]) -> str:
+    """The error, and what to do about data that were named from another folder."""
+    path = Path(manifest["data"]["path"])
+    if path.is_absolute() or path.exists() or manifest["data"].get("revision"):  # of the Hub
+        return str(error)
+    words = "The run names it from the folder that it was started in: run staff report there."
+    return f"{str(error).rstrip('.')}. {words}"
 
 
 app = command_app("report", report, examples=EXAMPLES)

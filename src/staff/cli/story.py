@@ -92,7 +92,8 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
     column = config.get("quota_column")
     quotas = {"quota_column": column and one_line(repr(column))}
     if not regions:
-        return Selection(rows=rows, reason=reason, method=method, details=quotas)
+        details = {**quotas, "take": config.get("take")}
+        return Selection(rows=rows, reason=reason, method=method, details=details)
     coreset = next((c for c in manifest["coresets"] if c["name"] == name), None)
     if coreset is None:
         raise RunError(f"coreset {name} is in selection.parquet but not in manifest.json")

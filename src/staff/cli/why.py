@@ -26,7 +26,9 @@ def why(
         str | None,
         Parameter(help="Id of the row, as in selection.parquet or in the id column of the data."),
     ] = None,
-    row: Annotated[str | None, Parameter(help="Position of the row in the file, from 0.")] = None,
+    row: Annotated[
+        str | None, Parameter(help="Position of the row in the file, from 0.", metavar="NUMBER")
+    ] = None,
     quiet: Quiet = None,
     verbose: Verbose = None,
     debug: Debug = None,

@@ -9,7 +9,7 @@ from typing import Any
 from staff.data.columns import described
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
-from staff.foreseen import warnings_of
+from staff.foreseen import too_many_regions, warnings_of
 from staff.methods import wanted_by
 from staff.pipeline import counting_models, requested_sizes
 from staff.progress import Progress
@@ -52,6 +52,7 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
             "usable rows": usable,
             "stages": [{"name": "select", "kind": "select", "rows": usable}],
             "files": _files(settings, folder),
+            "warnings": too_many_regions(settings, usable),
         }
     source = open_source(str(config.data))
     with tokenised(config, source, counting_models(config), progress) as prepared:

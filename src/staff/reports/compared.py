@@ -7,8 +7,9 @@ from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.findings import joined
+from staff.reports.findings import joined, zeros
 from staff.reports.numbers import count, counted, duration, rows_of
+from staff.reports.scales import WHOLE
 from staff.runs.compare_cells import UNTUNED
 from staff.runs.facts import trust_remarks
 from staff.visible import visible
@@ -135,11 +136,12 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         " Differences are paired; it is a tie if the interval contains 0. Where there is no true "
         "difference, one in twenty is still expected to look like a win or a loss."
     )
-    full = "; full: tuned on all rows" if config["full"] else ""
+    full = f"; {WHOLE['full']}: tuned on all of them" if config["full"] else ""
     said = [
         f"untuned: the target as it is{full}.",
         over + (judged if first["items"] > 1 else " Differences are paired."),
         *_of_best(result["results"]),
+        *_of_zeros(result["results"]),
         "Ratio: seconds of selection divided by seconds of tuning on all rows, both measured."
         if config["full"]
         else "No tuning on all rows (--no-full), so no selection-to-tuning ratio.",
@@ -158,6 +160,12 @@ def _of_best(rows: Sequence[Row]) -> list[str]:
         "The best baseline was picked on these test items, so it is best partly by chance: losses "
         "to it are overstated, wins understated."
     ]
+
+
+def _of_zeros(rows: Sequence[Row]) -> list[str]:
+    """That a metric which is 0 throughout says nothing."""
+    named = [METRICS[metric] for metric in zeros(rows)]
+    return [f"{name} is 0 for every method: its ties say nothing." for name in named]
 
 
 def test_remarks(result: Mapping[str, Any]) -> list[str]:
@@ -257,7 +265,9 @@ def _names(rows: Iterable[Row]) -> list[Column]:
     rows = list(rows)
     keeps = ["" if row["keep"] is None else f"{row['keep']:g}" for row in rows]
     return [
-        Column("method", [row["method"] for row in rows], left=True),
+        Column(
+            "method", [WHOLE.get(row["method"]) or str(row["method"]) for row in rows], left=True
+        ),
         Column("keep", keeps, left=True),
     ]
 

@@ -18,7 +18,7 @@ from staff.reports.compared import (
     value_text,
     warnings_of,
 )
-from staff.reports.findings import VERDICTS, find, headline, tallies
+from staff.reports.findings import VERDICTS, find, headline, tallies, without_zeros
 from staff.reports.methods import Style, styles
 from staff.reports.page import render_page
 from staff.reports.scales import WHOLE
@@ -41,6 +41,7 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
     methods = list(dict.fromkeys(row["method"] for row in shown if row["keep"] is not None))
     tuned = [row for row in shown if row["tuning_seconds"] is not None]
     warnings = warnings_of(result)
+    counted = without_zeros(result["results"])
     return render_page(
         "comparison.html",
         result=result,
@@ -52,12 +53,9 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
         seeds=result["config"]["seeds"],
         methods=methods,
         sizes=sizes,
-        headline=headline(result["results"]),
-        tallies=tallies(result["results"]),
-        verdicts=[
-            sum(row["random_verdict"] == verdict for row in result["results"])
-            for verdict in VERDICTS
-        ],
+        headline=headline(counted),
+        tallies=tallies(counted),
+        verdicts=[sum(row["random_verdict"] == verdict for row in counted) for verdict in VERDICTS],
         metric_names=METRICS,
         metrics=[
             _metric(metric, result["results"], shown, styles(methods))

@@ -27,8 +27,19 @@ def render_families(pairs: Sequence[Mapping[str, Any]], *, width: int = 80) -> s
         cited = "".join(f" [{numbers[url]}]" for url in _unique(members))
         shown = [next(rows) for _ in members] if rows else _stacked(members)
         blocks.append("\n".join([*_title(family, cited, width), *shown]))
+    blocks.append("\n".join(_legend(pairs, width)))
     blocks.append("\n".join(f"[{number}] {url}" for url, number in numbers.items()))
     return "\n\n".join(blocks) + "\n"
+
+
+def _legend(pairs: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """What the numbers in brackets are, and what is meant by not confirmed."""
+    text = "[n]: the pages that the sizes and tokenizers of a family were read from."
+    if any(_unconfirmed(pair) for pair in pairs):
+        text += " Not confirmed: what none of these pages says of the target or the small model"
+    if any("tied embeddings" in _unconfirmed(pair) for pair in pairs):
+        text += " (tied embeddings: whether input and output share one matrix)"
+    return wrap(text.rstrip(".") + ".", width)
 
 
 def _unique(pairs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -41,6 +41,22 @@ class Finding:
     ours: str
 
 
+def without_zeros(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the metrics that tell methods apart: not of one that is 0 for all of them.
+
+    All rows if no metric would be left.
+    """
+    silent = zeros(rows)
+    return [row for row in rows if row["metric"] not in silent] or list(rows)
+
+
+def zeros(rows: Sequence[Row]) -> list[str]:
+    """The metrics that are 0 for every method at every size, as an exact match often is."""
+    sized = [row for row in rows if row["keep"] is not None]
+    telling = {row["metric"] for row in sized if row["value"]}
+    return [m for m in dict.fromkeys(row["metric"] for row in sized) if m not in telling]
+
+
 def headline(rows: Iterable[Row]) -> list[tuple[str, str]]:
     """(methods, what is true of them), over all metrics and sizes; empty without differences."""
     verdicts: dict[str, list[str]] = {}

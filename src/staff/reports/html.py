@@ -13,6 +13,7 @@ from staff.reports.bins import bin_lengths, bin_scores, count_by_region, interva
 from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
 from staff.reports.proxy import (
+    fewer_texts,
     findings,
     headline,
     interpolated_text,
@@ -21,7 +22,7 @@ from staff.reports.proxy import (
 )
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
-from staff.reports.text import at_random, constraints, filled_up
+from staff.reports.text import at_random, constraints, filled_up, quota_text
 from staff.runs.facts import trust_remarks
 from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
 from staff.runs.store import RunFolder, write_atomic
@@ -83,7 +84,10 @@ def render_run(
         remarks=_remarks(manifest, len(chosen)),
         regions=regions,
         max_regions=MAX_REGIONS,
-        unverified=unverified_texts(regions, manifest["config"]),
+        unverified=[
+            *fewer_texts(regions, manifest["config"]),
+            *unverified_texts(regions, manifest["config"]),
+        ],
         stages=stages,
         seconds=sum(stage["seconds"] for stage in stages),
         times_figure=figures.times_figure(stages) if stages else None,
@@ -115,6 +119,9 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
         if data.get(key)
     ]
     remarks += [*constraints(manifest), *trust_remarks(manifest["config"])]
+    for coreset in manifest["coresets"][:coresets]:
+        if told := quota_text(manifest, coreset["name"]):
+            remarks.append(f"coreset {coreset['name']}, {told}")
     if len(manifest["coresets"]) > coresets:
         remarks.append(f"the first {coresets} of {len(manifest['coresets'])} coresets are shown")
     return remarks

@@ -19,6 +19,10 @@ from staff.reports.numbers import (
 
 Plan = Mapping[str, Any]
 INDENT = " " * 10
+COLUMNS = (
+    "padded: tokens with the padding of batches, which are computed, too. work: floating-point "
+    "operations."
+)
 UNCONFIRMED = {"flops": "speed", "memory": "memory"}
 
 
@@ -26,7 +30,7 @@ def render_costs(plan: Plan, *, width: int = 80) -> str:
     """What `staff plan` prints; plan: what `staff.planning.estimate` returns."""
     blocks = [
         _facts(plan, width),
-        _stages(plan["stages"], width),
+        [*_stages(plan["stages"], width), *wrap(COLUMNS, width)],
         _worth(plan, width),
         warning_lines(plan["warnings"], width=width),
     ]
@@ -75,7 +79,7 @@ def _device(device: Mapping[str, Any]) -> str:
     hosts = ", ".join(urlsplit(url).netloc for url in device["source"].split())
     names = [UNCONFIRMED[name] for name in device["unconfirmed"]]
     doubt = f"; its {' and '.join(names)} not confirmed" if names else ""
-    return f"{device['name']}, {bits}, {told} (by {hosts}{doubt}); {assumed}"
+    return f"{device['name']}, {bits}, {told} (figures from {hosts}{doubt}); {assumed}"
 
 
 def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> list[str]:

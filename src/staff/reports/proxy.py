@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staff.reports.numbers import count, counted, rows_of
+from staff.selectors.regions import REGIONS, ROWS, regions_for
 from staff.selectors.rounds import fewer_regions, not_verified
 
 Facts = Mapping[str, Any]
@@ -52,6 +53,27 @@ def findings(proxy: Facts) -> list[str]:
             "row were verified"
         )
     return found
+
+
+def fewer_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
+    """Why there are fewer regions than were asked for, or than usual, in sentences; or none."""
+    asked, made = config.get("regions"), len(regions)
+    pool = sum(region["size"] for region in regions)
+    if asked is None or not made:
+        return []
+    said = []
+    if asked == "auto":
+        asked = regions_for(asked, pool if config.get("method") == "staff" else None)
+        if asked < REGIONS:
+            said.append(
+                f"--regions auto asked for {count(asked)} instead of {REGIONS}: one per {ROWS} of "
+                f"the {rows_of(pool)} below the cut."
+            )
+    if made < asked:
+        left = asked - made
+        are = "is" if left == 1 else "are"
+        said.append(f"The other {count(left)} of {count(asked)} {are} empty and not listed.")
+    return said
 
 
 def unverified_texts(regions: Sequence[Facts], config: Facts) -> list[str]:

@@ -1,13 +1,16 @@
 """A manifest as plain text: what was chosen, why, what it cost, and what to type next."""
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from textwrap import wrap
 from typing import Any
 
 from staff.reports.columns import Column, layout
 from staff.reports.numbers import count, counted, duration, millions, rows_of, significant
 from staff.reports.proxy import (
+    fewer_texts,
     findings,
     headline,
     interpolated_text,
@@ -16,16 +19,14 @@ from staff.reports.proxy import (
 )
 from staff.runs.facts import trust_remarks
 from staff.runs.shared_settings import READING
+from staff.runs.unheeded import heeded_by
+from staff.selectors import SCORE
+from staff.visible import one_line
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10
-HEEDED: dict[str, tuple[str, ...]] = {  # settings by method; the others rank rows by one score
-    "staff": ("allocation", "within", "cut"),
-    "ccs": ("difficulty", "cut"),
-    "d2": ("difficulty", "cut", "neighbours", "gamma"),
-    **dict.fromkeys(("random", "ifd", "moderate", "k-centre"), ()),
-    "ranking": ("take",),
-}
+QUOTAS = 10  # values of a quota column that are listed
+SHOWN = ("allocation", "within", "difficulty", "cut", "neighbours", "gamma", "take")
 
 
 def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool = True) -> str:
@@ -93,8 +94,10 @@ def method_block(manifest: Manifest, width: int) -> list[str]:
     method = config.get("method")
     if manifest.get("command") != "select" or method is None:
         return []
-    heeded = HEEDED.get(method, HEEDED["ranking"])
+    heeded = [name for name in SHOWN if name in heeded_by(method)]
     facts = [f"{name.replace('_', ' ')} {config[name]}" for name in heeded if name in config]
+    if method == "staff" and config.get("verify_against") == "untuned":
+        facts.append("verify against untuned")
     facts += constraints(manifest)
     lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
     return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
@@ -144,7 +147,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
     ]
     told = [
         INDENT + line
-        for fact in unverified_texts(regions, config)
+        for fact in (*fewer_texts(regions, config), *unverified_texts(regions, config))
         for line in wrap(fact, max(20, width - 10))
     ]
     if not any(r.get("verified") for r in regions):  # CCS, or regions too small to be verified
@@ -195,19 +198,51 @@ def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
         share = f" ({100 * coreset['total'] / usable:.3g} %)" if usable else ""
         filled = "".join(f", {words}" for words in filled_up(coreset))
         tokens = f", {count(coreset['tokens'])} tokens" if coreset.get("tokens") else ""
-        lines.append(
-            f"Coreset   {folder}/{coreset['path']}: "
-            f"{rows_of(coreset['total'])}{share}{tokens}{filled}"
+        name = f"Coreset   {folder}/{coreset['path']}:"
+        facts = f"{rows_of(coreset['total'])}{share}{tokens}{filled}"
+        beside = len(name) + len(" 400 rows") <= width  # a path is never broken
+        lines += [] if beside else [name]
+        lines += wrap(
+            facts,
+            max(30, width),
+            initial_indent=f"{name} " if beside else INDENT,
+            subsequent_indent=INDENT,
+            break_on_hyphens=False,
         )
+        if quotas := quota_text(manifest, coreset["name"]):
+            lines += [INDENT + line for line in wrap(quotas, max(20, width - 10))]
         if stable := (manifest.get("stability") or {}).get(coreset["name"]):
-            lines.append(
-                f"{INDENT}agreement over {stable['seeds']} seeds: Jaccard index "
+            agreed = (
+                f"agreement over {stable['seeds']} seeds: Jaccard index "
                 f"{stable['jaccard']:.2f} ({stable['chance']:.2f} by chance)"
             )
+            lines += [INDENT + line for line in wrap(agreed, max(20, width - 10))]
     if any(at_random(coreset) for coreset in manifest.get("coresets", ())):
         text = "Top-up: places left over by full regions and rounding, for rows of any region."
         lines += [INDENT + line for line in wrap(text, max(20, width - 10))]
     return lines
+
+
+def quota_text(manifest: Manifest, name: str) -> str:
+    """How many rows of each value of the quota column a coreset has; empty without quotas."""
+    quotas = manifest.get("quotas") or {}
+    chosen = (quotas.get("chosen") or {}).get(name)
+    if chosen is None:  # none, or of an earlier version
+        return ""
+    values = sorted(quotas["rows"].items(), key=lambda item: (-item[1], item[0]))
+    shown = values if len(values) <= QUOTAS else values[: QUOTAS - 1]
+    told = [
+        f"{_short(value)} {count(chosen.get(value, 0))} of {count(rows)}" for value, rows in shown
+    ]
+    if rest := values[len(shown) :]:
+        told.append(f"{counted(len(rest), 'more value')}")
+    return f"by {one_line(quotas['column'])}: {', '.join(told)}"
+
+
+def _short(value: str) -> str:
+    """A value of the data on a line; of a row without one, that."""
+    text = one_line(value) or "(none)"
+    return text if len(text) <= 30 else text[:29] + "…"
 
 
 def filled_up(coreset: Mapping[str, Any]) -> list[str]:
@@ -298,7 +333,7 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
         return []
     path = shlex.quote(f"{folder}/{coresets[0]['path']}")
     target = shlex.quote(((manifest.get("models") or {}).get("target") or {}).get("path", "MODEL"))
-    out = shlex.quote(f"{folder}-tuned-{coresets[0]['name']}")
+    out = shlex.quote(_beside(folder, f"-tuned-{coresets[0]['name']}"))
     config = manifest.get("config") or {}
     reading = "".join(
         f" --{name.replace('_', '-')} {shlex.quote(str(config[name]))}"
@@ -312,9 +347,20 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
     lines += [
         f"  staff export {shlex.quote(folder)} --keep {keep} --to trl  # see --help for others"
     ]
-    if manifest.get("regions"):
+    if manifest.get("regions") or config.get("method") in SCORE:  # else there is little to tell
         lines.append(f"  staff why {shlex.quote(folder)} --row 0")
     return lines
+
+
+def _beside(folder: str, ending: str) -> str:
+    """A folder next to a run's, of its name and an ending, also where the run's is ``.``.
+
+    >>> _beside("runs/x", "-tuned")
+    'runs/x-tuned'
+    """
+    if PurePath(folder).name not in ("", ".."):
+        return folder + ending
+    return os.path.normpath(f"{folder}/../{Path(folder).resolve().name}{ending}")
 
 
 def _chunks(number: Column, budgets: Sequence[Column], width: int) -> list[str]:

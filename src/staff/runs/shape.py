@@ -99,6 +99,7 @@ class _Listed(_Shape):
 class _Quotas(_Shape):
     column: str
     rows: dict[str, Count]
+    chosen: dict[str, dict[str, Count]] = {}
 
 
 class _Stable(_Shape):

@@ -315,7 +315,7 @@ def refuse_other_settings(
 
 
 def _one_spelling(key: str, value: Any) -> Any:
-    return os.path.normpath(value) if key in INPUTS and isinstance(value, str) else value
+    return os.path.realpath(value) if key in INPUTS and isinstance(value, str) else value
 
 
 def check_place(path: Path) -> None:
