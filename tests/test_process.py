@@ -140,6 +140,7 @@ def test_scoring_that_was_stopped_does_not_read_again(e2e_file, family, tmp_path
     assert not (out / "tokens").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuning_that_is_killed_does_not_read_again(e2e_file, family, finish, tmp_path):
     data = e2e_file(ROWS, tmp_path / "train.jsonl")
     command = ["finetune", str(data), "--model", family[0], "--out", str(tmp_path / "a")]
