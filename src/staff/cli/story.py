@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 from staff.errors import ConfigError, RunError
 from staff.notes import parse_note
+from staff.reports.columns import wrap
 from staff.rng import keys_of_ids
 from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import check_regions, coreset_columns, read_selection
@@ -54,7 +54,7 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
             name=f"Row {name_of_row}",
             score=score,
         )
-        paragraphs.append(fill(f"{name}: " + " ".join(sentences), max(width, 40)))
+        paragraphs.append("\n".join(wrap(f"{name}: " + " ".join(sentences), max(width, 40))))
     path = one_line(manifest["data"]["path"])
     head = f"Row {table['row'][at]} of {path}, id {name_of_row}"
     return "\n\n".join([head, *paragraphs]) + "\n"

@@ -1,9 +1,20 @@
-"""Plain tables that fit a width, or are not made."""
+"""Plain text in a terminal: wrapped, and tables that fit a width or are not made."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 GAP = 2  # spaces before a column, so that a table is also indented
+
+
+def wrap(text: str, width: int, **how: Any) -> list[str]:
+    """Like `textwrap.wrap`, but flags and file names with hyphens stay whole.
+
+    >>> wrap("try --batch-tokens", 16)
+    ['try', '--batch-tokens']
+    """
+    return textwrap.wrap(text, width, break_on_hyphens=False, **how)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
-from textwrap import wrap
 from typing import Any
 
-from staff.reports.columns import Column, layout
+from staff.reports.columns import Column, layout, wrap
 from staff.reports.findings import joined, zeros
 from staff.reports.numbers import count, counted, duration, rows_of
 from staff.reports.scales import WHOLE

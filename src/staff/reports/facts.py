@@ -1,10 +1,9 @@
 """Short results as text: a dry run, a fine-tuning, an evaluation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
-from staff.reports.columns import Column, layout
+from staff.reports.columns import Column, layout, wrap
 from staff.reports.numbers import count, plain
 
 

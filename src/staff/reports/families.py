@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from textwrap import wrap
 from typing import Any
 
-from staff.reports.columns import Column, layout
+from staff.reports.columns import Column, layout, wrap
 from staff.reports.numbers import millions
 
 DIFFERENT = "other vocabulary"

@@ -1,11 +1,10 @@
 """A plan as plain text: the stages, what selection costs and saves, the warnings."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 from urllib.parse import urlsplit
 
-from staff.reports.columns import Column, layout
+from staff.reports.columns import Column, layout, wrap
 from staff.reports.facts import warning_lines
 from staff.reports.numbers import (
     brief,
@@ -162,5 +161,4 @@ def _labelled(label: str, text: str, width: int) -> list[str]:
         initial_indent=f"{label:<10}",
         subsequent_indent=INDENT,
         break_long_words=False,
-        break_on_hyphens=False,
     )

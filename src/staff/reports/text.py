@@ -4,10 +4,9 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from textwrap import wrap
 from typing import Any
 
-from staff.reports.columns import Column, layout
+from staff.reports.columns import Column, layout, wrap
 from staff.reports.numbers import count, counted, duration, millions, rows_of, significant
 from staff.reports.proxy import (
     fewer_texts,
@@ -207,7 +206,6 @@ def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
             max(30, width),
             initial_indent=f"{name} " if beside else INDENT,
             subsequent_indent=INDENT,
-            break_on_hyphens=False,
         )
         if quotas := quota_text(manifest, coreset["name"]):
             lines += [INDENT + line for line in wrap(quotas, max(20, width - 10))]
