@@ -131,6 +131,21 @@ def test_a_stop_waits_for_the_end_of_its_step_and_a_second_one_does_not(
     assert digests(result.adapter) == digests(whole.adapter)
 
 
+def test_training_goes_on_after_a_signal_whose_handler_returns(train, restless, place):
+    def ask(point):
+        if point.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    found = []  # checkpoints, when the handler is called
+    before = signal.signal(signal.SIGTERM, lambda *_: found.extend(place.glob("checkpoint-*")))
+    try:
+        result, _ = train(restless, seconds=60, then=ask, max_steps=6)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [folder.name for folder in found] == ["checkpoint-4"]
+    assert result.steps == 6
+
+
 @pytest.mark.parametrize(
     "stops", [[2], [4, 5], [5], [8], [9, 12], [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
 )

@@ -67,11 +67,12 @@ class SaveEvery(TrainerCallback):
 
 
 class StopAfterStep(TrainerCallback):
-    """Inside its block a signal to stop takes effect after the step, and a checkpoint is written.
+    """Inside its block a signal to stop takes effect after the step, once a checkpoint is written.
 
-    What the signal does then is up to the handler that was there before; one that no Python code
-    handles acts as ever. A second signal takes effect at once: a step may be long. Only in the
-    main thread, which alone may set handlers; elsewhere nothing changes.
+    What the signal does then is up to the handler that was there before: training goes on if that
+    returns. One that no Python code handles acts as ever. A second signal takes effect at once: a
+    step may be long. Only in the main thread, which alone may set handlers; elsewhere nothing
+    changes.
     """
 
     def __init__(self) -> None:
@@ -90,15 +91,24 @@ class StopAfterStep(TrainerCallback):
     def __exit__(self, kind: object, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if kind is None and self._asked is not None:
-            self._handlers[self._asked](self._asked, None)
+        if kind is None:
+            self._pass_on()
 
     def _ask(self, number: int, frame: object) -> None:
         if self._asked is not None:
             self._handlers[number](number, frame)
         self._asked = number
 
+    def _pass_on(self) -> None:
+        if (number := self._asked) is not None:
+            self._asked = None
+            self._handlers[number](number, None)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop after this step."""
+        """Ask for a checkpoint."""
         if self._asked is not None:
-            control.should_save = control.should_training_stop = True
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Do what the signal asks for, now that the checkpoint is there."""
+        self._pass_on()
