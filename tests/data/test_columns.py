@@ -30,6 +30,7 @@ TURN = [{"from": "human", "value": "a"}]
         ({"messages": json.dumps(MESSAGE)}, "messages"),
         ({"conversations": json.dumps(TURN)}, "sharegpt"),
         ({"prompt": json.dumps(MESSAGE), "completion": json.dumps(MESSAGE)}, "messages-pair"),
+        ({"prompt": json.dumps(MESSAGE), "completion": "b"}, "prompt-response"),
         ({"prompt": MESSAGE, "completion": MESSAGE}, "messages-pair"),
         ({"text": "a"}, "text"),
         ({"text": "a", "url": "b", "timestamp": "c", "score": 0.5}, "text"),

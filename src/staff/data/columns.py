@@ -80,6 +80,8 @@ def resolve_options(
     options = replace(options, format=format)
     if format in PAIRED:
         pair = _fill_pair(columns, options, name)
+        if not given.format and _spells_lists(first_records, pair):
+            pair = replace(pair, format="prompt-response")
         refuse_left_out(first_records, given, pair, name=name)
         return pair
     refuse_left_out(first_records, given, options, name=name)
@@ -180,6 +182,17 @@ def _chat_format(
                 return None
             return "sharegpt" if "from" in turns[0] else "messages"
     return None
+
+
+def _spells_lists(records: Sequence[Record], pair: RecordOptions) -> bool:
+    """Whether one text of a pair spells a list of messages, and the other, which is none, does not.
+
+    Then the list is text as well: messages are answered with messages.
+    """
+    both = (pair.prompt_column, pair.response_column)
+    return all(_holds_text(records, str(column)) for column in both) and not all(
+        _chat_format(records, column) for column in both
+    )
 
 
 def _holds_text(records: Sequence[Record], column: str) -> bool:
