@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,7 @@ def test_a_file_gives_a_run_as_ever(tmp_path):
     assert repr(run) == (
         f"Run(folder={folder!r}, method='random', usable_rows=20, coresets={{'0.5': 10}})"
     )
+    assert repr(replace(run, manifest={})) == f"Run(folder={folder!r})"  # of a helper
     assert select_coreset(rows(), method="random", keep=0.5).to_list() == [
         row
         for row, taken in zip(rows().to_list(), run.table()["selected@0.5"], strict=True)

@@ -41,6 +41,8 @@ VERBS = {
 }
 # Their results are files, not what they print.
 WRITING = ("select", "score", "finetune", "compare", "export", "demo")
+# They take a data file by position.
+READING = ("select", "score", "finetune", "evaluate", "compare", "plan")
 INTERNAL, STOPPED, TERMINATED = 70, 130, 143
 _signals: list[int] = []  # Ctrl-C, and SIGTERM from a scheduler that wants the machine back
 
@@ -172,7 +174,7 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError):
         unused = error.unused_tokens or []
         text = f"too many arguments: {' '.join(unused)}"
-        if all(map(os.path.isfile, unused)):  # as of shards/*.jsonl
+        if chain in READING and all(map(os.path.isfile, unused)):  # as of shards/*.jsonl
             text += ": only one data file is read, join several first"
     if isinstance(error, UnknownOptionError) and "Did you mean" in text:
         return text.replace(". Did", "; did")

@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from staff.errors import ModelError
 from staff.models.adapters import attach_fresh
-from staff.models.load import caps_attention
+from staff.models.device import caps_attention
 from staff.models.narrow import token_wise_parts
 from staff.models.response_logits import output_head
 from staff.models.skeleton import build_skeleton
