@@ -156,8 +156,11 @@ def test_wrong_columns(jsonl, tokeniser, tmp_path):
 
 def test_a_column_that_a_guessed_prompt_leaves_out_far_below(jsonl, tokeniser, tmp_path):
     path = jsonl([pair(n) | {"context": ""} for n in range(120)] + [pair(120) | {"context": "c"}])
-    with pytest.raises(DataError, match="which leaves out 'context'"):
+    with pytest.raises(DataError, match=r"which leaves out 'context'\.\nGive --prompt-template"):
         prepare(open_source(path), RecordOptions(), [tokeniser], out=tmp_path / "a")
+    new = jsonl([*map(pair, range(120)), pair(120) | {"context": "c"}], name="new.jsonl")
+    with pytest.raises(DataError, match="\nWrite context into the first row, too, and give"):
+        prepare(open_source(new), RecordOptions(), [tokeniser], out=tmp_path / "a")
     asked = RecordOptions(prompt_column="prompt")
     assert prepare(open_source(path), asked, [tokeniser], out=tmp_path / "a").usable == 121
 

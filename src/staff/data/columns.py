@@ -1,7 +1,7 @@
 """Detect, or check, which record format and columns a file uses."""
 
 import string
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from staff.data.records import FORMATS, PAIRED, Record, RecordOptions, turns_in
@@ -225,11 +225,17 @@ def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> Rec
 
 
 def refuse_left_out(
-    records: Sequence[Record], given: RecordOptions, options: RecordOptions, *, name: str
+    records: Sequence[Record],
+    given: RecordOptions,
+    options: RecordOptions,
+    *,
+    name: str,
+    known: Collection[str] | None = None,
 ) -> None:
     """Raise `DataError` where a prompt that was guessed leaves out columns in `BESIDE`.
 
-    options: those `given`, resolved.
+    options: those `given`, resolved. known: columns of the first rows, which alone may be named
+    in options; by default those of `records`.
     """
     columns = list(dict.fromkeys(column for record in records for column in record))
     prompt: list[str | None]
@@ -256,7 +262,9 @@ def refuse_left_out(
         first = [column for column in left if column.lower().startswith("system")]
         parts = (*first, *prompt, *(column for column in left if column not in first))
         template = "\\n".join(f"{{{part}}}" for part in parts)
-        read_it = f"Give --prompt-template '{template}' to include it, or"
+        late = [column for column in left if known is not None and column not in known]
+        give = f"Write {_listed(late)} into the first row, too, and give" if late else "Give"
+        read_it = f"{give} --prompt-template '{template}' to include it, or"
     else:
         read_it = "Write it as text and name it in --prompt-template to include it, or give"
     raise DataError(

@@ -36,6 +36,7 @@ TEXT_KINDS = ("jsonl", "json", "csv", "tsv")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?(@[\w.-]+){0,2}")
 HASH_CHUNK = 1 << 20
 SNIFF_BYTES = 1 << 20
+HEAD_ROWS = 100  # by which format and columns are found
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Source:
         """Every row in order, from the start, a few in memory at a time."""
         return self.read()
 
-    def head(self, count: int = 100) -> list[RawRecord]:
+    def head(self, count: int = HEAD_ROWS) -> list[RawRecord]:
         """The first rows that can be parsed, at most `count`."""
         rows = self.read()
         try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from staff.data.ahead import in_order
 from staff.data.columns import refuse_left_out, resolve_options
-from staff.data.files import Source
+from staff.data.files import HEAD_ROWS, Source
 from staff.data.occurrences import Occurrences
 from staff.data.raw import RawRecord
 from staff.data.records import CHAT, RecordOptions, content_id, to_example
@@ -114,6 +114,7 @@ def prepare(
     usable_ids: list[Ids] = []
     usable_rows: list[Ints] = []
     usable_sources: list[str | None] = []
+    known: set[str] = set()  # columns of the first rows
     names: dict[str | None, str | None] = {}  # one text a source, however many rows it has
     with ExitStack() as stack:
         expected = source.estimated_rows()
@@ -129,7 +130,8 @@ def prepare(
         for chunk, encoded in stack.enter_context(closing(in_order(encode, chunks))):
             # `check_columns` saw the first rows only.
             records = [raw.record for raw in chunk.raws if raw.record is not None]
-            refuse_left_out(records, given, options, name=source.name)
+            known = known or set().union(*records[:HEAD_ROWS])
+            refuse_left_out(records, given, options, name=source.name, known=known)
             usable = _usable(chunk, encoded, list(distinct.values()), bad)
             for n, writer in enumerate(writers):
                 writer.append([u.row for u in usable], [u.tokens[n] for u in usable])
