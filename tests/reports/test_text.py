@@ -132,6 +132,10 @@ def test_a_random_selection_has_no_regions_to_show():
     )
     assert "Regions" not in text
     assert "staff why" not in text
+    assert "--to trl --model MODEL  #" in text  # an export needs it, then
+    named = render(manifest(models={}, config={"target": "t"}), folder="runs/x", width=80)
+    assert "--model t --out" in named
+    assert "--to trl  #" in named
 
 
 @pytest.mark.parametrize(

@@ -330,9 +330,12 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
     if manifest.get("command") != "select" or not coresets:
         return []
     path = shlex.quote(f"{folder}/{coresets[0]['path']}")
-    target = shlex.quote(((manifest.get("models") or {}).get("target") or {}).get("path", "MODEL"))
-    out = shlex.quote(_beside(folder, f"-tuned-{coresets[0]['name']}"))
     config = manifest.get("config") or {}
+    # Of a method that scores with no model the facts name none.
+    facts = (manifest.get("models") or {}).get("target") or {}
+    named = facts.get("path") or config.get("target")
+    target = shlex.quote(str(named or "MODEL"))
+    out = shlex.quote(_beside(folder, f"-tuned-{coresets[0]['name']}"))
     reading = "".join(
         f" --{name.replace('_', '-')} {shlex.quote(str(config[name]))}"
         for name in READING
@@ -342,8 +345,10 @@ def next_block(manifest: Manifest, folder: str) -> list[str]:
         reading += f" --quantize {shlex.quote(str(quantize))}"
     lines = ["Next", f"  staff finetune {path} --model {target}{reading} --out {out}"]
     keep = shlex.quote(coresets[0]["name"])
+    model = "" if named else " --model MODEL"  # needed, then
     lines += [
-        f"  staff export {shlex.quote(folder)} --keep {keep} --to trl  # see --help for others"
+        f"  staff export {shlex.quote(folder)} --keep {keep} --to trl{model}"
+        "  # see --help for others"
     ]
     if manifest.get("regions") or config.get("method") in SCORE:  # else there is little to tell
         lines.append(f"  staff why {shlex.quote(folder)} --row 0")
