@@ -126,6 +126,7 @@ def _verified(
         tuned=settings.get("adapter") is not None or not settings.get("skip_finetune"),
         verify_per_region=config.verify_per_region,
         seed=config.seed,
+        stored=config.scores is not None,
     )
     if proxy:
         facts["proxy"] = proxy

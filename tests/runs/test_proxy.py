@@ -16,7 +16,7 @@ from staff.types import Budget
 N = 3000
 
 
-def facts(target_of, *, untuned=None, tuned=True, **settings):
+def facts(target_of, *, untuned=None, tuned=True, stored=False, **settings):
     """The manifest's entry, of a small model whose scores are log-normal."""
     random = np.random.default_rng(0)
     small = random.lognormal(sigma=0.6, size=N)
@@ -28,7 +28,7 @@ def facts(target_of, *, untuned=None, tuned=True, **settings):
     )  # fmt: skip
     return proxy_facts(
         {"0.1": found}, small=small, target=target, untuned=against, tuned=tuned,
-        verify_per_region=settings.get("verify_per_region", 10), seed=0,
+        verify_per_region=settings.get("verify_per_region", 10), seed=0, stored=stored,
     )  # fmt: skip
 
 
@@ -108,6 +108,8 @@ def test_a_verdict_at_the_limit_advises_to_verify_more_rows():
     few = facts(noisy, verify_per_region=10)
     assert few["because"] == "perhaps the order"
     assert "verify more rows (--verify-per-region 20, or auto)" in few["advice"]
+    again = facts(noisy, verify_per_region=10, stored=True)
+    assert "(in the run that --scores names: --verify-per-region 20, or" in again["advice"]
     assert facts(noisy, verify_per_region=20)["verdict"] == "good"
 
 

@@ -67,12 +67,14 @@ def proxy_facts(
     tuned: bool,
     verify_per_region: int | str,
     seed: int,
+    stored: bool = False,
 ) -> dict[str, Any]:
     """The manifest's `proxy`: correlation, trend of the ratios, budget moved, verdict, advice.
 
     small, target: [n], both models' scores. untuned: those of the small model before
     fine-tuning, if the ratios are made of them: then the correlation is, too. tuned: whether the
     small model was fine-tuned on the data. verify_per_region: the setting, for the advice.
+    stored: whether the rows were verified by the run that --scores names.
 
     Of the verified rows; {} if there are none.
     """
@@ -92,10 +94,13 @@ def proxy_facts(
     inverse = trend is not None and trend.inverse and tuned and untuned is None
     verdict, because = judge(weighted, inverse=inverse)
     told, of = told_apart(verification)
+    more = more_rows(verify_per_region, regions.sizes)
+    if stored:  # selecting from stored scores never runs the target
+        more = f"in the run that --scores names: {more}"
     return {
         "verdict": verdict,
         "because": because,
-        "advice": ADVICE[because].format(more=more_rows(verify_per_region, regions.sizes)),
+        "advice": ADVICE[because].format(more=more),
         "rows": len(rows),
         "compared": "tuned" if untuned is None and tuned else "untuned",
         "spearman": None if weighted is None else weighted.value,
