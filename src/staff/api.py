@@ -12,7 +12,7 @@ from staff.checks import check_inputs, with_sibling
 from staff.data.in_memory import is_dataset, keep_rows
 from staff.errors import ConfigError
 from staff.models.in_memory import is_loaded, keep_model
-from staff.progress import Progress
+from staff.progress import WARNING, Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
 from staff.runs.manifest import read_manifest
@@ -56,7 +56,6 @@ class Run:
         return f"Run({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 
-WARNING = "warning: "
 Model = str | Path | tuple[Any, Any]
 
 

@@ -25,7 +25,7 @@ from staff.foreseen import too_many_regions, warnings_of
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
 from staff.outputs import Run, finish
-from staff.progress import Progress
+from staff.progress import WARNING, Progress
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import RESELECT, SelectConfig
@@ -201,7 +201,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
     result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
     by_role = {role: t.tokenizer for role, t in zip(models, tokenisers, strict=False)}
     for text in warnings_of(config, prepared, by_role):  # now, before hours of fine-tuning
-        run.say(f"warning: {text}")
+        run.say(f"{WARNING}{text}")
     return prepared, key
 
 
@@ -318,7 +318,7 @@ def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:
         return wishes
     run.result["not_finite"] = {"small": found}
     those = "1 row has" if found["rows"] == 1 else f"{found['rows']:,} rows have"
-    run.say(f"warning: {those} no finite score and cannot be chosen")
+    run.say(f"{WARNING}{those} no finite score and cannot be chosen")
     scoreless = np.any([np.isnan(values) for values in rows.scores.values()], axis=0)
     listed = np.concatenate([wishes.include, wishes.exclude])
     return replace(wishes, rejected=np.setdiff1d(np.flatnonzero(scoreless), listed))
@@ -441,7 +441,7 @@ def reselect(
             rows, features = read_stored(config)
             record.rows = len(rows.ids)
         for text in too_many_regions(config, len(rows.ids)):
-            say(f"warning: {text}")
+            say(f"{WARNING}{text}")
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
         wishes = read_wishes(config, source, rows.ids, rows.rows, result)
         wishes = _without_scoreless(run, rows, wishes)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+WARNING = "warning: "  # what a run says begins with this where a user should know it
+
 
 class Stage(Protocol):
     """One stage under way."""

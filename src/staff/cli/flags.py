@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from staff.cli.terminal import Terminal, open_terminal
 from staff.errors import ConfigError
+from staff.progress import WARNING
 from staff.runs.config_file import build, dump_yaml
 from staff.runs.settings import PANELS, RUNNING, Settings, coreset_name, panel_of
 from staff.runs.unheeded import unheeded
@@ -81,7 +82,7 @@ def verb(
                 json=bool(running.get("json")),
             )
             for text in unheeded(settings, typed):
-                terminal.say(f"warning: {text}")
+                terminal.say(f"{WARNING}{text}")
             if running["print_config"]:
                 terminal.result(dump_yaml(settings))
             else:

@@ -19,7 +19,7 @@ from staff.compare.selection import Chosen, choose
 from staff.data.files import Source, open_source
 from staff.models.folder import generation_hash
 from staff.pipeline import Say, silent
-from staff.progress import Progress
+from staff.progress import WARNING, Progress
 from staff.reports.compared_html import write_compared
 from staff.runs import manifest as manifests
 from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of
@@ -53,7 +53,7 @@ def compare(
             leaks = result["leaks"]
             share = 100 * leaks["rows"] / leaks["of"]
             say(
-                f"warning: {leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) "
+                f"{WARNING}{leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) "
                 f"{'occurs' if leaks['rows'] == 1 else 'occur'} in the training data"
             )
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
@@ -85,7 +85,7 @@ def _warning_once(say: Say) -> Say:
     def once(text: str) -> None:
         if text not in said:
             say(text)
-        if text.startswith("warning: "):
+        if text.startswith(WARNING):
             said.add(text)
 
     return once

@@ -237,14 +237,14 @@ def refuse_left_out(
     options: those `given`, resolved. known: columns of the first rows, which alone may be named
     in options; by default those of `records`.
     """
-    columns = list(dict.fromkeys(column for record in records for column in record))
-    prompt: list[str | None]
-    if options.format == "alpaca" and not given.format:
-        prompt = [column for column in ("instruction", "input") if column in columns]
-    elif options.format == "prompt-response" and options.prompt_column != given.prompt_column:
-        prompt = [options.prompt_column]
-    else:
+    alpaca = options.format == "alpaca" and not given.format
+    pair = options.format == "prompt-response" and options.prompt_column != given.prompt_column
+    if not (alpaca or pair):  # nothing was guessed
         return
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    prompt: list[str | None] = [options.prompt_column]
+    if alpaca:
+        prompt = [column for column in ("instruction", "input") if column in columns]
     read = {*prompt, options.response_column, options.id_column, options.source_column}
     left = [
         column
@@ -255,7 +255,6 @@ def refuse_left_out(
     ]
     if not left:
         return
-    alpaca = options.format == "alpaca"
     leave = "--input-format alpaca" if alpaca else f"--prompt-column {prompt[0]}"
     values = (record.get(column) for column in left for record in records)
     if all(isinstance(value, str | None) for value in values):

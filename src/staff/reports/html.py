@@ -13,12 +13,11 @@ from staff.reports.bins import bin_lengths, bin_scores, count_by_region, interva
 from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
 from staff.reports.proxy import (
-    fewer_texts,
     findings,
     headline,
     interpolated_text,
+    region_texts,
     rounds_text,
-    unverified_texts,
 )
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
@@ -84,10 +83,7 @@ def render_run(
         remarks=_remarks(manifest, len(chosen)),
         regions=regions,
         max_regions=MAX_REGIONS,
-        unverified=[
-            *fewer_texts(regions, manifest["config"]),
-            *unverified_texts(regions, manifest["config"]),
-        ],
+        unverified=region_texts(regions, manifest["config"]),
         stages=stages,
         seconds=sum(stage["seconds"] for stage in stages),
         times_figure=figures.times_figure(stages) if stages else None,

@@ -55,7 +55,12 @@ def findings(proxy: Facts) -> list[str]:
     return found
 
 
-def fewer_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
+def region_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
+    """What a table of regions cannot tell: those that are not there, or not verified; sentences."""
+    return [*_fewer_texts(regions, config), *_unverified_texts(regions, config)]
+
+
+def _fewer_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
     """Why there are fewer regions than were asked for, or than usual, in sentences; or none."""
     asked, made = config.get("regions"), len(regions)
     pool = sum(region["size"] for region in regions)
@@ -76,7 +81,7 @@ def fewer_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
     return said
 
 
-def unverified_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
+def _unverified_texts(regions: Sequence[Facts], config: Facts) -> list[str]:
     """Which regions of a STAFF selection have no verified rows, why, and what to do.
 
     Sentences; none if every region is verified. If more than a quarter of the rows are in such

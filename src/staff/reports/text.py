@@ -2,19 +2,18 @@
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from staff.reports.columns import Column, layout, wrap
 from staff.reports.numbers import count, counted, duration, millions, rows_of, significant
 from staff.reports.proxy import (
-    fewer_texts,
     findings,
     headline,
     interpolated_text,
+    region_texts,
     rounds_text,
-    unverified_texts,
 )
 from staff.runs.facts import trust_remarks
 from staff.runs.shared_settings import READING
@@ -64,7 +63,7 @@ def data_block(manifest: Manifest, width: int) -> list[str]:
             facts.append(f"{count(data[key])} {words}")
     if repeated := data.get("duplicates"):
         facts.append(f"{counted(repeated, 'duplicate')} (kept)")
-    return [*lines, *(INDENT + line for line in wrap(", ".join(facts), max(20, width - 10)))]
+    return [*lines, *_wrapped([", ".join(facts)], width)]
 
 
 def not_finite_block(manifest: Manifest, width: int) -> list[str]:
@@ -74,8 +73,8 @@ def not_finite_block(manifest: Manifest, width: int) -> list[str]:
         first = ", ".join(f"{one['row']} (id {one['id']})" for one in found["first"][:3])
         more = ", …" * (found["rows"] > 3)
         said = f"no finite score ({role}): {rows_of(found['rows'])}, {first}{more}"
-        lines += wrap(said, max(20, width - 10))
-    return [("Rejected  " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+        lines.append(said)
+    return _wrapped(lines, width, label="Rejected")
 
 
 def interpolated_block(manifest: Manifest, width: int) -> list[str]:
@@ -83,8 +82,7 @@ def interpolated_block(manifest: Manifest, width: int) -> list[str]:
     interpolation = manifest.get("interpolation")
     if not interpolation:
         return []
-    lines = wrap(interpolated_text(interpolation), max(20, width - 10))
-    return [("Scores    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+    return _wrapped([interpolated_text(interpolation)], width, label="Scores")
 
 
 def method_block(manifest: Manifest, width: int) -> list[str]:
@@ -98,8 +96,7 @@ def method_block(manifest: Manifest, width: int) -> list[str]:
     if method == "staff" and config.get("verify_against") == "untuned":
         facts.append("verify against untuned")
     facts += constraints(manifest)
-    lines = wrap(method + (": " if facts else "") + ", ".join(facts), max(20, width - 10))
-    return [("Method    " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+    return _wrapped([method + (": " if facts else "") + ", ".join(facts)], width, label="Method")
 
 
 def constraints(manifest: Manifest) -> list[str]:
@@ -144,11 +141,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
         )
         for i, name in enumerate(names)
     ]
-    told = [
-        INDENT + line
-        for fact in (*fewer_texts(regions, config), *unverified_texts(regions, config))
-        for line in wrap(fact, max(20, width - 10))
-    ]
+    told = _wrapped(region_texts(regions, config), width)
     if not any(r.get("verified") for r in regions):  # CCS, or regions too small to be verified
         tables = layout([*fixed[:3], *budgets], width)
         if tables:
@@ -174,7 +167,7 @@ def _legend(config: Mapping[str, Any], width: int) -> list[str]:
         "region. The higher V, the harder the target finds the region compared with the small "
         "model, and the more of the budget it gets."
     )
-    return [INDENT + line for line in wrap(text, max(20, width - 10))]
+    return _wrapped([text], width)
 
 
 def proxy_block(manifest: Manifest, width: int) -> list[str]:
@@ -185,8 +178,7 @@ def proxy_block(manifest: Manifest, width: int) -> list[str]:
     told = [headline(proxy), *(f"{fact}." for fact in findings(proxy))]
     told += [f"Advice: {proxy['advice']}."] if proxy["advice"] else []
     told += [f"{rounds_text(verification)}."] if verification else []
-    lines = [line for fact in told for line in wrap(fact, max(20, width - 10))]
-    return [("Proxy     " if n == 0 else INDENT) + line for n, line in enumerate(lines)]
+    return _wrapped(told, width, label="Proxy")
 
 
 def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
@@ -208,17 +200,23 @@ def coresets_block(manifest: Manifest, folder: str, width: int) -> list[str]:
             subsequent_indent=INDENT,
         )
         if quotas := quota_text(manifest, coreset["name"]):
-            lines += [INDENT + line for line in wrap(quotas, max(20, width - 10))]
+            lines += _wrapped([quotas], width)
         if stable := (manifest.get("stability") or {}).get(coreset["name"]):
             agreed = (
                 f"agreement over {stable['seeds']} seeds: Jaccard index "
                 f"{stable['jaccard']:.2f} ({stable['chance']:.2f} by chance)"
             )
-            lines += [INDENT + line for line in wrap(agreed, max(20, width - 10))]
+            lines += _wrapped([agreed], width)
     if any(at_random(coreset) for coreset in manifest.get("coresets", ())):
         text = "Top-up: places left over by full regions and rounding, for rows of any region."
-        lines += [INDENT + line for line in wrap(text, max(20, width - 10))]
+        lines += _wrapped([text], width)
     return lines
+
+
+def _wrapped(texts: Iterable[str], width: int, *, label: str = "") -> list[str]:
+    """Texts beside a label, each on lines of its own."""
+    lines = [line for text in texts for line in wrap(text, max(20, width - len(INDENT)))]
+    return [(f"{label:<10}" if n == 0 else INDENT) + line for n, line in enumerate(lines)]
 
 
 def quota_text(manifest: Manifest, name: str) -> str:
