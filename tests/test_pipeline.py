@@ -300,6 +300,27 @@ def test_random_needs_no_model(data, tmp_path):
     assert "regions" not in manifest
 
 
+def test_several_files_give_what_they_would_as_one(data, tmp_path):
+    lines = data.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "shards").mkdir()
+    for n in range(3):
+        part = [*lines[50 * n : 50 * (n + 1) if n < 2 else None], *(["{\n"] if n == 1 else [])]
+        (tmp_path / "shards" / f"{n}.jsonl").write_text("".join(part), encoding="utf-8")
+    chosen = []
+    for place in (data, tmp_path / "shards"):
+        config = SelectConfig(
+            data=str(place), method="random", total=(10,), on_bad_row="skip",
+            out=str(tmp_path / f"of-{place.name}"), **COLUMNS,
+        )  # fmt: skip
+        manifest = pipeline.select(config)
+        chosen.append((Path(config.folder) / "coreset-n10.jsonl").read_bytes())
+    assert chosen[0] == chosen[1]
+    assert manifest["data"]["files"] == 3
+    assert "shards (3 files, prompt-response)" in render(manifest, folder=config.folder)
+    rejected = json.loads((Path(config.folder) / "rejected.jsonl").read_text())
+    assert (rejected["file"], rejected["line"], rejected["row"]) == ("1.jsonl", 51, 100)
+
+
 def test_sources_reach_the_selection(data, tmp_path):
     lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
     path = tmp_path / "sources.jsonl"

@@ -194,6 +194,17 @@ def test_what_a_killed_evaluation_leaves_does_not_speak_of_other_items(
     assert len(pq.read_table(out / "items.parquet")) == 4
 
 
+def test_evaluate_takes_the_test_split(data, family, tmp_path):
+    (tmp_path / "set").mkdir()
+    for name, count in (("train", 12), ("test", 3)):
+        (tmp_path / "set" / f"{name}.jsonl").write_text("\n".join(data.rows[:count]))
+    config = EvaluateConfig(
+        data=str(tmp_path / "set"), model=family[0], metrics=("loss",), **COLUMNS
+    )
+    check_inputs(config)
+    assert single.evaluate(config)["rows"] == 3
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "rejected.jsonl"])
 def test_evaluate_refuses_the_folder_of_a_run(data, family, tmp_path, name):
     (tmp_path / "out").mkdir()

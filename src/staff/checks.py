@@ -87,13 +87,13 @@ def check_inputs(config: AnyConfig) -> None:
     elif isinstance(config, CompareConfig):
         CompareFolder(str(config.out)).check_same_config(config)
         models = (config.small, config.target)
-        check_data(config, config.test)
+        check_data(config, config.test, split="test")
     else:
         models = (config.model,)
         if not isinstance(config, CheckModelConfig):  # which leaves nothing
             check_out(config)
     if config.data is not None:
-        check_data(config, config.data)
+        check_data(config, config.data, split=config.split)
         if isinstance(config, SelectConfig):
             check_sizes(config)
     if weights:
@@ -142,13 +142,13 @@ def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
                 )
 
 
-def check_data(config: AnyConfig, data: str | None) -> None:
+def check_data(config: AnyConfig, data: str | None, *, split: str) -> None:
     """Raise `DataError` or `ConfigError` if the file or its columns cannot be used."""
     from staff.data.files import open_source
     from staff.data.prepare import check_columns
     from staff.stages.options import record_options
 
-    source = open_source(str(data))
+    source = open_source(str(data), split=split)
     if source.kind == "hub":
         return  # only the pipeline may wait for a network
     check_columns(source, record_options(config))

@@ -198,7 +198,7 @@ def _read(run: Run) -> tuple[Prepared, str]:
             progress=run.progress,
         )
         note_read(record, prepared)
-    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=run.source.commit())
+    result["data"] = data_facts(run.source, data_hash, prepared)
     by_role = {role: t.tokenizer for role, t in zip(models, tokenisers, strict=False)}
     for text in warnings_of(config, prepared, by_role):  # now, before hours of fine-tuning
         run.say(f"{WARNING}{text}")

@@ -105,7 +105,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         )
     if found := not_finite_facts(prepared.ids, prepared.rows, table.columns):
         result["not_finite"] = {"model": found}
-    result["data"] = data_facts(str(config.data), data_hash, prepared, revision=source.commit())
+    result["data"] = data_facts(source, data_hash, prepared)
     result["stages"] = ledger.as_dicts()
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
@@ -236,7 +236,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     model = str(config.model)
     out = Path(config.out) if config.out else None
     device_used(config)  # refuses one that is not there
-    source = open_source(str(config.data))
+    source = open_source(str(config.data), split=config.split)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
         prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=progress)

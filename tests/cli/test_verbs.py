@@ -33,6 +33,8 @@ def test_finetune_names_its_folder_after_the_data(pipeline, data):
     pipeline.answer = {"rows": 300}
     assert main(["finetune", str(data), "--model", "m"]) == 0
     assert pipeline.calls[0][1].out == str(data.with_name("train-tuned"))
+    assert main(["finetune", str(data.with_name("tra*.jsonl")), "--model", "m"]) == 0
+    assert pipeline.calls[1][1].out == str(data.with_name("tra-tuned"))
 
 
 def test_finetune(pipeline, data, capsys):

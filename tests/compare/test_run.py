@@ -257,6 +257,22 @@ def test_leaks_are_told(settings, work, tmp_path):
     assert result["leaks"] == {"rows": 12, "of": 12}
 
 
+def test_one_folder_may_hold_both_splits(settings, work, tmp_path):
+    """Its training rows are not what is tested on."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").rename(folder / f"{split}.jsonl")
+    with (folder / "test.jsonl").open("a") as file:
+        file.write('{"prompt": "one more than in train", "response": "r"}\n')
+    asked = settings(data=str(folder), test=str(folder), full=False)
+    result = compare(asked)
+    assert result["leaks"]["rows"] == 0
+    assert result["data"]["sha256"] != result["test"]["sha256"]
+    [evaluating] = [one for one in plan(asked)["stages"] if one["name"].endswith("x evaluate")]
+    assert evaluating["rows"] == 13
+
+
 def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path):
     asked = settings(keep=(0.5, 0.25), seeds=2, same="steps")
     planned = plan(asked)

@@ -82,8 +82,8 @@ KINDS = {
     "parquet": "parquet",
     "arrow": "arrow",
     "stream.arrow": "arrow",
-    "saved": "saved",
-    "dict": "saved",
+    "saved": "arrow",
+    "dict": "arrow",
 }
 
 
@@ -187,8 +187,64 @@ def test_unknown_kind(name, tmp_path):
 
 
 def test_folder_that_is_no_data_set(tmp_path):
-    with pytest.raises(DataError, match="save_to_disk"):
+    with pytest.raises(DataError, match=r"no data files \(known endings: .jsonl"):
         open_source(tmp_path)
+
+
+def shards(folder, kind, records, name="part-{}"):
+    """The records in three files of a folder, and as they come from it."""
+    folder.mkdir(exist_ok=True, parents=True)
+    for n in range(3):
+        path = make(kind, records[n::3], folder)
+        path.rename(folder / f"{name.format(n)}.{kind}")
+    return [row for n in range(3) for row in records[n::3]]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv.gz", "parquet", "arrow"])
+@pytest.mark.parametrize("way", ["folder", "data", "pattern"])
+def test_several_files_are_read_in_order_as_one(kind, way, records, tmp_path):
+    """A folder, one that holds them in data/ as a clone from the Hub does, or a pattern."""
+    folder = tmp_path / "shards"
+    rows = shards(folder / "data" if way == "data" else folder, kind, records)
+    (folder / "README.md").write_text("what this is")
+    (folder / "_SUCCESS.json").touch()
+    source = open_source(f"{folder}/*-[0-2].{kind}" if way == "pattern" else folder)
+    found = list(source.records())
+    assert [row.record for row in found] == rows == [row.record for row in source.records()]
+    assert [row.row for row in found] == list(range(len(rows)))
+    assert {row.file for row in found} == {f"part-{n}.{kind}" for n in range(3)}
+    assert found[-1].place.startswith(f"part-2.{kind}, ")
+    assert source.kind == KINDS[kind]
+    if kind in ("jsonl", "parquet"):
+        assert source.estimated_rows() == pytest.approx(len(rows), rel=0.5)
+
+
+def test_splits_are_told_by_the_names_of_files(records, tmp_path):
+    train = shards(tmp_path, "jsonl", records, "train-{}")
+    assert [row.record for row in open_source(tmp_path, split="test").records()] == train
+    test = shards(tmp_path, "jsonl", records[:3], "my_test.{}")
+    assert [row.record for row in open_source(tmp_path).records()] == train
+    assert [row.record for row in open_source(tmp_path, split="test").records()] == test
+    with pytest.raises(DataError, match="no files of the split 'validation', only of test, train"):
+        open_source(tmp_path, split="validation")
+
+
+def test_files_without_bytes_are_no_rows(records, tmp_path):
+    rows = shards(tmp_path, "jsonl", records)
+    (tmp_path / "part-00.jsonl").touch()
+    assert [row.record for row in open_source(tmp_path).records()] == rows
+    with pytest.raises(DataError, match="every file is empty"):
+        open_source(str(tmp_path / "part-00*"))
+
+
+def test_a_link_out_of_a_folder_is_refused_and_one_that_a_pattern_names_is_not(records, tmp_path):
+    """The Hub's own cache is a folder of links."""
+    make("jsonl", records, tmp_path)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.jsonl").symlink_to(tmp_path / "train.jsonl")
+    with pytest.raises(DataError, match="a link that leads out of"):
+        open_source(tmp_path / "links")
+    assert len(open_source(str(tmp_path / "links" / "*.jsonl")).head()) == len(records)
 
 
 def test_folder_without_the_split(records, tmp_path):

@@ -19,7 +19,7 @@ CASES = [
     ("an unknown flag", {}, f"{RANDOM} --keep 0.5 --fast", 2, 'unknown option: --fast; did you mean --format?'),
     ("a mistyped flag", {}, f"{RANDOM} --keep 0.5 --sede 3", 2, 'unknown option: --sede; did you mean --seed?'),
     ("a flag without its value", {}, f"{RANDOM} --keep", 2, '--keep needs a value (see staff select --help)'),
-    ("two data files", {}, "staff select train.jsonl test.jsonl --method random --keep 0.5 --out out", 2, 'too many arguments: test.jsonl: only one data file is read, join several first (see staff select --help)'),
+    ("two data files", {}, "staff select train.jsonl test.jsonl --method random --keep 0.5 --out out", 2, 'too many arguments: test.jsonl: give several files as a folder, or as a pattern in quotes (see staff select --help)'),
     ("a file too many for a verb that takes a run", {}, "staff report out train.jsonl", 2, 'too many arguments: train.jsonl (see staff report --help)'),
     ("a fraction of 0", {}, f"{RANDOM} --keep 0", 2, '--keep 0 must be above 0 and at most 1: it is a fraction (0.1 keeps 10 %); for a number of rows use --total'),
     ("a percentage for a fraction", {}, f"{RANDOM} --keep 10", 2, '--keep 10 must be above 0 and at most 1: it is a fraction (0.1 keeps 10 %); for a number of rows use --total'),

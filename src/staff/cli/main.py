@@ -175,7 +175,7 @@ def _usage(error: CycloptsError) -> str:
         unused = error.unused_tokens or []
         text = f"too many arguments: {' '.join(unused)}"
         if chain in READING and all(map(os.path.isfile, unused)):  # as of shards/*.jsonl
-            text += ": only one data file is read, join several first"
+            text += ": give several files as a folder, or as a pattern in quotes"
     if isinstance(error, UnknownOptionError) and "Did you mean" in text:
         return text.replace(". Did", "; did")
     return f"{text} (see staff {chain + ' ' if chain else ''}--help)"

@@ -72,10 +72,14 @@ def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, 
         trust=trust_of(config),
     )
     found = []
-    for path in (config.data, config.test):
+    for path, split in ((config.data, "train"), (config.test, "test")):
         with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
             prepared = reading.read(
-                config, open_source(str(path)), tokenisers, folder=Path(scratch), progress=progress
+                config,
+                open_source(str(path), split=split),
+                tokenisers,
+                folder=Path(scratch),
+                progress=progress,
             )
             found.append((prepared.usable, prepared.tokens[0]))
     return found[0][1], *found[1]

@@ -31,7 +31,7 @@ from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.options import device_used, quantised_facts, record_options, trust_of
 from staff.stages.reading import tokens_of
 
-READ = ("data", "test")
+READ = {"data": "train", "test": "test"}  # and the split, where one place has several
 
 
 def compare(
@@ -94,7 +94,7 @@ def _warning_once(say: Say) -> Say:
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     """Data, test data, models and the tokenizers that selections read with, and leaks."""
     options, trust = record_options(config), trust_of(config)
-    train, test = open_source(str(config.data)), open_source(str(config.test))
+    train, test = open_source(str(config.data)), open_source(str(config.test), split="test")
     paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
     models = model_facts(quantize=config.quantized, trust=trust, progress=progress, **paths)
     tokenisers = tokenisers_of([*paths.values()], max_length=config.max_length, trust=trust)
@@ -114,8 +114,8 @@ def _check_unchanged(found: Mapping[str, Any]) -> None:
 
     Data of the Hub are of one commit as long as a process lasts, and are not read again for this.
     """
-    for name in READ:
-        source = open_source(str(found[name]["path"]))
+    for name, split in READ.items():
+        source = open_source(str(found[name]["path"]), split=split)
         if source.files:
             source.check_unchanged(found[name]["sha256"])
 

@@ -1,41 +1,25 @@
 """Open, hash and write the files that training rows live in."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from staff.data.places import leads_outside
+from staff.data.folders import common_kind, files_of, is_pattern, matching
+from staff.data.kinds import SNIFF_BYTES, is_packed, kind_of, named_kind
 from staff.data.raw import RawRecord
-from staff.data.readers import READERS
-from staff.data.streams import BOM, open_bytes
-from staff.data.tables import COMMIT, hub_commit, parquet_rows, read_arrow, read_hub
+from staff.data.readers import READERS, Reader
+from staff.data.tables import COMMIT, hub_commit, parquet_rows, read_hub
 from staff.data.writers import json_line, replacing, write_records
 from staff.errors import DataError
 
 __all__ = ["RawRecord", "Source", "open_source", "replacing", "write_records"]
 
-KINDS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".ipc": "arrow",
-    ".feather": "arrow",
-}
-COMPRESSED = (".gz", ".zst")
-TEXT_KINDS = ("jsonl", "json", "csv", "tsv")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?(@[\w.-]+){0,2}")
 HASH_CHUNK = 1 << 20
-SNIFF_BYTES = 1 << 20
 HEAD_ROWS = 100  # by which format and columns are found
 
 
@@ -43,7 +27,7 @@ HEAD_ROWS = 100  # by which format and columns are found
 class Source:
     """Rows of training data that can be read again and again.
 
-    name: the path or Hub id as given; kind: jsonl, json, csv, tsv, parquet, arrow, saved or hub;
+    name: the path or Hub id as given; kind: jsonl, json, csv, tsv, parquet, arrow or hub;
     files: what is read, in order (empty for the Hub); commit: gives that of a Hub data set.
     """
 
@@ -72,13 +56,13 @@ class Source:
         TSV.
         """
         if self.kind == "parquet":
-            return parquet_rows(self.files[0])
-        if self.kind not in ("jsonl", "csv", "tsv") or _packed(self.files[0]):
+            return sum(map(parquet_rows, self.files))
+        if self.kind not in ("jsonl", "csv", "tsv") or any(map(is_packed, self.files)):
             return None
         with self.files[0].open("rb") as file:
             start = file.read(SNIFF_BYTES)
         lines = start.count(b"\n")
-        size = self.files[0].stat().st_size
+        size = sum(file.stat().st_size for file in self.files)
         return round(lines * size / len(start)) or None if start else None
 
     def content_hash(self) -> str:
@@ -106,34 +90,42 @@ def open_source(
 ) -> Source:
     """Find out what kind of data this is, without reading it through.
 
-    A path that exists is taken as a file or a `save_to_disk` folder; anything else that looks
-    like ``owner/name`` (or ``owner/name:config``) as a data set on the Hugging Face Hub.
-    `split` chooses among the splits of a folder or a Hub data set; so does ``@test`` at the end
-    of a Hub id, or the folder of a split. `revision` is the commit of a Hub data set; so is
-    ``@`` with 40 hexadecimal digits at the end of its id, which goes before.
+    A path that exists is taken as a file, a `save_to_disk` folder or a folder of data files; one
+    with ``*``, ``?`` or ``[…]`` as a pattern of files; anything else that looks like
+    ``owner/name`` (or ``owner/name:config``) as a data set on the Hugging Face Hub. `split`
+    chooses among the splits of a folder or a Hub data set; so does ``@test`` at the end of a Hub
+    id, or the folder of a split. `revision` is the commit of a Hub data set; so is ``@`` with 40
+    hexadecimal digits at the end of its id, which goes before.
 
     Raises `DataError`: missing or empty file, unknown kind of file or folder, no such split.
     """
     name = str(path_or_hub_id)
     path = Path(name).expanduser()
     if path.is_dir():
-        files = _saved_files(path, split)
-        return Source(name, "saved", files, lambda: read_arrow(*files))
+        return _of_files(name, files_of(path, split))
+    if not path.exists() and is_pattern(name):
+        return _of_files(name, matching(str(path)))
     if not path.exists():
-        if isinstance(path_or_hub_id, str) and HUB_ID.fullmatch(name) and not _kind(path):
+        if isinstance(path_or_hub_id, str) and HUB_ID.fullmatch(name) and not named_kind(path):
             return _hub_source(name, split, revision)
         raise DataError(f"no such file: {name}{_nearest(path)}")
-    kind = _kind(path)
-    if kind is None:
-        raise DataError(
-            f"{name}: unknown kind of file. Known endings: {', '.join(KINDS)}; "
-            f"{', '.join(TEXT_KINDS)} also with {' or '.join(COMPRESSED)}."
-        )
+    kind = kind_of(path)
     if path.stat().st_size == 0:
         raise DataError(f"{name} is empty. Give a file with at least one row.")
-    if kind == "json":
-        kind = _json_kind(path)
     return Source(name, kind, (path,), lambda: READERS[kind](path))
+
+
+def _of_files(name: str, files: tuple[Path, ...]) -> Source:
+    kind = common_kind(files)
+    return Source(name, kind, files, lambda: _one_after_the_other(files, READERS[kind]))
+
+
+def _one_after_the_other(files: tuple[Path, ...], read: Reader) -> Iterator[RawRecord]:
+    count = 0
+    for file in files:
+        for raw in read(file):
+            yield RawRecord(count, raw.line, raw.record, raw.raw, raw.problem, file.name)
+            count += 1
 
 
 def _hub_source(name: str, split: str, revision: str | None) -> Source:
@@ -155,16 +147,6 @@ def _hub_source(name: str, split: str, revision: str | None) -> Source:
     )
 
 
-def _kind(path: Path) -> str | None:
-    packed = _packed(path)
-    kind = KINDS.get((path.with_suffix("") if packed else path).suffix.lower())
-    return None if packed and kind not in TEXT_KINDS else kind
-
-
-def _packed(path: Path) -> bool:
-    return path.suffix.lower() in COMPRESSED
-
-
 def _nearest(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
@@ -174,68 +156,3 @@ def _nearest(path: Path) -> str:
         return f"; did you mean {folder / near[0]}?"
     where = "" if path.is_absolute() else f" (looked for it from {Path.cwd()})"
     return f"{where}. Check the path."
-
-
-def _json_kind(path: Path) -> str:
-    """`.json` files hold an array, or often one object a line."""
-    with open_bytes(path) as stream:
-        for _ in range(1000):
-            line = stream.readline(SNIFF_BYTES)
-            text = line.removeprefix(BOM).strip()
-            if text or not line:
-                break
-    if text.startswith(b"[") or not text.startswith(b"{"):
-        return "json"
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if len(line) < SNIFF_BYTES:
-            raise DataError(
-                f"{path} starts with a JSON object that does not end on its line. "
-                "Make it a JSON array of objects, or one object a line."
-            ) from error
-    return "jsonl"
-
-
-def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
-    """The Arrow files of a `datasets` folder, in the order of their rows."""
-    root = folder
-    if (folder / "dataset_dict.json").is_file():
-        splits = [str(name) for name in _listed(folder / "dataset_dict.json", "splits")]
-        if split not in splits:
-            raise DataError(
-                f"{folder} has no split {split!r}, only {', '.join(splits)}. "
-                f"Give the folder of one of them, e.g. {folder / splits[0] if splits else folder}"
-            )
-        folder = folder / split
-    if not (folder / "state.json").is_file():
-        raise DataError(
-            f"{folder} is not a folder made by save_to_disk (it has no state.json). Give a data "
-            "file in it, or join several first: JSON Lines with cat, others with datasets' "
-            f"load_dataset({str(folder)!r}, split='train').save_to_disk(OTHER)."
-        )
-    entries = _listed(folder / "state.json", "_data_files")
-    names = [str(entry["filename"]) for entry in entries if isinstance(entry, dict) and entry]
-    files = tuple(folder / name for name in names)
-    for file in files:
-        if leads_outside(file, root):
-            raise DataError(
-                f"{root} names {file}, which lies outside the folder or is a link that leads out. "
-                "Put the file itself in the folder."
-            )
-    missing = [file for file in files if not file.is_file()]
-    if missing or not files:
-        lost = missing[0].name if missing else "every data file"
-        raise DataError(f"{folder}: {lost} is missing. Save the data set again.")
-    return files
-
-
-def _listed(path: Path, key: str) -> list[Any]:
-    """The list under a key of a JSON file; empty if the key is not there."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get(key, [])
-        if not isinstance(found, list):
-            raise ValueError(f"{key} is not a list")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is broken ({error}). Save the data set again.") from error
-    return found

@@ -347,6 +347,7 @@ class _BadRows:
         if self.file:
             record = raw.record if raw.record is not None else raw.raw
             entry = {"row": raw.row, "line": raw.line, "reason": reason, "record": record}
+            entry = {"file": raw.file, **entry} if raw.file else entry
             self.file.write(json_text(entry) + "\n")
 
     def error(self, rows: int, *, skippable: bool) -> DataError:

@@ -17,6 +17,7 @@ class RawRecord:
     raw: a line of JSON as it stands in the file (without its line feed); of a row that
         could not be parsed, its text as far as it can be shown.
     problem: why `record` is None, else None.
+    file: the name of its file, where the input has several.
     """
 
     row: int
@@ -24,11 +25,16 @@ class RawRecord:
     record: dict[str, Any] | None
     raw: str | None = None
     problem: str | None = None
+    file: str | None = None
 
     @property
     def place(self) -> str:
-        """Where a person finds it: ``line 3 (row 2)``, or ``row 2`` in a file without lines."""
-        return f"row {self.row}" if self.line is None else f"line {self.line} (row {self.row})"
+        """Where a person finds it: ``line 3 (row 2)``, or ``row 2`` in a file without lines.
+
+        Among several files, after the name of the file; the row is that of all files together.
+        """
+        there = f"row {self.row}" if self.line is None else f"line {self.line} (row {self.row})"
+        return f"{self.file}, {there}" if self.file else there
 
 
 def refuse_repeated(names: list[str], path: Path) -> None:

@@ -22,6 +22,7 @@ from staff.data.tables import read_arrow, read_parquet
 from staff.errors import DataError
 
 DECODER = json.JSONDecoder(object_pairs_hook=once)  # json.loads would make one for every line
+Reader = Callable[[Path], Iterator[RawRecord]]
 MARK = "\ufeff"  # which only json.loads refuses with a reason
 
 
@@ -125,7 +126,7 @@ def _next_fields(reader: Any, path: Path) -> list[str] | str | None:
         return f"broken CSV: {error}"
 
 
-READERS: dict[str, Callable[[Path], Iterator[RawRecord]]] = {
+READERS: dict[str, Reader] = {
     "jsonl": read_jsonl,
     "json": read_json,
     "csv": read_csv,

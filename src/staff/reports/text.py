@@ -53,7 +53,8 @@ def data_block(manifest: Manifest, width: int) -> list[str]:
     data = manifest.get("data")
     if not data:
         return []
-    lines = [f"Data      {data['path']} ({data['format']})"]
+    files = f"{counted(data['files'], 'file')}, " if data.get("files") else ""
+    lines = [f"Data      {data['path']} ({files}{data['format']})"]
     facts = [f"{counted(data['rows_usable'], 'usable row')} of {count(data['rows_read'])}"]
     for key, words in (
         ("rejected", "skipped (see rejected.jsonl)"),

@@ -351,7 +351,10 @@ class FinetuneConfig(Tunes, Loads, Reads):
         data = values.get("data")
         if values.get("out") is not None or not isinstance(data, str) or not data:
             return values
-        return {**values, "out": ENDING.sub("", data.rstrip("/")) + "-tuned"}
+        whole = ENDING.sub("", data.rstrip("/"))
+        start, *pattern = re.split(r"[*?[]", whole)  # `shards/part-*.jsonl` into shards/part-tuned
+        name = start.rstrip("/-_.") or "data" if pattern else whole
+        return {**values, "out": f"{name}-tuned"}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -364,10 +367,12 @@ class EvaluateConfig(Spreads, Loads, Reads):
     """`staff evaluate`."""
 
     command = "evaluate"
+    split = "test"
 
-    data: Annotated[s.Location | None, about("Test data: a file, a folder or a Hub id.", INPUT)] = (
-        None
-    )
+    data: Annotated[
+        s.Location | None,
+        about("Test data: a file, a folder, a quoted pattern or a Hub id.", INPUT),
+    ] = None
     model: s.Model = None
     adapter: s.Adapter = None
     metrics: s.Metrics = ("loss", "rougeL", "bleu", "exact")
@@ -395,7 +400,8 @@ class CheckModelConfig(Loads, Reads):
 
     model: s.Model = None
     data: Annotated[
-        s.Location | None, about("Rows to check it on: a file, a folder or a Hub id.", INPUT)
+        s.Location | None,
+        about("Rows to check it on: a file, a folder, a quoted pattern or a Hub id.", INPUT),
     ] = None
     adapter: s.Adapter = None
     rows: Annotated[Positive, about("Rows to check, drawn at random from the data.", SCORING)] = 16

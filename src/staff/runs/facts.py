@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from staff.data.files import Source
 from staff.data.prepare import Prepared
 from staff.runs.settings import flag
 from staff.selectors.compose import Wishes
@@ -16,12 +17,12 @@ from staff.types import Floats, Ints, Round, Selection
 NAMED = 100  # rows without a finite score that a manifest names; it counts all
 
 
-def data_facts(
-    path: str, sha256: str, prepared: Prepared, *, revision: str | None = None
-) -> dict[str, Any]:
-    """The training data as it was read. revision: the commit of a Hub data set."""
+def data_facts(source: Source, sha256: str, prepared: Prepared) -> dict[str, Any]:
+    """The training data as it was read."""
+    revision = source.commit()
     return {
-        "path": path,
+        "path": source.name,
+        **({"files": len(source.files)} if len(source.files) > 1 else {}),
         **({"revision": revision} if revision else {}),
         "format": prepared.format,
         "reading": {name: value for name, value in asdict(prepared.options).items() if value},

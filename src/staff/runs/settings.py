@@ -100,7 +100,9 @@ SELECTION, FORMAT, OUTPUT, RUNNING = "Selection", "Data format", "Output", "Runn
 PANELS = (INPUT, SELECTION, TUNING, SCORING, FORMAT, OUTPUT, RUNNING)  # of --help, in their order
 
 # Settings that several verbs share.
-Data = Annotated[Location | None, about("Training data: a file, a folder or a Hub id.", INPUT)]
+Data = Annotated[
+    Location | None, about("Training data: a file, a folder, a quoted pattern or a Hub id.", INPUT)
+]
 Small = Annotated[
     Location | None,
     about(

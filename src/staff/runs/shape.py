@@ -152,6 +152,7 @@ class _Data(_Shape):
     rows_read: Count
     rows_usable: Count
     sha256: str
+    files: Count = 1
     rejected: Count = 0
     truncated: Count = 0
     duplicates: Count = 0

@@ -1,6 +1,6 @@
 """Settings that several verbs share: one class per topic."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -24,7 +24,9 @@ from staff.runs.settings import (
 
 
 class Reads(Settings):
-    """How a record of the data is read."""
+    """How a record of the data is read, and of which split where a folder or Hub id has several."""
+
+    split: ClassVar[str] = "train"
 
     max_length: Annotated[
         Positive | None,
