@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "staff"
-SHARED = {"errors", "rng", "types", "ids", "progress", "visible", "hashing", "notes"}
+SHARED = {"errors", "rng", "types", "ids", "progress", "visible", "hashing", "notes", "words"}
 ALLOWED = {
     "errors": set(),
     "rng": set(),
@@ -18,6 +18,7 @@ ALLOWED = {
     "visible": set(),
     "hashing": set(),
     "notes": set(),
+    "words": set(),
     "data": set(),
     "models": set(),
     "scores": {"models", "data"},

@@ -20,6 +20,7 @@ from staff.runs.config import (
 from staff.runs.manifest import read_manifest
 from staff.runs.plan_config import PlanConfig
 from staff.runs.store import RunFolder, check_place
+from staff.words import rows_of
 
 AUTO = "auto"  # --small auto
 
@@ -172,8 +173,6 @@ def check_sizes(config: SelectConfig) -> None:
         return
     for total in config.total:
         if total > rows:
-            raise ConfigError(
-                f"--total {total}: {config.data} has only {rows} row{'s' * (rows != 1)}"
-            )
+            raise ConfigError(f"--total {total}: {config.data} has only {rows_of(rows)}")
     for keep in keeps:
         total_of(keep, rows)

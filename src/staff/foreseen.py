@@ -15,6 +15,7 @@ from staff.runs.config import SelectConfig
 from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.rounds import fewer_regions, not_verified
 from staff.stages.options import trust_of
+from staff.words import counted, rows_of
 
 
 def warnings_of(
@@ -96,8 +97,8 @@ def too_many_regions(config: SelectConfig, usable: int) -> list[str]:
     if config.method != "staff" or pool > least * regions:
         return []
     return [
-        f"{regions} region{'s are' if regions > 1 else ' is'} too many for {pool:,} "
-        f"row{'s' * (pool != 1)}: regions of {least} row{'s' * (least != 1)} or fewer are not "
+        f"{counted(regions, 'region is', 'regions are')} too many for {rows_of(pool)}: "
+        f"regions of {rows_of(least)} or fewer are not "
         "verified on the target and get equal shares"
         + (f"; give fewer --regions (about {fewer})" if fewer < regions else "")
     ]

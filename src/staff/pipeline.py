@@ -52,6 +52,7 @@ from staff.stored import read_stored
 from staff.team import gathered, helps
 from staff.types import Bools, Floats, Ints, Rows, Selection
 from staff.wishes import read_wishes
+from staff.words import counted
 
 Say = Callable[[str], None]
 
@@ -162,7 +163,7 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
             sizes[coreset_name(keep)] = Size(tokens=total_of(keep, int(lengths.sum())))
     for total in config.total:
         if total > n:
-            raise ConfigError(f"--total {total}: the data has only {n} usable row{'s' * (n != 1)}")
+            raise ConfigError(f"--total {total}: the data has only {counted(n, 'usable row')}")
         sizes[f"n{total}"] = Size(rows=total)
     for tokens in config.tokens if lengths is not None else ():
         sizes[f"t{tokens}"] = Size(tokens=tokens)
@@ -317,7 +318,7 @@ def _without_scoreless(run: Run, rows: Rows, wishes: Wishes) -> Wishes:
     if not (found := not_finite_facts(rows.ids, rows.rows, rows.scores)):
         return wishes
     run.result["not_finite"] = {"small": found}
-    those = "1 row has" if found["rows"] == 1 else f"{found['rows']:,} rows have"
+    those = counted(found["rows"], "row has", "rows have")
     run.say(f"{WARNING}{those} no finite score and cannot be chosen")
     scoreless = np.any([np.isnan(values) for values in rows.scores.values()], axis=0)
     listed = np.concatenate([wishes.include, wishes.exclude])

@@ -28,8 +28,8 @@ app = App(
 def ls(folder: Folder) -> None:
     """List the cached scores and adapters, least recently used first."""
     from staff.reports.columns import Column, layout
-    from staff.reports.numbers import counted
     from staff.runs.cache import Cache, facts_of
+    from staff.words import counted
 
     entries = Cache(folder).check().entries()
     facts = [facts_of(entry) for entry in entries]
@@ -62,8 +62,8 @@ def prune(
     ] = None,
 ) -> None:
     """Remove old entries: give --days, --gigabytes or both."""
-    from staff.reports.numbers import counted
     from staff.runs.cache import Cache
+    from staff.words import counted
 
     given = [limit for limit in (days, gigabytes) if limit is not None]
     if not given or not all(limit >= 0 for limit in given):

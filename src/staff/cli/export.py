@@ -5,9 +5,9 @@ from typing import Any
 
 from staff.cli.flags import command_app, verb
 from staff.cli.terminal import Terminal
-from staff.reports.numbers import rows_of
 from staff.runs.export_config import ExportConfig
 from staff.visible import one_line
+from staff.words import rows_of
 
 EXAMPLES = """
   staff export runs/x --to trl

@@ -7,8 +7,9 @@ from typing import TextIO
 
 from staff.progress import Stage
 from staff.reports.bars import about
-from staff.reports.numbers import count, duration
+from staff.reports.numbers import duration
 from staff.visible import visible
+from staff.words import count
 
 Clock = Callable[[], float]
 

@@ -15,6 +15,7 @@ from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import check_regions, coreset_columns, read_selection
 from staff.types import REASONS, Budget, Regions, Selection, Verification
 from staff.visible import one_line
+from staff.words import counted
 
 REJECTED = "rejected.jsonl"
 
@@ -167,7 +168,7 @@ def _where_ids_are(folder: Path, data: Mapping[str, Any], column: str | None) ->
     count = data.get("rejected", 0)
     if not count:
         return "ids are in selection.parquet"
-    rows = "1 rejected row" if count == 1 else f"{count} rejected rows"
+    rows = counted(count, "rejected row")
     if column is None:
         return (
             "ids are in selection.parquet (content hashes, since no --id-column was given); the "

@@ -28,6 +28,7 @@ from staff.ids import Ids
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids
 from staff.types import Example, Ints, TokenisedExample, read_only
+from staff.words import counted
 
 CHUNK_ROWS = 512
 SHOWN_BAD_ROWS = 5
@@ -320,7 +321,7 @@ class _Spelt:
 
     def text(self) -> str:
         """What is noted of them."""
-        rows = "1 row spells" if self.rows == 1 else f"{self.rows:,} rows spell"
+        rows = counted(self.rows, "row spells", "rows spell")
         return (
             f"{rows} special tokens out ({self._first}): they are text in this run, but tokens for "
             "most trainers. If a chat template made them, give the conversations instead"

@@ -22,6 +22,7 @@ from staff.stages import reading
 from staff.stages.draws import count_drawn
 from staff.stages.facts import tokenisers_of
 from staff.stages.options import trust_of
+from staff.words import counted
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def plan_one_stage(
         epochs = steps * config.batch_size / rows if config.max_steps else config.epochs
         work = [
             {
-                "name": f"fine-tune, {steps} step{'' if steps == 1 else 's'}",
+                "name": f"fine-tune, {counted(steps, 'step')}",
                 "rows": rows,
                 "tokens": round(epochs * tokens),
             }
@@ -173,7 +174,7 @@ def passes(epochs: int) -> str:
     >>> passes(1), passes(3)
     ('1 epoch', '3 epochs')
     """
-    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    return counted(epochs, "epoch")
 
 
 def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> list[str]:

@@ -9,6 +9,7 @@ from staff.methods import wanted_by
 from staff.planning.shares import scorers, shard_rows_of
 from staff.runs.plan_config import PlanConfig
 from staff.selectors.rounds import AUTO
+from staff.words import counted
 
 if TYPE_CHECKING:
     from staff.planning.shape import Shape  # torch: what a dry run says may need no model
@@ -73,7 +74,7 @@ def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> 
         found = -(-stage["rows"] // shard_rows)
         if found < processes:
             yield (
-                f"{name}: {found} shard{'' if found == 1 else 's'} for {processes} processes, so "
+                f"{name}: {counted(found, 'shard')} for {processes} processes, so "
                 f"{processes - found} have nothing to do; lower --shard-rows"
                 + (f" below {shard_rows}" if shard_rows < config.shard_rows else "")
             )

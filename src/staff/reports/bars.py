@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from staff.progress import Progress, Stage
-from staff.reports.numbers import count
 from staff.visible import visible
+from staff.words import count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.numbers import count, rows_of
+from staff.words import count, rows_of
 
 
 def render_checked(facts: Mapping[str, Any], *, width: int = 80) -> str:

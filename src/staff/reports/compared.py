@@ -7,11 +7,12 @@ from typing import Any
 
 from staff.reports.columns import Column, layout, wrap
 from staff.reports.findings import joined, zeros
-from staff.reports.numbers import count, counted, duration, rows_of
+from staff.reports.numbers import duration
 from staff.reports.scales import WHOLE
 from staff.runs.compare_cells import UNTUNED
 from staff.runs.facts import trust_remarks
 from staff.visible import visible
+from staff.words import count, counted, rows_of
 
 Row = Mapping[str, Any]
 TITLES = {

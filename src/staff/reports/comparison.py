@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from staff.reports.columns import Column, layout
-from staff.reports.numbers import count, duration
+from staff.reports.numbers import duration
+from staff.words import count
 
 
 def render_comparison(result: Mapping[str, Any], *, width: int = 80) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from staff.reports.columns import Column, layout, wrap
-from staff.reports.numbers import count, plain
+from staff.reports.numbers import plain
+from staff.words import count
 
 
 def render_plan(plan: Mapping[str, Any], *, width: int = 80) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 from markupsafe import Markup
 
 from staff.reports.bins import Bins
-from staff.reports.numbers import duration, rows_of, significant
+from staff.reports.numbers import duration, significant
 from staff.reports.plots import Spec, axis, draw, marks, panel, staircase, steps
 from staff.selectors.agreement import Correlation
 from staff.types import Floats, Ints
+from staff.words import rows_of
 
 SCORES = {  # columns of selection.parquet
     "score_small": "effort score on the small model",

@@ -10,7 +10,6 @@ from staff.data.files import Source, open_source
 from staff.errors import DataError
 from staff.reports import figures
 from staff.reports.bins import bin_lengths, bin_scores, count_by_region, intervals, sample
-from staff.reports.numbers import rows_of
 from staff.reports.page import render_page
 from staff.reports.proxy import (
     findings,
@@ -27,6 +26,7 @@ from staff.runs.selection_file import check_regions, coreset_columns, read_numbe
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
 from staff.types import Bools
+from staff.words import rows_of
 
 # What keeps the file small whatever the run: see also SHOWN and TEXT_BYTES in rows.py.
 MAX_CORESETS = 6  # those asked for first have charts and columns

@@ -13,8 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from staff.reports.numbers import count, duration, millions, plain, rows_of, significant
+from staff.reports.numbers import duration, millions, plain, significant
 from staff.visible import visible
+from staff.words import count, rows_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -6,15 +6,8 @@ from urllib.parse import urlsplit
 
 from staff.reports.columns import Column, layout, wrap
 from staff.reports.facts import warning_lines
-from staff.reports.numbers import (
-    brief,
-    count,
-    counted,
-    memory,
-    millions,
-    operations,
-    significant,
-)
+from staff.reports.numbers import brief, memory, millions, operations, significant
+from staff.words import count, counted
 
 Plan = Mapping[str, Any]
 INDENT = " " * 10

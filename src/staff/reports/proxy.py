@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from staff.reports.numbers import count, counted, rows_of
 from staff.selectors.regions import REGIONS, ROWS, regions_for
 from staff.selectors.rounds import fewer_regions, not_verified
+from staff.words import count, counted, rows_of
 
 Facts = Mapping[str, Any]
 SAID = {
@@ -126,7 +126,7 @@ def rounds_text(verification: Facts) -> str:
     """How many rows ``--verify-per-region auto`` verified, and with what result."""
     last = verification["rounds"][-1]
     many = len(verification["rounds"])
-    spent = f"{rows_of(last['rows'])} verified in {many} round{'s' * (many > 1)}"
+    spent = f"{rows_of(last['rows'])} verified in {counted(many, 'round')}"
     error, tolerance = last["error"], verification["tolerance"]
     if verification["stable"]:
         return f"{spent}: the budgets are stable (error {error:.3f}, tolerance {tolerance:g})"

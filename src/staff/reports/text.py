@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from staff.reports.columns import Column, layout, wrap
-from staff.reports.numbers import count, counted, duration, millions, rows_of, significant
+from staff.reports.numbers import duration, millions, significant
 from staff.reports.proxy import (
     findings,
     headline,
@@ -20,6 +20,7 @@ from staff.runs.shared_settings import READING
 from staff.runs.unheeded import heeded_by
 from staff.selectors import SCORE
 from staff.visible import one_line
+from staff.words import count, counted, rows_of
 
 Manifest = Mapping[str, Any]
 INDENT = " " * 10
@@ -296,7 +297,7 @@ def models_block(manifest: Manifest) -> list[str]:
     ]
     device = manifest.get("device")
     if device:
-        threads = f"{device['threads']} thread{'s' * (device['threads'] != 1)}"
+        threads = counted(device["threads"], "thread")
         each = f"{device['processes']} processes, " if device.get("processes") else ""
         where = f"{device['name']}, {each}{threads}, {device['dtype']}"
         lines.append(f"Device    {where}, seed {manifest.get('seed')}")
@@ -317,7 +318,7 @@ def files_block(manifest: Manifest, folder: str) -> list[str]:
         if "/" in name:
             parent = name.rpartition("/")[0]
             folders[parent] = folders.get(parent, 0) + 1
-    many = [f"{name}/ ({files} file{'s' * (files > 1)})" for name, files in folders.items()]
+    many = [f"{name}/ ({counted(files, 'file')})" for name, files in folders.items()]
     page = ["report.html"] if manifest.get("coresets") else []  # not hashed, so not listed
     shown = [*single, *many, *page, "manifest.json"]
     return [f"Files     in {folder}/", *(INDENT + name for name in shown)]

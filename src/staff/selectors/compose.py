@@ -16,6 +16,7 @@ from staff.selectors.picks import first
 from staff.selectors.quotas import apportion
 from staff.selectors.tokens import fit_tokens
 from staff.types import REASONS, Bools, Budget, Ints, Selection, read_only
+from staff.words import rows_of
 
 INCLUDED, EXCLUDED, REJECTED = (
     REASONS.index(name) for name in ("included", "excluded", "rejected")
@@ -113,8 +114,7 @@ def check_wishes(sizes: Mapping[str, Size], wishes: Wishes) -> None:
 def _check_room(total: int, *, fixed: int, free: int) -> None:
     if total < fixed:
         raise ConfigError(
-            f"a coreset of {total} row{'s' * (total != 1)} cannot contain the "
-            f"{fixed} row{'s' * (fixed != 1)} to include"
+            f"a coreset of {rows_of(total)} cannot contain the {rows_of(fixed)} to include"
         )
     if total > free + fixed:
         raise ConfigError(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from staff.errors import ConfigError
 from staff.types import Ints, Selection
+from staff.words import rows_of
 
 
 def fit_tokens(
@@ -31,8 +32,8 @@ def fit_tokens(
     best = select(least)
     if used(best) > tokens:
         raise ConfigError(
-            f"{tokens} tokens are too few: the smallest coreset of this method, {least} "
-            f"{'row' if least == 1 else 'rows'}, has {used(best)}"
+            f"{tokens} tokens are too few: the smallest coreset of this method, {rows_of(least)}, "
+            f"has {used(best)}"
         )
     low = least  # fits; `high` does not
     high = 1 + (len(lengths) if most is None else most)  # there is none so large

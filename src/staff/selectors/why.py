@@ -14,6 +14,7 @@ from staff.selectors.order import place
 from staff.selectors.rounds import not_verified
 from staff.selectors.verification import shrink
 from staff.types import REASONS, Bools, Budget, Floats, Keys, Regions, Selection, Verification
+from staff.words import counted, rows_of
 
 LISTED = {
     "included": "it is on the list of rows to include",
@@ -63,7 +64,7 @@ def explain(
     chosen = reason in ("budget", "top-up", "included")
     subject = name or f"Row {row}"
     verdict = (
-        f"{subject} is {'' if chosen else 'not '}in the coreset of {_rows(len(selection.rows))}"
+        f"{subject} is {'' if chosen else 'not '}in the coreset of {rows_of(len(selection.rows))}"
     )
     if reason in LISTED:
         return (f"{verdict}: {LISTED[reason]}.",)
@@ -140,7 +141,7 @@ def _region_sentence(regions: Regions, verification: Verification, i: int, row: 
     lower, upper = regions.edges[i]
     words = (
         f"It is in region {i + 1} of {regions.count}, easiest first (scores {lower:.4g} to "
-        f"{upper:.4g}), which has {_rows(int(regions.sizes[i]))}"
+        f"{upper:.4g}), which has {rows_of(int(regions.sizes[i]))}"
     )
     count = int(verification.count[i])
     if count == 0:
@@ -196,8 +197,9 @@ def _budget_sentence(regions: Regions, verification: Verification, budget: Budge
     by = "equal shares" if np.isnan(verification.ratio[i]) else "that ratio"
     m_i, size = int(budget.count[i]), int(regions.sizes[i])
     if budget.total > regions.sizes.sum() == budget.count.sum():  # quotas may leave some of it
-        return f"The coreset is larger than the pool, so all {_rows(size)} of the region are taken."
-    return f"With {by}, the region's budget is {m_i} of its {_rows(size)}."
+        every = f"all {rows_of(size)} of the region"
+        return f"The coreset is larger than the pool, so {every} are taken."
+    return f"With {by}, the region's budget is {m_i} of its {rows_of(size)}."
 
 
 def _place_sentences(
@@ -233,7 +235,7 @@ def _place_sentences(
     drawn_of_pool = int(np.count_nonzero((selection.reason == TOP_UP) & (regions.of_row >= 0)))
     if drawn_of_pool == 0:
         return (outside,)
-    places = "1 place" if drawn_of_pool == 1 else f"{drawn_of_pool} places"
+    places = counted(drawn_of_pool, "place")
     drawn_too = "this row was drawn" if reason == TOP_UP else "this row was not drawn"
     left = f"Full regions and rounding left {places}, drawn at random from the rest of the pool"
     if column := selection.details.get("quota_column"):
@@ -248,7 +250,3 @@ def _shared(details: Mapping[str, Any]) -> str:
     if details.get("nested"):
         return "; a nested coreset takes only rows of the next larger one"
     return ""
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
