@@ -92,8 +92,13 @@ def caps_attention(config: Any) -> bool:
 
 
 def _cpu_computes_bf16() -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32 (AVX512-BF16 or AMX)."""
+    """Whether matrix products in bfloat16 are faster than in float32 (AVX512-BF16 or AMX).
+
+    torch 2.9 cannot tell, and so computes in float32 unless told otherwise.
+    """
     import torch
 
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
