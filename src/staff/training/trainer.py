@@ -21,7 +21,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
 from staff.data.batches import collate
-from staff.errors import DiskFullError
+from staff.errors import DiskFullError, is_disk_full
 from staff.models.by_row import by_row
 from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
@@ -155,10 +155,12 @@ class ResponseTrainer(SFTTrainer):
         self.args.output_dir = str(saving)
         try:
             Trainer._save_checkpoint(self, model, trial)
-        except RuntimeError as error:
+        except Exception as error:
+            shutil.rmtree(saving, ignore_errors=True)
             # All that torch.save tells of a full disk, by how far it got.
-            if any(word in str(error) for word in ("inline_container", "iostream")):
-                raise DiskFullError(saving) from error
+            vague = any(word in str(error) for word in ("inline_container", "iostream"))
+            if vague or is_disk_full(error):
+                raise DiskFullError(place / f"checkpoint-{step}") from error
             raise
         finally:
             self.args.output_dir = str(place)
