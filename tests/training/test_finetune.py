@@ -44,6 +44,8 @@ def test_adapter_folder(memorised, tiny):
     names = {path.name for path in memorised.adapter.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl"}
     assert [path.name for path in memorised.adapter.parent.iterdir()] == ["adapter"]
+    modes = {path.stat().st_mode for path in memorised.adapter.iterdir()}
+    assert len(modes) == 1  # what may be read is decided by the user's umask alone
     config = json.loads((memorised.adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny)
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 16, 0.0)
