@@ -246,6 +246,11 @@ def test_an_interval_over_few_items_is_as_wide_as_they_ask_for(measure, data, tm
     # √(5/4), and 2.776 of Student's t with 4 degrees of freedom for 1.960.
     assert (high - low) / (plain_high - plain_low) == pytest.approx(1.583, abs=0.002)
     assert low < value < high
+    # From 1 to 4.5 as resampled; 2.69 times as wide it would have ends that no BLEU has.
+    assert single._widened((2.0, 1.0, 4.5), 3, most=100.0) == pytest.approx([0, 8.7], abs=0.05)
+    assert single._widened((98.0, 96.0, 99.0), 3, most=100.0) == pytest.approx(
+        [92.6, 100], abs=0.05
+    )
     alone = measure(data.rows[:1], metrics=("loss", "exact"))
     assert alone["loss"]["interval"] is None  # one item tells nothing of others
     assert alone["exact"]["interval"][1] - alone["exact"]["interval"][0] > 0.5

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -262,13 +263,15 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     if commit := source.commit():
         facts["revision"] = commit
     for name, values in found.per_item.items():
-        if name == "bleu":
-            interval = bleu_interval(found.predictions, found.references, seed=config.seed)
-        elif name == "exact":
-            interval = share_interval(values)
+        ends: list[float] | None
+        if name == "exact":
+            _, *ends = share_interval(values)
+        elif name == "bleu":
+            drawn = bleu_interval(found.predictions, found.references, seed=config.seed)
+            ends = _widened(drawn, len(values), most=100.0)
         else:
-            interval = mean_interval(values, seed=config.seed)
-        ends = [interval.low, interval.high] if name == "exact" else _widened(interval, len(values))
+            drawn = mean_interval(values, seed=config.seed)
+            ends = _widened(drawn, len(values), most=inf if name == "loss" else 100.0)
         facts[name] = {"value": found.summary[name], "interval": ends}
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -287,16 +290,17 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     return facts
 
 
-def _widened(found: tuple[float, float, float], items: int) -> list[float] | None:
+def _widened(found: tuple[float, float, float], items: int, *, most: float) -> list[float] | None:
     """Ends of a bootstrap's interval, as far apart as so few items ask for; None of one item.
 
-    found: the value and the ends as they were resampled.
+    found: the value and the ends as they were resampled. most: the largest the value can be; the
+    smallest is 0.
     """
     if items < 2:
         return None
     value, low, high = found
     times = widening(items)
-    return [value - times * (value - low), value + times * (high - value)]
+    return [max(0.0, value - times * (value - low)), min(most, value + times * (high - value))]
 
 
 def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 from contextlib import suppress
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers.trainer import safe_globals
 
-from staff.errors import StaffError
+from staff.errors import DiskFullError, StaffError
 from staff.training import checkpoints
 from staff.training.finetune import finetune
 from staff.training.share import Share
@@ -131,6 +132,23 @@ def test_a_stop_waits_for_the_end_of_its_step_and_a_second_one_does_not(
     assert digests(result.adapter) == digests(whole.adapter)
 
 
+def test_a_stop_at_the_step_limit_leaves_no_step_to_do(train, restless, tmp_path):
+    """In the middle of an epoch, where the Trainer would go on to its end."""
+
+    def ask(point):
+        if point.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    undisturbed, _ = train(restless, max_steps=2, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(restless, seconds=60, then=ask, max_steps=2)
+    result, progress = train(restless, seconds=60, max_steps=2)
+    assert progress.said == ["resumes after step 2 of 2"]
+    assert progress.done == result.steps == 2
+    assert result.tokens == undisturbed.tokens
+    assert digests(result.adapter) == digests(undisturbed.adapter)
+
+
 def test_training_goes_on_after_a_signal_whose_handler_returns(train, restless, place):
     def ask(point):
         if point.step == 3:
@@ -235,6 +253,24 @@ def test_nothing_in_a_checkpoint_is_a_pickle_of_objects(stopped):
     for path in stopped.glob("*.pt*"):
         with safe_globals():  # NumPy's arrays, for the state of its generator
             torch.load(path, weights_only=True)
+
+
+def test_a_full_disk_is_told_as_such_and_the_checkpoint_before_it_stays(
+    train, restless, stopped, place, whole
+):
+    """No file may be as large as the optimiser's states; torch.save does not say why it failed."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most = (stopped / "optimizer.pt").stat().st_size - 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, usual[1]))
+    try:
+        with pytest.raises(DiskFullError, match=r"full while writing .*/checkpoint-6"):
+            train(restless)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert [path.name for path in place.iterdir()] == ["checkpoint-5"]
+    result, progress = train(restless)
+    assert progress.said == [f"resumes after step 5 of {STEPS}"]
+    assert digests(result.adapter) == digests(whole.adapter)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "adapter_model.safetensors", "rng_state.pth"])

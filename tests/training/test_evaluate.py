@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 
@@ -148,6 +150,29 @@ def test_a_test_item_too_large_for_memory_is_named(model, rows, monkeypatch):
     words = rf"out of memory on test item {longest} \({rows.lengths[longest]} tokens\) alone"
     with pytest.raises(StaffError, match=words):
         item_losses(model=model, tokens=rows, batch_tokens=10**6)
+
+
+def test_losses_come_to_the_cpu_before_they_are_float64(model, rows, monkeypatch):
+    """Apple's GPUs have no float64; no such machine here."""
+    from staff.training import evaluate as module
+
+    class OnGpu:
+        def __init__(self, losses):
+            self.cpu = losses.clone
+
+    usual, original = item_losses(model=model, tokens=rows, batch_tokens=500), module.token_losses
+    monkeypatch.setattr(module, "token_losses", lambda *how: OnGpu(original(*how)))
+    found = item_losses(model=model, tokens=rows, batch_tokens=500)
+    np.testing.assert_array_equal(found, usual)
+
+
+def test_a_padding_token_that_the_model_does_not_know_is_not_used(model, tokenizer, rows):
+    odd = copy.deepcopy(tokenizer)
+    odd.add_special_tokens({"pad_token": "<beyond>"})
+    assert odd.pad_token_id == model.config.vocab_size
+    settings = {"model": model, "tokens": rows, "metrics": ["exact"], "max_new_tokens": 3}
+    found, usual = (evaluate(**settings, tokenizer=t).predictions for t in (odd, tokenizer))
+    assert found == usual
 
 
 def test_a_missing_reference_is_decoded(model, tokenizer, rows):

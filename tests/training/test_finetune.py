@@ -44,6 +44,8 @@ def test_adapter_folder(memorised, tiny):
     names = {path.name for path in memorised.adapter.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl"}
     assert [path.name for path in memorised.adapter.parent.iterdir()] == ["adapter"]
+    modes = {path.stat().st_mode for path in memorised.adapter.iterdir()}
+    assert len(modes) == 1  # what may be read is decided by the user's umask alone
     config = json.loads((memorised.adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny)
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 16, 0.0)
@@ -69,6 +71,17 @@ def test_loss_file_and_schedule(memorised):
     # Cosine: half-way between warm-up and end the rate is half.
     assert rates[8 + 36] == pytest.approx(0.5e-2)
     assert rates[-1] < 1e-4
+
+
+def test_a_single_step_learns(tiny, rows, tmp_path):
+    """A tenth of one step, rounded up, would be a warm-up that never ends."""
+    points = []
+    result = finetune(
+        model=str(tiny), tokens=rows, out=tmp_path / "a", pad_id=0, batch_size=16, epochs=1,
+        on_log=points.append,
+    )  # fmt: skip
+    assert [point.learning_rate for point in points] == [1e-4]
+    assert result.steps == 1
 
 
 def test_one_seed_gives_the_same_bytes(tiny, rows, tmp_path):
@@ -178,6 +191,8 @@ def test_every_step_begins_without_gradients(trainer):
     )
     trainer.run()
     assert left == [0] * 4
+    assert len(trainer.curve.points) == 4
+    assert len(trainer.state.log_history) == 1  # the summary: losses are kept once
     assert "zero_grad" not in vars(trainer.model)  # it is the module's own again
     assert not any(p.grad is not None for p in trained)
 
@@ -235,6 +250,13 @@ def test_a_loss_that_is_not_finite_stops_at_once(tiny, rows, tmp_path):
     with pytest.raises(StaffError, match=r"nan at step 1\. Likely causes"):
         finetune(model=model, tokens=rows, out=tmp_path / "a", pad_id=0, on_log=steps.append)
     assert steps == []
+    # No loss tells of what the last step did.
+    with pytest.raises(StaffError, match="after its last step not all weights"):
+        finetune(
+            model=str(tiny), tokens=rows, out=tmp_path / "a", pad_id=0, max_steps=1,
+            learning_rate=1e39, on_log=steps.append,
+        )  # fmt: skip
+    assert math.isfinite(steps[0].loss)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,14 +22,17 @@ NAME = "staff_by_row"  # of the attention, for transformers
 def may_go_by_row(model: Any) -> bool:
     """Whether it is worth trying: on the CPU, by PyTorch's attention, with positions as input.
 
-    Attention in chunks is told by its mask alone, which short rows would not show.
+    Attention in chunks is told by its mask alone, which short rows would not show. Layers that
+    carry something from token to token (Mamba, convolutions) would carry it from row to row.
     """
     config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ()
     return (
         model.device.type == "cpu"
         and config._attn_implementation == "sdpa"
         and model._can_set_attn_implementation()
         and getattr(config, "attention_chunk_size", None) is None
+        and {"full_attention", "sliding_attention"}.issuperset(kinds)
         and "position_ids" in signature(model.forward).parameters
     )
 

@@ -27,14 +27,12 @@ def write_adapter(folder: Path, *, model: Any, base: str, losses: Iterable[Any])
         losses: dataclass instances, one line of loss.jsonl each.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
-        folder / ADAPTER_FILES[0],
-        metadata={"format": "pt"},
-    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    # Not by `save_file`: since safetensors 0.8 nobody but its owner can read what that writes.
+    (folder / ADAPTER_FILES[0]).write_bytes(save(tensors, metadata={"format": "pt"}))
     config = model.peft_config["default"].to_dict()
     config |= {"base_model_name_or_path": base, "inference_mode": True}
     config = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}

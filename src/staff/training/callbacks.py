@@ -47,6 +47,7 @@ class LossCurve(TrainerCallback):
             learning_rate=logs["learning_rate"],
         )
         self.points.append(point)
+        state.log_history.clear()  # the same again, and written into every checkpoint
         self.on_point(point)
 
 

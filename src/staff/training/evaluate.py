@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from staff.data.batches import PAD_ID, collate, token_budget_batches
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
 from staff.models.placement import Spread, device_of
 from staff.models.quantised import NONE
@@ -169,7 +170,6 @@ def item_losses(
     """Mean negative log-likelihood over each row's response tokens, in nats: float64 [n]."""
     import torch
 
-    from staff.data.batches import token_budget_batches
     from staff.models.adapters import without_peft
     from staff.models.by_row import by_row
     from staff.models.memory import Halving
@@ -185,7 +185,7 @@ def item_losses(
             per_token = token_losses(model, tokens.get(rows), packing)
         counts = tokens.response_lengths[rows]
         at = np.repeat(np.arange(len(rows)), counts)  # [N]
-        return np.bincount(at, weights=per_token.double().cpu().numpy()) / counts
+        return np.bincount(at, weights=per_token.cpu().double().numpy()) / counts
 
     with (
         (progress or SilentProgress()).stage("test loss", total=len(losses)) as stage,
@@ -206,16 +206,15 @@ def token_losses(
     model: Any, examples: Sequence[TokenisedExample], packing: "Packing | None"
 ) -> "Tensor":
     """Negative log-likelihood of every response token, float32 [N], one row after the other."""
-    from staff.data.batches import collate
     from staff.training.packed import pack
     from staff.training.response_loss import response_losses
 
     if packing:
-        inputs = pack(examples, pad_id=0, multiple=packing.multiple)
+        inputs = pack(examples, pad_id=PAD_ID, multiple=packing.multiple)
         how: dict[str, Any] = {"narrow": packing.narrow, "multiple": packing.responses}
         return response_losses(model, **inputs, **how)[0]
     device = device_of(model.get_input_embeddings())
-    batch = collate(examples, pad_id=0)  # masked, so any id will do
+    batch = collate(examples, pad_id=PAD_ID)
     return response_losses(
         model,
         input_ids=batch.input_ids.to(device),
@@ -241,13 +240,12 @@ def predict(
     from staff.training.generate import closing_tokens, end_tokens, generate_greedily
 
     ends = sorted({*end_tokens(model, tokenizer), *closing_tokens(like, tokenizer)})
-    pad_id = tokenizer.pad_token_id
     ids = generate_greedily(
         model=model,
         prompts=prompts,
         max_new_tokens=max_new_tokens,
         eos_ids=ends,
-        pad_id=pad_id if pad_id is not None else (ends or [0])[0],
+        pad_id=PAD_ID,
         batch_tokens=batch_tokens,
         progress=progress,
     )

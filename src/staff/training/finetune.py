@@ -23,7 +23,7 @@ from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
 from staff.training.adapter_folder import check_out, checkpoints_of, place_adapter, write_adapter
-from staff.training.divergence import check_converged
+from staff.training.divergence import check_converged, check_finite
 from staff.training.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def finetune(
         tokens: the rows, already cut to length; each has at least one response token.
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
-        warmup: share of all steps over which the learning rate rises, in [0, 1).
+        warmup: share of all steps over which the learning rate rises, in [0, 1); a single step
+            has none.
         dtype, device, attention, quantize, trust: as in `models.load.load_model`; not used for a
             loaded model. LoRA on quantised weights is QLoRA; the adapter itself stays in float32.
         gradient_checkpointing: keep only each block's input for the backward pass, and compute the
@@ -195,7 +196,7 @@ def finetune(
                     max_steps=max_steps,
                     batch_size=batch_size,
                     learning_rate=learning_rate,
-                    warmup=warmup,
+                    warmup=warmup if total > 1 else 0.0,  # or the only step would be at a rate of 0
                     seed=stream_seed(seed, "fine-tune") % 2**32,
                     gradient_checkpointing=gradient_checkpointing,
                 ),
@@ -229,6 +230,7 @@ def finetune(
             seconds = trainer.seconds
         check_counts(trainer, epochs=None if max_steps else epochs)
         check_converged([point.loss for point in curve.points])
+        check_finite(trainer.trained)
         result = FinetuneResult(
             adapter=out,
             losses=tuple((point.step, point.loss) for point in curve.points),

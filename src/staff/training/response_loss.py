@@ -44,10 +44,10 @@ def response_losses(
     head = output_head(model)
     predicts = torch.zeros_like(labels, dtype=torch.bool)  # [B, T]; t predicts the token at t + 1
     predicts[:, :-1] = labels[:, 1:] != IGNORE
-    targets = labels[:, 1:][predicts[:, :-1]]  # [N], row by row like the gathered positions
     batch, length = labels.shape
-    positions = predicts.flatten().nonzero()[:, 0]
-    positions = rounded_up(positions, multiple, total=batch * length)
+    predicting = predicts.flatten().nonzero()[:, 0]  # [N]; the one place where a GPU is waited for
+    targets = labels.flatten()[predicting + 1]
+    positions = rounded_up(predicting, multiple, total=batch * length)
     with ExitStack() as own:
         own.enter_context(gathered(head, positions))
         parts = narrowed(narrow, shape=(batch, length), rows=positions)
@@ -55,4 +55,4 @@ def response_losses(
         output = model(**inputs, use_cache=False)
     logits = output.logits[0, : len(targets)].float()  # [N, V]
     losses = cross_entropy(logits, targets.to(logits.device), reduction="none")
-    return losses, predicts.nonzero()[:, 0]
+    return losses, predicting // length

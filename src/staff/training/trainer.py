@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
 from staff.data.batches import collate
+from staff.errors import DiskFullError, is_disk_full
 from staff.models.by_row import by_row
 from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
@@ -121,6 +122,9 @@ class ResponseTrainer(SFTTrainer):
         if start is not None:
             self._resume(start)
         self.started = time.monotonic()
+        if start is not None and start.step == self.args.max_steps:
+            self._load_from_checkpoint(str(start.folder))  # `train` would make a step beyond it
+            return
         base: Any = self.model
         base.train()  # all of it: PEFT's wrapper alone is, around a model that was loaded to score
         # The model's own walks over all modules, a tenth of a small one's step.
@@ -151,6 +155,13 @@ class ResponseTrainer(SFTTrainer):
         self.args.output_dir = str(saving)
         try:
             Trainer._save_checkpoint(self, model, trial)
+        except Exception as error:
+            shutil.rmtree(saving, ignore_errors=True)
+            # All that torch.save tells of a full disk, by how far it got.
+            vague = any(word in str(error) for word in ("inline_container", "iostream"))
+            if vague or is_disk_full(error):
+                raise DiskFullError(place / f"checkpoint-{step}") from error
+            raise
         finally:
             self.args.output_dir = str(place)
         checkpoints.seal(
@@ -179,7 +190,7 @@ class ResponseTrainer(SFTTrainer):
             self._inputs(part) if part else self._idle(rows[-1])
             for part in micro_batches(mine, size=self.micro_batch_size, most=most)
         ]
-        return {"parts": parts, "rows": torch.tensor(rows)}
+        return {"parts": parts, "rows": np.array(rows)}  # of NumPy: they stay on the CPU
 
     def _inputs(self, rows: list[int]) -> dict[str, Any]:
         """What the model is called with for these rows: labels int64 [B, T], or [1, N] packed."""
@@ -229,7 +240,7 @@ class ResponseTrainer(SFTTrainer):
             name = f"step {self.state.global_step}, process {self.share.rank}"
             torch.manual_seed(stream_seed(self.args.seed, name) % 2**63)
         counted = self.response_tokens
-        rows = inputs["rows"].cpu().numpy()
+        rows = inputs["rows"]
         np.add.at(self.seen, rows, 1)
         items = int(self.tokens.response_lengths[rows].sum())
         losses = torch.stack([self._backward(model, part, items) for part in inputs["parts"]])
