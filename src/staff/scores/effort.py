@@ -25,6 +25,7 @@ from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
 from staff.scores.flat import Flat, Laying, keeps_rows_apart, takes_flash_lengths
+from staff.scores.norms import wide
 from staff.scores.phi import PHI, PerSampleShapeLost
 from staff.scores.signals import SIGNALS, Response, collect, find_response, token_signals
 from staff.scores.taps import Tap, gradients, tapped
@@ -171,7 +172,7 @@ class Scorer:
         if self.phi is not None and slope is not None:
             slope[len(response.target) :] = 0
             # L_i is a mean over n_i tokens: dividing by n_i last spares float16 an underflow.
-            squared = self._squared_norms(logits, slope[None], taps, response, flat).cpu()
+            squared = self._squared_norms(logits, slope[None], taps, response, flat).cpu().double()
             columns["effort"] = (squared.sqrt() / response.count.cpu()).numpy()
         columns |= collect(response, tokens, self.signals)
         if self.features:
@@ -197,7 +198,7 @@ class Scorer:
         found = torch.autograd.grad(
             logits, self.phi.parameters, grad_outputs=slope, allow_unused=True
         )
-        squares = [g.double().square().sum() for g in found if g is not None]
+        squares = [wide(g).square().sum() for g in found if g is not None]
         return torch.stack(squares).sum()[None]
 
     def _inputs(self, batch: Batch, device: torch.device) -> dict[str, Any]:

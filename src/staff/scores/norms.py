@@ -11,6 +11,11 @@ from torch import Tensor
 MAX_NUMBERS = 2**26  # float32 numbers held at once for the products of several samples: 256 MB
 
 
+def wide(values: Tensor) -> Tensor:
+    """As float64, or float32 on Apple's GPUs, which have no float64."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
 def gram_is_cheaper(*, length: int, d_in: int, d_out: int) -> bool:
     """Compare T²(d_in + d_out) with T·d_in·d_out multiplications."""
     return length * (d_in + d_out) < d_in * d_out

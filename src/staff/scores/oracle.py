@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from staff.errors import ConfigError, ModelError, unknown_name
 from staff.models.value_projection import find_value_projection
+from staff.scores.norms import wide
 from staff.types import TokenisedExample
 
 ORACLES = ("last-value", "last-value-lora", "adapter", "lm-head")
@@ -47,7 +48,7 @@ def oracle_signals(model: Any, example: TokenisedExample) -> dict[str, float]:
     model.eval()
     ids = torch.tensor(example.input_ids)[None]
     with torch.no_grad():
-        logits = model(input_ids=ids).logits[0].double()
+        logits = model(input_ids=ids).logits[0].cpu().double()
     losses, entropies, errors = [], [], []
     for t in range(1, len(example.input_ids)):
         token = int(example.labels[t])
@@ -81,7 +82,7 @@ def _gradients(model: Any, example: TokenisedExample, parameters: Any) -> tuple[
 
 
 def _squared(gradient: Tensor) -> float:
-    return float(gradient.double().square().sum())
+    return float(wide(gradient).square().sum())
 
 
 def _last_value(model: Any, example: TokenisedExample, seed: int) -> float:
