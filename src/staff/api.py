@@ -16,6 +16,7 @@ from staff.progress import WARNING, Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
 from staff.runs.manifest import read_manifest
+from staff.runs.store import RunFolder
 from staff.runs.unheeded import unheeded
 from staff.team import gathers
 
@@ -73,7 +74,7 @@ def select_coreset(
     small: Model | None = None,
     target: Model | None = None,
     out: str | Path | None = None,
-    scores: str | Path | None = None,
+    scores: "str | Path | Run | None" = None,
     keep: float | Sequence[float] | None = None,
     total: int | Sequence[int] | None = None,
     progress: Progress | bool | None = None,
@@ -85,10 +86,10 @@ def select_coreset(
     folders or Hub ids of one family, or loaded models with their tokenizers, ``(model,
     tokenizer)``; small="auto" takes the target's small model from a table. out: the run folder.
     keep: fractions in (0, 1]; total: numbers of rows; give at least one of them. scores: instead of
-    data and models, the folder of an earlier run to select from again. progress: True for progress
-    bars in a notebook or on a terminal. settings: any other of
-    `staff select`, all in docs/reference/cli.md, as a keyword: ``seed=1``,
-    ``prompt_column="question"`` for ``--prompt-column question``.
+    data and models, an earlier `Run` or its folder, to select from again. progress: True for
+    progress bars in a notebook or on a terminal. settings: any other of `staff select`, all in
+    docs/reference/cli.md, as a keyword: ``seed=1``, ``prompt_column="question"`` for
+    ``--prompt-column question``.
 
     Returns a `Run`. If `data` is a `Dataset`, returns a `Dataset` of the chosen rows in their
     original order, or for several sizes a `DatasetDict` by name (``"0.1"``, ``"n400"``).
@@ -107,7 +108,8 @@ def select_coreset(
     flags: dict[str, Any] = {**sizes, **settings}
     in_memory = is_dataset(data)
     loaded: dict[str, Any] = {}
-    places = {"data": data, "small": small, "target": target, "out": out, "scores": scores}
+    earlier = scores.folder if isinstance(scores, Run) else scores
+    places = {"data": data, "small": small, "target": target, "out": out, "scores": earlier}
     for name, given in places.items():
         if name in ("small", "target") and is_loaded(name, given):
             loaded[name] = given
@@ -125,11 +127,12 @@ def select_coreset(
             flags.setdefault("out", str(Path(scratch) / "run"))
             flags["data"] = _beside(flags, "data.parquet")
         flags |= {role: _beside(flags, role) for role in loaded}
-        build(SelectConfig, flags=flags)  # before anything is written
+        config = build(SelectConfig, flags=flags)
+        RunFolder(config.folder).check_usable()  # both before anything is written
         if in_memory:
             keep_rows(data, Path(flags["data"]))
         for role, (model, tokenizer) in loaded.items():
-            keep_model(model, tokenizer, Path(flags[role]))
+            keep_model(model, tokenizer, Path(flags[role]), fingerprint=_fingerprint)
         run = _run(flags, progress)
         return _chosen(data, run) if in_memory else run
 
@@ -137,7 +140,15 @@ def select_coreset(
 def _beside(flags: Mapping[str, Any], name: str) -> str:
     """Where something of a run is kept; without a run folder nowhere, which `build` refuses."""
     folder = Path(flags.get("out", name))
-    return str(folder.with_name(f"{folder.name}-{name}"))
+    if folder.name in ("", ".."):  # as `.` is, and ends in no name
+        folder = folder.resolve()
+    return str(folder.parent / f"{folder.name}-{name}")
+
+
+def _fingerprint(tokenizer: Any) -> str:
+    from staff.data.tokenise import Tokeniser
+
+    return Tokeniser(tokenizer, max_length=None).fingerprint
 
 
 def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
