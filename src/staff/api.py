@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
@@ -12,6 +13,7 @@ from staff.checks import check_inputs, with_sibling
 from staff.data.in_memory import is_dataset, keep_rows
 from staff.errors import ConfigError
 from staff.models.in_memory import is_loaded, keep_model
+from staff.models.trust import Trust
 from staff.progress import WARNING, Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
@@ -132,7 +134,8 @@ def select_coreset(
         if in_memory:
             keep_rows(data, Path(flags["data"]))
         for role, (model, tokenizer) in loaded.items():
-            keep_model(model, tokenizer, Path(flags[role]), fingerprint=_fingerprint)
+            tokenizer_of = partial(_fingerprint, trust=Trust(code=config.trust_remote_code))
+            keep_model(model, tokenizer, Path(flags[role]), fingerprint=tokenizer_of)
         run = _run(flags, progress)
         return _chosen(data, run) if in_memory else run
 
@@ -145,10 +148,12 @@ def _beside(flags: Mapping[str, Any], name: str) -> str:
     return str(folder.parent / f"{folder.name}-{name}")
 
 
-def _fingerprint(tokenizer: Any) -> str:
+def _fingerprint(folder: Path, *, trust: Trust) -> str:
+    """Of all that decides the ids of a folder's tokenizer."""
     from staff.data.tokenise import Tokeniser
+    from staff.models.load import load_tokenizer
 
-    return Tokeniser(tokenizer, max_length=None).fingerprint
+    return Tokeniser(load_tokenizer(str(folder), trust=trust), max_length=None).fingerprint
 
 
 def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:

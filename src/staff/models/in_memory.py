@@ -34,17 +34,17 @@ def is_loaded(role: str, model: Any) -> bool:
 
 
 def keep_model(
-    model: Any, tokenizer: Any, folder: Path, *, fingerprint: Callable[[Any], str]
+    model: Any, tokenizer: Any, folder: Path, *, fingerprint: Callable[[Path], str]
 ) -> None:
     """Save a loaded model and its tokenizer where a run can read them, now and later.
 
-    fingerprint: of all that decides a tokenizer's ids, its chat template included.
+    fingerprint: of all that decides the ids of a folder's tokenizer, its chat template included.
 
     Raises:
         RunError: the folder is there and holds something else.
         ModelError: it cannot be saved, or what was saved is no causal LM with a tokenizer.
     """
-    from staff.models.load import load_tokenizer, quiet
+    from staff.models.load import quiet
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".part") as scratch:
@@ -65,7 +65,7 @@ def keep_model(
             raise RunError(
                 f"{folder} contains another model: choose another folder with out, or remove it"
             )
-        elif _differs(part, folder, lambda path: fingerprint(load_tokenizer(str(path)))):
+        elif _differs(part, folder, fingerprint):
             raise RunError(
                 f"{folder} contains this model with another tokenizer or chat template: choose "
                 "another folder with out, or remove it"
