@@ -91,6 +91,8 @@ def test_a_file_gives_a_run_as_ever(tmp_path):
         f"Run(folder={folder!r}, method='random', usable_rows=20, coresets={{'0.5': 10}})"
     )
     assert repr(replace(run, manifest={})) == f"Run(folder={folder!r})"  # of a helper
+    again = select_coreset(scores=run, method="random", keep=0.25, out=tmp_path / "again")
+    assert again.manifest["config"]["scores"] == folder
     assert select_coreset(rows(), method="random", keep=0.5).to_list() == [
         row
         for row, taken in zip(rows().to_list(), run.table()["selected@0.5"], strict=True)
@@ -119,6 +121,19 @@ def test_settings_are_checked_before_a_row_is_written(tmp_path):
     with pytest.raises(ConfigError, match="nothing to choose"):
         select_coreset(rows(), method="random", out=tmp_path / "run")
     assert files(tmp_path) == []
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RunError, match="taken is a file: --out takes a folder"):
+        select_coreset(rows(), method="random", keep=0.5, out=tmp_path / "taken")
+    assert files(tmp_path) == ["taken"]
+
+
+def test_the_working_folder_can_be_the_runs(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    select_coreset(rows(), method="random", keep=0.5, out=".")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sub", "sub-data.parquet"]
+    with pytest.raises(RunError, match="contains files but no staff run"):
+        select_coreset(rows(), method="random", keep=0.5, out="/")
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +145,13 @@ def loaded(family):
     ]
 
 
-def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path):
+def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path, capfd):
     data, out = rows(), tmp_path / "run"
     settings = {"keep": 0.5, "skip_finetune": True, "regions": 2, "verify_per_region": 2}
     settings |= {"dtype": "float32"}
     with pytest.warns(UserWarning, match="^the target has a chat template"):
         chosen = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
+    assert "Writing" not in capfd.readouterr().err  # as transformers does of every model it saves
     small, target = family
     expected = select_coreset(data, small=small, target=target, **settings)
     assert chosen.to_list() == expected.to_list()
@@ -147,6 +163,12 @@ def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path)
     assert all(s["reused"] for s in read_manifest(out)["stages"] if s["name"] == "score small")
     with pytest.raises(RunError, match="run-small contains another model"):
         select_coreset(data, small=loaded[1], target=loaded[1], out=out, **settings)
+    small, tokenizer = loaded[0][0], copy.deepcopy(loaded[0][1])
+    tokenizer("a", padding="max_length", max_length=9)  # a state, and no other tokenizer
+    select_coreset(data, small=(small, tokenizer), target=loaded[1], out=out, **settings)
+    tokenizer.chat_template = "{{ messages }}"
+    with pytest.raises(RunError, match="run-small contains this model with another tokenizer or"):
+        select_coreset(data, small=(small, tokenizer), target=loaded[1], out=out, **settings)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -174,4 +196,10 @@ def test_models_that_cannot_be_kept_are_refused_in_words(loaded, tmp_path):
     adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["v_proj"]))
     with pytest.raises(ModelError, match="merge it"):
         select_coreset(rows(), small=(adapted, tokenizer), method="grand", keep=0.5)
+    odd = copy.deepcopy(model)
+    odd.generation_config.update(temperature=0.5, do_sample=False)  # loads, with a warning
+    empty = copy.deepcopy(model).to("meta")
+    for given, words in ((odd, "LlamaForCausalLM in memory cannot .*: `temper"), (empty, "meta")):
+        with pytest.raises(ModelError, match=words):
+            select_coreset(rows(), small=(given, tokenizer), method="grand", keep=0.5)
     assert files(tmp_path) == []

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
@@ -12,10 +13,12 @@ from staff.checks import check_inputs, with_sibling
 from staff.data.in_memory import is_dataset, keep_rows
 from staff.errors import ConfigError
 from staff.models.in_memory import is_loaded, keep_model
+from staff.models.trust import Trust
 from staff.progress import WARNING, Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
 from staff.runs.manifest import read_manifest
+from staff.runs.store import RunFolder
 from staff.runs.unheeded import unheeded
 from staff.team import gathers
 
@@ -73,7 +76,7 @@ def select_coreset(
     small: Model | None = None,
     target: Model | None = None,
     out: str | Path | None = None,
-    scores: str | Path | None = None,
+    scores: "str | Path | Run | None" = None,
     keep: float | Sequence[float] | None = None,
     total: int | Sequence[int] | None = None,
     progress: Progress | bool | None = None,
@@ -85,10 +88,10 @@ def select_coreset(
     folders or Hub ids of one family, or loaded models with their tokenizers, ``(model,
     tokenizer)``; small="auto" takes the target's small model from a table. out: the run folder.
     keep: fractions in (0, 1]; total: numbers of rows; give at least one of them. scores: instead of
-    data and models, the folder of an earlier run to select from again. progress: True for progress
-    bars in a notebook or on a terminal. settings: any other of
-    `staff select`, all in docs/reference/cli.md, as a keyword: ``seed=1``,
-    ``prompt_column="question"`` for ``--prompt-column question``.
+    data and models, an earlier `Run` or its folder, to select from again. progress: True for
+    progress bars in a notebook or on a terminal. settings: any other of `staff select`, all in
+    docs/reference/cli.md, as a keyword: ``seed=1``, ``prompt_column="question"`` for
+    ``--prompt-column question``.
 
     Returns a `Run`. If `data` is a `Dataset`, returns a `Dataset` of the chosen rows in their
     original order, or for several sizes a `DatasetDict` by name (``"0.1"``, ``"n400"``).
@@ -107,7 +110,8 @@ def select_coreset(
     flags: dict[str, Any] = {**sizes, **settings}
     in_memory = is_dataset(data)
     loaded: dict[str, Any] = {}
-    places = {"data": data, "small": small, "target": target, "out": out, "scores": scores}
+    earlier = scores.folder if isinstance(scores, Run) else scores
+    places = {"data": data, "small": small, "target": target, "out": out, "scores": earlier}
     for name, given in places.items():
         if name in ("small", "target") and is_loaded(name, given):
             loaded[name] = given
@@ -125,11 +129,13 @@ def select_coreset(
             flags.setdefault("out", str(Path(scratch) / "run"))
             flags["data"] = _beside(flags, "data.parquet")
         flags |= {role: _beside(flags, role) for role in loaded}
-        build(SelectConfig, flags=flags)  # before anything is written
+        config = build(SelectConfig, flags=flags)
+        RunFolder(config.folder).check_usable()  # both before anything is written
         if in_memory:
             keep_rows(data, Path(flags["data"]))
         for role, (model, tokenizer) in loaded.items():
-            keep_model(model, tokenizer, Path(flags[role]))
+            tokenizer_of = partial(_fingerprint, trust=Trust(code=config.trust_remote_code))
+            keep_model(model, tokenizer, Path(flags[role]), fingerprint=tokenizer_of)
         run = _run(flags, progress)
         return _chosen(data, run) if in_memory else run
 
@@ -137,7 +143,17 @@ def select_coreset(
 def _beside(flags: Mapping[str, Any], name: str) -> str:
     """Where something of a run is kept; without a run folder nowhere, which `build` refuses."""
     folder = Path(flags.get("out", name))
-    return str(folder.with_name(f"{folder.name}-{name}"))
+    if folder.name in ("", ".."):  # as `.` is, and ends in no name
+        folder = folder.resolve()
+    return str(folder.parent / f"{folder.name}-{name}")
+
+
+def _fingerprint(folder: Path, *, trust: Trust) -> str:
+    """Of all that decides the ids of a folder's tokenizer."""
+    from staff.data.tokenise import Tokeniser
+    from staff.models.load import load_tokenizer
+
+    return Tokeniser(load_tokenizer(str(folder), trust=trust), max_length=None).fingerprint
 
 
 def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:

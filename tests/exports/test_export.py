@@ -140,6 +140,23 @@ def test_columns_that_would_mean_something_to_the_trainer_are_left_out_and_told(
         assert not {"system", "input"} & set(row) or to == "trl"
 
 
+def test_a_data_set_as_a_whole_is_what_trl_trains_on(make_run, family, tmp_path):
+    """It fails of one of these columns, and of another takes the labels that are there."""
+    from trl import SFTConfig, SFTTrainer
+
+    extra = {"chat_template_kwargs": {"x": 1}, "labels": 3, "images": [], "chosen": "c", "topic": 1}
+    run = make_run([{**row, **extra} for row in RECORDS["messages"][0]()])
+    facts = export(run, to="hf-dataset")
+    assert facts["left_out"] == ["chat_template_kwargs", "chosen", "images", "labels"]
+    args = {"bf16": False, "use_cpu": True, "report_to": "none", "assistant_only_loss": True}
+    trainer = SFTTrainer(
+        model=family[0],
+        args=SFTConfig(output_dir=str(tmp_path / "out"), **args),
+        train_dataset=load_from_disk(facts["folder"]),
+    )
+    assert all(len(row["labels"]) == len(row["input_ids"]) for row in trainer.train_dataset)
+
+
 def test_which_coreset(make_run, tmp_path):
     run = make_run(pairs(), keep=[0.5, 0.25], total=3, **RECORDS["pairs"][1])
     with pytest.raises(ConfigError, match=r"several coresets: .* one of 0\.5, 0\.25, n3"):

@@ -47,4 +47,11 @@ def command(folder: str) -> str:
     return f'python -c "{program}"' if plain else f"python -c {shlex.quote(program)}"
 
 
-HF_DATASET = Trainer(shape=trl.shape, command=command, save=save, taken=trl.TRL.taken)
+# Columns beside these that TRL looks at in a data set it is handed as a whole.
+TAKEN = frozenset(
+    {
+        *("tools", "chat_template_kwargs", "conversations", "chosen", "rejected"),
+        *("image", "images", "input_ids", "labels", "completion_mask", "assistant_masks"),
+    }
+)
+HF_DATASET = Trainer(shape=trl.shape, command=command, save=save, taken=trl.TRL.taken | TAKEN)

@@ -1,11 +1,12 @@
 """Models in memory: saved as folders, because a run identifies models by contents it can hash."""
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from staff.errors import ModelError, RunError
-from staff.models.folder import check_model_folder, model_hash
+from staff.models.folder import check_model_folder, first_line, model_hash
 
 
 def is_loaded(role: str, model: Any) -> bool:
@@ -32,29 +33,47 @@ def is_loaded(role: str, model: Any) -> bool:
     return True
 
 
-def keep_model(model: Any, tokenizer: Any, folder: Path) -> None:
+def keep_model(
+    model: Any, tokenizer: Any, folder: Path, *, fingerprint: Callable[[Path], str]
+) -> None:
     """Save a loaded model and its tokenizer where a run can read them, now and later.
+
+    fingerprint: of all that decides the ids of a folder's tokenizer, its chat template included.
 
     Raises:
         RunError: the folder is there and holds something else.
-        ModelError: what was saved is no causal LM with a tokenizer.
+        ModelError: it cannot be saved, or what was saved is no causal LM with a tokenizer.
     """
+    from staff.models.load import quiet
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".part") as scratch:
         part = Path(scratch) / folder.name
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
+        try:
+            with quiet():
+                model.save_pretrained(part)
+                tokenizer.save_pretrained(part)
+        except (ValueError, NotImplementedError) as error:  # odd settings, or no weights here
+            why = first_line(error).removeprefix("- ").rstrip(".")
+            raise ModelError(
+                f"the {type(model).__name__} in memory cannot be saved: {why}; or give a path"
+            ) from error
         check_model_folder(str(part))
         if not folder.exists():
             part.replace(folder)
-        elif not folder.is_dir() or _differs(part, folder):
+        elif not folder.is_dir() or _differs(part, folder, lambda path: model_hash(str(path))):
             raise RunError(
                 f"{folder} contains another model: choose another folder with out, or remove it"
             )
+        elif _differs(part, folder, fingerprint):
+            raise RunError(
+                f"{folder} contains this model with another tokenizer or chat template: choose "
+                "another folder with out, or remove it"
+            )
 
 
-def _differs(one: Path, other: Path) -> bool:
+def _differs(one: Path, other: Path, identity: Callable[[Path], str]) -> bool:
     try:
-        return model_hash(str(one)) != model_hash(str(other))
+        return identity(one) != identity(other)
     except ModelError:
         return True

@@ -69,7 +69,7 @@ def load_model(
     # that was spread are in cycles with it.
     if place.type == "cuda" or spread is not None:
         release_memory()
-    with _quiet():
+    with quiet():
         model = _read_model(
             path,
             folder,
@@ -103,7 +103,7 @@ def load_tokenizer(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
     from transformers import AutoTokenizer
 
     folder = local_folder(path, weights=weights, trust=trust)
-    with _quiet():
+    with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust.code)
         except Exception as error:
@@ -309,8 +309,8 @@ def _copy_parameters(source: Any, target: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars and notices off the terminal while loading."""
+def quiet() -> Iterator[None]:
+    """Keep the libraries' progress bars and notices off the terminal."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -5,6 +5,7 @@ code's: 3 epochs, batch 8, learning rate 1e-4, cosine, 10 % warm-up, rank 8, alp
 """
 
 import logging
+import random
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ def finetune(
     A new folder appears complete or not at all. With one seed, one machine and one
     number of threads its bytes are the same every time, however often the training was
     stopped and gone on with from a checkpoint (`made_from`). (TRL seeds the global
-    generators of Python, NumPy and torch for that.)
+    generators of Python, NumPy and torch for that; afterwards they are as they were.)
 
     Args:
         model: path or hub id, or a loaded causal LM, which is changed (LoRA layers are
@@ -172,6 +173,7 @@ def finetune(
     try:
         with (
             quiet(),
+            generators_kept(model.device),
             (progress or SilentProgress()).stage(name, total=total, unit="steps") as stage,
         ):
 
@@ -300,6 +302,23 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def generators_kept(device: Any) -> Iterator[None]:
+    """Give back the global generators as they were: the caller's draws must not begin anew.
+
+    Of GPUs that of `device` alone: looking after the others would start each of them.
+    """
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 @contextmanager
