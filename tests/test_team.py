@@ -254,30 +254,39 @@ def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
 
 
 FAULT = """
+import os, sys
 import torch
 from staff.errors import StaffError
 from staff.team import current, gathered
 
-def work(_):
-    if current().rank:
+def work(order):
+    if current().rank == order["fails"]:
         raise StaffError("out of memory here alone")
-    current().share().add(torch.zeros(3))
+    current().share().add(torch.zeros(1000))
     return 0
 
-with gathered(lambda team: team.follow(work)) as leads:
-    if leads:
-        current().lead({"act": "fine-tune", "together": True}, work)
+for fails in (1, 0):
+    try:
+        with gathered(lambda team: team.follow(work)) as leads:
+            if leads:
+                current().lead({"act": "fine-tune", "together": True, "fails": fails}, work)
+    except StaffError as error:
+        print(error, file=open(sys.argv[1] + os.environ["RANK"], "a"))
 """
 
 
 def test_a_process_that_fails_alone_does_not_let_the_others_wait_for_it(tmp_path):
+    """Number 1, and then number 0, which leads."""
     (tmp_path / "fault.py").write_text(FAULT)
-    done = subprocess.run(
-        [*PROCESSES, str(tmp_path / "fault.py")],
-        capture_output=True, text=True, check=False, timeout=300,
+    subprocess.run(
+        [*PROCESSES, str(tmp_path / "fault.py"), str(tmp_path / "said")],
+        capture_output=True, check=True, timeout=120,
     )  # fmt: skip
-    assert done.returncode != 0
-    assert "out of memory here alone" in done.stderr
+    alone, gone = "out of memory here alone", "another process of this run has ended"
+    for rank, expected in enumerate([(gone, alone), (alone, gone)]):
+        said = (tmp_path / f"said{rank}").read_text().splitlines()
+        for line, words in zip(said, expected, strict=True):
+            assert line.startswith(words)
 
 
 def prepared(data, model, folder):
@@ -360,12 +369,17 @@ FROM_PYTHON = """
 import os, sys
 from datasets import Dataset
 from staff import select_coreset
-from staff.errors import ConfigError
+from staff.errors import ConfigError, StaffError
 
 columns = {"method": "random", "keep": 0.5, "prompt_column": "mr", "response_column": "ref"}
 said = open(sys.argv[2] + os.environ["RANK"], "w")  # two that print at once mix their words
-run = select_coreset(sys.argv[1], out=sys.argv[2], **columns)
-print(run.coresets["0.5"].name, len(run.table()["id"]), file=said)
+for again in range(2):
+    run = select_coreset(sys.argv[1], out=sys.argv[2], **columns)
+    print(run.coresets["0.5"].name, len(run.table()["id"]), file=said)
+try:
+    select_coreset(sys.argv[3], out=sys.argv[2], **columns)
+except StaffError as error:
+    print(error, file=said)
 try:
     select_coreset(Dataset.from_list([{"mr": "a", "ref": "b"}]), **columns)
 except ConfigError as error:
@@ -374,16 +388,20 @@ except ConfigError as error:
 
 
 def test_several_processes_that_call_from_python_have_the_same_run(data, tmp_path):
+    """Each time; or the same error, and not what an earlier call has left."""
     (tmp_path / "script.py").write_text(FROM_PYTHON)
+    other = tmp_path / "other.jsonl"
+    other.write_text(Path(data).read_text())
     done = subprocess.run(
-        [*PROCESSES, str(tmp_path / "script.py"), data, str(tmp_path / "x")],
+        [*PROCESSES, str(tmp_path / "script.py"), data, str(tmp_path / "x"), str(other)],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     refused = "data and models in memory belong to one process, and torchrun started several: give"
     for rank in range(2):
-        [told, error] = (tmp_path / f"x{rank}").read_text().splitlines()
-        assert told == "coreset-0.5.jsonl 79"
+        [*told, other_data, error] = (tmp_path / f"x{rank}").read_text().splitlines()
+        assert told == ["coreset-0.5.jsonl 79"] * 2
+        assert "was made with data = " in other_data
         assert error.startswith(refused)
 
 
