@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,14 +15,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from staff.data.files import open_source
-from staff.errors import ModelError
+from staff.errors import ModelError, RunError
 from staff.ledger import StageRecord
 from staff.runs.config import ScoreConfig
 from staff.stages import orders, reading
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import obey
 from staff.stages.lazy_scorer import LazyScorer
-from staff.stages.scoring import Rounds
+from staff.stages.scoring import Rounds, score
 from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -312,11 +313,33 @@ def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path
         "positions": [1, 2, 3], "earlier": [], "more": False, "made_from": "",
         "what": {"model": family[0], "facts": facts, "name": "score"},
     }  # fmt: skip
-    with pytest.raises(ModelError, match=r"small is not the same on .* as where the run was start"):
-        obey(Team(1, 2), order | {"model_hash": "other"}, kept={})
+    assert order["config"]["dtype"] in ("float32", "bfloat16")  # "auto" may be another one there
+    (tmp_path / "copy").write_bytes(store.path.read_bytes() + b"x")
+    for error, match, other in (
+        (ModelError, "small is not the same on .* as where the run was start", {"model_hash": "x"}),
+        (ModelError, "has torch .*, and the run was started with 1.0", {"versions": {"torch": "1.0"}}),
+        (RunError, "does not exist on .*: the run folder must be on a", {"tokens": "/none"}),
+        (RunError, "is not the same file on .* as where", {"tokens": str(tmp_path / "copy")}),
+    ):  # fmt: skip
+        with pytest.raises(error, match=match):
+            obey(Team(1, 2), order | other, kept={})
     assert not (tmp_path / "scores").exists()
     if act == "score":
         assert obey(Team(0, 1), order, kept={}) == 3
+
+
+def test_shards_that_others_leave_on_disks_of_their_own_are_not_scored_again(
+    data, family, tmp_path, monkeypatch
+):
+    """By the leader alone, for hours: it is told of. Of the others nothing is here."""
+    config, store = prepared(data, family[0], tmp_path)
+    team = SimpleNamespace(rank=0, size=2, lead=lambda order, work: work(order))
+    monkeypatch.setattr("staff.stages.scoring.current", lambda: team)
+    config, facts = config.model_copy(update={"shard_rows": 40}), model_facts(model=family[0])
+    what = {"model": family[0], "facts": facts["model"], "name": "score"}
+    with pytest.raises(RunError, match="lacks 1 of the shards that the processes have just scored"):
+        score(config, store, out=tmp_path / "scores", record=StageRecord("score"), **what)
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == ["part-00000.parquet"]
 
 
 def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp_path, monkeypatch):

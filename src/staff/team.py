@@ -99,8 +99,8 @@ class Team:
             raise fault
         for rank, theirs in enumerate(said):
             if theirs["fault"]:
-                error = ToldElsewhereError if self.rank else ModelError
-                raise error(f"rank {rank}: {theirs['fault']}")
+                kind = ToldElsewhereError if self.rank else ModelError
+                raise kind(f"rank {rank}: {theirs['fault']}")
         return sum(theirs["amount"] for theirs in said)
 
     def _say(self, words: Any, *, by: int) -> Any:
