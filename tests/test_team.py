@@ -214,14 +214,19 @@ def lines(path):
 
 
 SHARES = """
-import sys
+import sys, time
+from datetime import timedelta
 import torch
+from torch.distributed import distributed_c10d
 from staff.models.load import load_model
 from staff.team import current, gathered
+
+distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # half an hour, of which not to wait
 
 def check(_):
     from staff.training.sharding import load_sharded
 
+    time.sleep(4 * current().rank)  # a machine that reads the model slowly
     whole = load_model(sys.argv[1], dtype="float32", device="cpu")
     held = load_sharded(sys.argv[1], dtype="float32", device="cpu")
     ids = torch.arange(3, 40)[None] + current().rank  # each its own rows
@@ -240,7 +245,10 @@ with gathered(lambda team: team.follow(check)) as leads:
 
 @pytest.mark.slow  # twenty seconds; the test above has the same two processes
 def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
-    """Before the model is run, and of its blocks afterwards; the logits are those of the whole."""
+    """Before the model is run, and of its blocks afterwards; the logits are those of the whole.
+
+    One process comes later than PyTorch would wait.
+    """
     (tmp_path / "shares.py").write_text(SHARES)
     done = subprocess.run(
         [*PROCESSES, str(tmp_path / "shares.py"), family[0]],
