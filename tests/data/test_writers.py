@@ -11,7 +11,7 @@ import pytest
 
 from staff.data.files import open_source
 from staff.data.raw import RawRecord
-from staff.data.writers import umask, replacing, write_records
+from staff.data.writers import replacing, umask, write_records
 from staff.errors import ConfigError, DataError, StaffError
 
 
