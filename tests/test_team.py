@@ -449,6 +449,9 @@ def test_variables_that_no_torchrun_has_set(data, family, tmp_path, monkeypatch,
     assert "WORLD_SIZE=2 says that this is one of several processes" in said
     assert "start staff with torchrun, or unset WORLD_SIZE" in said
     assert not (tmp_path / "x").exists()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # a torchrun has, and they do not connect
+    assert main([*score, *columns]) == 2
+    assert "between machines set GLOO_SOCKET_IFNAME to the" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "")
     assert main([*score, *columns, "--print-config"]) == 0
 

@@ -184,10 +184,15 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:  # a variable is missing; nobody is at the address
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        advice = "start staff with torchrun, or unset WORLD_SIZE"
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has
+            advice = (
+                "between machines set GLOO_SOCKET_IFNAME to the network interface that connects "
+                "them, and let its ports through the firewall"
+            )
         raise ConfigError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that this is one of several processes, "
-            f"but it cannot reach the others ({reason}): start staff with torchrun, or unset "
-            "WORLD_SIZE"
+            f"but it cannot reach the others ({reason}): {advice}"
         ) from error
     team = Team(dist.get_rank(), dist.get_world_size())
     with alone() as told:
