@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,14 +15,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from staff.data.files import open_source
-from staff.errors import ModelError
+from staff.errors import ModelError, RunError
 from staff.ledger import StageRecord
 from staff.runs.config import ScoreConfig
 from staff.stages import orders, reading
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import obey
 from staff.stages.lazy_scorer import LazyScorer
-from staff.stages.scoring import Rounds
+from staff.stages.scoring import Rounds, score
 from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -213,14 +214,19 @@ def lines(path):
 
 
 SHARES = """
-import sys
+import sys, time
+from datetime import timedelta
 import torch
+from torch.distributed import distributed_c10d
 from staff.models.load import load_model
 from staff.team import current, gathered
+
+distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # half an hour, of which not to wait
 
 def check(_):
     from staff.training.sharding import load_sharded
 
+    time.sleep(4 * current().rank)  # a machine that reads the model slowly
     whole = load_model(sys.argv[1], dtype="float32", device="cpu")
     held = load_sharded(sys.argv[1], dtype="float32", device="cpu")
     ids = torch.arange(3, 40)[None] + current().rank  # each its own rows
@@ -239,7 +245,10 @@ with gathered(lambda team: team.follow(check)) as leads:
 
 @pytest.mark.slow  # twenty seconds; the test above has the same two processes
 def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
-    """Before the model is run, and of its blocks afterwards; the logits are those of the whole."""
+    """Before the model is run, and of its blocks afterwards; the logits are those of the whole.
+
+    One process comes later than PyTorch would wait.
+    """
     (tmp_path / "shares.py").write_text(SHARES)
     done = subprocess.run(
         [*PROCESSES, str(tmp_path / "shares.py"), family[0]],
@@ -254,30 +263,39 @@ def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
 
 
 FAULT = """
+import os, sys
 import torch
 from staff.errors import StaffError
 from staff.team import current, gathered
 
-def work(_):
-    if current().rank:
+def work(order):
+    if current().rank == order["fails"]:
         raise StaffError("out of memory here alone")
-    current().share().add(torch.zeros(3))
+    current().share().add(torch.zeros(1000))
     return 0
 
-with gathered(lambda team: team.follow(work)) as leads:
-    if leads:
-        current().lead({"act": "fine-tune", "together": True}, work)
+for fails in (1, 0):
+    try:
+        with gathered(lambda team: team.follow(work)) as leads:
+            if leads:
+                current().lead({"act": "fine-tune", "together": True, "fails": fails}, work)
+    except StaffError as error:
+        print(error, file=open(sys.argv[1] + os.environ["RANK"], "a"))
 """
 
 
 def test_a_process_that_fails_alone_does_not_let_the_others_wait_for_it(tmp_path):
+    """Number 1, and then number 0, which leads."""
     (tmp_path / "fault.py").write_text(FAULT)
-    done = subprocess.run(
-        [*PROCESSES, str(tmp_path / "fault.py")],
-        capture_output=True, text=True, check=False, timeout=300,
+    subprocess.run(
+        [*PROCESSES, str(tmp_path / "fault.py"), str(tmp_path / "said")],
+        capture_output=True, check=True, timeout=120,
     )  # fmt: skip
-    assert done.returncode != 0
-    assert "out of memory here alone" in done.stderr
+    alone, gone = "out of memory here alone", "another process of this run has ended"
+    for rank, expected in enumerate([(gone, alone), (alone, gone)]):
+        said = (tmp_path / f"said{rank}").read_text().splitlines()
+        for line, words in zip(said, expected, strict=True):
+            assert line.startswith(words)
 
 
 def prepared(data, model, folder):
@@ -303,11 +321,33 @@ def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path
         "positions": [1, 2, 3], "earlier": [], "more": False, "made_from": "",
         "what": {"model": family[0], "facts": facts, "name": "score"},
     }  # fmt: skip
-    with pytest.raises(ModelError, match=r"small is not the same on .* as where the run was start"):
-        obey(Team(1, 2), order | {"model_hash": "other"}, kept={})
+    assert order["config"]["dtype"] in ("float32", "bfloat16")  # "auto" may be another one there
+    (tmp_path / "copy").write_bytes(store.path.read_bytes() + b"x")
+    for error, match, other in (
+        (ModelError, "small is not the same on .* as where the run was start", {"model_hash": "x"}),
+        (ModelError, "has torch .*, and the run was started with 1.0", {"versions": {"torch": "1.0"}}),
+        (RunError, "does not exist on .*: the run folder must be on a", {"tokens": "/none"}),
+        (RunError, "is not the same file on .* as where", {"tokens": str(tmp_path / "copy")}),
+    ):  # fmt: skip
+        with pytest.raises(error, match=match):
+            obey(Team(1, 2), order | other, kept={})
     assert not (tmp_path / "scores").exists()
     if act == "score":
         assert obey(Team(0, 1), order, kept={}) == 3
+
+
+def test_shards_that_others_leave_on_disks_of_their_own_are_not_scored_again(
+    data, family, tmp_path, monkeypatch
+):
+    """By the leader alone, for hours: it is told of. Of the others nothing is here."""
+    config, store = prepared(data, family[0], tmp_path)
+    team = SimpleNamespace(rank=0, size=2, lead=lambda order, work: work(order))
+    monkeypatch.setattr("staff.stages.scoring.current", lambda: team)
+    config, facts = config.model_copy(update={"shard_rows": 40}), model_facts(model=family[0])
+    what = {"model": family[0], "facts": facts["model"], "name": "score"}
+    with pytest.raises(RunError, match="lacks 1 of the shards that the processes have just scored"):
+        score(config, store, out=tmp_path / "scores", record=StageRecord("score"), **what)
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == ["part-00000.parquet"]
 
 
 def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp_path, monkeypatch):
@@ -360,12 +400,17 @@ FROM_PYTHON = """
 import os, sys
 from datasets import Dataset
 from staff import select_coreset
-from staff.errors import ConfigError
+from staff.errors import ConfigError, StaffError
 
 columns = {"method": "random", "keep": 0.5, "prompt_column": "mr", "response_column": "ref"}
 said = open(sys.argv[2] + os.environ["RANK"], "w")  # two that print at once mix their words
-run = select_coreset(sys.argv[1], out=sys.argv[2], **columns)
-print(run.coresets["0.5"].name, len(run.table()["id"]), file=said)
+for again in range(2):
+    run = select_coreset(sys.argv[1], out=sys.argv[2], **columns)
+    print(run.coresets["0.5"].name, len(run.table()["id"]), file=said)
+try:
+    select_coreset(sys.argv[3], out=sys.argv[2], **columns)
+except StaffError as error:
+    print(error, file=said)
 try:
     select_coreset(Dataset.from_list([{"mr": "a", "ref": "b"}]), **columns)
 except ConfigError as error:
@@ -374,16 +419,20 @@ except ConfigError as error:
 
 
 def test_several_processes_that_call_from_python_have_the_same_run(data, tmp_path):
+    """Each time; or the same error, and not what an earlier call has left."""
     (tmp_path / "script.py").write_text(FROM_PYTHON)
+    other = tmp_path / "other.jsonl"
+    other.write_text(Path(data).read_text())
     done = subprocess.run(
-        [*PROCESSES, str(tmp_path / "script.py"), data, str(tmp_path / "x")],
+        [*PROCESSES, str(tmp_path / "script.py"), data, str(tmp_path / "x"), str(other)],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     refused = "data and models in memory belong to one process, and torchrun started several: give"
     for rank in range(2):
-        [told, error] = (tmp_path / f"x{rank}").read_text().splitlines()
-        assert told == "coreset-0.5.jsonl 79"
+        [*told, other_data, error] = (tmp_path / f"x{rank}").read_text().splitlines()
+        assert told == ["coreset-0.5.jsonl 79"] * 2
+        assert "was made with data = " in other_data
         assert error.startswith(refused)
 
 
@@ -400,6 +449,9 @@ def test_variables_that_no_torchrun_has_set(data, family, tmp_path, monkeypatch,
     assert "WORLD_SIZE=2 says that this is one of several processes" in said
     assert "start staff with torchrun, or unset WORLD_SIZE" in said
     assert not (tmp_path / "x").exists()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # a torchrun has, and they do not connect
+    assert main([*score, *columns]) == 2
+    assert "between machines set GLOO_SOCKET_IFNAME to the" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "")
     assert main([*score, *columns, "--print-config"]) == 0
 

@@ -51,6 +51,10 @@ class ProcessGoneError(StaffError):
     """One of the processes of a run has ended; finished work is kept for the next start."""
 
 
+class ToldElsewhereError(StaffError):
+    """Another process of this run has failed, and tells the user what of."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether a writer found no space; of libraries in other languages only the text shows it."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

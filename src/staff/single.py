@@ -254,7 +254,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
             dtype=config.dtype,
             device=config.device,
             quantize=config.quantize,
-            spread=spread_of(config),
+            spread=spread_of(config, model, config.adapter),
             trust=trust_of(config),
             progress=progress,
         )

@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError
+from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError, ToldElsewhereError
 from staff.training.alone import alone
 
 PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
@@ -27,12 +28,16 @@ Order = Mapping[str, Any]
 Work = Callable[[Order], int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Team:
-    """The processes of one run."""
+    """The processes of one run.
+
+    listen: on rank 0, whether the others wait for an order.
+    """
 
     rank: int
     size: int
+    listen: bool = field(default=True, init=False)
 
     def lead(self, order: Order, work: Work) -> int:
         """On rank 0: have every process do an order; the sum of what they return.
@@ -43,16 +48,30 @@ class Team:
             StaffError: what the first one raised that failed.
         """
         self._say(order, by=0)
-        return self._do(order, work)
+        self.listen = False
+        amount = self._do(order, work)
+        self.listen = True
+        return amount
 
     def follow(self, work: Work) -> None:
-        """On the others: do what rank 0 orders, until it is done."""
+        """On the others: do what rank 0 orders, until it is done.
+
+        Raises:
+            ToldElsewhereError: rank 0 has failed.
+        """
         while order := self._say(None, by=0):
+            if order.get("fault"):
+                raise ToldElsewhereError(f"rank 0: {order['fault']}")
             self._do(order, work)
 
-    def dismiss(self) -> None:
-        """On rank 0: the others may go."""
-        self._say({}, by=0)
+    def dismiss(self, fault: StaffError | None = None) -> None:
+        """On rank 0: the others may go, since all is done or something failed here.
+
+        Nothing is said where they do not listen, but wait for this process, say, to train on: what
+        would be said reaches nobody, and would never end. They see that it leaves.
+        """
+        if self.listen:
+            self._say({"fault": str(fault)} if fault else {}, by=0)
 
     def share(self) -> "Share":
         """Of a fine-tuning that all processes do together."""
@@ -80,7 +99,8 @@ class Team:
             raise fault
         for rank, theirs in enumerate(said):
             if theirs["fault"]:
-                raise ModelError(f"rank {rank}: {theirs['fault']}")
+                kind = ToldElsewhereError if self.rank else ModelError
+                raise kind(f"rank {rank}: {theirs['fault']}")
         return sum(theirs["amount"] for theirs in said)
 
     def _say(self, words: Any, *, by: int) -> Any:
@@ -100,6 +120,7 @@ class Team:
 
 
 _here: list[Team] = []
+_meetings = count()  # of these processes
 
 
 @contextmanager
@@ -157,13 +178,21 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
         yield True
         return
     try:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        # What was left there when they met before, in the same program, is out of date.
+        store = dist.PrefixStore(f"staff {next(_meetings)}", store)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:  # a variable is missing; nobody is at the address
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        advice = "start staff with torchrun, or unset WORLD_SIZE"
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has
+            advice = (
+                "between machines set GLOO_SOCKET_IFNAME to the network interface that connects "
+                "them, and let its ports through the firewall"
+            )
         raise ConfigError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that this is one of several processes, "
-            f"but it cannot reach the others ({reason}): start staff with torchrun, or unset "
-            "WORLD_SIZE"
+            f"but it cannot reach the others ({reason}): {advice}"
         ) from error
     team = Team(dist.get_rank(), dist.get_world_size())
     with alone() as told:
@@ -176,9 +205,9 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
                 return
             try:
                 yield True
-            except StaffError:
+            except StaffError as error:
                 with suppress(StaffError):
-                    team.dismiss()
+                    team.dismiss(error)
                 raise
             team.dismiss()
         finally:

@@ -11,7 +11,7 @@ import pytest
 
 from staff.data.files import open_source
 from staff.data.raw import RawRecord
-from staff.data.writers import _umask, replacing, write_records
+from staff.data.writers import replacing, umask, write_records
 from staff.errors import ConfigError, DataError, StaffError
 
 
@@ -172,7 +172,7 @@ def test_threads_that_ask_for_the_mask_at_once_leave_it(in_threads):
 
     def ask():
         for _ in range(30_000):
-            found.add(_umask())
+            found.add(umask())
 
     found, mask = set(), os.umask(0o027)
     try:

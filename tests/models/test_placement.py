@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ import torch
 from packaging.version import Version
 
 from staff.data.batches import collate
-from staff.errors import ModelError
+from staff.errors import ConfigError, ModelError
 from staff.models.load import load_model
 from staff.models.placement import Spread, device_of
 from staff.runs.config import ScoreConfig
 from staff.scores.effort import Scorer
-from staff.stages.options import spread_of
+from staff.stages.options import device_used, spread_of
 from staff.team import Team
 
 FAMILIES = ("llama", "phi3", "qwen3", "gemma2", "gpt2", "mixtral")
@@ -179,6 +180,22 @@ def test_a_process_of_a_team_has_its_own_gpu_only(monkeypatch):
         config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
         told = spread_of(config).arguments(torch.device("cuda:1"))
         assert set(told["max_memory"]) == {1, "cpu"}
+    config = ScoreConfig(data="d", model="m", out="o", device="cuda:0")
+    with pytest.raises(ConfigError, match="--device cuda:0 would be the GPU of all processes of a"):
+        device_used(config)
+
+
+def test_models_that_are_in_use_at_once_do_not_overwrite_each_others_weights(monkeypatch):
+    """Of one process (`--verify-against untuned` in rounds), or of two."""
+    options = {"device_map": "auto", "offload_folder": "x"}
+    config = ScoreConfig(data="d", model="m", out="o", **options)
+    found = {spread_of(config, *loaded).folder for loaded in (["m"], ["n"], ["m", "adapter"])}
+    for rank in (1, 2):
+        monkeypatch.setattr("staff.team._here", [Team(rank=rank, size=3)])
+        found.add(spread_of(config, "m").folder)
+    assert len(found) == 5
+    assert {str(Path(folder).parent) for folder in found} == {"x"}
+    assert spread_of(config, "m").folder in found  # at the next start, the same
 
 
 def test_weights_leave_room_on_a_gpu_that_is_not_named(monkeypatch):

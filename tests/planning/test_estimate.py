@@ -218,7 +218,10 @@ def test_processes_share_steps_and_shards(settings):
     told = "\n".join(four["warnings"])
     assert "communication between processes and their start-up are not" in told
     assert "have nothing to do" not in told
-    few = "\n".join(estimate(PlanConfig(**settings, device="l40s", processes=4))["warnings"])
+    few = "\n".join(
+        estimate(PlanConfig(**settings, device="l40s", processes=4, batch_size=3))["warnings"]
+    )
+    assert "fine-tuning: --batch-size 3 for 4 processes, so 1 has nothing to do" in few
     assert "score small: 1 shard for 4 processes, so 3 have nothing to do; lower --shard" in few
     verify = "verify on target: 1 shard for 4 processes, so 3 have nothing to do"
     assert f"{verify}; lower --shard-rows below " in few  # FEW, or more short ones

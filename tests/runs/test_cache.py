@@ -135,6 +135,10 @@ def test_an_adapter_is_whole_or_absent(cache, adapter, tmp_path):
     assert not cache.fetch_adapter("k", out, NAMES)
     cache.keep_adapter("k", adapter, NAMES)
     cache.keep_adapter("k", adapter, NAMES)  # is there already
+    # As open to a group that shares the cache as anything else that is made there.
+    (tmp_path / "usual").mkdir()
+    modes = {path.stat().st_mode for path in (tmp_path / "usual", cache.path / "adapters" / "k")}
+    assert len(modes) == 1
     assert cache.fetch_adapter("k", out, NAMES)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         path.name: path.read_bytes() for path in adapter.iterdir()

@@ -206,6 +206,12 @@ def test_every_process_of_several_goes_on_with_its_own_dropout(restless, rows, t
     whole = [states(rank, out=f"whole-{rank}") for rank in (0, 1)]
     assert not set(whole[0].values()) & set(whole[1].values())
     states(0, out="stopped", stop=4)
+    # Number 1 finds no checkpoint, on a file system that shows it late, say: nothing is trained.
+    with pytest.raises(StaffError, match=r"not all processes find the same checkpoint .* step 0"):
+        finetune(
+            model=str(restless), tokens=rows, out=tmp_path / "other", pad_id=0, made_from="a",
+            share=Share(1, 2, lambda told: told.add_(torch.tensor([3.0, 1.0]))),
+        )  # fmt: skip
     for rank in (1, 0):  # number 0 removes the checkpoint when it is done
         assert states(rank, out="stopped") == {step: whole[rank][step] for step in (4, 5, 6, 7, 8)}
 

@@ -9,7 +9,13 @@ from cyclopts import App, CycloptsError, UnknownOptionError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from staff import __version__
-from staff.errors import DiskFullError, StaffError, is_disk_full, tells_of_memory
+from staff.errors import (
+    DiskFullError,
+    StaffError,
+    ToldElsewhereError,
+    is_disk_full,
+    tells_of_memory,
+)
 from staff.visible import visible
 
 SUMMARY = "Choose the part of a fine-tuning set that is worth training on."
@@ -90,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"stopped: the output was closed{_how_to_go_on(arguments)}", 1)
     except KeyboardInterrupt:
         return _stopped(arguments)
+    except ToldElsewhereError:
+        return 0
     except Exception as error:
         if _signals:  # a library made an error of its own of being stopped
             return _stopped(arguments)

@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         part = Path(name)
         try:
-            part.chmod(0o666 & ~_umask())  # mkstemp hides its file from everyone else
+            part.chmod(0o666 & ~umask())  # mkstemp hides its file from everyone else
             yield part
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -60,7 +60,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
+    """What this process keeps from others of the files it makes."""
     with UMASK:
         mask = os.umask(0)  # it can be read only by setting it
         os.umask(mask)

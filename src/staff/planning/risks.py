@@ -64,6 +64,12 @@ def _size(shapes: Mapping[str, "Shape"]) -> Iterator[str]:
 
 
 def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> Iterator[str]:
+    most = config.batch_size
+    if (idle := config.processes - most) > 0:
+        yield (
+            f"fine-tuning: --batch-size {most} for {config.processes} processes, so {idle} "
+            f"{'has' if idle == 1 else 'have'} nothing to do; it is the rows of a step of them all"
+        )
     processes = scorers(config)
     for stage in plan["stages"]:
         if processes == 1 or stage["kind"] not in SCORING:

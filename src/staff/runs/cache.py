@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from staff.data.writers import replacing
+from staff.data.writers import replacing, umask
 from staff.errors import RunError
 from staff.hashing import hash_file
 from staff.notes import parse_note, read_note
@@ -110,6 +110,7 @@ class Cache:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}.", suffix=".part"))
         try:
+            part.chmod(0o777 & ~umask())  # mkdtemp hides it from everyone else, shards are not
             for name in names:
                 shutil.copyfile(adapter / name, part / name)
             files = {name: hash_file(part / name) for name in names}

@@ -57,12 +57,12 @@ class Job:
 
     def open(self) -> PartScorer:
         """On a worker: what scores its parts."""
-        self.check()
         if not self.tokens.is_file():
             raise StaffError(
                 f"{self.tokens} does not exist here: the run folder must be on a file system that "
                 "all machines of the cluster share, at the same path"
             )
+        self.check()
         store = TokenStore.open(self.tokens)
         if store.content_hash != self.data_hash:
             raise StaffError(

@@ -23,6 +23,16 @@ def check_model_here(model: str, known: str, trust: Trust) -> None:
         )
 
 
+def check_versions(wanted: Mapping[str, str], *, where: str) -> None:
+    """Raise `ModelError` if these libraries have other versions here than where it was started."""
+    for name, version in wanted.items():
+        if (found := versions_of(name)[name]) != version:
+            raise ModelError(
+                f"{where} has {name} {found}, and the run was started with {version}: install the "
+                "same versions on all machines"
+            )
+
+
 def check_same(
     made_from: Mapping[str, Any], *, model: str, adapter: str | None, trust: Trust
 ) -> None:
@@ -33,12 +43,8 @@ def check_same(
     from staff.models.folder import check_adapter, model_hash
 
     check_installed(made_from.get("quantize", NONE))
-    for name, wanted in {**made_from["versions"], **made_from.get("quantized by", {})}.items():
-        if (found := versions_of(name)[name]) != wanted:
-            raise ModelError(
-                f"a worker has {name} {found}, and the run was started with {wanted}: install the "
-                "same versions on all machines"
-            )
+    versions = {**made_from["versions"], **made_from.get("quantized by", {})}
+    check_versions(versions, where="a worker")
     if adapter is not None:
         check_adapter(adapter, trust=trust)
     if model_hash(model, adapter, trust=trust) != made_from["model_hash"]:

@@ -55,7 +55,7 @@ class LazyScorer:
             merge=config.phi != "adapter",
             attention=config.attention,
             quantize=self.quantize,
-            spread=spread_of(config),
+            spread=spread_of(config, self.model, self.adapter),
             trust=trust_of(config),
         )
         free = config.padding_free or None

@@ -1,9 +1,11 @@
 """The settings of a command, translated for the parts that do the work."""
 
+from pathlib import Path
 from typing import Any
 
 from staff.data.records import RecordOptions
-from staff.hashing import versions_of
+from staff.errors import ConfigError
+from staff.hashing import fingerprint, versions_of
 from staff.models.placement import Spread, check_room
 from staff.models.quantised import NONE, check_installed, library_of
 from staff.models.trust import Trust
@@ -34,17 +36,25 @@ def trust_of(config: Loads) -> Trust:
     return Trust(pickle=config.allow_pickle, code=config.trust_remote_code)
 
 
-def spread_of(config: Any) -> Spread | None:
+def spread_of(config: Any, *loaded: str | None) -> Spread | None:
     """Over what a model that is scored or evaluated is to be spread; None: one device.
 
     A GPU that is named by its number is the only one; so is that of each process of a team.
+
+    loaded: the model, and its adapter. Each in each process writes below the folder that is asked
+    for: files are called after the weights, and those of two models that are in use at once, or
+    that a process reads while another one writes them, would be mixed up.
     """
     if getattr(config, "device_map", "none") == "none":
         return None
     # While a team works, torchrun's variables are put away: `staff.team.gathered`.
     one_gpu = in_team() or current() is not None or config.device.startswith("cuda:")
     room = parse_room(config.max_memory) if config.max_memory else {}
-    return Spread(room=room, folder=config.offload_folder, one_gpu=one_gpu)
+    folder = config.offload_folder
+    if folder:
+        team = current()
+        folder = str(Path(folder) / fingerprint([*loaded, team.rank if team else 0])[:12])
+    return Spread(room=room, folder=folder, one_gpu=one_gpu)
 
 
 def cache_of(config: Any) -> Cache | None:
@@ -56,6 +66,12 @@ def device_used(config: Any) -> dict[str, Any]:
     """Device and precision that the settings come to here; ConfigError if they cannot work."""
     from staff.models.device import check_attention, choose_device, choose_dtype
 
+    team = current()
+    if team and config.device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device {config.device} would be the GPU of all processes of a machine: give cuda, "
+            "and each takes its own"
+        )
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     check_attention(getattr(config, "attention", "auto"), device=device, dtype=dtype)
@@ -63,7 +79,6 @@ def device_used(config: Any) -> dict[str, Any]:
     if spread and getattr(config, "executor", "local") == "local":  # Ray's workers lie elsewhere
         check_room(spread.room)
     facts = device_facts(str(device), str(dtype).removeprefix("torch."))
-    team = current()
     if team and team.size > 1:
         facts["processes"] = team.size
     if found := untested(config, device.type):

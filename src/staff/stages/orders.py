@@ -6,21 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from staff.data.store import TokenStore
+from staff.errors import RunError
+from staff.hashing import versions_of
 from staff.runs.config import FinetuneConfig, ScoreConfig, SelectConfig
-from staff.stages.elsewhere import check_model_here
-from staff.stages.options import trust_of
+from staff.stages.elsewhere import check_model_here, check_versions
+from staff.stages.options import device_used, trust_of
+from staff.training.checkpoints import LIBRARIES
 
 
 def order(
     act: str, config: Any, store: TokenStore, out: Path, *, model: str, model_hash: str
 ) -> dict[str, Any]:
-    """What every order says: `act` on these rows with this model, the result into `out`."""
+    """What every order says: `act` on these rows with this model, the result into `out`.
+
+    In the precision of this process: `--dtype auto` may come to another one on another machine.
+    """
+    settings = config.model_copy(update={"dtype": device_used(config)["dtype"]})
     return {
         "act": act,
         "command": config.command,
-        "config": config.model_dump(mode="json"),
+        "config": settings.model_dump(mode="json"),
         "host": platform.node(),
+        "versions": versions_of("staff-coreset", *LIBRARIES),
         "tokens": str(store.path.absolute()),
+        "tokens_hash": store.content_hash,
         "out": str(out.absolute()),
         "model": model,
         "model_hash": model_hash,
@@ -31,11 +40,26 @@ def opened(order: Mapping[str, Any]) -> tuple[Any, TokenStore, Path]:
     """Settings, rows and the result's place of an order, in the process that is told.
 
     Raises:
-        ModelError: the model is another one on this machine.
+        ModelError: the model, or a library's version, is another one on this machine.
+        RunError: the run folder is.
     """
     kinds = (SelectConfig, ScoreConfig, FinetuneConfig)
     kind = {c.command: c for c in kinds}[order["command"]]
     config = kind.model_validate(order["config"])
-    if order["host"] != platform.node():
-        check_model_here(order["model"], order["model_hash"], trust_of(config))
-    return config, TokenStore.open(Path(order["tokens"])), Path(order["out"])
+    tokens = Path(order["tokens"])
+    if order["host"] == platform.node():
+        return config, TokenStore.open(tokens), Path(order["out"])
+    check_versions(order["versions"], where=platform.node())
+    if not tokens.is_file():
+        raise RunError(
+            f"{tokens} does not exist on {platform.node()}: the run folder must be on a file "
+            "system that all machines share, at the same path"
+        )
+    store = TokenStore.open(tokens)
+    if store.content_hash != order["tokens_hash"]:
+        raise RunError(
+            f"{tokens} is not the same file on {platform.node()} as where the run was started: the "
+            "run folder must be on a file system that all machines share"
+        )
+    check_model_here(order["model"], order["model_hash"], trust_of(config))
+    return config, store, Path(order["out"])

@@ -14,11 +14,11 @@ import numpy as np
 
 from staff.data.batches import PAD_ID
 from staff.data.store import TokenStore
-from staff.errors import ConfigError
+from staff.errors import ConfigError, RunError
 from staff.hashing import versions_of
 from staff.ledger import StageRecord
 from staff.models.quantised import NONE
-from staff.progress import Progress
+from staff.progress import Progress, Stage
 from staff.runs.config import DRAWN
 from staff.scores.run import Elsewhere, ScoreRun, few_rows_shard, score_rows
 from staff.stages import orders
@@ -81,14 +81,14 @@ def score(
 
     The processes of a team score the shards between them; then all are read here.
     """
-    done, team = 0, current()
+    done, team, elsewhere = 0, current(), None
     if team:
         told = {"model": what["model"], "model_hash": what["facts"]["hash"]}
         order = orders.order("score", config, store, out, **told) | {"what": what, "more": more}
         order["positions"] = None if positions is None else positions.tolist()
         order["earlier"] = [rows.tolist() for rows in earlier]
         done = team.lead(order, partial(take_part, team, scorer=scorer, progress=progress))
-        progress = None  # what is done now is reading
+        progress, elsewhere = None, partial(_refuse_lost, out)  # what is done now is reading
     scored = _score(
         config,
         store,
@@ -97,6 +97,7 @@ def score(
         earlier=earlier,
         more=more,
         scorer=scorer,
+        elsewhere=elsewhere,
         progress=progress,
         **what,
     )
@@ -104,6 +105,19 @@ def score(
     record.tokens = int(store.lengths[scored.table.known].sum())
     record.reused = scored.rows + done == 0
     return scored.table
+
+
+def _refuse_lost(out: Path, missing: Mapping[int, Ints], _: Stage) -> Iterator[Any]:
+    """Raise `RunError` for shards that a team has scored and this process, its first, lacks.
+
+    Else it would score them all again, alone.
+    """
+    if missing:
+        raise RunError(
+            f"{out} lacks {len(missing)} of the shards that the processes have just scored: it "
+            "must be on a file system that all machines share"
+        )
+    return iter(())
 
 
 def scorer_of(order: Mapping[str, Any]) -> LazyScorer:
@@ -159,6 +173,7 @@ def _score(
     earlier: Sequence[Ints] = (),
     more: bool = False,
     share: tuple[int, int] = (0, 1),
+    elsewhere: Elsewhere | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
     """What `score` says, in this process; a folder that holds features keeps them."""
@@ -182,7 +197,6 @@ def _score(
         "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
     }
     loading: dict[str, Any] = {"model": model, "adapter": adapter, "quantize": quantize}
-    elsewhere = None
     if config.executor == "ray":
         if revision := facts.get("revision"):  # whatever is uploaded meanwhile
             loading["model"] = f"{model.partition('@')[0]}@{revision}"

@@ -166,6 +166,12 @@ def finetune(
     begun = made_from is not None and share is None and partial.is_dir()
     start, said = checkpoints.find(partial, made_from=made_from)
     leads = share is None or share.rank == 0
+    step = start.step if start else 0
+    if share is not None and not share.agrees(step):  # or they would add up gradients of others
+        raise StaffError(
+            f"not all processes find the same checkpoint in {partial} (process {share.rank}: step "
+            f"{step}): run the same command again, with a run folder that all machines share"
+        )
     if start is None and leads:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ afterwards. LoRA layers attached later are whole in every process, and small.
 Imports torch: import it inside the function that needs it.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_projection import find_blocks
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+# PyTorch's own, 10 minutes on GPUs, is over before the slowest machine has read a large model.
+PATIENCE = timedelta(hours=3)
 
 
 def load_sharded(
@@ -48,7 +51,7 @@ def load_sharded(
 
 def shard(model: Any, place: torch.device) -> Any:
     """Divide a model on the CPU, frozen, among all processes; its shares go to `place`."""
-    group = dist.new_group(backend=BACKENDS[place.type])
+    group = dist.new_group(backend=BACKENDS[place.type], timeout=PATIENCE)
     mesh = DeviceMesh.from_group(group, place.type)
     _, blocks, _ = find_blocks(model)
     for block in blocks:

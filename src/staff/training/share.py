@@ -27,6 +27,12 @@ class Share:
         """How many of so many rows the process with the most takes."""
         return most_dealt(rows, size=self.size)
 
+    def agrees(self, number: int) -> bool:
+        """Whether all processes have this number; where they do not, at least one has False."""
+        told = torch.tensor([number, 1.0])
+        self.add(told)
+        return float(told[0]) == number * float(told[1])
+
     def summed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """The sums over all processes, float32, in the tensors' shapes and on their device.
 
