@@ -15,6 +15,7 @@ from staff.models.load import load_model
 from staff.scores.effort import Scorer
 from staff.scores.flat import Laying
 from staff.scores.oracle import oracle_effort
+from staff.training.packed import packing_of
 from staff.types import IGNORE, TokenisedExample
 
 DESCRIBED = json.loads((Path(__file__).parents[1] / "data" / "families.json").read_text())
@@ -73,6 +74,15 @@ def test_agrees_with_the_oracle_over_batch_sizes_and_padding(tiny, rows, family)
                 np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
 
 
+@pytest.mark.parametrize("phi", ["last-value", "last-value-lora", "adapter"])
+def test_values_from_a_latent_vector_agree_with_the_oracle(tiny, latent, rows, phi):
+    """Their projection is given [B, 1, T, d]."""
+    model = tiny("llama", **latent)
+    for free in (None, False):
+        found = in_batches(Scorer(model, phi=phi, padding_free=free), rows, size=8, side="right")
+        np.testing.assert_allclose(found, oracle(model, rows, phi=phi), rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_are_laid_end_to_end_where_a_model_keeps_them_apart(tiny, family):
     """Attention of their own or with capped logits (Gemma 2) is not to be had by row."""
@@ -91,6 +101,13 @@ def test_a_window_that_its_mask_alone_tells_keeps_rows_padded(tiny, windowed):
         model.config.sliding_window = 8
         model.config.layer_types = ["full_attention", "sliding_attention"]
     assert (Scorer(model).laying is None) == windowed
+
+
+def test_a_state_space_beside_attention_keeps_rows_padded(tiny, hybrid):
+    """It carries over less from row to row than the head's gradients of short rows show."""
+    model = tiny("llama", **hybrid)
+    assert Scorer(model, phi="lm-head", signals=()).laying is None
+    assert packing_of(model) is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
 from staff.models.adapters import without_peft
-from staff.models.by_row import by_row, may_go_by_row, windows_of
+from staff.models.by_row import by_row, may_go_by_row, mixes_rows, windows_of
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
@@ -121,6 +121,7 @@ class Scorer:
         widths: set[int | None] = set()
         try:
             same = self._same_as_plain((), replace(laying, widths=widths))
+            same = same and not mixes_rows(self.model)
         except (TypeError, ValueError, RuntimeError, IndexError, PerSampleShapeLost):
             return None  # it does not take such input
         # A window that is not told would have been by a mask, which there is none of.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from staff.data.batches import collate
-from staff.models.by_row import by_row, may_go_by_row, windows_of
+from staff.models.by_row import by_row, may_go_by_row, mixes_rows, windows_of
 from staff.models.narrow import token_wise_parts
 from staff.training.response_loss import response_losses
 from staff.types import IGNORE, TokenisedExample
@@ -65,6 +65,8 @@ def packing_of(model: Any) -> Packing | None:
     training = model.training
     model.eval()
     try:
+        if mixes_rows(model):
+            return None
         wanted = _losses(model, labels=padded.labels, **whole)
         for narrow in (token_wise_parts(model), ()):
             widths: set[int | None] = set()
