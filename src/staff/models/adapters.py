@@ -8,7 +8,6 @@ from torch import nn
 
 from staff.rng import stream_seed
 
-
 # Kinds of model whose state spaces PEFT refuses to adapt in this layer: their kernels take its
 # weight, and never call it.
 STATE_SPACES = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")

@@ -91,9 +91,9 @@ def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
     where = f"{stack_name}.{position}"
     name, module = _only(_projections(blocks[position]), where, blocks[position])
     d_in, d_out, _ = _sizes(module)
-    if name.rpartition(".")[2] in FUSED:
-        if not any(True for _ in layouts(d_fused=d_out, **_heads(model))):
-            raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
+    fused = name.rpartition(".")[2] in FUSED
+    if fused and not any(True for _ in layouts(d_fused=d_out, **_heads(model))):
+        raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
 
 
 def _heads(model: Any) -> dict[str, int | None]:
@@ -137,6 +137,8 @@ def find_blocks(model: Any) -> tuple[str, nn.ModuleList, int]:
     Raises ModelError when there is no such stack or more than one.
     """
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    if not any(isinstance(module, nn.ModuleList) for module in decoder.modules()):
+        decoder = model  # what is called so is the output head (ModernBERT's decoder)
     names = {module: name for name, module in model.named_modules()}
     stacks: dict[str, nn.ModuleList] = {}
     for name, module in decoder.named_modules():
