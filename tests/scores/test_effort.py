@@ -103,6 +103,16 @@ def test_a_window_that_its_mask_alone_tells_keeps_rows_padded(tiny, windowed):
     assert (Scorer(model).laying is None) == windowed
 
 
+def test_a_weight_that_blocks_share_counts_with_all_its_uses(tiny, rows):
+    """As in Zamba; an oracle's gradient of the weight is that of both blocks."""
+    model = tiny("llama")
+    first, last = (block.self_attn.v_proj for block in model.model.layers)
+    first.weight = last.weight
+    for free in (None, False):
+        found = in_batches(Scorer(model, padding_free=free), rows, size=8)
+        np.testing.assert_allclose(found, oracle(model, rows), rtol=1e-4)
+
+
 def test_a_state_space_beside_attention_keeps_rows_padded(tiny, hybrid):
     """Carrying over less from row to row than the scores and losses of short rows show."""
     model = tiny("llama", **hybrid, ssm_out_multiplier=0.003)
@@ -255,6 +265,13 @@ def test_a_value_projection_that_is_never_called(tiny, phi):
     with pytest.raises(ModelError, match=r"never calls model\.layers\.1\.self_attn\.v_proj"):
         Scorer(model, phi=phi)
     Scorer(model, phi="lm-head")
+
+
+def test_a_model_that_looks_ahead_is_refused(tiny):
+    changes = {"model_type": "bert", "is_decoder": True}
+    Scorer(tiny("llama", **changes))
+    with pytest.raises(ModelError, match="BertLMHeadModel looks at later tokens"):
+        Scorer(tiny("llama", **changes | {"is_decoder": False}))
 
 
 def test_signals_alone_need_no_gradient(tiny, rows):

@@ -31,12 +31,14 @@ def lora_config(model: Any, *, rank: int = 8, alpha: int = 16, dropout: float = 
 def _not_adapted(model: Any) -> list[str]:
     """Names of linear layers that PEFT cannot adapt.
 
-    Of some families the router is one that returns more than its product (Llama 4, Phi-MoE).
+    Of some families the router is one that returns more than its product (Llama 4, Phi-MoE), or a
+    layer multiplies its input in groups (DeepSeek V4).
     """
     names = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and type(module).__name__.endswith("Router")
+        if isinstance(module, nn.Linear)
+        and type(module).__name__.endswith(("Router", "GroupedLinear"))
     }
     if model.config.model_type in STATE_SPACES:
         names.add(OF_STATE_SPACES)

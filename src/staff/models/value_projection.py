@@ -96,7 +96,7 @@ def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
         raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
 
 
-def _heads(model: Any) -> dict[str, int | None]:
+def _heads(model: Any) -> dict[str, Any]:
     """Of `layouts`: query heads, their size, and that of the values where it is another."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
