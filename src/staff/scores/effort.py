@@ -135,7 +135,7 @@ class Scorer:
         """
         found = self._score(_probe(), (), None)
         in_loss = [found[name] for name in self.columns]
-        if not all(np.allclose(c[0], c[2], rtol=1e-2, equal_nan=True) for c in in_loss):
+        if not all(np.allclose(c[0], c[2], rtol=self._rounding, equal_nan=True) for c in in_loss):
             raise ModelError(
                 f"{type(self.model).__name__} looks at later tokens, so it cannot be scored: give "
                 "a causal language model (a BERT is one only with is_decoder in its config)"
@@ -146,8 +146,12 @@ class Scorer:
         """Whether the probe's scores are those of padded rows that are computed in full."""
         plain, found = self._plain, self._score(_probe(), narrow, laying)
         # The two differ by rounding alone: fewer rows may mean another order of summation.
-        rtol = 1e-4 if self.head.weight.dtype in (torch.float32, torch.float64) else 1e-2
-        return all(np.allclose(found[c], plain[c], rtol=rtol, atol=1e-6) for c in plain)
+        return all(np.allclose(found[c], plain[c], rtol=self._rounding, atol=1e-6) for c in plain)
+
+    @property
+    def _rounding(self) -> float:
+        """How far apart, relative to them, two scores may be that are the same."""
+        return 1e-4 if self.head.weight.dtype in (torch.float32, torch.float64) else 1e-2
 
     def _score(
         self, batch: Batch, narrow: tuple[nn.Module, ...], laying: Laying | None
