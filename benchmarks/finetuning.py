@@ -184,7 +184,7 @@ def trl_run(
                 report_to="none",
                 disable_tqdm=True,
             ),
-            peft_config=lora_config(),
+            peft_config=lora_config(loaded),
             train_dataset=data,
             processing_class=load_tokenizer(str(TARGET)),
             callbacks=[clock],

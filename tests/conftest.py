@@ -121,6 +121,36 @@ def tiny() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def latent() -> dict[str, Any]:
+    """Changes that make the tiny Llama a DeepSeek V3: keys and values from one latent vector."""
+    return {
+        "model_type": "deepseek_v3",
+        "num_key_value_heads": 4,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4,
+        "v_head_dim": 4,
+        "first_k_dense_replace": 2,  # no routed experts
+    }
+
+
+@pytest.fixture(scope="session")
+def hybrid() -> dict[str, Any]:
+    """Changes that make the tiny Llama a Falcon H1: a state space beside attention."""
+    return {
+        "model_type": "falcon_h1",
+        "num_key_value_heads": 2,
+        "mamba_d_ssm": 64,
+        "mamba_n_heads": 8,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+        "mamba_n_groups": 1,
+        "mamba_chunk_size": 8,
+    }
+
+
+@pytest.fixture(scope="session")
 def trained_lora() -> Callable[..., Any]:
     """Attaches a LoRA to a model, its B drawn and not zero as before a training; saves it, too."""
 

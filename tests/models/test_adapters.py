@@ -52,6 +52,18 @@ def test_stacked_experts_are_not_layers(tiny):
     assert lora_layers(model) == []
 
 
+def test_layers_that_peft_cannot_adapt_are_left_out(tiny, hybrid):
+    """The output of a state space; a router that returns its choice, too (Llama 4)."""
+    routed = {"model_type": "llama4_text", "num_key_value_heads": 2, "num_local_experts": 2}
+    for changes, left_out in ((hybrid, "out_proj"), (routed, "router")):
+        model = tiny("llama", **changes)
+        assert any(name.endswith(left_out) for name, _ in model.named_modules())
+        attach_fresh(model, seed=0)
+        assert not any(left_out in n for n, _ in model.named_parameters() if "lora_" in n)
+        assert lora_parameters(model)
+        model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=False)
+
+
 def test_a_model_without_adapter_has_neither(tiny):
     assert lora_layers(tiny("llama")) == []
     assert lora_parameters(tiny("llama")) == []

@@ -144,6 +144,22 @@ def test_a_fused_layout_that_cannot_be_told_is_an_error(tiny, monkeypatch):
         find_value_projection(tiny("phi3"))
 
 
+# By hand: 4 heads; of DeepSeek a key of 8 and a value of 4, of CodeGen (a quarter is one head) 8.
+OTHERS = {
+    "deepseek_v3": [*range(8, 12), *range(20, 24), *range(32, 36), *range(44, 48)],
+    "codegen": [*range(8, 16), *range(32, 40), *range(56, 64), *range(80, 88)],
+}
+
+
+@pytest.mark.parametrize("kind", sorted(OTHERS))
+def test_values_fused_with_keys_alone_or_by_quarters(tiny, latent, config_only, kind):
+    sizes = {"n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_inner": 48}
+    changes = {"deepseek_v3": latent, "codegen": {"model_type": "codegen", **sizes}}[kind]
+    found = check_is_value_projection(tiny("llama", **changes))
+    assert found.columns.tolist() == OTHERS[kind]
+    check_value_projection(config_only("llama", **changes))
+
+
 @pytest.fixture
 def config_only(tiny, tmp_path, monkeypatch):
     """Save the config of a tiny family, and no weights; gives the folder."""

@@ -10,6 +10,12 @@ def test_layouts_by_hand():
     assert found == {"blocks": [12, 13, 14, 15], "groups": [6, 7, 14, 15]}
     # One key/value head: both are the same, so there is one.
     assert [n for n, _ in layouts(d_fused=12, heads=4, head_dim=2)] == ["blocks"]
+    # As many: a quarter is [q q | v v | k k].
+    found = {n: c.tolist() for n, c in layouts(d_fused=24, heads=4, head_dim=2)}
+    assert found["quarters"] == [2, 3, 8, 9, 14, 15, 20, 21]
+    # Per head [k0 k1 k2 | v0 v1], and no query.
+    [(name, columns)] = layouts(d_fused=10, heads=2, head_dim=4, value_dim=2)
+    assert (name, columns.tolist()) == ("latent", [3, 4, 8, 9])
 
 
 @pytest.mark.parametrize("d_fused", [17, 14, 8])

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from staff.data.batches import collate
@@ -57,6 +58,25 @@ def test_the_shape_of_a_llama(by_hand):
         lora=Lora(parameters=256, ends=256, stacked=0, met=0, added=0),
     )
     assert shape_of(by_hand).adapter(8) == 2048
+
+
+def test_blocks_whose_heads_differ():
+    """Gemma 4: its config does not tell the size of all heads at once."""
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+
+    if "gemma4_text" not in CONFIG_MAPPING:
+        pytest.skip("these transformers have no Gemma 4")
+    config = AutoConfig.for_model(
+        "gemma4_text", vocab_size=101, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16,
+        layer_types=["sliding_attention", "full_attention"], hidden_size_per_layer_input=0,
+        num_kv_shared_layers=0, num_global_key_value_heads=1, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2,
+    )  # fmt: skip
+    with torch.device("meta"):
+        found = shape_of(AutoModelForCausalLM.from_config(config))
+    assert (found.attention, found.scores) == (4 * 8 + 4 * 16, 4 + 4)
+    assert found.last_attention == 4 * 16
 
 
 def test_the_adapter_is_as_large_as_pefts(tiny):

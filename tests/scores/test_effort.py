@@ -15,6 +15,7 @@ from staff.models.load import load_model
 from staff.scores.effort import Scorer
 from staff.scores.flat import Laying
 from staff.scores.oracle import oracle_effort
+from staff.training.packed import packing_of
 from staff.types import IGNORE, TokenisedExample
 
 DESCRIBED = json.loads((Path(__file__).parents[1] / "data" / "families.json").read_text())
@@ -73,6 +74,15 @@ def test_agrees_with_the_oracle_over_batch_sizes_and_padding(tiny, rows, family)
                 np.testing.assert_allclose(ours[sure], truth[sure], rtol=1e-4)
 
 
+@pytest.mark.parametrize("phi", ["last-value", "last-value-lora", "adapter"])
+def test_values_from_a_latent_vector_agree_with_the_oracle(tiny, latent, rows, phi):
+    """Their projection is given [B, 1, T, d]."""
+    model = tiny("llama", **latent)
+    for free in (None, False):
+        found = in_batches(Scorer(model, phi=phi, padding_free=free), rows, size=8, side="right")
+        np.testing.assert_allclose(found, oracle(model, rows, phi=phi), rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_are_laid_end_to_end_where_a_model_keeps_them_apart(tiny, family):
     """Attention of their own or with capped logits (Gemma 2) is not to be had by row."""
@@ -91,6 +101,23 @@ def test_a_window_that_its_mask_alone_tells_keeps_rows_padded(tiny, windowed):
         model.config.sliding_window = 8
         model.config.layer_types = ["full_attention", "sliding_attention"]
     assert (Scorer(model).laying is None) == windowed
+
+
+def test_a_weight_that_blocks_share_counts_with_all_its_uses(tiny, rows):
+    """As in Zamba; an oracle's gradient of the weight is that of both blocks."""
+    model = tiny("llama")
+    first, last = (block.self_attn.v_proj for block in model.model.layers)
+    first.weight = last.weight
+    for free in (None, False):
+        found = in_batches(Scorer(model, padding_free=free), rows, size=8)
+        np.testing.assert_allclose(found, oracle(model, rows), rtol=1e-4)
+
+
+def test_a_state_space_beside_attention_keeps_rows_padded(tiny, hybrid):
+    """Carrying over less from row to row than the scores and losses of short rows show."""
+    model = tiny("llama", **hybrid, ssm_out_multiplier=0.003)
+    assert Scorer(model, phi="lm-head", signals=()).laying is None
+    assert packing_of(model) is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -238,6 +265,13 @@ def test_a_value_projection_that_is_never_called(tiny, phi):
     with pytest.raises(ModelError, match=r"never calls model\.layers\.1\.self_attn\.v_proj"):
         Scorer(model, phi=phi)
     Scorer(model, phi="lm-head")
+
+
+def test_a_model_that_looks_ahead_is_refused(tiny):
+    changes = {"model_type": "bert", "is_decoder": True}
+    Scorer(tiny("llama", **changes))
+    with pytest.raises(ModelError, match="BertLMHeadModel looks at later tokens"):
+        Scorer(tiny("llama", **changes | {"is_decoder": False}))
 
 
 def test_signals_alone_need_no_gradient(tiny, rows):

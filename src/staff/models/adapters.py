@@ -8,8 +8,13 @@ from torch import nn
 
 from staff.rng import stream_seed
 
+# Kinds of model whose state spaces PEFT refuses to adapt in this layer: their kernels take its
+# weight, and never call it.
+STATE_SPACES = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+OF_STATE_SPACES = "out_proj"
 
-def lora_config(*, rank: int = 8, alpha: int = 16, dropout: float = 0.0) -> Any:
+
+def lora_config(model: Any, *, rank: int = 8, alpha: int = 16, dropout: float = 0.0) -> Any:
     """PEFT configuration of step 1: every linear layer but the output head."""
     from peft import LoraConfig
 
@@ -18,8 +23,26 @@ def lora_config(*, rank: int = 8, alpha: int = 16, dropout: float = 0.0) -> Any:
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules="all-linear",
+        exclude_modules=_not_adapted(model) or None,
         task_type="CAUSAL_LM",
     )
+
+
+def _not_adapted(model: Any) -> list[str]:
+    """Names of linear layers that PEFT cannot adapt.
+
+    Of some families the router is one that returns more than its product (Llama 4, Phi-MoE), or a
+    layer multiplies its input in groups (DeepSeek V4).
+    """
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and type(module).__name__.endswith(("Router", "GroupedLinear"))
+    }
+    if model.config.model_type in STATE_SPACES:
+        names.add(OF_STATE_SPACES)
+    return sorted(names)
 
 
 def attach_fresh(
@@ -35,7 +58,7 @@ def attach_fresh(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes on Conv1D and stacked experts, both handled
         torch.default_generator.manual_seed(stream_seed(seed, "adapter") % 2**63)
-        return get_peft_model(model, lora_config(rank=rank, alpha=alpha, dropout=dropout))
+        return get_peft_model(model, lora_config(model, rank=rank, alpha=alpha, dropout=dropout))
 
 
 def without_peft(model: Any) -> Any:

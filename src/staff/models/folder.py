@@ -265,6 +265,17 @@ def generation_hash(path: str, *, trust: Trust = NO_TRUST) -> str | None:
     return hash_file(file) if file.is_file() else None
 
 
+def not_loaded_as_causal(error: Exception, path: str, folder: Path) -> ModelError | None:
+    """The refusal of a kind that transformers has no causal language model of; None: another."""
+    if "AutoModelForCausalLM" not in str(error):
+        return None
+    kind = read_config(folder)["model_type"]
+    return ModelError(
+        f"{path} is a model of kind {kind}, which transformers does not load as a causal language "
+        "model (most of those that read images are not): give one for text alone"
+    )
+
+
 def first_line(error: Exception) -> str:
     """The first line that says something: torch heads its lists with a line ending in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

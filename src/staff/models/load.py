@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from staff.errors import ModelError
 from staff.models.device import caps_attention, choose_device, choose_dtype
-from staff.models.folder import first_line, local_folder, read_config
+from staff.models.folder import first_line, local_folder, not_loaded_as_causal, read_config
 from staff.models.load_adapter import is_tied, load_adapter, untie
 from staff.models.memory import release_memory
 from staff.models.placement import Spread
@@ -224,6 +224,8 @@ def _refusal(
         )
     if needs_code(error, folder, trust):
         return code_not_run(path, folder)
+    if refusal := not_loaded_as_causal(error, path, folder):
+        return refusal
     if is_refused_pickle(error):
         return not_weights(weight_files(folder)[0])
     words = str(error)

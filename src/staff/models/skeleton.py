@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.errors import ModelError
-from staff.models.folder import first_line, local_folder
+from staff.models.folder import first_line, local_folder, not_loaded_as_causal
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
 
 
@@ -27,5 +27,7 @@ def build_skeleton(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
     except Exception as error:  # whatever is wrong with the files, the user must see which
         if needs_code(error, Path(folder), trust):
             raise code_not_run(path, Path(folder)) from error
+        if refusal := not_loaded_as_causal(error, path, Path(folder)):
+            raise refusal from error
         raise ModelError(f"{path} cannot be built from its config: {first_line(error)}") from error
     return model.eval()

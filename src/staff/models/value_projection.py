@@ -1,8 +1,8 @@
 """Find the last value projection in the module tree of any decoder (φ of step 2, docs/method.md).
 
 No layer numbers and no table of families: find the decoder's stack of blocks, then in its last
-block with attention a layer with a value projection's name. Where queries, keys and values are
-fused, `staff.models.value_slice` measures which columns are the values.
+block with attention a layer with a value projection's name. Where values are
+fused with queries or keys, `staff.models.value_slice` measures which columns are the values.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from staff.models.skeleton import build_skeleton
 from staff.models.trust import NO_TRUST, Trust
 from staff.models.value_slice import find_value_columns, layouts
 
-SEPARATE = ("v_proj", "value", "value_proj", "v_lin", "to_v", "wv", "v")
-FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj")
+SEPARATE = ("v_proj", "value", "value_proj", "v_lin", "to_v", "wv", "Wv", "v")
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj", "kv_b_proj")
 NOT_SELF_ATTENTION = ("cross", "encoder_attn", "vision")
+OTHERWISE = "score with --phi lm-head or --phi adapter instead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,7 @@ def find_value_projection(model: nn.Module) -> ValueProjection:
     d_in, d_out, transposed = _sizes(module)
     columns = None
     if name.rpartition(".")[2] in FUSED:
-        heads, head_dim = _heads(model)
-        columns = find_value_columns(model, module, d_fused=d_out, heads=heads, head_dim=head_dim)
+        columns = find_value_columns(model, module, d_fused=d_out, **_heads(model))
         if columns is None:
             raise ModelError(_unknown_layout(f"{block_name}.{name}", d_in, d_out))
     return ValueProjection(
@@ -91,23 +91,26 @@ def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
     where = f"{stack_name}.{position}"
     name, module = _only(_projections(blocks[position]), where, blocks[position])
     d_in, d_out, _ = _sizes(module)
-    if name.rpartition(".")[2] in FUSED:
-        heads, head_dim = _heads(model)
-        if not any(True for _ in layouts(d_fused=d_out, heads=heads, head_dim=head_dim)):
-            raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
+    fused = name.rpartition(".")[2] in FUSED
+    if fused and not any(True for _ in layouts(d_fused=d_out, **_heads(model))):
+        raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
 
 
-def _heads(model: Any) -> tuple[int, int]:
-    """(query heads, their size)."""
+def _heads(model: Any) -> dict[str, Any]:
+    """Of `layouts`: query heads, their size, and that of the values where it is another."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
-    return heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+    return {
+        "heads": heads,
+        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "value_dim": getattr(config, "v_head_dim", None),
+    }
 
 
 def _unknown_layout(name: str, d_in: int, d_out: int) -> str:
     return (
-        f"{name} fuses queries, keys and values ({d_in} to {d_out}) in an unknown layout; score "
-        "with --phi lm-head or --phi adapter instead"
+        f"{name} fuses queries, keys and values ({d_in} to {d_out}) in an unknown layout; "
+        f"{OTHERWISE}"
     )
 
 
@@ -115,7 +118,7 @@ def _projections(block: nn.Module) -> dict[str, nn.Module]:
     """Layers of a block named like a value projection; fused ones only if none stands alone."""
     named: dict[str, dict[str, nn.Module]] = {"separate": {}, "fused": {}}
     for name, module in block.named_modules():
-        last = name.rpartition(".")[2]
+        last = name.removesuffix(".linear").rpartition(".")[2]  # a layer around it: Inkling 2
         if any(word in name.lower() for word in NOT_SELF_ATTENTION):
             continue
         layer = getattr(module, "base_layer", module)  # a LoRA wrapper: the layer it adapts
@@ -134,6 +137,8 @@ def find_blocks(model: Any) -> tuple[str, nn.ModuleList, int]:
     Raises ModelError when there is no such stack or more than one.
     """
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    if not any(isinstance(module, nn.ModuleList) for module in decoder.modules()):
+        decoder = model  # what is called so is the output head (ModernBERT's decoder)
     names = {module: name for name, module in model.named_modules()}
     stacks: dict[str, nn.ModuleList] = {}
     for name, module in decoder.named_modules():
@@ -145,7 +150,9 @@ def find_blocks(model: Any) -> tuple[str, nn.ModuleList, int]:
         return names[stack], stack, max(i for i, b in enumerate(stack) if _projections(b))
     if stacks:
         listing = ", ".join(sorted(names[stack] for stack in stacks.values()))
-        raise ModelError(f"the model has several stacks of blocks with attention: {listing}")
+        raise ModelError(
+            f"the model has several stacks of blocks with attention: {listing}\n{OTHERWISE}"
+        )
     lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m)]
     where, last = (names[lists[0]], lists[0][-1]) if lists else ("the model", decoder)
     raise ModelError(_none_found(where, last))
@@ -166,7 +173,9 @@ def _only(found: dict[str, nn.Module], where: str, block: nn.Module) -> tuple[st
     if not found:
         raise ModelError(_none_found(where, block))
     listing = ", ".join(sorted(found))
-    raise ModelError(f"{where} has several layers that could be its value projection: {listing}")
+    raise ModelError(
+        f"{where} has several layers that could be its value projection: {listing}\n{OTHERWISE}"
+    )
 
 
 def _none_found(where: str, block: nn.Module) -> str:
@@ -177,7 +186,7 @@ def _none_found(where: str, block: nn.Module) -> str:
     ]
     return (
         f"no value projection found in the last block ({where}); candidates: "
-        f"{', '.join(layers) or 'none'}\nscore with --phi lm-head or --phi adapter instead"
+        f"{', '.join(layers) or 'none'}\n{OTHERWISE}"
     )
 
 

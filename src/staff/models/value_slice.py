@@ -1,4 +1,4 @@
-"""Which columns of a fused query/key/value output are the values: measured, not looked up.
+"""Which columns of a fused output are the values: measured, not looked up.
 
 A sequence of one token attends to itself with probability 1 whatever its query and key are, so the
 model's output depends only on the value columns, and the gradient of every query and key column is
@@ -17,13 +17,21 @@ CLEAR = 30.0  # value columns must outweigh the others by this factor (seen: 1e4
 PROBES = 8  # one-token sequences
 
 
-def layouts(*, d_fused: int, heads: int, head_dim: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, value columns int64 [d_value]) of the ways queries, keys and values are fused.
+def layouts(
+    *, d_fused: int, heads: int, head_dim: int, value_dim: int | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, value columns int64 [d_value]) of the ways values are fused with others.
 
+    ``latent``: per head a key without its position, then its value, of another size (multi-head
+    latent attention: DeepSeek).
     ``blocks``: all queries, all keys, all values (Phi-3, GPT-2, multi-query Falcon).
     ``groups``: per key/value head its queries, then its key, then its value (Bloom, GPT-NeoX,
     grouped-query Falcon).
+    ``quarters``: of each quarter of the heads the queries, the values, the keys (CodeGen).
     """
+    if value_dim and d_fused % heads == 0 and value_dim < d_fused // heads:
+        columns = torch.arange(d_fused).view(heads, -1)
+        yield "latent", columns[:, -value_dim:].reshape(-1)
     if d_fused % head_dim:
         return
     kv_heads, odd = divmod(d_fused // head_dim - heads, 2)
@@ -33,6 +41,8 @@ def layouts(*, d_fused: int, heads: int, head_dim: int) -> Iterator[tuple[str, T
     yield "blocks", columns[-kv_heads * head_dim :]
     if heads % kv_heads == 0 and kv_heads > 1:
         yield "groups", columns.view(kv_heads, -1, head_dim)[:, -1].reshape(-1)
+    if heads == kv_heads and heads % 4 == 0:
+        yield "quarters", columns.view(4, 3, -1)[:, 1].reshape(-1)
 
 
 def column_weights(model: Any, module: Any) -> Tensor:
@@ -57,16 +67,19 @@ def column_weights(model: Any, module: Any) -> Tensor:
             (gradient,) = torch.autograd.grad(logits, leaves, grad_outputs=direction)
     finally:
         handle.remove()
-    return gradient.float().abs().mean(dim=(0, 1)).cpu()
+    return gradient.float().abs().flatten(0, -2).mean(dim=0).cpu()
 
 
 def find_value_columns(
-    model: Any, module: nn.Module, *, d_fused: int, heads: int, head_dim: int
+    model: Any, module: nn.Module, *, d_fused: int, **sizes: Any
 ) -> Tensor | None:
-    """Value columns int64 [d_value] of a fused projection, or None when no layout fits clearly."""
+    """Value columns int64 [d_value] of a fused projection, or None when no layout fits clearly.
+
+    sizes: those of heads, of `layouts`.
+    """
     weights = column_weights(model, module)
     best, best_contrast = None, CLEAR
-    for _, columns in layouts(d_fused=d_fused, heads=heads, head_dim=head_dim):
+    for _, columns in layouts(d_fused=d_fused, **sizes):
         rest = torch.ones(d_fused, dtype=torch.bool)
         rest[columns] = False
         contrast = float(weights[columns].mean() / weights[rest].mean().clamp_min(1e-30))

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -102,14 +102,14 @@ def shape_of(model: Any) -> Shape:
     """The shape of a loaded model, or of one on the meta device."""
     _, blocks, _ = find_blocks(model)
     config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    if not heads:
-        raise ModelError(f"{type(model).__name__}: its config does not say how many heads it has")
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    value_heads = getattr(config, "num_key_value_heads", None) or heads
+    attending = [
+        _attention(model, _of_block(config, number))
+        for number, block in enumerate(blocks)
+        if attends(block)
+    ]
+    last = attending[-1]
     routed = _experts(config)
     linear, ends = zip(*(_linear(block, routed) for block in blocks.children()), strict=True)
-    attending = sum(attends(block) for block in blocks)
     weight: Any = output_head(model).weight
     vocabulary, hidden = weight.shape
     layers = [
@@ -122,19 +122,41 @@ def shape_of(model: Any) -> Shape:
         blocks=len(blocks),
         linear=sum(linear),
         ends=sum(ends),
-        attention=attending * heads * head_dim,
-        scores=attending * heads,
+        attention=sum(one.width for one in attending),
+        scores=sum(one.heads for one in attending),
         eager=caps_attention(config) or config._attn_implementation == "eager",
         capped=getattr(config, "final_logit_softcapping", None) is not None,
-        last_attention=heads * head_dim,
-        last_output=heads * head_dim * hidden,
+        last_attention=last.width,
+        last_output=last.width * hidden,
         last_mlp=sum(_linear(part, routed)[0] for part in token_wise_parts(model)),
-        value=(hidden, value_heads * head_dim),
+        value=(hidden, last.values),
         quantisable=sum(layers),
         largest=max(layers),
         in_blocks=sum(parameter.numel() for parameter in blocks.parameters()),
         lora=_lora_of(model, routed),
     )
+
+
+class _Attention(NamedTuple):
+    """Of one block: heads, heads·head_dim, and that of the heads of values."""
+
+    heads: int
+    width: int
+    values: int
+
+
+def _of_block(config: Any, number: int) -> Any:
+    """The config as one block has it: those of some families differ in it (Gemma 4)."""
+    return config.per_layer_config[number] if getattr(config, "is_heterogeneous", False) else config
+
+
+def _attention(model: Any, config: Any) -> _Attention:
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        raise ModelError(f"{type(model).__name__}: its config does not say how many heads it has")
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    values = getattr(config, "num_key_value_heads", None) or heads
+    return _Attention(heads, heads * head_dim, values * head_dim)
 
 
 def _lora_of(model: Any, routed: tuple[int, int]) -> Lora:

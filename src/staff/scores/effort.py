@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
 from staff.models.adapters import without_peft
-from staff.models.by_row import by_row, may_go_by_row, windows_of
+from staff.models.by_row import NOT_TAKEN, by_row, may_go_by_row, mixes_rows, windows_of
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
@@ -122,22 +122,37 @@ class Scorer:
         widths: set[int | None] = set()
         try:
             same = self._same_as_plain((), replace(laying, widths=widths))
-        except (TypeError, ValueError, RuntimeError, IndexError, PerSampleShapeLost):
-            return None  # it does not take such input
+            same = same and not mixes_rows(self.model)
+        except (*NOT_TAKEN, PerSampleShapeLost):
+            return None
         # A window that is not told would have been by a mask, which there is none of.
         return laying if same and windows_of(self.model) <= widths else None
 
     @cached_property
     def _plain(self) -> dict[str, Floats]:
-        """The probe's scores of padded rows, computed in full."""
-        return self._score(_probe(), (), None)
+        """The probe's scores of padded rows, computed in full.
+
+        Raises ModelError if they depend on a token behind all that is in the loss.
+        """
+        found = self._score(_probe(), (), None)
+        in_loss = [found[name] for name in self.columns]
+        if not all(np.allclose(c[0], c[2], rtol=self._rounding, equal_nan=True) for c in in_loss):
+            raise ModelError(
+                f"{type(self.model).__name__} looks at later tokens, so it cannot be scored: give "
+                "a causal language model (a BERT is one only with is_decoder in its config)"
+            )
+        return found
 
     def _same_as_plain(self, narrow: tuple[nn.Module, ...], laying: Laying | None) -> bool:
         """Whether the probe's scores are those of padded rows that are computed in full."""
         plain, found = self._plain, self._score(_probe(), narrow, laying)
         # The two differ by rounding alone: fewer rows may mean another order of summation.
-        rtol = 1e-4 if self.head.weight.dtype in (torch.float32, torch.float64) else 1e-2
-        return all(np.allclose(found[c], plain[c], rtol=rtol, atol=1e-6) for c in plain)
+        return all(np.allclose(found[c], plain[c], rtol=self._rounding, atol=1e-6) for c in plain)
+
+    @property
+    def _rounding(self) -> float:
+        """How far apart, relative to them, two scores may be that are the same."""
+        return 1e-4 if self.head.weight.dtype in (torch.float32, torch.float64) else 1e-2
 
     def _score(
         self, batch: Batch, narrow: tuple[nn.Module, ...], laying: Laying | None
@@ -225,11 +240,15 @@ def _pooled(states: Tensor, mask: Tensor) -> Any:
 
 
 def _probe() -> Batch:
-    """Two short rows of different lengths; all of the second is response, from its first token."""
-    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 0, 0]])
-    labels = torch.tensor([[IGNORE, IGNORE, 3, 4, 5, IGNORE], [IGNORE, 5, 4, 3, IGNORE, IGNORE]])
-    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
-    return Batch(rows=torch.arange(2), input_ids=ids, labels=labels, attention_mask=mask)
+    """Short rows of different lengths; all of the second is response, from its first token.
+
+    The third is the first but for its last token, which is not in the loss.
+    """
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 0, 0], [1, 2, 3, 4, 5, 7]])
+    first, second = [IGNORE, IGNORE, 3, 4, 5, IGNORE], [IGNORE, 5, 4, 3, IGNORE, IGNORE]
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    labels = torch.tensor([first, second, first])
+    return Batch(rows=torch.arange(3), input_ids=ids, labels=labels, attention_mask=mask)
 
 
 def _split(batch: Batch) -> list[Batch]:

@@ -127,9 +127,12 @@ def keeps_rows_apart(model: Any) -> bool:
 
     Some models let them see each other; some take positions from the mask that is not there. Held
     on the second of two rows: its logits must not change with the first, nor by being alone.
-    Attention in chunks counts places in the sequence, which rows this short would not show.
+    Attention in chunks counts places in the sequence, and a mask that is kept ends with the
+    context (GPT-Neo), which rows this short would not show.
     """
     if getattr(model.config.get_text_config(), "attention_chunk_size", None) is not None:
+        return False
+    if any(kept.dim() == 4 and kept.shape[2] == kept.shape[3] > 1 for kept in model.buffers()):
         return False
     device = device_of(model.get_input_embeddings())
     first, second = torch.tensor([1, 2, 3, 4, 5, 6]), torch.tensor([6, 5, 4, 3])

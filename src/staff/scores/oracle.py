@@ -77,7 +77,8 @@ def _gradients(model: Any, example: TokenisedExample, parameters: Any) -> tuple[
     for parameter in parameters:
         parameter.requires_grad_(True)
     with torch.enable_grad():
-        loss = model(input_ids=ids, labels=labels).loss
+        # Some models keep what they carry on by writing over it, and others fill a cache wrongly.
+        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 

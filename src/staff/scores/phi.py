@@ -41,12 +41,17 @@ class Phi:
 def last_value(model: Any, *, seed: int) -> Phi:
     """The last value projection's weight: what the released code estimates, without its noise."""
     found = find_value_projection(model)
+    # Blocks may share a weight (Zamba): its gradient is that of all its uses.
+    weight = found.module.weight
+    uses = tuple(m for m in model.modules() if m._parameters.get("weight") is weight)
 
     def norms(taps: Sequence[Tap], grads: Sequence[Sequence[Tensor]], _: Response) -> Tensor:
-        _require_calls(grads[0], found.name)
-        return squared_norms(found.take_value(_joined(grads[0])), _joined(taps[0].inputs))
+        calls = [g for of_one in grads for g in of_one]
+        _require_calls(calls, found.name)
+        inputs = [x for tap in taps for x in tap.inputs]
+        return squared_norms(found.take_value(_joined(calls)), _joined(inputs))
 
-    return Phi((found.module,), norms)
+    return Phi(uses or (found.module,), norms)
 
 
 def last_value_lora(model: Any, *, seed: int) -> Phi:

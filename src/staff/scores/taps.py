@@ -28,7 +28,7 @@ def tapped(modules: Sequence[nn.Module]) -> Iterator[list[Tap]]:
 
     def watch(tap: Tap) -> Any:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            tap.inputs.append(args[0].detach())
+            tap.inputs.append(_by_token(args[0].detach()))
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
             tap.outputs.append(output)
@@ -57,5 +57,10 @@ def gradients(logits: Tensor, slope: Tensor, taps: Sequence[Tap]) -> list[list[T
     found = []
     for tap in taps:
         pairs = [(next(flat), output) for output in tap.outputs]
-        found.append([torch.zeros_like(o) if g is None else g for g, o in pairs])
+        found.append([_by_token(torch.zeros_like(o) if g is None else g) for g, o in pairs])
     return found
+
+
+def _by_token(values: Tensor) -> Tensor:
+    """[B, T, d] of a layer that sees [B, 1, T, d], as DeepSeek's keys and values before heads."""
+    return values.squeeze(1) if values.dim() == 4 and values.shape[1] == 1 else values

@@ -208,7 +208,7 @@ def finetune(
                     seed=stream_seed(seed, "fine-tune") % 2**32,
                     gradient_checkpointing=gradient_checkpointing,
                 ),
-                peft_config=lora_config(rank=rank, alpha=alpha),
+                peft_config=lora_config(model, rank=rank, alpha=alpha),
                 callbacks=[*callbacks, stop],
                 share=share,
                 micro_batch_size=micro_batch_size,

@@ -76,7 +76,7 @@ def time_steps(
                 seed=0,
                 gradient_checkpointing=activation_checkpointing,
             ),
-            peft_config=lora_config(rank=rank, alpha=alpha),
+            peft_config=lora_config(loaded, rank=rank, alpha=alpha),
             callbacks=[],
             micro_batch_size=micro_batch_size,
             curve=LossCurve(lambda _: stamps.append(time.monotonic())),
