@@ -159,7 +159,7 @@ def finished() -> Path:
         left.unlink()
     manifest = begin("select", config.model_dump(mode="json"), seed=0)
     manifest |= {
-        "data": data_facts(str(data), source.content_hash(), prepared),
+        "data": data_facts(source, source.content_hash(), prepared),
         "models": {"small": {"path": "s", "parameters": 4}}, "target_rows_scored": 9,
         "device": {"type": "cpu", "name": "c", "threads": 1, "dtype": "float32"},
         "stages": [{"name": "read", "seconds": 1.0, "tokens": 9, "rows": N, "reused": False}],
