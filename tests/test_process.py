@@ -87,9 +87,8 @@ def test_the_same_command_goes_on(command, whole, finish, tmp_path, stage, how, 
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # twenty seconds each; the test above stops a verification in one round
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_verification_in_rounds_goes_on(command, finish, tmp_path, how):
     """Stopped after its first parts: what is there leads to the same rows, and is not done again."""
     auto = ["--verify-per-region", "auto", "--verify-tolerance", "0.004", "--shard-rows", "3"]

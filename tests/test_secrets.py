@@ -40,6 +40,7 @@ def check_no_secret(said, folder):
         assert secret.encode() not in said
 
 
+@pytest.mark.slow  # twenty seconds
 def test_of_a_run(staff, tmp_path, e2e_file, family):
     data, out = e2e_file(30), tmp_path / "x"
     small, target = family

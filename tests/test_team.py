@@ -182,6 +182,7 @@ def test_other_commands_say_that_they_work_alone(data, family, tmp_path, monkeyp
     )
 
 
+@pytest.mark.slow  # half a minute; the test above has two processes that tune, too
 def test_two_processes_tune_a_model_that_they_hold_between_them(e2e_file, family, tmp_path):
     """FSDP2: as one process tunes it whole, but for the order of sums. One row is left over."""
     from staff.cli.main import main
@@ -243,7 +244,7 @@ with gathered(lambda team: team.follow(check)) as leads:
 """
 
 
-@pytest.mark.slow  # twenty seconds; the test above has the same two processes
+@pytest.mark.slow  # twenty seconds
 def test_each_process_holds_its_share_of_the_weights(family, tmp_path):
     """Before the model is run, and of its blocks afterwards; the logits are those of the whole.
 

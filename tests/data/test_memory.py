@@ -20,6 +20,7 @@ def compare(kind, sizes, folder):
     return many["peak_mb"] - few["peak_mb"]
 
 
+@pytest.mark.slow
 def test_twelve_thousand_rows_against_two(tmp_path):
     assert compare("jsonl", (2_000, 12_000), tmp_path) <= 25
 
