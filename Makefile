@@ -72,7 +72,8 @@ define borrowing
 endef
 
 # The oldest versions of the dependencies that pyproject.toml allows, and the newest there are, each in
-# an environment of its own (1.5 GB); what was run is in docs/versions.md. Only torch is the same in both.
+# an environment of its own (1.5 GB, with torch's CUDA build 7); what was run is in docs/versions.md. The
+# newest torch is that of constraints.txt.
 OLDEST ?= build/oldest
 NEWEST ?= build/newest
 test-oldest: $(OLDEST)/.installed

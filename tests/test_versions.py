@@ -42,8 +42,8 @@ def pins(name: str) -> dict[str, tuple[int, ...]]:
 
 def test_the_oldest_versions_are_the_lower_bounds(bounds):
     assert pins("constraints-oldest.txt") == bounds
-    # torch is the same in both: other versions of it have not been tried.
-    assert pins("constraints.txt") == {"torch": bounds["torch"]}
+    assert pins("constraints.txt").keys() == {"torch"}
+    assert pins("constraints.txt")["torch"] >= bounds["torch"]
 
 
 def test_what_is_installed_is_allowed(bounds):

@@ -1,9 +1,11 @@
 import json
 import warnings
+from importlib.metadata import version
 from itertools import product
 
 import pytest
 import torch
+from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -184,6 +186,10 @@ def test_an_adapter_that_changes_one_use_of_a_tied_weight(folder, tiny, tmp_path
         torch.testing.assert_close(found, expected, rtol=0, atol=apart)
 
 
+@pytest.mark.skipif(
+    Version(version("transformers")) < Version("5.1"),
+    reason="PEFT 0.21 calls a converter that is not there yet",
+)
 def test_an_adapter_with_the_names_of_transformers_4(folder, tiny, tmp_path):
     """An expert was a module of its own then; PEFT stacks what such an adapter holds."""
     model = tiny("mixtral")

@@ -127,14 +127,13 @@ def keeps_rows_apart(model: Any) -> bool:
 
     Some models let them see each other; some take positions from the mask that is not there. Held
     on the second of two rows: its logits must not change with the first, nor by being alone.
-    Attention in chunks counts places in the sequence, and a mask that is kept ends with the
-    context (GPT-Neo), which rows this short would not show.
+    Attention in chunks counts places in the sequence, which rows this short would not show.
     """
     if getattr(model.config.get_text_config(), "attention_chunk_size", None) is not None:
         return False
-    if any(kept.dim() == 4 and kept.shape[2] == kept.shape[3] > 1 for kept in model.buffers()):
-        return False
     device = device_of(model.get_input_embeddings())
+    if not _outgrows_masks(model, device):
+        return False
     first, second = torch.tensor([1, 2, 3, 4, 5, 6]), torch.tensor([6, 5, 4, 3])
 
     def logits(*rows: Tensor) -> Tensor:  # [len(second), V]
@@ -152,3 +151,19 @@ def keeps_rows_apart(model: Any) -> bool:
     scale = float(alone.std())
     mixed = float((beside - other).abs().max()), float((beside - alone).abs().max())
     return max(mixed) <= (ROUNDING if half else 1e-3) * scale
+
+
+def _outgrows_masks(model: Any, device: torch.device) -> bool:
+    """Whether a sequence may be longer than the causal masks that a model keeps, if it does.
+
+    Those of GPT-Neo end with its context; GPT-2 has kept some that it did not use.
+    """
+    sizes = [kept.shape[2] for kept in model.buffers() if kept.dim() == 4 and kept.shape[2] > 1]
+    if not sizes:
+        return True
+    ids = torch.ones(1, max(sizes) + 1, dtype=torch.int64, device=device)
+    try:
+        model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False)
+    except RuntimeError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -155,6 +156,8 @@ class ResponseTrainer(SFTTrainer):
         self.args.output_dir = str(saving)
         try:
             Trainer._save_checkpoint(self, model, trial)
+            if not all(map(is_zipfile, saving.glob("*/*.pt*"))):  # torch 2.9 does not see to that
+                raise DiskFullError(place / f"checkpoint-{step}")
         except Exception as error:
             shutil.rmtree(saving, ignore_errors=True)
             # All that torch.save tells of a full disk, by how far it got.
