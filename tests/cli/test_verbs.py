@@ -37,6 +37,8 @@ def test_finetune_names_its_folder_after_the_data(pipeline, data):
     assert main(["finetune", str(data.with_name("tra*.jsonl")), "--model", "m"]) == 0
     assert pipeline.calls[1][1].out == f"{data.parent}-tuned"
     assert FinetuneConfig(data="../*.jsonl", model="m").out == "data-tuned"
+    named = data.rename(data.with_name("a[1].jsonl"))  # no pattern
+    assert FinetuneConfig(data=str(named), model="m").out == str(data.with_name("a[1]-tuned"))
 
 
 def test_finetune(pipeline, data, capsys):

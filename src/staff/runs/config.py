@@ -357,8 +357,9 @@ class FinetuneConfig(Tunes, Loads, Reads):
             return values
         whole = ENDING.sub("", data.rstrip("/"))
         start, *pattern = re.split(r"[*?[]", whole)
-        name = start.rpartition("/")[0].rstrip("/.") or "data" if pattern else whole
-        return {**values, "out": f"{name}-tuned"}
+        if pattern and not Path(data).exists():
+            whole = start.rpartition("/")[0].rstrip("/.") or "data"
+        return {**values, "out": f"{whole}-tuned"}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
