@@ -84,7 +84,8 @@ def select_coreset(
 ) -> "Run | Dataset | DatasetDict":
     """Select coresets as `staff select` does, with the same settings under the same names.
 
-    data: a file, a `save_to_disk` folder, a Hub id, or a `datasets.Dataset`. small, target: model
+    data: a file, a folder, a pattern or a Hub id (see docs/how-to/own-format.md), or a
+    `datasets.Dataset`. small, target: model
     folders or Hub ids of one family, or loaded models with their tokenizers, ``(model,
     tokenizer)``; small="auto" takes the target's small model from a table. out: the run folder.
     keep: fractions in (0, 1]; total: numbers of rows; give at least one of them. scores: instead of

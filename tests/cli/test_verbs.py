@@ -11,6 +11,7 @@ import staff
 from staff.cli.main import main
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
+from staff.runs.config import FinetuneConfig
 from staff.runs.manifest import begin, read_manifest, write_manifest
 
 
@@ -34,7 +35,10 @@ def test_finetune_names_its_folder_after_the_data(pipeline, data):
     assert main(["finetune", str(data), "--model", "m"]) == 0
     assert pipeline.calls[0][1].out == str(data.with_name("train-tuned"))
     assert main(["finetune", str(data.with_name("tra*.jsonl")), "--model", "m"]) == 0
-    assert pipeline.calls[1][1].out == str(data.with_name("tra-tuned"))
+    assert pipeline.calls[1][1].out == f"{data.parent}-tuned"
+    assert FinetuneConfig(data="../*.jsonl", model="m").out == "data-tuned"
+    named = data.rename(data.with_name("a[1].jsonl"))  # no pattern
+    assert FinetuneConfig(data=str(named), model="m").out == str(data.with_name("a[1]-tuned"))
 
 
 def test_finetune(pipeline, data, capsys):

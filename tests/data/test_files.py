@@ -247,6 +247,25 @@ def test_a_link_out_of_a_folder_is_refused_and_one_that_a_pattern_names_is_not(r
     assert len(open_source(str(tmp_path / "links" / "*.jsonl")).head()) == len(records)
 
 
+def test_a_link_to_nothing_is_refused_and_not_passed_over(records, tmp_path):
+    """As git-annex leaves of a file that was not fetched: its rows would be missed."""
+    shards(tmp_path, "jsonl", records)
+    (tmp_path / "part-3.jsonl").symlink_to("gone")
+    for place in (tmp_path, f"{tmp_path}/*.jsonl"):
+        with pytest.raises(DataError, match="is a link to a file that is not there"):
+            open_source(place)
+
+
+def test_a_pattern_that_is_advised_matches_brackets_as_they_are(records, tmp_path):
+    folder = tmp_path / "v[1]"
+    shards(folder, "jsonl", records)
+    make("csv", records, folder)
+    with pytest.raises(DataError) as told:
+        open_source(folder)
+    pattern = str(told.value).split("'")[-2]
+    assert len(open_source(pattern).files) == 3
+
+
 def test_folder_without_the_split(records, tmp_path):
     path = make("dict", records, tmp_path)
     assert len(list(open_source(path, split="test").records())) == 1

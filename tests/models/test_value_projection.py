@@ -57,6 +57,19 @@ def check_is_value_projection(model):
     return found
 
 
+def test_a_fused_layer_inside_a_layer_of_its_own(tiny):
+    """As one that clips what it is given: the values are still only a part of its output."""
+    model = tiny("phi3")
+    plain = find_value_projection(model)
+    for block in find_blocks(model)[1]:
+        around = nn.Sequential()
+        around.add_module("linear", block.self_attn.qkv_proj)
+        block.self_attn.qkv_proj = around
+    found = find_value_projection(model)
+    assert found.name == f"{plain.name}.linear"
+    assert torch.equal(found.columns, plain.columns)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_disturbing_it_changes_the_output_but_no_attention(tiny, family):
     check_is_value_projection(tiny(family))

@@ -113,9 +113,16 @@ def test_a_weight_that_blocks_share_counts_with_all_its_uses(tiny, rows):
         np.testing.assert_allclose(found, oracle(model, rows), rtol=1e-4)
 
 
-def test_a_state_space_beside_attention_keeps_rows_padded(tiny, hybrid):
-    """Carrying over less from row to row than the scores and losses of short rows show."""
+@pytest.mark.parametrize("told", [True, False])
+def test_a_state_space_beside_attention_keeps_rows_padded(tiny, hybrid, told, monkeypatch):
+    """Carrying over less from row to row than the scores and losses of short rows show.
+
+    Where its config does not name the kinds of its layers, too.
+    """
     model = tiny("llama", **hybrid, ssm_out_multiplier=0.003)
+    if not told:
+        for module in ("staff.scores.effort", "staff.training.packed"):
+            monkeypatch.setattr(f"{module}.may_go_by_row", lambda _: True)
     assert Scorer(model, phi="lm-head", signals=()).laying is None
     assert packing_of(model) is None
 

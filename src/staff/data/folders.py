@@ -29,11 +29,11 @@ def is_pattern(name: str) -> bool:
 def matching(pattern: str) -> tuple[Path, ...]:
     """The files that match a pattern (``*``, ``?``, ``[…]``, ``**``), sorted by path.
 
-    Raises `DataError` if there are none, or none of them holds anything.
+    Raises `DataError` if there are none, one is a broken link, or none of them holds anything.
     """
     # Path.glob takes no absolute pattern, and its stars match hidden files.
     found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-    return _with_rows(sorted(path for path in found if path.is_file()), pattern)
+    return _with_rows(sorted(path for path in found if not path.is_dir()), pattern)
 
 
 def files_of(folder: Path, split: str) -> tuple[Path, ...]:
@@ -42,23 +42,32 @@ def files_of(folder: Path, split: str) -> tuple[Path, ...]:
     In the second case they may also lie in its folder ``data`` or that of the split. Names that
     begin with ``.`` or ``_`` are left out, and so are other splits if the names tell several.
 
-    Raises `DataError`: no data files, no such split, a link that leads out of the folder.
+    Raises `DataError`: no data files, or in several of these places; no such split; a link that is
+    broken or leads out of the folder.
     """
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return _saved(folder, split)
-    for place in (folder, folder / "data", folder / split):
-        if files := _listed_in(place):
-            break
-    else:
+    if all((folder / name).is_file() for name in ("manifest.json", "config.yaml")):
+        raise DataError(f"{folder} is the folder of a run. Give a file in it, such as a coreset.")
+    places = [folder, folder / "data", folder / split]
+    found = [files for place in places if (files := _listed_in(place))]
+    if not found:
         raise DataError(
-            f"{folder} holds no data files (known endings: {', '.join(KINDS)}), and is no folder "
-            "made by save_to_disk either. Give the folder that holds them, or a pattern in quotes."
+            f"{folder} holds no data files (known endings: {', '.join(KINDS)}), nor does a folder "
+            f"data or {split} in it, and it is not made by save_to_disk either. Give the folder "
+            "that holds them, or a pattern in quotes."
         )
+    if len(found) > 1:
+        raise DataError(
+            f"{folder} holds data files in several places: {found[0][0]} and {found[1][0]}. Give "
+            f"{found[1][0].parent}, or a pattern in quotes: '{_pattern_of(found[0][0])}'."
+        )
+    [files] = found
     for file in files:
         if leads_outside(file, folder):
             raise DataError(
                 f"{file} is a link that leads out of {folder}. Put the file itself in the folder, "
-                f"or give a pattern in quotes, which may match links: '{place}/*{file.suffix}'."
+                f"or give a pattern in quotes, which may match links: '{_pattern_of(file)}'."
             )
     return _with_rows(_of_split(files, split, folder), str(folder))
 
@@ -66,13 +75,23 @@ def files_of(folder: Path, split: str) -> tuple[Path, ...]:
 def common_kind(files: tuple[Path, ...]) -> str:
     """The one kind that all files are of. Raises `DataError` if there are several."""
     kinds = {kind_of(file): file for file in reversed(files)}
+    if set(kinds) == {"json", "jsonl"} and len({file.suffix for file in files}) == 1:
+        raise DataError(
+            f"{kinds['json']} is a JSON array, and {kinds['jsonl']} has one object a line. Make "
+            "them alike."
+        )
     if len(kinds) > 1:
         several = " and ".join(f"{file} ({kind})" for kind, file in sorted(kinds.items()))
         raise DataError(
             f"files of one data set must be of one kind, unlike {several}. Give a pattern in "
-            f"quotes that matches one kind: '{files[0].parent}/*{files[0].suffix}'."
+            f"quotes that matches one kind: '{_pattern_of(files[0])}'."
         )
     return next(iter(kinds))
+
+
+def _pattern_of(file: Path) -> str:
+    """The pattern of all files beside this one that end as it does."""
+    return f"{glob.escape(str(file.parent))}/*{file.suffix}"
 
 
 def _listed_in(folder: Path) -> list[Path]:
@@ -81,7 +100,7 @@ def _listed_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if named_kind(path) and path.is_file() and path.name not in ABOUT
+        if named_kind(path) and not path.is_dir() and path.name not in ABOUT
         if not path.name.startswith((".", "_"))
     )
 
@@ -109,6 +128,9 @@ def _with_rows(files: list[Path], name: str) -> tuple[Path, ...]:
     """Without those of no bytes, which Spark writes for a part without rows."""
     if not files:
         raise DataError(f"no file matches {name}. Check the path.")
+    for file in files:
+        if not file.exists():
+            raise DataError(f"{file} is a link to a file that is not there. Fetch or remove it.")
     filled = tuple(file for file in files if file.stat().st_size)
     if not filled:
         raise DataError(f"{name}: every file is empty ({', '.join(f.name for f in files[:SHOWN])})")

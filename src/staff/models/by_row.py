@@ -24,8 +24,9 @@ NOT_TAKEN = (AttributeError, TypeError, ValueError, RuntimeError, IndexError)
 def may_go_by_row(model: Any) -> bool:
     """Whether it is worth trying: on the CPU, by PyTorch's attention, with positions as input.
 
-    Attention in chunks is told by its mask alone, which short rows would not show. Layers that
-    carry something from token to token (Mamba, convolutions) would carry it from row to row.
+    Attention in chunks, or sparse by an index, is the usual one in rows as short as those that a
+    model is tried on. Layers that carry something from token to token (Mamba, convolutions) are
+    told by their kinds here, and where a config does not name them, by `mixes_rows`.
     """
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None) or ()
@@ -48,11 +49,11 @@ def windows_of(model: Any) -> set[int | None]:
 
 @torch.no_grad()
 def mixes_rows(model: Any) -> bool:
-    """Whether a row's logits hang on the row before it, attention apart.
+    """Whether a row's logits depend on the row before it, which attention leaves out.
 
     State spaces and convolutions are not told where a row begins, and what they carry over may be
-    too little to show in the scores of short rows. Other tokens before it, and nothing else, are
-    computed in matrices of one shape: what differs is not rounding (of routed experts little is).
+    too little to show in the scores of short rows. Here the tokens of the row before change and no
+    shape does, so logits differ by rounding only where experts get other numbers of tokens.
     """
     second = torch.tensor([6, 5, 4, 3])
     logits = []

@@ -1,8 +1,8 @@
 """Find the last value projection in the module tree of any decoder (φ of step 2, docs/method.md).
 
 No layer numbers and no table of families: find the decoder's stack of blocks, then in its last
-block with attention a layer with a value projection's name. Where values are
-fused with queries or keys, `staff.models.value_slice` measures which columns are the values.
+block with attention a layer with a value projection's name. Where values are fused with queries or
+keys, `staff.models.value_slice` measures which columns are the values.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def find_value_projection(model: nn.Module) -> ValueProjection:
     name, module = _only(_projections(block), block_name, block)
     d_in, d_out, transposed = _sizes(module)
     columns = None
-    if name.rpartition(".")[2] in FUSED:
+    if _own_name(name) in FUSED:
         columns = find_value_columns(model, module, d_fused=d_out, **_heads(model))
         if columns is None:
             raise ModelError(_unknown_layout(f"{block_name}.{name}", d_in, d_out))
@@ -91,7 +91,7 @@ def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
     where = f"{stack_name}.{position}"
     name, module = _only(_projections(blocks[position]), where, blocks[position])
     d_in, d_out, _ = _sizes(module)
-    fused = name.rpartition(".")[2] in FUSED
+    fused = _own_name(name) in FUSED
     if fused and not any(True for _ in layouts(d_fused=d_out, **_heads(model))):
         raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
 
@@ -114,11 +114,16 @@ def _unknown_layout(name: str, d_in: int, d_out: int) -> str:
     )
 
 
+def _own_name(name: str) -> str:
+    """The last part of a layer's name; of one inside a layer of its own (Inkling 2), of that."""
+    return name.removesuffix(".linear").rpartition(".")[2]
+
+
 def _projections(block: nn.Module) -> dict[str, nn.Module]:
     """Layers of a block named like a value projection; fused ones only if none stands alone."""
     named: dict[str, dict[str, nn.Module]] = {"separate": {}, "fused": {}}
     for name, module in block.named_modules():
-        last = name.removesuffix(".linear").rpartition(".")[2]  # a layer around it: Inkling 2
+        last = _own_name(name)
         if any(word in name.lower() for word in NOT_SELF_ATTENTION):
             continue
         layer = getattr(module, "base_layer", module)  # a LoRA wrapper: the layer it adapts

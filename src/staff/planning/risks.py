@@ -67,8 +67,8 @@ def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> 
     most = config.batch_size
     if (idle := config.processes - most) > 0:
         yield (
-            f"fine-tuning: --batch-size {most} for {config.processes} processes, so {idle} "
-            f"{'has' if idle == 1 else 'have'} nothing to do; it is the rows of a step of them all"
+            f"fine-tuning: --batch-size {most} for {config.processes} processes, so "
+            f"{counted(idle, 'has', 'have')} nothing to do: all share a step's rows"
         )
     processes = scorers(config)
     for stage in plan["stages"]:
@@ -81,7 +81,7 @@ def _shards(config: PlanConfig, prepared: Prepared, plan: Mapping[str, Any]) -> 
         if found < processes:
             yield (
                 f"{name}: {counted(found, 'shard')} for {processes} processes, so "
-                f"{processes - found} have nothing to do; lower --shard-rows"
+                f"{counted(processes - found, 'has', 'have')} nothing to do; lower --shard-rows"
                 + (f" below {shard_rows}" if shard_rows < config.shard_rows else "")
             )
 

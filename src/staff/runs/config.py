@@ -347,14 +347,19 @@ class FinetuneConfig(Tunes, Loads, Reads):
     @model_validator(mode="before")
     @classmethod
     def _name_folder(cls, values: Any) -> Any:
-        """`runs/x/coreset-0.1.jsonl` is tuned on into `runs/x/coreset-0.1-tuned`."""
+        """`runs/x/coreset-0.1.jsonl` is tuned on into `runs/x/coreset-0.1-tuned`.
+
+        Of a pattern it is named after the folder and lies beside it: rejected rows go there, too,
+        and would be among the files that match the next time.
+        """
         data = values.get("data")
         if values.get("out") is not None or not isinstance(data, str) or not data:
             return values
         whole = ENDING.sub("", data.rstrip("/"))
-        start, *pattern = re.split(r"[*?[]", whole)  # `shards/part-*.jsonl` into shards/part-tuned
-        name = start.rstrip("/-_.") or "data" if pattern else whole
-        return {**values, "out": f"{name}-tuned"}
+        start, *pattern = re.split(r"[*?[]", whole)
+        if pattern and not Path(data).exists():
+            whole = start.rpartition("/")[0].rstrip("/.") or "data"
+        return {**values, "out": f"{whole}-tuned"}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
