@@ -93,6 +93,6 @@ def test_sizes_that_the_file_cannot_give(data, tmp_path):
     settings = {"data": data, "method": "random", "out": str(tmp_path / "x")}
     with pytest.raises(ConfigError, match=r"--total 2: .*train.jsonl has only 1 row"):
         check_inputs(SelectConfig(**settings, total=2))
-    with pytest.raises(ConfigError, match=r"keep 0.5 of 1 rows is less than one row"):
+    with pytest.raises(ConfigError, match=r"keep 0.5 of 1 row is less than one row"):
         check_inputs(SelectConfig(**settings, keep=0.5))
     check_inputs(SelectConfig(**settings, keep=1, total=1))

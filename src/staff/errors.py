@@ -7,6 +7,7 @@ A message says what is wrong, where, and what to do, in as few plain lines as po
 import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class StaffError(Exception):
@@ -82,3 +83,12 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}; {hint}Valid: {', '.join(names)}"
+
+
+def nearest(path: Path) -> Path | None:
+    """What lies beside a path that is not there, under a name much like its own."""
+    if not path.parent.is_dir():
+        return None
+    names = sorted(entry.name for entry in path.parent.iterdir())
+    near = get_close_matches(path.name, names, n=1)
+    return path.parent / near[0] if near else None

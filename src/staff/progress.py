@@ -13,6 +13,9 @@ class Stage(Protocol):
     def advance(self, amount: int = 1) -> None:
         """Report `amount` more units done."""
 
+    def skip(self, amount: int) -> None:
+        """Report units that an earlier start did, before any other: they tell no speed."""
+
     def note(self, text: str) -> None:
         """Report a fact worth a line, e.g. a halved batch."""
 
@@ -28,6 +31,9 @@ class Progress(Protocol):
 
 class _SilentStage:
     def advance(self, amount: int = 1) -> None:
+        """Say nothing."""
+
+    def skip(self, amount: int) -> None:
         """Say nothing."""
 
     def note(self, text: str) -> None:

@@ -28,6 +28,17 @@ def test_plain_lines_at_the_start_the_end_and_now_and_then():
     ]
 
 
+def test_what_an_earlier_start_did_tells_no_speed():
+    stream, clock = io.StringIO(), Clock()
+    with PlainProgress(stream, clock=clock).stage("fine-tune", total=100, unit="steps") as stage:
+        stage.skip(60)
+        for _ in range(40):
+            clock.now += 1.0
+            stage.advance()
+    assert stream.getvalue().splitlines()[1] == "fine-tune: 65 of 100 steps, 1/s, 35.0 s left"
+    assert stream.getvalue().splitlines()[-1] == "fine-tune: 100 steps in 40.0 s"
+
+
 def test_a_long_run_has_a_short_log():
     stream, clock = io.StringIO(), Clock()
     with PlainProgress(stream, clock=clock).stage("fine-tune", unit="steps") as stage:

@@ -222,8 +222,14 @@ def test_several_files_are_read_in_order_as_one(kind, way, records, tmp_path):
 def test_splits_are_told_by_the_names_of_files(records, tmp_path):
     train = shards(tmp_path, "jsonl", records, "train-{}")
     assert [row.record for row in open_source(tmp_path, split="test").records()] == train
+    assert open_source(tmp_path).note is None
     test = shards(tmp_path, "jsonl", records[:3], "my_test.{}")
-    assert [row.record for row in open_source(tmp_path).records()] == train
+    source = open_source(tmp_path)
+    assert [row.record for row in source.records()] == train
+    assert source.note == "split train; not read: test"
+    both = open_source(f"{tmp_path}/*.jsonl")
+    assert both.note == "files of several splits are read: test, train"
+    assert open_source(f"{tmp_path}/train-*.jsonl").note is None
     assert [row.record for row in open_source(tmp_path, split="test").records()] == test
     with pytest.raises(DataError, match="no files of the split 'validation', only of test, train"):
         open_source(tmp_path, split="validation")
@@ -268,7 +274,10 @@ def test_a_pattern_that_is_advised_matches_brackets_as_they_are(records, tmp_pat
 
 def test_folder_without_the_split(records, tmp_path):
     path = make("dict", records, tmp_path)
-    assert len(list(open_source(path, split="test").records())) == 1
+    source = open_source(path, split="test")
+    assert len(list(source.records())) == 1
+    assert source.note == "split test; not read: train"
+    assert open_source(path / "test").note is None
     with pytest.raises(DataError, match="no split 'validation', only train, test"):
         open_source(path, split="validation")
 

@@ -1,6 +1,7 @@
 """A source becomes token stores; every row is accounted for."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from transformers import AutoTokenizer
@@ -254,6 +255,10 @@ def test_progress_counts_every_row(jsonl, tokeniser, tmp_path, watched):
     source = open_source(jsonl([PAIR] * 700))
     prepare(source, RecordOptions(), [tokeniser], out=tmp_path, progress=watched)
     assert watched.seen == ["read", 512, 188]
+    prepare(
+        replace(source, note="split train"), RecordOptions(), [], out=tmp_path, progress=watched
+    )
+    assert watched.seen[3:] == ["read", "split train", 512, 188]
 
 
 def test_text_that_a_chat_template_made_is_told_of(jsonl, tokeniser, tmp_path, watched):

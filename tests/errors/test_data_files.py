@@ -101,6 +101,8 @@ CASES = [
     ("a data set folder without its rows", {"a": saved_without_rows}, select("a"), 3, 'a: data-00000-of-00001.arrow is missing. Save the data set again.'),
     ("a data set folder without a training split", {"a/dataset_dict.json": '{"splits": ["validation"]}'}, select("a"), 3, "a has no split 'train', only validation. Give the folder of one of them, e.g. a/validation"),
     ("a data set on the Hub, without a network", {}, select("owner/name"), 3, "owner/name is not a local file, and could not be downloaded from the Hugging Face Hub: Couldn't reach 'owner/name' on the Hub (OfflineModeIsEnabled)\nCheck the path, or the network and the name: owner/name, owner/name:config, owner/name@split, owner/name@commit (40 digits)."),
+    ("a folder taken for a data set on the Hub", {"rows/train.jsonl": GOOD}, select("row"), 3, "row is not a local file, and could not be downloaded from the Hugging Face Hub: Couldn't reach 'row' on the Hub (OfflineModeIsEnabled)\nDid you mean the local rows? If not, check the path, or the network and the name: owner/name, owner/name:config, owner/name@split, owner/name@commit (40 digits)."),
+    ("a split of a local folder", {"rows/train.jsonl": GOOD}, select("rows@test"), 3, "rows@test: rows is a local folder, and : and @ are for the Hub. Give the folder of the part that you mean, or a pattern in quotes that matches its files."),
 ]  # fmt: skip
 
 

@@ -62,6 +62,7 @@ CASES = [
     ("a file", {"model": "x"}, SELECT, 4, 'model folder model is a file, not a folder; give a folder with config.json, tokenizer and safetensors weights, or a Hub id'),
     ("an empty folder", {"model": Path.mkdir}, SELECT, 4, 'model has no config.json; it is not a Hugging Face model folder'),
     ("a model that is neither here nor on the Hub", {}, SELECT.replace("model ", "owner/name "), 4, 'owner/name is neither a local folder nor a model that could be downloaded from the Hub (LocalEntryNotFoundError); check the name, or unset HF_HUB_OFFLINE'),
+    ("a mistyped folder", {"model": Path.mkdir}, SELECT.replace("model ", "modle "), 4, 'modle is neither a local folder nor a model that could be downloaded from the Hub (LocalEntryNotFoundError); did you mean the local model? If not, check the name, or unset HF_HUB_OFFLINE'),
     ("an adapter", only(adapter_config__json="{}"), SELECT, 4, 'model is a LoRA adapter, not a model; give its base model, and this folder with --adapter'),
     ("a config.json that is not JSON", only(config__json="{"), SELECT, 4, 'model/config.json cannot be read as JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); fetch it again'),
     ("a config.json that is a list", only(config__json="[]"), SELECT, 4, "model/config.json names no model_type; it is not a Hugging Face model's config"),

@@ -47,6 +47,15 @@ def test_a_chosen_row(scores):
     assert len(sentences) == 6
 
 
+def test_a_ratio_near_the_mean_may_be_chance(scores):
+    coreset = select(scores)
+    wide = replace(coreset.verification, interval=np.array([[1.9, 4.1], [0.9, 1.1]]))
+    noisy = replace(coreset, verification=wide)
+    chance = "which may be chance: the interval contains the mean."
+    assert explain(0, scores=scores, selection=noisy)[3].endswith(f"1.50 times the mean, {chance}")
+    assert chance not in explain(99, scores=scores, selection=noisy)[3]
+
+
 def test_a_row_over_budget(scores):
     sentences = explain(0, scores=scores, selection=select(scores))
     assert sentences[0] == "Row 0 is not in the coreset of 40 rows."

@@ -56,7 +56,7 @@ class _PlainStage:
         self._log, self._name, self._total, self._unit = log, name, total, unit
         self._exact = exact
         self.start = self._last = log._clock()
-        self.done = 0
+        self.done = self._skipped = 0
 
     def advance(self, amount: int = 1) -> None:
         """Count, and write a line when it is time for one."""
@@ -67,12 +67,17 @@ class _PlainStage:
             self._last = now
             self._log.line(self._state(now - self.start))
 
+    def skip(self, amount: int) -> None:
+        """Count what was done before, which took no time now."""
+        self.done += amount
+        self._skipped += amount
+
     def note(self, text: str) -> None:
         """Write a line that names the stage."""
         self._log.line(f"{self._name}: {text}")
 
     def _state(self, elapsed: float) -> str:
-        speed = self.done / elapsed if elapsed > 0 else 0.0
+        speed = (self.done - self._skipped) / elapsed if elapsed > 0 else 0.0
         rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
         if self._total is None:
             return f"{self._name}: {count(self.done)} {self._unit}, {rate}/s"

@@ -4,17 +4,16 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from staff.data.folders import common_kind, files_of, is_pattern, matching
+from staff.data.folders import common_kind, files_of, is_pattern, matching, said_of_splits
 from staff.data.kinds import SNIFF_BYTES, is_packed, kind_of, named_kind
 from staff.data.raw import RawRecord
 from staff.data.readers import READERS, Reader
 from staff.data.tables import COMMIT, hub_commit, parquet_rows, read_hub
 from staff.data.writers import json_line, replacing, write_records
-from staff.errors import DataError
+from staff.errors import DataError, nearest
 
 __all__ = ["RawRecord", "Source", "open_source", "replacing", "write_records"]
 
@@ -28,7 +27,8 @@ class Source:
     """Rows of training data that can be read again and again.
 
     name: the path or Hub id as given; kind: jsonl, json, csv, tsv, parquet, arrow or hub;
-    files: what is read, in order (empty for the Hub); commit: gives that of a Hub data set.
+    files: what is read, in order (empty for the Hub); commit: gives that of a Hub data set;
+    note: which splits are read, where the files tell several.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Source:
     files: tuple[Path, ...]
     read: Callable[[], Iterator[RawRecord]]
     commit: Callable[[], str | None] = lambda: None
+    note: str | None = None
 
     def records(self) -> Iterator[RawRecord]:
         """Every row in order, from the start, a few in memory at a time."""
@@ -102,7 +103,7 @@ def open_source(
     name = str(path_or_hub_id)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _of_files(name, files_of(path, split))
+        return _of_files(name, files_of(path, split), folder=path)
     if not path.exists() and is_pattern(name):
         return _of_files(name, matching(str(path)))
     if not path.exists():
@@ -115,9 +116,15 @@ def open_source(
     return Source(name, kind, (path,), lambda: READERS[kind](path))
 
 
-def _of_files(name: str, files: tuple[Path, ...]) -> Source:
+def _of_files(name: str, files: tuple[Path, ...], folder: Path | None = None) -> Source:
     kind = common_kind(files)
-    return Source(name, kind, files, lambda: _one_after_the_other(files, READERS[kind]))
+    return Source(
+        name,
+        kind,
+        files,
+        lambda: _one_after_the_other(files, READERS[kind]),
+        note=said_of_splits(folder, files),
+    )
 
 
 def _one_after_the_other(files: tuple[Path, ...], read: Reader) -> Iterator[RawRecord]:
@@ -132,6 +139,11 @@ def _hub_source(name: str, split: str, revision: str | None) -> Source:
     whole, *marked = name.split("@")
     dataset, _, named = whole.partition(":")
     config = named or None
+    if Path(dataset).is_dir():  # `datasets` would read it, by rules of its own
+        raise DataError(
+            f"{name}: {dataset} is a local folder, and : and @ are for the Hub. Give the folder of "
+            "the part that you mean, or a pattern in quotes that matches its files."
+        )
     commits = [mark for mark in marked if COMMIT.fullmatch(mark)]
     splits = [mark for mark in marked if not COMMIT.fullmatch(mark)]
     if len(commits) > 1 or len(splits) > 1:
@@ -148,11 +160,9 @@ def _hub_source(name: str, split: str, revision: str | None) -> Source:
 
 
 def _nearest(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        return f". The folder {folder} is not there either."
-    near = get_close_matches(path.name, sorted(entry.name for entry in folder.iterdir()), n=1)
-    if near:
-        return f"; did you mean {folder / near[0]}?"
+    if not path.parent.is_dir():
+        return f". The folder {path.parent} is not there either."
+    if near := nearest(path):
+        return f"; did you mean {near}?"
     where = "" if path.is_absolute() else f" (looked for it from {Path.cwd()})"
     return f"{where}. Check the path."

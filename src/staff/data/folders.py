@@ -3,6 +3,7 @@
 import glob
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,23 @@ def files_of(folder: Path, split: str) -> tuple[Path, ...]:
     return _with_rows(_of_split(files, split, folder), str(folder))
 
 
+def said_of_splits(folder: Path | None, files: Sequence[Path]) -> str | None:
+    """A line on the splits that are read or left out; None where no names tell several.
+
+    folder: of which `files_of` found these files; None: `matching` did, which reads all of them.
+    """
+    read = _told(files)
+    if folder is None:
+        return f"files of several splits are read: {_in_words(read)}" if len(read) > 1 else None
+    if (folder / "dataset_dict.json").is_file():
+        read = {files[0].parent.name}
+        found = set(map(str, _listed(folder / "dataset_dict.json", "splits")))
+    else:
+        found = _told(_listed_in(files[0].parent))
+    others = found - read
+    return f"split {_in_words(read)}; not read: {_in_words(others)}" if read and others else None
+
+
 def common_kind(files: tuple[Path, ...]) -> str:
     """The one kind that all files are of. Raises `DataError` if there are several."""
     kinds = {kind_of(file): file for file in reversed(files)}
@@ -107,8 +125,7 @@ def _listed_in(folder: Path) -> list[Path]:
 
 def _of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
     """Those of the split, if the names tell several apart; a file may say none."""
-    said = {file: _said(file) for file in files}
-    splits = sorted({name for name in said.values() if name})
+    splits = sorted(_told(files))
     if len(splits) < 2:
         return files
     if split not in splits:
@@ -116,7 +133,15 @@ def _of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
             f"{folder} has no files of the split {split!r}, only of {', '.join(splits)}. Give a "
             "pattern in quotes that matches those you mean."
         )
-    return [file for file in files if said[file] == split]
+    return [file for file in files if _said(file) == split]
+
+
+def _told(files: Sequence[Path]) -> set[str]:
+    return {name for name in map(_said, files) if name}
+
+
+def _in_words(splits: set[str]) -> str:
+    return ", ".join(sorted(splits))
 
 
 def _said(file: Path) -> str | None:

@@ -122,6 +122,8 @@ def prepare(
         stage = stack.enter_context(
             (progress or SilentProgress()).stage("read", total=expected, exact=False)
         )
+        if source.note:
+            stage.note(source.note)
         if on_bad_row == "skip":
             bad.file = stack.enter_context(replacing(out / REJECTED)).open("w", encoding="utf-8")
             stack.enter_context(bad.file)

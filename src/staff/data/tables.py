@@ -9,7 +9,7 @@ from typing import Any
 
 from staff.data.raw import RawRecord, refuse_repeated
 from staff.data.streams import ROW_LIMIT
-from staff.errors import DataError
+from staff.errors import DataError, nearest
 
 BATCH_ROWS = 1024
 # A column of a row group may be larger than that only if its packed size is not out of proportion.
@@ -199,9 +199,11 @@ def hub_faults(dataset: str) -> Iterator[None]:
         raise
     except Exception as error:  # its errors come from a dozen libraries and share no parent
         reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        near = nearest(Path(dataset))
+        meant = f"Did you mean the local {near}? If not, check" if near else "Check"
         raise DataError(
             f"{dataset} is not a local file, and could not be downloaded from the Hugging Face "
             f"Hub: {reason}\n"
-            "Check the path, or the network and the name: owner/name, owner/name:config, "
+            f"{meant} the path, or the network and the name: owner/name, owner/name:config, "
             "owner/name@split, owner/name@commit (40 digits)."
         ) from error

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from staff.errors import DiskFullError, ModelError, is_disk_full
+from staff.errors import DiskFullError, ModelError, is_disk_full, nearest
 from staff.hashing import hash_file
 from staff.models.trust import NO_TRUST, Trust, check_own_code, code_files
 from staff.models.weights import WEIGHTS, is_pickled, weight_files
@@ -129,10 +129,12 @@ def _download(name: str, repository: str, revision: str | None, wanted: list[str
     except Exception as error:  # the Hub's own errors are many, and none is ours
         if is_disk_full(error):
             raise DiskFullError(getattr(error, "filename", None)) from error
+        near = nearest(Path(name))
+        meant = f"did you mean the local {near}? If not, " if near else ""
         way = "check the name, or unset HF_HUB_OFFLINE" if is_offline_mode() else ""
         raise ModelError(
             f"{name} is neither a local folder nor a model that could be downloaded from the Hub "
-            f"({type(error).__name__}); {way or 'check the name and the connection'}"
+            f"({type(error).__name__}); {meant}{way or 'check the name and the connection'}"
         ) from error
     return Path(found)
 

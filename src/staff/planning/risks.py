@@ -59,7 +59,7 @@ def _size(shapes: Mapping[str, "Shape"]) -> Iterator[str]:
     if 2 * small > target:
         yield (
             f"the small model has {small / target:.0%} of the target's active parameters: "
-            "selection costs about as much as it saves"
+            f"selection costs {'about as much as' if small < target else 'more than'} it saves"
         )
 
 

@@ -102,6 +102,10 @@ class _Drawn:
         self._bars.update(self.task, state=state)
         self._show()
 
+    def skip(self, amount: int) -> None:
+        """Draw what was done before: rich measures the speed from the first step drawn on."""
+        self.advance(amount)
+
     def note(self, text: str) -> None:
         """Write a line that names the stage."""
         line = visible(f"{self._name}: {text}")

@@ -142,6 +142,9 @@ class Notes:
     def advance(self, amount: int = 1) -> None:
         """Say nothing: a part that is lost would count twice."""
 
+    def skip(self, amount: int) -> None:
+        """Say nothing: an earlier start's rows are not sent to a worker."""
+
     def note(self, text: str) -> None:
         """Keep a line."""
         self.lines.append(text)

@@ -95,7 +95,7 @@ def score_rows(
     wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
     missing: dict[int, Ints] = {}
-    rows = tokens = cached = 0
+    rows = tokens = cached = reused = 0
     here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=total)
 
     def keep(part: Ints, found: Mapping[str, Any]) -> None:
@@ -118,8 +118,10 @@ def score_rows(
                 continue
             found = {n: stored[n].to_numpy() for n in score_columns(stored)}
             here.note_not_finite(part, found)
-            stage.advance(len(part))
+            reused += len(part)
             keep(part, found)
+        if reused:
+            stage.skip(reused)
         for number, found in (elsewhere or here.score_all)(missing, stage):
             part, path = missing[number], part_path(out, number)
             here.note_not_finite(part, found)

@@ -26,6 +26,7 @@ from staff.selectors.released import minmax, over_all_rows, running_sum
 from staff.selectors.rounds import AUTO, CAP, TOLERANCE, verify_in_rounds
 from staff.selectors.verification import choose_rows, weigh
 from staff.types import Ints, Regions, Selection, Verification
+from staff.words import rows_of
 
 Verify = Callable[[Ints], ArrayLike]  # rows [v] -> the target's scores [v]
 
@@ -229,7 +230,7 @@ def total_of(keep: float | str | Decimal, n: int) -> int:
         raise ConfigError(f"keep must be above 0 and at most 1; got {keep}")
     total = count_of(keep, n)
     if total == 0:
-        raise ConfigError(f"keep {keep} of {n} rows is less than one row; keep more")
+        raise ConfigError(f"keep {keep} of {rows_of(n)} is less than one row; keep more")
     return total
 
 

@@ -170,7 +170,7 @@ def _ratio_sentence(
     return (
         f"The target's scores there are {ratio[i]:.3g} times the small model's{before}{spread}; "
         f"the mean over the verified regions is {mean:.3g}, so for the target the region is "
-        f"{_compared(float(ratio[i]) / mean)}."
+        f"{_compared(float(ratio[i]) / mean, chance=bool(low <= mean <= high))}."
     )
 
 
@@ -186,11 +186,15 @@ def _shrunk_sentence(verification: Verification, i: int) -> list[str]:
     ]
 
 
-def _compared(relative: float) -> str:
+def _compared(relative: float, *, chance: bool) -> str:
+    """The region's ratio in words; chance: its interval contains the mean."""
     if abs(relative - 1) < 0.02:
         return "about as hard as the small model suggests"
     word = "harder" if relative > 1 else "easier"
-    return f"{word} than the small model suggests, and its share {relative:.2f} times the mean"
+    doubt = ", which may be chance: the interval contains the mean" if chance else ""
+    return (
+        f"{word} than the small model suggests, and its share {relative:.2f} times the mean{doubt}"
+    )
 
 
 def _budget_sentence(regions: Regions, verification: Verification, budget: Budget, i: int) -> str:

@@ -220,7 +220,7 @@ def finetune(
             )
             if start is not None:
                 stage.note(f"resumes after step {start.step} of {total}")
-                stage.advance(start.step)
+                stage.skip(start.step)
             elif said or begun:
                 why = (
                     "an earlier start left no checkpoint to resume from (one is written every "
