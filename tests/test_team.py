@@ -419,6 +419,7 @@ except ConfigError as error:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_that_call_from_python_have_the_same_run(data, tmp_path):
     """Each time; or the same error, and not what an earlier call has left."""
     (tmp_path / "script.py").write_text(FROM_PYTHON)

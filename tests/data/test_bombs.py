@@ -64,6 +64,7 @@ def test_a_gzip_file_is_no_other_matter(tmp_path):
         list(open_source(tmp_path / "a.jsonl.gz").records())
 
 
+@pytest.mark.slow
 def test_a_parquet_page_that_unpacks_to_half_a_gigabyte(tmp_path):
     rows = ["x" * (1 << 29), *["y"] * 1000]
     written = {"use_dictionary": False, "compression": "zstd", "write_statistics": False}

@@ -64,6 +64,7 @@ def test_a_second_run_elsewhere_computes_nothing(data, family, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(data, family, tmp_path):
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
     started = [
