@@ -12,7 +12,6 @@ which are included.
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -111,12 +110,12 @@ WORK = {"read and tokenise": read, "select, whole run": select}
 
 def measure(work: str, path: Path, model: Path, out: Path) -> dict[str, float]:
     """In this process: peak resident memory in MB and seconds of one kind of work."""
+    from staff.planning import peak
+
     start = time.monotonic()
     rows = WORK[work](path, model, out)
     seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {"rows": rows, "peak_mb": peak / unit, "seconds": seconds}
+    return {"rows": rows, "peak_mb": peak.read("cpu") / (1 << 20), "seconds": seconds}
 
 
 def compare(work: str, kind: str, sizes: tuple[int, ...], folder: Path) -> list[dict[str, float]]:

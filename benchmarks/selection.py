@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -81,13 +80,14 @@ def job(name: str, n: int) -> Callable[[], Any]:
 
 def measure(name: str, n: int) -> dict[str, float]:
     """In this process: seconds of the call, peak resident memory in GB."""
+    from staff.planning import peak
+
     call = job(name, n)
     start = time.monotonic()
     rows = call().rows
     seconds = time.monotonic() - start
     assert len(rows) == int(KEEP * n)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "gb": peak / (1 << 30 if sys.platform == "darwin" else 1 << 20)}
+    return {"seconds": seconds, "gb": peak.read("cpu") / (1 << 30)}
 
 
 def main() -> None:

@@ -17,11 +17,12 @@ from staff.errors import DataError
 
 UNPACKED = 1 << 30
 READ = """
-import json, resource, sys, time
+import json, sys, time
 from staff.data.files import open_source
 from staff.errors import DataError
+from staff.planning import peak
 said = []
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak.read("cpu")
 for path in sys.argv[1:]:
     start = time.process_time()
     try:
@@ -29,8 +30,7 @@ for path in sys.argv[1:]:
     except DataError as error:
         said.append(str(error))
     said.append(time.process_time() - start)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([said, (peak - before) >> 10]))
+print(json.dumps([said, (peak.read("cpu") - before) >> 20]))
 """
 
 

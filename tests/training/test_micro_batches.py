@@ -139,16 +139,14 @@ def test_a_batch_is_made_up_with_rows_in_no_loss(trainer_of, rows):
 
 
 PEAK = """
-import json, re, sys
+import json, sys
 from pathlib import Path
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from staff.planning import peak
 from staff.training.finetune import finetune
 from staff.types import TokenisedExample
-
-def peak():  # not getrusage's, which begins with that of the process that started this one
-    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
 class Rows:
     ids = [str(i) for i in range(16)]
@@ -163,10 +161,10 @@ model = LlamaForCausalLM(LlamaConfig(
     vocab_size=1000, hidden_size=192, intermediate_size=528, num_hidden_layers=12,
     num_attention_heads=4, max_position_embeddings=512,
 )).requires_grad_(False)
-before = peak()
+before = peak.read("cpu")  # not getrusage's, which begins with that of the parent process
 finetune(model=model, tokens=Rows(), out=Path(sys.argv[1]), pad_id=0, max_steps=1, batch_size=16,
          **json.loads(sys.argv[2]))
-print(peak() - before)
+print(peak.read("cpu") - before)
 """
 
 
