@@ -88,7 +88,7 @@ def check_inputs(config: AnyConfig) -> None:
     elif isinstance(config, CompareConfig):
         CompareFolder(str(config.out)).check_same_config(config)
         models = (config.small, config.target)
-        check_data(config, config.test, split="test")
+        check_data(config, config.test, split=config.inputs["test"])
     else:
         models = (config.model,)
         if not isinstance(config, CheckModelConfig):  # which leaves nothing

@@ -72,11 +72,11 @@ def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, 
         trust=trust_of(config),
     )
     found = []
-    for path, split in ((config.data, "train"), (config.test, "test")):
+    for name, split in config.inputs.items():
         with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
             prepared = reading.read(
                 config,
-                open_source(str(path), split=split),
+                open_source(str(getattr(config, name)), split=split),
                 tokenisers,
                 folder=Path(scratch),
                 progress=progress,

@@ -31,8 +31,6 @@ from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.options import device_used, quantised_facts, record_options, trust_of
 from staff.stages.reading import tokens_of
 
-READ = {"data": "train", "test": "test"}  # and the split, where one place has several
-
 
 def compare(
     config: CompareConfig, *, progress: Progress | None = None, say: Say = silent
@@ -56,7 +54,7 @@ def compare(
                 f"{WARNING}{leaks['rows']} of {leaks['of']} test prompts ({share:.3g} %) "
                 f"{'occurs' if leaks['rows'] == 1 else 'occur'} in the training data"
             )
-        inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in READ})
+        inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in config.inputs})
         inputs |= model_inputs(result["models"])
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         folder.begin_writing(config)
@@ -94,7 +92,10 @@ def _warning_once(say: Say) -> Say:
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     """Data, test data, models and the tokenizers that selections read with, and leaks."""
     options, trust = record_options(config), trust_of(config)
-    train, test = open_source(str(config.data)), open_source(str(config.test), split="test")
+    train, test = (
+        open_source(str(getattr(config, name)), split=split)
+        for name, split in config.inputs.items()
+    )
     paths = {"target": str(config.target)} | ({"small": config.small} if config.small else {})
     models = model_facts(quantize=config.quantized, trust=trust, progress=progress, **paths)
     tokenisers = tokenisers_of([*paths.values()], max_length=config.max_length, trust=trust)
@@ -114,7 +115,7 @@ def _check_unchanged(found: Mapping[str, Any]) -> None:
 
     Data of the Hub are of one commit as long as a process lasts, and are not read again for this.
     """
-    for name, split in READ.items():
+    for name, split in CompareConfig.inputs.items():
         source = open_source(str(found[name]["path"]), split=split)
         if source.files:
             source.check_unchanged(found[name]["sha256"])

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from staff.models.placement import device_of
+
 NAME = "staff_by_row"  # of the attention, for transformers
 # What a model raises that does not take such input: a mask it works with is not there (Qwen 4), …
 NOT_TAKEN = (AttributeError, TypeError, ValueError, RuntimeError, IndexError)
@@ -58,17 +60,23 @@ def mixes_rows(model: Any) -> bool:
     second = torch.tensor([6, 5, 4, 3])
     logits = []
     for first in (torch.tensor([1, 2, 3, 4, 5, 6]), torch.tensor([9, 8, 2, 4, 1, 7])):
-        positions = torch.cat([torch.arange(len(row)) for row in (first, second)])
+        lengths = [len(first), len(second)]
         with by_row(model):
-            found = model(
-                input_ids=torch.cat([first, second])[None],
-                position_ids=positions[None],
-                row_lengths=[len(first), len(second)],
-                use_cache=False,
-            ).logits[0, len(first) :]
-        logits.append(found.double())
+            logits.append(logits_of_last(model, first, second, row_lengths=lengths).double())
     rounding = 1e-3 if model.dtype in (torch.bfloat16, torch.float16) else 1e-5
     return bool((logits[0] - logits[1]).abs().max() > rounding * logits[0].std())
+
+
+def logits_of_last(model: Any, *rows: Tensor, **how: Any) -> Tensor:
+    """Logits [T, V] of the last of these rows (int64 [T] each), laid end to end; how: also told."""
+    device = device_of(model.get_input_embeddings())
+    positions = torch.cat([torch.arange(len(row)) for row in rows])[None]
+    return model(
+        input_ids=torch.cat(rows)[None].to(device),
+        position_ids=positions.to(device),
+        use_cache=False,
+        **how,
+    ).logits[0, -len(rows[-1]) :]
 
 
 def by_row(model: Any) -> AbstractContextManager[None]:

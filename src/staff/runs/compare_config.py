@@ -1,6 +1,6 @@
 """The settings of `staff compare`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -25,6 +25,7 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
     """`staff compare`. Settings of tuning are the target's unless they begin with `small`."""
 
     command = "compare"
+    inputs: ClassVar = {"data": "train", "test": "test"}  # and their splits, of places with several
 
     data: s.Data = None
     test: Annotated[

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from staff.data.batches import Batch
+from staff.models.by_row import logits_of_last
 from staff.models.placement import device_of
 from staff.models.response_logits import rounded_up
 from staff.scores.phi import PerSampleShapeLost
@@ -131,18 +132,12 @@ def keeps_rows_apart(model: Any) -> bool:
     """
     if getattr(model.config.get_text_config(), "attention_chunk_size", None) is not None:
         return False
-    device = device_of(model.get_input_embeddings())
-    if not _outgrows_masks(model, device):
+    if not _outgrows_masks(model):
         return False
     first, second = torch.tensor([1, 2, 3, 4, 5, 6]), torch.tensor([6, 5, 4, 3])
 
-    def logits(*rows: Tensor) -> Tensor:  # [len(second), V]
-        positions = torch.cat([torch.arange(len(row)) for row in rows])[None]
-        found = model(
-            input_ids=torch.cat(rows)[None].to(device),
-            position_ids=positions.to(device),
-            use_cache=False,
-        ).logits[0, -len(second) :]
+    def logits(*rows: Tensor) -> Tensor:
+        found = logits_of_last(model, *rows)
         return found if found.dtype == torch.float64 else found.float()
 
     alone, beside = logits(second), logits(first, second)
@@ -153,7 +148,7 @@ def keeps_rows_apart(model: Any) -> bool:
     return max(mixed) <= (ROUNDING if half else 1e-3) * scale
 
 
-def _outgrows_masks(model: Any, device: torch.device) -> bool:
+def _outgrows_masks(model: Any) -> bool:
     """Whether a sequence may be longer than the causal masks that a model keeps, if it does.
 
     Those of GPT-Neo end with its context; GPT-2 has kept some that it did not use.
@@ -161,6 +156,7 @@ def _outgrows_masks(model: Any, device: torch.device) -> bool:
     sizes = [kept.shape[2] for kept in model.buffers() if kept.dim() == 4 and kept.shape[2] > 1]
     if not sizes:
         return True
+    device = device_of(model.get_input_embeddings())
     ids = torch.ones(1, max(sizes) + 1, dtype=torch.int64, device=device)
     try:
         model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False)
