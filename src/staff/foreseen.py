@@ -4,6 +4,7 @@ Warnings that follow from data, tokenizers and settings, whatever a run costs.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from staff.data.prepare import Prepared
@@ -11,11 +12,12 @@ from staff.data.records import CHAT
 from staff.methods import wanted_by
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
+from staff.models.weights import count_numbers, is_pickled, weight_files
 from staff.runs.config import SelectConfig
 from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.rounds import fewer_regions, not_verified
 from staff.stages.options import trust_of
-from staff.words import counted, rows_of
+from staff.words import count, counted, rows_of
 
 
 def warnings_of(
@@ -64,6 +66,21 @@ def _family(config: SelectConfig, tokenizers: Mapping[str, Any], *, weights: boo
         yield (
             "the tokenizers have different vocabularies, so the two models score different tokens"
         )
+    stored = {role: _stored(folder) for role, folder in folders.items()}
+    if stored["small"] > stored["target"] > 0:
+        yield (
+            f"the small model ({count(stored['small'])} parameters) is larger than the target "
+            f"({count(stored['target'])}), so selection costs more than it saves: are the two "
+            "models swapped?"
+        )
+
+
+def _stored(folder: Path) -> int:
+    """Numbers in a folder's weight files; 0 where not all are here, or some are pickled."""
+    files = weight_files(folder)
+    if not all(file.is_file() and not is_pickled(file) for file in files):
+        return 0  # a dry run fetches none, and opening a pickle loads all of it
+    return sum(map(count_numbers, files))
 
 
 def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
