@@ -44,18 +44,19 @@ from variants import CORE, QUICK, VARIANTS
 
 STORE = Path(__file__).parent / "results" / "grid"
 REPORT = Path(__file__).parent / "results" / "grid.md"
-KEEPS = (0.1, 0.2, 0.5)
+KEEPS = (0.05, 0.1, 0.2, 0.5)
 GENERATED_AT = "0.1"  # answers are generated for this fraction, `full` and `untuned`
 ITEM_METRICS = ("loss", "rougeL", "exact")
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The two models' folders and the precision of everything; where models of others lie."""
+    """The two models' folders, their precision and learning rate; where models of others lie."""
 
     small: Path = SMALL
     target: Path = TARGET
     dtype: str = "float32"
+    learning_rate: float = LEARNING_RATE
     others: Path = Path()
 
     def named(self, name: str) -> Path:
@@ -78,7 +79,7 @@ class Block:
                 "small": hash_file(models.small / "model.safetensors"),
                 "target": hash_file(models.target / "model.safetensors"),
                 **({} if models.dtype == "float32" else {"dtype": models.dtype}),
-                "learning_rate": LEARNING_RATE,
+                "learning_rate": models.learning_rate,
                 "epochs": EPOCHS,
             }
         )
@@ -112,7 +113,7 @@ class Block:
             regions=REGIONS,  # the paper's, however few rows --rows leaves
             seed=self.seed,
             epochs=EPOCHS,
-            learning_rate=LEARNING_RATE,
+            learning_rate=self.models.learning_rate,
             features=True,
             out=str(out),
         )
@@ -157,7 +158,7 @@ class Block:
             methods=("random",),
             keep=KEEPS,
             epochs=EPOCHS,
-            learning_rate=LEARNING_RATE,
+            learning_rate=self.models.learning_rate,
             metrics=metrics,
             max_new_tokens=128,
             out=str(self.work),
@@ -211,7 +212,7 @@ class Block:
 
 def run(args: argparse.Namespace) -> None:
     """Do the cells that are asked for and not in the store."""
-    models = Models(args.small, args.target, args.dtype, args.others)
+    models = Models(args.small, args.target, args.dtype, args.learning_rate, args.others)
     blocks = []
     for task in args.tasks:
         data = write_task(task, args.data, args.work / task / "data", rows=args.rows)
@@ -245,6 +246,7 @@ def main() -> None:
         "--others", type=Path, default=Path(), help="folder of the models that variants name"
     )
     doing.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    doing.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     doing.add_argument("--full", action=argparse.BooleanOptionalAction, default=True)
     doing.add_argument("--generate", action=argparse.BooleanOptionalAction, default=True)
     quick = verbs.add_parser("quick", help="a small version, on what staff ships, and its table")
@@ -268,6 +270,7 @@ def main() -> None:
                 **{"tasks": ["e2e_demo"], "seeds": [0, 1], "keep": ["0.1"], "variants": QUICK},
                 **{"rows": args.rows, "full": True, "generate": False},
                 **{"small": SMALL, "target": TARGET, "dtype": "auto", "others": Path()},
+                learning_rate=LEARNING_RATE,
             )
             run(args)
             print("\n".join(report(args.store)))
