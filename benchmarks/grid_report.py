@@ -119,7 +119,7 @@ def _percent(found: Found, method: str, keep: str = "0.1", *, minus: str) -> str
     """What a loss is over another one, and of how many seeds if they are fewer than three."""
     gap, both = found.percent(method, keep, minus=minus), found.shared("loss", method, keep, minus)
     few = f", {len(both)} seed{'s' * (len(both) > 1)}" if gap and len(both) < 3 else ""
-    return _signed(gap, 1) + few
+    return signed(gap, 1) + few
 
 
 def _losses(found: Found) -> Iterator[str]:
@@ -136,7 +136,7 @@ def _losses(found: Found) -> Iterator[str]:
         yield (
             f"| {method} | {keep or ''} | {tuning['rows'] if tuning else 0} | {len(seeds)} "
             f"| {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}) "
-            f"| {_signed(gap, 3)} | {verdict(gap, smaller_is_better=True) if gap else ''} |"
+            f"| {signed(gap, 3)} | {verdict(gap, smaller_is_better=True) if gap else ''} |"
         )
     yield ""
 
@@ -153,7 +153,7 @@ def _answers(found: Found, metric: str, title: str) -> Iterator[str]:
         mean, gap = found.value(metric, method, keep), found.gap(metric, method, keep)
         yield (
             f"| {method} | {keep or ''} | {len(seeds)} | {mean.mean:.1f} "
-            f"({mean.low:.1f} to {mean.high:.1f}) | {_signed(gap, 1)} "
+            f"({mean.low:.1f} to {mean.high:.1f}) | {signed(gap, 1)} "
             f"| {verdict(gap, smaller_is_better=False) if gap else ''} |"
         )
     yield ""
@@ -299,7 +299,8 @@ def _scaled(metric: str, found: Interval) -> Interval:
     return Interval(*(SCALE.get(metric, 1) * end for end in found))
 
 
-def _signed(gap: Interval | None, digits: int) -> str:
+def signed(gap: Interval | None, digits: int) -> str:
+    """A difference and its interval with their signs; empty where there is none."""
     if gap is None:
         return ""
     mean, low, high = (f"{end:+.{digits}f}" for end in gap)

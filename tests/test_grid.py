@@ -1,9 +1,12 @@
 """The grid of the evidence (benchmarks/grid.py) does not take one data's work for another's."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -15,7 +18,7 @@ def grid(monkeypatch):
     import grid
 
     yield grid
-    for name in ("grid", "grid_report", "tasks", "variants"):
+    for name in ("grid", "grid_report", "rates", "tasks", "variants"):
         sys.modules.pop(name, None)
 
 
@@ -129,3 +132,31 @@ def test_where_no_answer_is_right_nothing_is_told(grid):
     assert "| staff | 0.1 | 0 – 2 – 0 |  | 0 – 1 – 0 |" in lines
     # Of 40 answers none: up to Wilson's z²/(n + z²), in percent.
     assert none.value("exact", "staff", "0.1") == pytest.approx((0, 0, 8.76), abs=0.01)
+
+
+def test_a_page_of_rates_sets_each_against_random(grid, tmp_path, capsys, monkeypatch):
+    import rates
+
+    for rate, staff in (("0.01", 1.1), ("0.0002", 0.9)):
+        cells, names, losses = {}, [], []
+        for method, level in (("random", 2.0), ("staff", 2.0 * staff)):
+            for seed in (0, 1):
+                name = f"{method}-0.1-seed{seed}"
+                cell = {"method": method, "keep": "0.1", "seed": seed, "tuning": {"rows": 600}}
+                cells[name] = cell
+                names += [name] * 9
+                losses += [level] * 9
+        blank = pa.nulls(len(names), pa.float32())
+        table = pa.table({"cell": names, "loss": losses, "rougeL": blank, "exact": blank})
+        place = tmp_path / rate
+        place.mkdir()
+        pq.write_table(table, place / "e2e_nlg-seed0.parquet")
+        facts = {"task": "e2e_nlg", "made_from": rate, "cells": cells}
+        (place / "e2e_nlg-seed0.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(sys, "argv", ["rates.py", "--store", str(tmp_path)])
+    rates.main()
+    told = capsys.readouterr().out
+    assert told.index("## 0.0002") < told.index("## 0.01")
+    assert "| staff | 0.1 | 600 | 2 | 1.800 (1.800 to 1.800) | -10.0 (-10.0 to -10.0) |" in told
+    assert "| staff | 0.1 | 600 | 2 | 2.200 (2.200 to 2.200) | +10.0 (+10.0 to +10.0) |" in told
+    assert "| random | 0.1 | 600 | 2 | 2.000 (2.000 to 2.000) |  |" in told

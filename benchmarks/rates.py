@@ -1,0 +1,66 @@
+"""Whether STAFF is better than random depends on how well the target is fine-tuned: one task,
+several learning rates.
+
+    python benchmarks/grid.py --store benchmarks/results/rates/RATE run --data DIR \\
+        --tasks e2e_nlg --rows 6000 --learning-rate RATE --keep 0.05 0.1 --no-full --no-generate \\
+        --variants random ccs staff within-random grand
+    python benchmarks/rates.py --write
+
+The first, once a rate, does the cells with both models at that rate; the second reads them.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from grid_report import Found, load, signed
+
+STORE = Path(__file__).parent / "results" / "rates"
+RESULTS = STORE.with_suffix(".md")
+TASK = "e2e_nlg"
+VARIANTS = ("random", "ccs", "staff", "within-random", "grand")
+KEEPS = ("0.05", "0.1")
+
+
+def lines(stores: list[Path]) -> Iterator[str]:
+    """The tables as Markdown, lowest rate first."""
+    yield "# Against random, by learning rate\n"
+    yield "`python benchmarks/rates.py --write`; cells: see [rates.py](../rates.py)\n"
+    yield "E2E NLG, 6,000 rows, the embedded family, three epochs of LoRA at the rate named for"
+    yield "both models; test loss over 400 rows, in nats a token, and what it is over random's, %; 95 %"
+    yield "intervals over seeds and items. The target's best rate is 0.01 ([family.md](family.md))."
+    for store in stores:
+        found = load(store)[TASK]
+        yield f"\n## {store.name}\n"
+        yield "| method | keep | rows | seeds | loss | over random's, % |\n" + "| --- " * 6 + "|"
+        yield from _rows(found)
+
+
+def _rows(found: Found) -> Iterator[str]:
+    for keep in KEEPS:
+        for method in VARIANTS:
+            if not (seeds := found.seeds("loss", method, keep)):
+                continue
+            loss = found.value("loss", method, keep)
+            rows = found.cells[method, keep, min(seeds)]["tuning"]["rows"]
+            gap = found.percent(method, keep, minus="random")
+            yield (
+                f"| {method} | {keep} | {rows} | {len(seeds)} "
+                f"| {loss.mean:.3f} ({loss.low:.3f} to {loss.high:.3f}) | {signed(gap, 1)} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path, default=STORE)
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    args = parser.parse_args()
+    stores = sorted((path for path in args.store.iterdir()), key=lambda path: float(path.name))
+    text = "\n".join(lines(stores)) + "\n"
+    print(text, end="")
+    if args.write:
+        RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
