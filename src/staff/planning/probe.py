@@ -204,7 +204,7 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path)
     operations = flops.finetune(shape, whole, checkpointing=again)
     many = codes or operations.mean() <= CHEAP
     largest, chosen, groups = choose(operations, MANY_STEPS if many else STEPS)
-    _, seconds = time_steps(
+    seconds = time_steps(
         str(getattr(config, role)),
         rows,
         [whole.places[batch] for batch in (largest, *chosen)],
