@@ -97,21 +97,20 @@ def _select_in(
 
 
 def _select(run: Run) -> dict[str, Any]:
-    config, folder, result = run.config, run.folder, run.result
+    config, folder, result, wanted = run.config, run.folder, run.result, wanted_by(run.config)
     prepared, key = _read(run)
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     check_wishes(sizes, wishes)
-    if wanted_by(config):
+    if wanted:
         check_score_on(config.score_on, prepared.usable)
-    if "verify" in wanted_by(config):
+    if "verify" in wanted:
         config.check_cap(int(np.count_nonzero(wishes.free)))
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     keep_read(prepared, folder, key, tokens=run.tokens)
 
-    wanted = wanted_by(config)
     scores, interpolated, features = _score(run, prepared) if wanted else ({}, None, None)
     rows = Rows(
         ids=prepared.ids,

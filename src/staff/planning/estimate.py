@@ -27,7 +27,7 @@ from staff.progress import Progress
 from staff.runs.plan_config import PlanConfig
 from staff.stages.options import trust_of
 
-SELECTION = ("tune small", "score small", "score alone", "verify", "score untuned")
+SELECTION = ("tune small", *risks.SCORING)
 
 
 def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[str, Any]:
