@@ -51,10 +51,8 @@ ALLOWED = {
         *("scores", "selectors", "asked", "foreseen"),
     },
     "team": {"training"},
-    "single": {
-        *("team", "stages", "ledger", "data", "runs", "training", "models", "scores"),
-        "selectors",
-    },
+    "single": {"team", "stages", "ledger", "data", "runs", "training", "selectors"},
+    "check_model": {"stages", "data", "runs", "models", "scores", "selectors"},
     "planning": {
         *("stages", "data", "runs", "asked", "methods", "selectors"),
         *("models", "training", "scores", "foreseen"),
