@@ -18,7 +18,7 @@ from staff.models.trust import NO_TRUST, Trust
 from staff.training.adapter_folder import write_adapter
 from staff.training.arguments import repeatable, training_arguments
 from staff.training.callbacks import LossCurve
-from staff.training.finetune import explain_out_of_memory, quiet
+from staff.training.finetune import WARMUP, explain_out_of_memory, quiet
 from staff.training.tokens import Tokens
 from staff.training.trainer import ResponseTrainer
 from staff.types import Ints
@@ -69,7 +69,7 @@ def time_steps(
                 max_steps=len(batches),
                 batch_size=batch_size,
                 learning_rate=learning_rate,
-                warmup=0.1,
+                warmup=WARMUP,
                 seed=0,
                 gradient_checkpointing=activation_checkpointing,
             ),
