@@ -56,7 +56,6 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
         headline=headline(counted),
         tallies=tallies(counted),
         verdicts=[sum(row["random_verdict"] == verdict for row in counted) for verdict in VERDICTS],
-        metric_names=METRICS,
         metrics=[
             _metric(metric, result["results"], shown, styles(methods))
             for metric in metrics_of(shown)
