@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from staff.reports import compared_figures as figures
 from staff.reports.compared import (
+    LOWER_IS_BETTER,
     METRICS,
     TITLES,
     cost_columns,
@@ -85,7 +86,7 @@ def _metric(
         "metric": metric,
         "name": METRICS[metric],
         "title": TITLES[metric],
-        "lower": metric in figures.LOWER_IS_BETTER,
+        "lower": metric in LOWER_IS_BETTER,
         "one_size": one_size,
         "whole": [
             (WHOLE[row["method"]], value_text(metric, row["value"]))
