@@ -146,7 +146,7 @@ def staff_run(model: str, store: TokenStore, batches: Sequence[Any], dtype: str)
     """With the trainer of `staff finetune`."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "adapter"
-        _, seconds = time_steps(
+        seconds = time_steps(
             model, store, batches, batch_size=BATCH, learning_rate=RATE, pad_id=0, dtype=dtype,
             device="cpu", adapter=out,
         )  # fmt: skip

@@ -40,22 +40,21 @@ ALLOWED = {
         "team",
     },
     "ledger": {"runs"},
-    "foreseen": {"methods", "selectors", "models", "data", "runs", "stages"},
+    "asked": {"methods", "selectors", "data", "runs", "stages"},
+    "foreseen": {"asked", "selectors", "models", "data", "runs", "stages"},
     "methods": {"selectors", "scores", "runs"},
     "wishes": {"selectors", "data", "runs"},
     "stored": {"methods", "selectors", "scores", "runs"},
     "outputs": {"methods", "ledger", "data", "runs", "selectors", "reports"},
     "pipeline": {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs", "team"),
-        *("scores", "selectors", "foreseen"),
+        *("scores", "selectors", "asked", "foreseen"),
     },
     "team": {"training"},
-    "single": {
-        *("team", "stages", "ledger", "data", "runs", "training", "models", "scores"),
-        "selectors",
-    },
+    "single": {"team", "stages", "ledger", "data", "runs", "training", "selectors"},
+    "check_model": {"stages", "data", "runs", "models", "scores", "selectors"},
     "planning": {
-        *("stages", "data", "runs", "pipeline", "methods", "selectors"),
+        *("stages", "data", "runs", "asked", "methods", "selectors"),
         *("models", "training", "scores", "foreseen"),
     },
     "compare": {

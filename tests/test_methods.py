@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from staff import pipeline, planning, select_coreset
+from staff import planning, select_coreset
+from staff.asked import requested_sizes
 from staff.cli.story import tell
 from staff.errors import ConfigError, DataError, RunError
 from staff.methods import Inputs, prepare, score_column
@@ -463,7 +464,7 @@ def test_the_column_a_method_goes_by():
 
 def test_reasons_have_their_places():
     assert REASONS[:4] == ("over-budget", "budget", "top-up", "cut")
-    assert pipeline.requested_sizes(SelectConfig(scores="x", tokens=5), 10) == {}
+    assert requested_sizes(SelectConfig(scores="x", tokens=5), 10) == {}
 
 
 def test_regions_are_as_many_as_suit_the_rows_there_are_a_choice_of():

@@ -6,7 +6,7 @@ under assets/. Every step is the public path a user takes.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ KEEP = "0.1"
 LEARNING_RATE = 1e-2
 EPOCHS = 3
 
-Say = Callable[[str], None]
-
 
 def selection(out: Path, *, overwrite: bool = False) -> SelectConfig:
     """The settings of the demo's selection."""
@@ -56,7 +54,7 @@ def run(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
-    say: Say = pipeline.silent,
+    say: pipeline.Say = pipeline.silent,
 ) -> dict[str, Any]:
     """Select with STAFF, tune the target on the coreset and on a random one, compare.
 
@@ -73,8 +71,7 @@ def run(
         "random": _random_subset(out, seed=config.seed),
     }
     losses, summary = {}, {}
-    untuned = _evaluate(None, out / "evaluate-untuned", progress)
-    summary["untuned"] = untuned
+    summary["untuned"] = _evaluate(None, out / "evaluate-untuned", progress)
     for name, file in coresets.items():
         tuned = out / f"tuned-{name.lower()}"
         shutil.rmtree(tuned, ignore_errors=True)

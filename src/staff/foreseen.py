@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from staff.asked import models_of
 from staff.data.prepare import Prepared
 from staff.data.records import CHAT
-from staff.methods import wanted_by
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
 from staff.models.weights import count_numbers, is_pickled, weight_files
@@ -40,13 +40,10 @@ def warnings_of(
 
 def _loaded(config: SelectConfig) -> dict[str, Any]:
     """By role, of a selection that scores; none where no target was named."""
-    if config.target is None or not wanted_by(config):
-        return {}
-    models = {"small": config.small, "target": config.target}
+    models = {} if config.target is None else models_of(config)
     return {
         role: load_tokenizer(model, weights=False, trust=trust_of(config))
         for role, model in models.items()
-        if model is not None
     }
 
 

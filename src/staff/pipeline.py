@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from staff.asked import look_at_models, models_of, requested_sizes
 from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
-from staff.data.tokenise import Tokeniser
-from staff.errors import ConfigError, DataError
+from staff.errors import DataError
 from staff.foreseen import too_many_regions, warnings_of
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
@@ -31,20 +31,17 @@ from staff.runs import manifest as manifests
 from staff.runs.config import RESELECT, SelectConfig
 from staff.runs.facts import data_facts, not_finite_facts, stability_facts
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
-from staff.runs.settings import coreset_name
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.interpolate import interpolate
 from staff.scores.shards import read_features
-from staff.selectors import total_of
 from staff.selectors.agreement import rank_correlation
 from staff.selectors.compose import Size, Wishes, check_wishes, choose_all
 from staff.selectors.rounds import AUTO, not_verified
 from staff.selectors.staff import Verify
 from staff.stages import scoring
 from staff.stages.draws import check_score_on, rows_to_score
-from staff.stages.facts import check_phi, model_facts, tokenisers_of
 from staff.stages.following import follow
-from staff.stages.options import device_used, trust_of
+from staff.stages.options import device_used
 from staff.stages.reading import keep_read, note_read, read_once, tokens_of
 from staff.stages.scoring import Rounds, executing
 from staff.stages.tuning import check_team, finetune_small
@@ -97,21 +94,20 @@ def _select_in(
 
 
 def _select(run: Run) -> dict[str, Any]:
-    config, folder, result = run.config, run.folder, run.result
+    config, folder, result, wanted = run.config, run.folder, run.result, wanted_by(run.config)
     prepared, key = _read(run)
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     check_wishes(sizes, wishes)
-    if wanted_by(config):
+    if wanted:
         check_score_on(config.score_on, prepared.usable)
-    if "verify" in wanted_by(config):
+    if "verify" in wanted:
         config.check_cap(int(np.count_nonzero(wishes.free)))
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     keep_read(prepared, folder, key, tokens=run.tokens)
 
-    wanted = wanted_by(config)
     scores, interpolated, features = _score(run, prepared) if wanted else ({}, None, None)
     rows = Rows(
         ids=prepared.ids,
@@ -131,43 +127,6 @@ def _select(run: Run) -> dict[str, Any]:
         method = prepare(config, inputs, free=wishes.free)
     selections = _choose(run, method, sizes, wishes, rows)
     return finish(run, method, selections, wishes, rows)
-
-
-def models_of(config: SelectConfig) -> dict[str, str]:
-    """Role -> model, of those that the method scores with or is to be trained."""
-    named = {"small": config.small, "target": config.target}
-    return {r: str(m) for r, m in named.items() if m and wanted_by(config)}
-
-
-def counting_models(config: SelectConfig) -> list[str]:
-    """The models whose tokenizers read the data; the last one's tokens count."""
-    models = list(models_of(config).values())
-    if not models and config.counts_tokens:
-        return [str(config.counting_model)]
-    return models
-
-
-def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -> dict[str, Size]:
-    """Coreset name -> its size, in the order asked for, of n usable rows.
-
-    lengths: int [n], tokens a row; without them sizes in tokens are not worked out.
-
-    Raises:
-        ConfigError: a total above n, or a fraction that keeps nothing.
-    """
-    sizes: dict[str, Size] = {}
-    for keep in config.keep:
-        if config.keep_of == "rows":
-            sizes[coreset_name(keep)] = Size(rows=total_of(keep, n))
-        elif lengths is not None:
-            sizes[coreset_name(keep)] = Size(tokens=total_of(keep, int(lengths.sum())))
-    for total in config.total:
-        if total > n:
-            raise ConfigError(f"--total {total}: the data has only {counted(n, 'usable row')}")
-        sizes[f"n{total}"] = Size(rows=total)
-    for tokens in config.tokens if lengths is not None else ():
-        sizes[f"t{tokens}"] = Size(tokens=tokens)
-    return sizes
 
 
 def _read(run: Run) -> tuple[Prepared, str]:
@@ -204,30 +163,6 @@ def _read(run: Run) -> tuple[Prepared, str]:
     for text in warnings_of(config, prepared, by_role):  # now, before hours of fine-tuning
         run.say(f"{WARNING}{text}")
     return prepared, key
-
-
-def look_at_models(
-    config: SelectConfig, *, progress: Progress | None = None
-) -> tuple[list[Tokeniser], dict[str, dict[str, Any]]]:
-    """The tokenisers, and the manifest's facts of every model; none is loaded.
-
-    Raises ModelError where φ is not found in one that is to score.
-    """
-    models = models_of(config)
-    for model in models.values() if "verify" in wanted_by(config) else [*models.values()][:1]:
-        check_phi(config, model)
-    tokenisers = tokenisers_of(
-        counting_models(config), max_length=config.max_length, trust=trust_of(config)
-    )
-    if not models:
-        return tokenisers, {}
-    return tokenisers, model_facts(
-        adapter=config.adapter,
-        quantize=config.quantized,
-        trust=trust_of(config),
-        progress=progress,
-        **models,
-    )
 
 
 def _inputs(

@@ -4,12 +4,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,20 +15,20 @@ from staff.data.files import open_source
 from staff.data.kept import keep, put_rejected
 from staff.data.places import refuse_link
 from staff.data.prepare import REJECTED, Prepared
+from staff.data.references import last_responses
 from staff.errors import ProcessGoneError, StaffError
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
-from staff.progress import Progress, SilentProgress
+from staff.progress import Progress
 from staff.runs import manifest as manifests
-from staff.runs.config import CheckModelConfig, EvaluateConfig, FinetuneConfig, ScoreConfig
+from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.lock import hold_beside
 from staff.runs.shared_settings import RECIPE
 from staff.runs.store import RunFolder, write_atomic
-from staff.selectors.agreement import rank_correlation
 from staff.selectors.verification import widening
-from staff.stages import draws, reading, scoring, tuning
+from staff.stages import reading, scoring, tuning
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import follow
 from staff.stages.options import device_used, kernel_of, quantised_facts, spread_of, trust_of
@@ -38,7 +36,12 @@ from staff.stages.reading import TOKENS, keep_read, note_read, read_once, tokens
 from staff.stages.scoring import executing
 from staff.stages.tuning import check_team
 from staff.team import gathered
-from staff.types import Floats, Ints
+from staff.training.adapter_folder import check_out
+from staff.training.evaluate import Evaluation
+from staff.training.evaluate import evaluate as measure
+from staff.training.finetune import FinetuneResult
+from staff.training.metrics import bleu_interval
+from staff.training.statistics import mean_interval, share_interval
 
 
 def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -142,9 +145,6 @@ def _finetune(
     progress: Progress | None,
     on_placed: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    from staff.training.adapter_folder import check_out
-    from staff.training.finetune import FinetuneResult
-
     check_team(config)
     out, model = Path(str(config.out)), str(config.model)
     check_out(out, overwrite=config.overwrite)  # before an hour of reading
@@ -229,11 +229,6 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     ``items.parquet`` (id, each metric, prediction, reference), ``metrics.json`` and, if rows were
     rejected, ``rejected.jsonl`` in that folder.
     """
-    from staff.data.references import last_responses
-    from staff.training.evaluate import evaluate as measure
-    from staff.training.metrics import bleu_interval
-    from staff.training.statistics import mean_interval, share_interval
-
     model = str(config.model)
     out = Path(config.out) if config.out else None
     device_used(config)  # refuses one that is not there
@@ -262,32 +257,37 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
     facts |= _trust(config)
     if commit := source.commit():
         facts["revision"] = commit
-    for name, values in found.per_item.items():
-        ends: list[float] | None
-        if name == "exact":
-            _, *ends = share_interval(values)
-        elif name == "bleu":
-            drawn = bleu_interval(found.predictions, found.references, seed=config.seed)
-            ends = _widened(drawn, len(values), most=100.0)
-        else:
-            drawn = mean_interval(values, seed=config.seed)
-            ends = _widened(drawn, len(values), most=inf if name == "loss" else 100.0)
-        facts[name] = {"value": found.summary[name], "interval": ends}
+    for name in found.per_item:
+        interval = _interval(found, name, seed=config.seed)
+        facts[name] = {"value": found.summary[name], "interval": interval}
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        columns: dict[str, Any] = {"id": list(found.ids)}
-        columns |= {name: pa.array(values) for name, values in found.per_item.items()}
-        if found.predictions:
-            columns |= {
-                "prediction": list(found.predictions),
-                "reference": list(found.references),
-            }
-        (out / "metrics.json").unlink(missing_ok=True)  # it would speak of other items
-        write_atomic(out / "items.parquet", lambda file: pq.write_table(pa.table(columns), file))
-        manifests.write_manifest(
-            out / "metrics.json", {"config": config.model_dump(mode="json"), **facts}
-        )
+        _write_items(out, found, {"config": config.model_dump(mode="json"), **facts})
     return facts
+
+
+def _write_items(out: Path, found: Evaluation, facts: dict[str, Any]) -> None:
+    """items.parquet, then metrics.json with these facts of it."""
+    out.mkdir(parents=True, exist_ok=True)
+    columns: dict[str, Any] = {"id": list(found.ids)}
+    columns |= {name: pa.array(values) for name, values in found.per_item.items()}
+    if found.predictions:
+        columns |= {"prediction": list(found.predictions), "reference": list(found.references)}
+    (out / "metrics.json").unlink(missing_ok=True)  # it would speak of other items
+    write_atomic(out / "items.parquet", lambda file: pq.write_table(pa.table(columns), file))
+    manifests.write_manifest(out / "metrics.json", facts)
+
+
+def _interval(found: Evaluation, metric: str, *, seed: int) -> list[float] | None:
+    """Ends of the 95 % interval of a metric; None where they would hang on one item."""
+    values = found.per_item[metric]
+    if metric == "exact":
+        _, *ends = share_interval(values)
+        return ends
+    if metric == "bleu":
+        drawn = bleu_interval(found.predictions, found.references, seed=seed)
+    else:
+        drawn = mean_interval(values, seed=seed)
+    return _widened(drawn, len(values), most=inf if metric == "loss" else 100.0)
 
 
 def _widened(found: tuple[float, float, float], items: int, *, most: float) -> list[float] | None:
@@ -301,104 +301,6 @@ def _widened(found: tuple[float, float, float], items: int, *, most: float) -> l
     value, low, high = found
     times = widening(items)
     return [max(0.0, value - times * (value - low)), min(most, value + times * (high - value))]
-
-
-def check_model(config: CheckModelConfig, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Hold the fast path of scoring against the oracle on some rows; leaves no file.
-
-    Of quantised weights the oracle takes the gradients of the dequantised ones.
-
-    Returns ``layer`` (the value projection, None with another phi), ``rows``, ``tokens``,
-    ``kernel``, ``left_out`` (attention kernels the model has not), ``comparisons`` (list of
-    ``name``, ``largest`` and ``median`` relative difference to the oracle, ``row`` of the largest,
-    ``rank`` correlation, ``judged``), ``seconds`` (``fast``, ``plain``) and ``agrees``.
-    """
-    from staff.models.device import choose_device
-    from staff.models.load import load_model
-    from staff.models.quantised import NONE, dequantise_into
-    from staff.scores.check import fast_path, hold_against_oracle
-    from staff.scores.effort import Scorer
-
-    model, trust = str(config.model), trust_of(config)
-    choose_device(config.device)  # refuses one that is not there
-    tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust)
-    with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        source = open_source(str(config.data))
-        prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
-        store = prepared.stores[0]
-        rows = draws.some(store, config.rows, seed=config.seed)
-        examples = store.get(rows)
-    load = partial(
-        load_model, model, device=config.device, adapter=config.adapter,
-        merge=config.phi != "adapter" and config.quantize == NONE, trust=trust,
-    )  # fmt: skip
-    exact = load(dtype="float32")
-    place = str(next(exact.parameters()).device)
-    layer = layer_facts(exact) if config.phi.startswith("last-value") else None
-    show = (progress or SilentProgress()).stage("check", total=len(rows), unit="rows")
-    beside: dict[str, Floats] = {}  # shown for comparison; does not count in `agrees`
-    with show as stage:
-        options: dict[str, Any] = {"phi": config.phi, "seed": config.seed}
-        checked = exact
-        if config.quantize != NONE:
-            beside["not quantised"] = fast_path(Scorer(exact, signals=(), **options), examples)
-            checked = load(dtype="float32", quantize=config.quantize)
-            dequantise_into(checked, exact)
-        found = hold_against_oracle(checked, examples, **options, exact=exact, note=stage.advance)
-        del exact, checked  # one model at a time
-        half = load(dtype="bfloat16", quantize=config.quantize)
-        beside["bfloat16"] = fast_path(Scorer(half, signals=(), **options), examples)
-    places = store.rows[rows]
-    comparisons = [
-        comparison(name, norms, found.truth, places, judged=True)
-        for name, norms in found.norms.items()
-    ]
-    comparisons += [
-        comparison(name, norms, found.truth, places, judged=False) for name, norms in beside.items()
-    ]
-    worst = max(one["largest"] for one in comparisons if one["judged"])
-    return {
-        "model": model,
-        "device": place,
-        "phi": config.phi,
-        "quantize": config.quantize,
-        "layer": layer,
-        "rows": len(rows),
-        "tokens": int(store.lengths[rows].sum()),
-        "kernel": found.kernel,
-        "left_out": list(found.left_out),
-        "comparisons": comparisons,
-        "seconds": {"fast": found.fast_seconds, "plain": found.oracle_seconds},
-        "tolerance": config.tolerance,
-        "agrees": worst <= config.tolerance,
-    }
-
-
-def layer_facts(model: Any) -> dict[str, Any]:
-    """Which layer's gradient is taken, of which size, and whether it is a slice of a fused one."""
-    from staff.models.value_projection import find_value_projection
-
-    found = find_value_projection(model)
-    size = [found.d_value, found.d_in]
-    return {"name": found.name, "size": size, "fused": found.columns is not None}
-
-
-def comparison(
-    name: str, norms: Floats, truth: Floats, rows: Ints, *, judged: bool
-) -> dict[str, Any]:
-    """How far norms [n] are from the true ones, and of which row of the input the farthest is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = np.where(norms == truth, 0.0, np.abs(norms / truth - 1))
-    apart = np.where(np.isfinite(apart), apart, np.inf)
-    ranked = rank_correlation(truth, norms) if np.isfinite(norms).all() else None
-    return {
-        "name": name,
-        "largest": float(apart.max()),
-        "median": float(np.median(apart)),
-        "row": int(rows[int(apart.argmax())]),
-        "rank": None if ranked is None else ranked.value,
-        "judged": judged,
-    }
 
 
 def _trust(config: FinetuneConfig | EvaluateConfig) -> dict[str, Any]:

@@ -68,9 +68,6 @@ class ScoreTable:
     ids: Sequence[str]
     columns: Mapping[str, Floats]
     known: Bools
-    scorer: str
-    model_hash: str
-    data_hash: str
 
 
 @dataclass(frozen=True, slots=True)

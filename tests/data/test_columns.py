@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from staff.data.columns import detect_format, resolve_options
+from staff.data.columns import resolve_options
 from staff.data.records import RecordOptions
 from staff.errors import ConfigError, DataError
 
@@ -37,7 +37,7 @@ TURN = [{"from": "human", "value": "a"}]
     ],
 )
 def test_detected(record, format):
-    assert detect_format([record], RecordOptions()) == format
+    assert resolve_options([record], RecordOptions()).format == format
 
 
 def test_chat_column_is_found_by_its_content():
@@ -67,7 +67,7 @@ def test_conversations_in_another_column_are_told_of():
     said = r"--messages-column for the conversations in conversation, chosen\)"
     with pytest.raises(DataError, match=said):
         resolve_options([record], RecordOptions())
-    assert detect_format([record], RecordOptions(messages_column="chosen")) == "sharegpt"
+    assert resolve_options([record], RecordOptions(messages_column="chosen")).format == "sharegpt"
 
 
 def test_a_file_that_is_one_object_is_told_of():
@@ -172,7 +172,8 @@ def test_no_template_is_told_for_what_is_no_text(choices):
 
 
 def test_columns_may_appear_in_later_records():
-    assert detect_format([{"prompt": "a"}, {"response": "b"}], RecordOptions()) == "prompt-response"
+    found = resolve_options([{"prompt": "a"}, {"response": "b"}], RecordOptions())
+    assert found.format == "prompt-response"
 
 
 @pytest.mark.parametrize(

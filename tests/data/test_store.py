@@ -20,7 +20,7 @@ def samples(n, seed=0):
 
 def write(path, examples, size=7):
     examples = list(examples)
-    with TokenStore.write(path, facts={"data": "abc"}) as writer:
+    with TokenStore.write(path) as writer:
         for start in range(0, len(examples), size):
             part = examples[start : start + size]
             writer.append([2 * (start + i) for i in range(len(part))], part)
@@ -40,14 +40,13 @@ def same(a, b):
 def test_round_trip(tmp_path):
     examples, writer = write(tmp_path / "t.arrow", samples(50))
     store = TokenStore.open(tmp_path / "t.arrow")
-    assert len(store) == writer.rows == 50
+    assert len(store) == 50
     assert writer.tokens == store.lengths.sum()
     assert store.ids == tuple(e.id for e in examples)
     assert store.rows.tolist() == list(range(0, 100, 2))
     assert store.lengths.tolist() == [len(e.input_ids) for e in examples]
     assert store.response_lengths.tolist() == [int((e.labels != IGNORE).sum()) for e in examples]
     assert store.truncated.tolist() == [e.truncated for e in examples]
-    assert store.facts == {"data": "abc"}
     order = np.random.default_rng(1).permutation(50)
     assert all(same(a, examples[i]) for a, i in zip(store.get(order), order, strict=True))
     assert store.get([]) == []
@@ -55,15 +54,6 @@ def test_round_trip(tmp_path):
         store.get([50])
     with pytest.raises(IndexError):
         store.get([-1])
-
-
-def test_dataset_has_labels(tmp_path):
-    examples, _ = write(tmp_path / "t.arrow", samples(20))
-    dataset = TokenStore.open(tmp_path / "t.arrow").dataset()
-    assert len(dataset) == 20
-    assert dataset[13]["input_ids"] == examples[13].input_ids.tolist()
-    assert dataset[13]["labels"] == examples[13].labels.tolist()
-    assert dataset[3:5]["row"] == [6, 8]
 
 
 def test_empty_store(tmp_path):

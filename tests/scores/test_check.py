@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from staff.check_model import check_model, comparison
 from staff.cli.main import main
 from staff.models import by_row
 from staff.models.adapters import attach_fresh
@@ -11,7 +12,6 @@ from staff.runs.config import CheckModelConfig
 from staff.scores import effort
 from staff.scores.check import hold_against_oracle
 from staff.scores.oracle import oracle_effort
-from staff.single import check_model, comparison
 
 COLUMNS = ["--prompt-column", "mr", "--response-column", "ref"]
 

@@ -25,6 +25,7 @@ from staff.hashing import versions_of
 from staff.models.folder import model_hash
 from staff.models.trust import NO_TRUST
 from staff.scores import ray as on_ray
+from staff.scores import ray_cluster
 from staff.scores.run import score_rows
 from staff.stages.elsewhere import check_same
 from staff.types import IGNORE, TokenisedExample
@@ -225,8 +226,8 @@ def store(tmp_path):
 def cluster(place):
     """Two workers on this machine, for several tests."""
     handler = signal.getsignal(signal.SIGTERM)
-    with on_ray.session():
-        on_ray.connected(2)
+    with ray_cluster.session():
+        ray_cluster.connected(2)
         assert signal.getsignal(signal.SIGTERM) is handler  # Ray has one of its own
         yield
 
@@ -345,7 +346,7 @@ def test_without_ray_it_is_said_how_to_get_it(data, family, tmp_path, monkeypatc
                  ["select", data, "--small", family[0], "--target", family[1], "--keep", "0.2"]):  # fmt: skip
         assert main([*verb, "--out", str(tmp_path / "x"), "--executor", "ray"]) == 2
         assert "pip install 'staff-coreset[ray]'" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="pip install"), on_ray.session():
+    with pytest.raises(ConfigError, match="pip install"), ray_cluster.session():
         pass
     assert not (tmp_path / "x").exists()
 

@@ -62,12 +62,7 @@ def test_every_row_once_in_order(store, tmp_path):
     assert sorted(scorer.seen) == list(range(50))
     assert done.table.known.all()
     assert done.table.ids == store.ids
-    assert (done.table.scorer, done.table.model_hash, done.table.data_hash) == (
-        "last-value",
-        "m",
-        "d",
-    )
-    assert (done.rows, done.tokens, done.reused) == (50, int(store.lengths.sum()), 0)
+    assert (done.rows, done.reused) == (50, 0)
     assert len(list((tmp_path / "s").iterdir())) == 4  # parts of 16, nothing else
 
 
@@ -199,7 +194,6 @@ def test_what_is_written_can_be_read(store, tmp_path):
     done = run(Counting(), store, tmp_path / "s")
     read = read_scores(tmp_path / "s")
     assert read.ids == done.table.ids
-    assert (read.scorer, read.model_hash, read.data_hash) == ("last-value", "m", "d")
     np.testing.assert_array_equal(read.columns["effort"], done.table.columns["effort"])
     part = pq.read_table(tmp_path / "s" / "part-00003.parquet")
     assert part["row"].to_pylist() == [58, 59]

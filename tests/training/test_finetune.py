@@ -306,7 +306,7 @@ def test_step_limit_progress_and_silence(tiny, rows, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"max_steps": 0}],
+    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"max_steps": 0}],
 )
 def test_settings_out_of_range(setting, rows, tmp_path):
     with pytest.raises(ConfigError):

@@ -21,8 +21,8 @@ def check_model(config: CheckModelConfig, terminal: Terminal) -> None:
     from staff.reports.checked import render_checked
 
     with terminal.loading():
-        from staff import single
-    facts = single.check_model(config, progress=terminal.progress)
+        from staff import check_model as job
+    facts = job.check_model(config, progress=terminal.progress)
     terminal.result(render_checked(facts, width=terminal.width))
     if not facts["agrees"]:
         worst = max((c for c in facts["comparisons"] if c["judged"]), key=lambda c: c["largest"])

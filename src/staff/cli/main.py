@@ -19,7 +19,7 @@ from staff.errors import (
 from staff.visible import visible
 
 SUMMARY = "Choose the part of a fine-tuning set that is worth training on."
-EXIT_CODES = """\
+EPILOGUE = """\
 Start here:
 
   staff demo
@@ -58,7 +58,7 @@ def build_app() -> App:
     app = App(
         name="staff",
         help=SUMMARY,
-        help_epilogue=EXIT_CODES,
+        help_epilogue=EPILOGUE,
         help_format="plaintext",
         version=__version__,
         version_format="plaintext",

@@ -13,6 +13,7 @@ from staff.reports.columns import wrap
 from staff.rng import keys_of_ids
 from staff.runs.manifest import check_selection, read_manifest
 from staff.runs.selection_file import check_regions, coreset_columns, read_selection
+from staff.runs.unheeded import heeded_by
 from staff.types import REASONS, Budget, Regions, Selection, Verification
 from staff.visible import one_line
 from staff.words import counted
@@ -93,7 +94,7 @@ def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) ->
     column = config.get("quota_column")
     quotas = {"quota_column": column and one_line(repr(column))}
     if not regions:
-        details = {**quotas, "take": config.get("take")}
+        details = {**quotas, "take": config.get("take") if "take" in heeded_by(method) else None}
         return Selection(rows=rows, reason=reason, method=method, details=details)
     coreset = next((c for c in manifest["coresets"] if c["name"] == name), None)
     if coreset is None:

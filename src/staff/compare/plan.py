@@ -1,20 +1,16 @@
 """What a comparison would do, for ``--dry-run``: cells and tokens. Loads no weights."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from staff import planning
 from staff.compare.selection import main_method, scored_first, scoring_config
 from staff.data.files import open_source
+from staff.planning.counts import tokenised
 from staff.progress import Progress
 from staff.runs.compare_cells import DONE, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import RESULTS, CompareFolder
 from staff.selectors import total_of
-from staff.stages import reading
-from staff.stages.facts import tokenisers_of
-from staff.stages.options import trust_of
 
 
 def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -65,21 +61,9 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
 
 def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, int]:
     """The target's tokens of all rows, and rows and tokens of the test data."""
-    tokenisers = tokenisers_of(
-        (str(config.target),),
-        max_length=config.max_length,
-        weights=False,
-        trust=trust_of(config),
-    )
     found = []
     for name, split in config.inputs.items():
-        with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-            prepared = reading.read(
-                config,
-                open_source(str(getattr(config, name)), split=split),
-                tokenisers,
-                folder=Path(scratch),
-                progress=progress,
-            )
+        source = open_source(str(getattr(config, name)), split=split)
+        with tokenised(config, source, (str(config.target),), progress) as prepared:
             found.append((prepared.usable, prepared.tokens[0]))
     return found[0][1], *found[1]

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 
 from staff.compare.statistics import Estimate, estimate, verdict
 from staff.errors import RunError
+from staff.reports.compared import LOWER_IS_BETTER
 from staff.runs.compare_cells import FULL
 from staff.training.metrics import bleu_counts
 from staff.training.statistics import Interval, wilson
 from staff.types import Floats
 
-SMALLER_IS_BETTER = frozenset({"loss"})
 YARDSTICK = "random"
 OURS = "staff"  # the baselines are the other selectors
 
@@ -55,7 +55,7 @@ def results(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, A
     rows = []
     for metric in metrics:
         found = [estimate(_values(group, metric, like=like)) for group in groups]
-        smaller = metric in SMALLER_IS_BETTER
+        smaller = metric in LOWER_IS_BETTER
         for group, one in zip(groups, found, strict=True):
             value, low, high = _known(interval_of(one, metric))
             row = {

@@ -139,10 +139,7 @@ def _cells(
 
     check: raises if something that was read is not what `found` says any more.
     """
-    known = {
-        "data": found["data"]["sha256"],
-        "models": found["models"],
-    }
+    known = {"data": found["data"]["sha256"], "models": found["models"]}
     [tokeniser] = tokenisers_of(
         (str(config.target),), max_length=config.max_length, trust=trust_of(config)
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,19 +25,6 @@ END = "\U0010fff2"  # private use, too: behind the words of a message
 # What a template takes for today (Llama 3, SmolLM3, gpt-oss): runs must not depend on the date.
 TODAY = datetime(2024, 7, 26)
 DATE_PARTS = ("d", "-d", "m", "-m", "b", "B", "y", "Y", "a", "A", "j", "H", "I", "M", "S", "p")
-
-
-class Rendered(NamedTuple):
-    """What a template makes of a conversation, and of its beginnings around one message.
-
-    whole: of all messages. before: of those before it; opened: the same, asking for an answer;
-    upto: of those up to it.
-    """
-
-    whole: str
-    before: str
-    opened: str
-    upto: str
 
 
 class ChatEncoder:
@@ -115,7 +102,7 @@ class ChatEncoder:
                 text = messages[k]["content"].strip()
                 start = max(start, words[0] if words else upto.find(text, start))
             return start, len(upto)
-        if found := self._turn_by_words(messages, k, Rendered(whole, before, opened, upto)):
+        if found := self._turn_by_words(messages, k, whole, before, opened, upto):
             return found
         raise BadRow(
             f"the chat template of {self.source} writes earlier turns differently as the "
@@ -124,7 +111,13 @@ class ChatEncoder:
         )
 
     def _turn_by_words(
-        self, messages: list[dict[str, str]], k: int, rendered: Rendered
+        self,
+        messages: list[dict[str, str]],
+        k: int,
+        whole: str,
+        before: str,
+        opened: str,
+        upto: str,
     ) -> Span | None:
         """The same where the template writes a last turn, or asks for one, in a way of its own.
 
@@ -132,8 +125,10 @@ class ChatEncoder:
         ``<think>`` that it does not write. The turn begins where the whole parts from what asks
         for it, behind all earlier words and a header, and ends with its own words and what is
         the same behind them. None where any of that is not to be found.
+
+        What the template makes, whole: of all messages. before: of those before k; opened: the
+        same, asking for an answer; upto: of those up to k.
         """
-        whole, before, opened, upto = rendered
         own, here = self._words(messages[: k + 1], k, upto), self._words(messages, k, whole)
         if own is None or here is None:
             return None

@@ -51,11 +51,6 @@ HEEDS = {
 }
 
 
-def detect_format(first_records: Sequence[Record], options: RecordOptions) -> str:
-    """Name the format of these records; `resolve_options` says how it is found."""
-    return resolve_options(first_records, options).format or ""
-
-
 def resolve_options(
     first_records: Sequence[Record], options: RecordOptions, *, name: str = "the data"
 ) -> RecordOptions:

@@ -1,6 +1,8 @@
 """Rows in memory, as a `datasets.Dataset`: saved as a file, since a run reads them again."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,21 +46,15 @@ def keep_rows(rows: Any, path: Path) -> None:
         DataError: there are no rows, or Parquet cannot hold them.
     """
     import pyarrow as pa
-    from datasets.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
 
     if not len(rows):
         raise DataError("the data set has no rows")
     path.parent.mkdir(parents=True, exist_ok=True)
-    silent = are_progress_bars_disabled()
-    disable_progress_bars()
     try:
-        with TemporaryDirectory(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-        ) as scratch:
+        with (
+            TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as scratch,
+            without_bars(),
+        ):
             part = Path(scratch) / path.name
             with part.open("wb") as file:
                 rows.to_parquet(file)
@@ -70,6 +66,21 @@ def keep_rows(rows: Any, path: Path) -> None:
             part.replace(path)
     except (pa.ArrowException, UnicodeEncodeError) as error:
         raise DataError(f"the data set does not fit a Parquet file ({error})") from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the progress bars of `datasets` off the screen."""
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    silent = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
     finally:
         if not silent:
             enable_progress_bars()

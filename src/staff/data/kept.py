@@ -75,7 +75,7 @@ def keep(prepared: Prepared, folder: Path, key: str) -> None:
 
 def take(folder: Path, key: str) -> tuple[Prepared | None, str | None]:
     """What an earlier start left, or None and, if something is there, why it cannot serve."""
-    if not (folder / MARK).is_file():
+    if not marked(folder):
         return None, None
     try:
         facts = read_note(folder / MARK)

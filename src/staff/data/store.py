@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,8 @@ SCHEMA = pa.schema(
         ("length", pa.int32()),
         ("response_length", pa.int32()),  # tokens in the loss
         ("truncated", pa.bool_()),
-    ]
+    ],
+    metadata={"layout": LAYOUT},
 )
 
 RECENT = 16  # record batches in memory: the rows of a shard lie in a few
@@ -42,10 +42,8 @@ LIGHT = {  # what stays in memory
 class TokenWriter:
     """Appends batches of samples to an open store."""
 
-    def __init__(self, writer: Any, schema: Any) -> None:
+    def __init__(self, writer: Any) -> None:
         self._writer = writer
-        self._schema = schema
-        self.rows = 0
         self.tokens = 0
 
     def append(self, rows: Sequence[int], examples: Sequence[TokenisedExample]) -> None:
@@ -66,8 +64,7 @@ class TokenWriter:
             pa.array(in_loss, pa.int32()),
             pa.array([example.truncated for example in examples], pa.bool_()),
         ]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-        self.rows += len(examples)
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
         self.tokens += int(sum(lengths))
 
 
@@ -106,23 +103,13 @@ class TokenStore:
 
     @staticmethod
     @contextmanager
-    def write(path: Path, *, facts: Mapping[str, str] | None = None) -> Iterator[TokenWriter]:
-        """Give a writer; the store appears at `path` when the block ends without an error.
-
-        `facts` (what the tokens were made from) come back as `TokenStore.facts`.
-        """
-        schema = SCHEMA.with_metadata({"layout": LAYOUT, **(facts or {})})
-        with replacing(path) as part, pa.ipc.new_stream(str(part), schema) as writer:
-            yield TokenWriter(writer, schema)
+    def write(path: Path) -> Iterator[TokenWriter]:
+        """Give a writer; the store appears at `path` when the block ends without an error."""
+        with replacing(path) as part, pa.ipc.new_stream(str(part), SCHEMA) as writer:
+            yield TokenWriter(writer)
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """What the writer was told of where the tokens come from."""
-        pairs = {k.decode(): v.decode() for k, v in self._schema.metadata.items()}
-        return MappingProxyType({k: v for k, v in pairs.items() if k != "layout"})
 
     @cached_property
     def ids(self) -> Ids:
@@ -141,13 +128,6 @@ class TokenStore:
     def release(self) -> None:
         """Let go of the record batches that were read last."""
         self._recent.clear()
-
-    def dataset(self) -> Any:
-        """A memory-mapped `datasets.Dataset` of id, row, input_ids and labels."""
-        from datasets import Dataset
-
-        stored = Dataset.from_file(str(self.path))
-        return stored.with_transform(_labelled)
 
     def _batch(self, number: int) -> Any:
         """A record batch, from the file if it is none of the last `RECENT`."""
@@ -200,14 +180,3 @@ def _columns(file: Any, dtypes: Mapping[str, Any]) -> tuple[dict[str, Any], Ints
                 column.append(values.astype(dtypes[name]))  # a copy: the batch goes
     columns = {name: read_only(np.concatenate(part)) for name, part in parts.items()}
     return columns, np.cumsum(sizes), places, reader.schema
-
-
-def _labelled(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Make labels from the mask, whichever columns were asked for."""
-    masks = columns.pop("loss_mask", None)
-    if masks is not None and "input_ids" in columns:
-        columns["labels"] = [
-            [token if kept else IGNORE for token, kept in zip(ids, mask, strict=True)]
-            for ids, mask in zip(columns["input_ids"], masks, strict=True)
-        ]
-    return columns

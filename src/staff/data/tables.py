@@ -94,12 +94,12 @@ def parquet_rows(path: Path) -> int:
         return pq.read_metadata(path).num_rows
 
 
-def read_arrow(*paths: Path) -> Iterator[RawRecord]:
-    """Rows of Arrow IPC files or streams, one after the other.
+def read_arrow(path: Path) -> Iterator[RawRecord]:
+    """Rows of an Arrow IPC file or stream.
 
     Not memory-mapped: mapped pages would count against the process as it reads on.
     """
-    yield from _rows(batch for path in paths for batch in _arrow_batches(path))
+    return _rows(_arrow_batches(path))
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:
@@ -160,7 +160,7 @@ def read_hub(
     `datasets` downloads it once and keeps it: a run reads its data several times.
     revision: the commit; the newest by default.
     """
-    with hub_faults(dataset):
+    with _hub_faults(dataset):
         tables = _hub_builder(dataset, config, revision).as_dataset(split=split)
         tables = tables.with_format("arrow")
         yield from _rows(
@@ -170,7 +170,7 @@ def read_hub(
 
 def hub_commit(dataset: str, config: str | None, revision: str | None = None) -> str | None:
     """The commit of what `read_hub` reads; None where `datasets` names none."""
-    with hub_faults(dataset):
+    with _hub_faults(dataset):
         found = str(_hub_builder(dataset, config, revision).hash)
     return found if COMMIT.fullmatch(found) else None
 
@@ -191,7 +191,7 @@ def _hub_builder(dataset: str, config: str | None, revision: str | None) -> Any:
 
 
 @contextmanager
-def hub_faults(dataset: str) -> Iterator[None]:
+def _hub_faults(dataset: str) -> Iterator[None]:
     """Turn what `datasets` raises into a `DataError` of one line."""
     try:
         yield

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from staff import __version__
+from staff.data.prepare import REJECTED
 from staff.data.writers import replacing
 from staff.errors import ConfigError, RunError, unknown_name
 from staff.exports.axolotl import AXOLOTL
@@ -17,7 +18,7 @@ from staff.exports.hf_dataset import HF_DATASET
 from staff.exports.llama_factory import LLAMA_FACTORY
 from staff.exports.model import all_fit, row_length, trained_model
 from staff.exports.run_settings import bits_of, step_of
-from staff.exports.survey import REJECTED, Survey, shaped, survey
+from staff.exports.survey import Survey, shaped, survey
 from staff.exports.table import write_table
 from staff.exports.trainer import Job, Model, Trainer
 from staff.exports.trl import TRL

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from staff.data.in_memory import without_bars
 from staff.exports import trl
 from staff.exports.trainer import Trainer
 from staff.hashing import hash_file
@@ -12,8 +13,7 @@ def save(table: Path, out: Path) -> None:
     """Write what `datasets.load_from_disk` reads, of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars
-    from datasets.utils import are_progress_bars_disabled
+    from datasets import Dataset
 
     # By way of a file that is mapped: `Dataset.from_parquet` takes its path for a pattern.
     stream = table.with_suffix(".arrow")
@@ -24,16 +24,11 @@ def save(table: Path, out: Path) -> None:
     ):
         for batch in file.iter_batches():
             writer.write_batch(batch)
-    silent = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
+    with without_bars():
         rows = Dataset.from_file(str(stream))
         # Its own fingerprint is of the file's path: the same rows shall make the same bytes.
         rows = Dataset(rows.data, info=rows.info, fingerprint=hash_file(table)[:16])
         rows.save_to_disk(str(out))
-    finally:
-        if not silent:
-            enable_progress_bars()
 
 
 def command(folder: str) -> str:

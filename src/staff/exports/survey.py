@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from staff.data.prepare import REJECTED, SHOWN_BAD_ROWS
 from staff.data.raw import RawRecord
 from staff.data.records import to_example
 from staff.data.writers import json_text
@@ -12,9 +13,6 @@ from staff.exports.columns import Columns, values_of
 from staff.exports.coreset import Coreset
 from staff.exports.trainer import Kind, Trainer, kind_of
 from staff.types import Example
-
-REJECTED = "rejected.jsonl"
-SHOWN_BAD_ROWS = 5
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ TURNS = ("messages", "prompt", "completion")  # columns that may hold lists of m
 
 def write_table(
     path: Path, rows: Iterable[Mapping[str, Any]], types: Mapping[str, str], *, chat: bool
-) -> int:
-    """Write rows atomically, a batch at a time; returns how many.
+) -> None:
+    """Write rows atomically, a batch at a time.
 
     types: of the user's own columns, as `staff.exports.columns` names them; the others are texts,
     or with `chat` lists of messages.
@@ -36,7 +36,6 @@ def write_table(
             return plain[types[name]]
         return pa.list_(message) if chat and name in TURNS else text
 
-    count = 0
     with replacing(path) as part:
         writer = None
         try:
@@ -45,11 +44,9 @@ def write_table(
                     schema = pa.schema([(name, type_of(name)) for name in batch[0]])
                     writer = pq.ParquetWriter(part, schema, compression="zstd")
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                count += len(batch)
         finally:
             if writer is not None:
                 writer.close()
-    return count
 
 
 def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -14,14 +14,14 @@ STATE_SPACES = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 OF_STATE_SPACES = "out_proj"
 
 
-def lora_config(model: Any, *, rank: int = 8, alpha: int = 16, dropout: float = 0.0) -> Any:
+def lora_config(model: Any, *, rank: int = 8, alpha: int = 16) -> Any:
     """PEFT configuration of step 1: every linear layer but the output head."""
     from peft import LoraConfig
 
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        lora_dropout=dropout,
+        lora_dropout=0.0,
         target_modules="all-linear",
         exclude_modules=_not_adapted(model) or None,
         task_type="CAUSAL_LM",
@@ -45,9 +45,7 @@ def _not_adapted(model: Any) -> list[str]:
     return sorted(names)
 
 
-def attach_fresh(
-    model: Any, *, seed: int, rank: int = 8, alpha: int = 16, dropout: float = 0.0
-) -> Any:
+def attach_fresh(model: Any, *, seed: int, rank: int = 8) -> Any:
     """Attach a new LoRA to `model` (changed in place) and return the PEFT model around it.
 
     Its A matrices are drawn from `seed` alone; torch's global generator is left as it was.
@@ -58,7 +56,7 @@ def attach_fresh(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes on Conv1D and stacked experts, both handled
         torch.default_generator.manual_seed(stream_seed(seed, "adapter") % 2**63)
-        return get_peft_model(model, lora_config(model, rank=rank, alpha=alpha, dropout=dropout))
+        return get_peft_model(model, lora_config(model, rank=rank))
 
 
 def without_peft(model: Any) -> Any:

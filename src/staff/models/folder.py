@@ -39,10 +39,6 @@ def check_model_folder(path: str, *, weights: bool = True, trust: Trust = NO_TRU
     What looks like a Hub id (``org/name`` or ``org/name@revision``) and is no local path
     passes unchecked. Raises ModelError saying what is missing.
     """
-    _check_folder(path, weights=weights, trust=trust)
-
-
-def _check_folder(path: str, *, weights: bool, trust: Trust) -> None:
     folder = Path(path)
     if not folder.is_dir():
         if _may_be_hub_id(path):
@@ -104,7 +100,7 @@ def _snapshot(name: str, weights: bool, trust: Trust) -> Path:
     if weights and trust.pickle and not weight_files(found):
         # The same commit, whatever was uploaded meanwhile.
         found = _download(name, repository, found.name, [*wanted, *PICKLED_WANTED])
-    _check_folder(str(found), weights=weights, trust=trust)
+    check_model_folder(str(found), weights=weights, trust=trust)
     return found
 
 

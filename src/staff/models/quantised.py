@@ -89,9 +89,8 @@ def settle(model: Any, path: str, quantize: str) -> None:
 def quantised_layers(model: Any) -> Iterator[tuple[str, "nn.Module"]]:
     """(name, layer) of every layer whose weight is quantised, in module order."""
     for name, module in model.named_modules():
-        if is_quantised(
-            module._parameters.get("weight")
-        ):  # its own: a LoRA wrapper shows another's
+        weight = module._parameters.get("weight")  # its own: a LoRA wrapper shows another's
+        if is_quantised(weight):
             yield name, module
 
 

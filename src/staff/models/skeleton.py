@@ -1,6 +1,5 @@
 """A model without weights: its modules and their sizes, built from its config."""
 
-from pathlib import Path
 from typing import Any
 
 from staff.errors import ModelError
@@ -25,9 +24,9 @@ def build_skeleton(path: str, *, weights: bool = True, trust: Trust = NO_TRUST) 
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust.code)
         model.tie_weights()  # transformers 5.0 leaves them apart on this device
     except Exception as error:  # whatever is wrong with the files, the user must see which
-        if needs_code(error, Path(folder), trust):
-            raise code_not_run(path, Path(folder)) from error
-        if refusal := not_loaded_as_causal(error, path, Path(folder)):
+        if needs_code(error, folder, trust):
+            raise code_not_run(path, folder) from error
+        if refusal := not_loaded_as_causal(error, path, folder):
             raise refusal from error
         raise ModelError(f"{path} cannot be built from its config: {first_line(error)}") from error
     return model.eval()

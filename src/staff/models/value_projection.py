@@ -148,7 +148,7 @@ def find_blocks(model: Any) -> tuple[str, nn.ModuleList, int]:
     stacks: dict[str, nn.ModuleList] = {}
     for name, module in decoder.named_modules():
         inside_another = any(name.startswith(f"{outer}.") for outer in stacks)
-        if isinstance(module, nn.ModuleList) and not inside_another and _attends(module):
+        if isinstance(module, nn.ModuleList) and not inside_another and any(map(attends, module)):
             stacks[name] = module
     if len(stacks) == 1:
         stack = next(iter(stacks.values()))
@@ -166,10 +166,6 @@ def find_blocks(model: Any) -> tuple[str, nn.ModuleList, int]:
 def attends(block: nn.Module) -> bool:
     """Whether a block has a value projection: those of some models have none, or not all."""
     return bool(_projections(block))
-
-
-def _attends(stack: nn.ModuleList) -> bool:
-    return any(map(attends, stack))
 
 
 def _only(found: dict[str, nn.Module], where: str, block: nn.Module) -> tuple[str, nn.Module]:

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from staff.asked import counting_models, requested_sizes
 from staff.data.columns import described
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
 from staff.foreseen import too_many_regions, warnings_of
 from staff.methods import wanted_by
-from staff.pipeline import counting_models, requested_sizes
 from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest

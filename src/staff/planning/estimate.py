@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from staff import __version__
+from staff.asked import counting_models, requested_sizes
 from staff.data.files import open_source
 from staff.data.prepare import Prepared
-from staff.pipeline import counting_models, requested_sizes
 from staff.planning import risks
 from staff.planning.costs import TUNE_TARGET, Cost, stage_cost, timed, tuning_cost
 from staff.planning.counts import counts, stages_of, tokenised
@@ -27,7 +27,7 @@ from staff.progress import Progress
 from staff.runs.plan_config import PlanConfig
 from staff.stages.options import trust_of
 
-SELECTION = ("tune small", "score small", "score alone", "verify", "score untuned")
+SELECTION = ("tune small", *risks.SCORING)
 
 
 def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[str, Any]:

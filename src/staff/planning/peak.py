@@ -1,5 +1,6 @@
 """Peak memory of a piece of work: of its GPU, or else of the whole process."""
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -38,8 +39,6 @@ def read(device: str) -> int:
 
 def available(device: str) -> int | None:
     """Bytes that the device has in all; None where that is not told."""
-    import os
-
     if device.startswith("cuda"):
         import torch
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from staff.asked import look_at_models
 from staff.data.batches import PAD_ID, collate
 from staff.data.store import TokenStore
 from staff.errors import StaffError
@@ -26,7 +27,6 @@ from staff.methods import wanted_by
 from staff.models.device import choose_device
 from staff.models.load import load_tokenizer
 from staff.models.memory import release_memory
-from staff.pipeline import look_at_models
 from staff.planning import flops, peak
 from staff.planning.shape import Shape, read_shape
 from staff.planning.shares import shard_rows_of
@@ -204,7 +204,7 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path)
     operations = flops.finetune(shape, whole, checkpointing=again)
     many = codes or operations.mean() <= CHEAP
     largest, chosen, groups = choose(operations, MANY_STEPS if many else STEPS)
-    _, seconds = time_steps(
+    seconds = time_steps(
         str(getattr(config, role)),
         rows,
         [whole.places[batch] for batch in (largest, *chosen)],

@@ -39,9 +39,8 @@ class NotebookProgress:
     rich draws them; that it also draws them live takes ipywidgets, so they are shown again here.
     """
 
-    def __init__(self, console: "Console", *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: "Console") -> None:
         self._console = console
-        self._clock = clock
 
     @contextmanager
     def stage(
@@ -52,12 +51,12 @@ class NotebookProgress:
 
         bars = _bars(self._console, auto_refresh=False)  # never started: shown by IPython
         shown: Any = None
-        last = self._clock()
+        last = time.monotonic()
 
         def show(now: bool = False) -> None:
             nonlocal last
-            if now or self._clock() - last >= REFRESH:
-                last = self._clock()
+            if now or time.monotonic() - last >= REFRESH:
+                last = time.monotonic()
                 shown.update(bars.make_tasks_table(bars.tasks))
 
         drawn = _Drawn(bars, name, total, unit, exact=exact, show=show)

@@ -10,7 +10,7 @@ from staff.words import count, rows_of
 def render_checked(facts: Mapping[str, Any], *, width: int = 80) -> str:
     """Layer, differences from the oracle, speed and verdict.
 
-    facts: as of `staff.single.check_model`.
+    facts: as of `staff.check_model.check_model`.
     """
     layer, compared = facts["layer"], facts["comparisons"]
     kept = "" if facts["quantize"] == "none" else f", weights in {facts['quantize']}"

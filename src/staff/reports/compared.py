@@ -22,6 +22,7 @@ TITLES = {
     "exact": "Exact match (share of items)",
 }
 METRICS = {"loss": "Test loss", "rougeL": "ROUGE-L", "bleu": "BLEU", "exact": "Exact match"}
+LOWER_IS_BETTER = frozenset({"loss"})
 HARDLY = 0.05  # of the untuned target's loss, a convention: so little is no fine-tuning to compare
 # The last three would become links: to an address with a scheme, without one, and of a person.
 MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-]|:(?=//)|(?<=www)\.|@)", re.IGNORECASE)

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from staff.reports.compared import METRICS, value_text
+from staff.reports.compared import LOWER_IS_BETTER, METRICS, value_text
 from staff.reports.intervals import intervals_figure
 from staff.reports.labels import beside, spread
 from staff.reports.methods import Style, dots, line, words
@@ -14,7 +14,6 @@ from staff.reports.plots import MARGIN, Spec, axis, draw, marks, panel
 from staff.reports.scales import WHOLE, Domain, domain_of, scale_of
 
 Row = Mapping[str, Any]
-LOWER_IS_BETTER = frozenset({"loss"})
 MAX_BANDS = 4  # more bands than this would be one grey surface
 MAX_BESIDE = 7  # more names than this do not fit beside their points
 MAX_SAID = 30  # rows that the words of a chart name

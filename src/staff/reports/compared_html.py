@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from staff.reports import compared_figures as figures
 from staff.reports.compared import (
+    LOWER_IS_BETTER,
     METRICS,
     TITLES,
     cost_columns,
@@ -56,7 +57,6 @@ def render_comparison_page(result: Mapping[str, Any]) -> str:
         headline=headline(counted),
         tallies=tallies(counted),
         verdicts=[sum(row["random_verdict"] == verdict for row in counted) for verdict in VERDICTS],
-        metric_names=METRICS,
         metrics=[
             _metric(metric, result["results"], shown, styles(methods))
             for metric in metrics_of(shown)
@@ -86,7 +86,7 @@ def _metric(
         "metric": metric,
         "name": METRICS[metric],
         "title": TITLES[metric],
-        "lower": metric in figures.LOWER_IS_BETTER,
+        "lower": metric in LOWER_IS_BETTER,
         "one_size": one_size,
         "whole": [
             (WHOLE[row["method"]], value_text(metric, row["value"]))

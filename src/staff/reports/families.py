@@ -25,7 +25,8 @@ def render_families(pairs: Sequence[Mapping[str, Any]], *, width: int = 80) -> s
         members = list(group)
         cited = "".join(f" [{numbers[url]}]" for url in _unique(members))
         shown = [next(rows) for _ in members] if rows else _stacked(members)
-        blocks.append("\n".join([*_title(family, cited, width), *shown]))
+        title = wrap(f"{family}:{cited}", width, subsequent_indent="  ")
+        blocks.append("\n".join([*title, *shown]))
     blocks.append("\n".join(_legend(pairs, width)))
     blocks.append("\n".join(f"[{number}] {url}" for url, number in numbers.items()))
     return "\n\n".join(blocks) + "\n"
@@ -44,10 +45,6 @@ def _legend(pairs: Sequence[Mapping[str, Any]], width: int) -> list[str]:
 def _unique(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The sources of some pairs, each once, in their order."""
     return list(dict.fromkeys(url for pair in pairs for url in pair["sources"]))
-
-
-def _title(family: str, cited: str, width: int) -> list[str]:
-    return wrap(f"{family}:{cited}", width, subsequent_indent="  ")
 
 
 def _columns(pairs: Sequence[Mapping[str, Any]]) -> list[Column]:

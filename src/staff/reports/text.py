@@ -28,7 +28,7 @@ QUOTAS = 10  # values of a quota column that are listed
 SHOWN = ("allocation", "within", "difficulty", "cut", "neighbours", "gamma", "take")
 
 
-def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool = True) -> str:
+def render(manifest: Manifest, *, folder: str, width: int = 80) -> str:
     """The whole summary of one run, at most `width` columns wide wherever words allow.
 
     folder: the run folder, for the paths. The text has no colour and no control characters.
@@ -44,7 +44,7 @@ def render(manifest: Manifest, *, folder: str, width: int = 80, next_step: bool 
         stages_block(manifest, width),
         models_block(manifest),
         files_block(manifest, folder),
-        next_block(manifest, folder) if next_step else [],
+        next_block(manifest, folder),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 

@@ -83,14 +83,14 @@ def write_selection(
     write_atomic(path, write)
 
 
-def read_selection(path: str | Path, columns: Sequence[str] | None = None) -> dict[str, Any]:
+def read_selection(path: str | Path) -> dict[str, Any]:
     """Columns of selection.parquet by name: NumPy arrays [n]; ids and reasons as object arrays.
 
     Null numbers come back as NaN. Raises `RunError` when the file is missing or broken.
     """
     with _faults(path):
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
-    return dict(_arrays(table))
+        table = pq.read_table(path)
+    return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
 def read_numbers(path: str | Path, columns: Container[str] | None = None) -> dict[str, Any]:
@@ -177,11 +177,6 @@ def _lean(path: str | Path, columns: Container[str] | None) -> Iterator[tuple[st
                 yield name, texts[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
             else:
                 yield name, column.to_numpy()
-
-
-def _arrays(table: pa.Table) -> Iterator[tuple[str, Any]]:
-    for name in table.column_names:
-        yield name, table.column(name).to_numpy()
 
 
 def _mask(rows: Ints, n: int) -> Bools:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from staff.data.batches import collate
+from staff.data.batches import PAD_ID, collate
 from staff.errors import ModelError
 from staff.models.adapters import attach_fresh, lora_parameters
 from staff.models.device import caps_attention
@@ -43,7 +43,6 @@ def hold_against_oracle(
     *,
     phi: str = "last-value",
     seed: int = 0,
-    pad_id: int = 0,
     exact: Any = None,
     note: Callable[[int], None] = lambda rows: None,
 ) -> Checked:
@@ -55,30 +54,28 @@ def hold_against_oracle(
     note: is told how many rows more the oracle has done.
     """
     scorer = Scorer(model, phi=phi, signals=(), seed=seed)
-    fast_path(scorer, examples[:BATCH], pad_id=pad_id)  # first calls allocate and choose kernels
-    norms = {"one row at a time": fast_path(scorer, examples, size=1, pad_id=pad_id)}
+    fast_path(scorer, examples[:BATCH])  # first calls allocate and choose kernels
+    norms = {"one row at a time": fast_path(scorer, examples, size=1)}
     start = time.monotonic()
-    found = fast_path(scorer, examples, pad_id=pad_id)
+    found = fast_path(scorer, examples)
     fast_seconds = time.monotonic() - start
     left_out = []
     if scorer.laying is not None:
         norms[f"{BATCH} rows, end to end"] = found
         scorer = Scorer(model, phi=phi, signals=(), seed=seed, padding_free=False)
-        found = fast_path(scorer, examples, pad_id=pad_id)
+        found = fast_path(scorer, examples)
     norms[f"{BATCH} rows, padded on the right"] = found
-    norms[f"{BATCH} rows, padded on the left"] = fast_path(
-        scorer, examples, side="left", pad_id=pad_id
-    )
+    norms[f"{BATCH} rows, padded on the left"] = fast_path(scorer, examples, side="left")
     try:
         flat = Scorer(model, phi=phi, signals=(), seed=seed, padding_free=True)
     except ModelError:  # it mixes such rows
         left_out.append("--padding-free")
     else:
-        norms[f"{BATCH} rows, --padding-free"] = fast_path(flat, examples, pad_id=pad_id)
+        norms[f"{BATCH} rows, --padding-free"] = fast_path(flat, examples)
     kernel = str(model.config._attn_implementation)
     for other in KERNELS:
         if other != kernel and _switch(model, other):
-            norms[f"attention {other}"] = fast_path(scorer, examples, pad_id=pad_id)
+            norms[f"attention {other}"] = fast_path(scorer, examples)
             _switch(model, kernel)
         elif other != kernel:
             left_out.append(other)
@@ -108,11 +105,10 @@ def fast_path(
     *,
     size: int = BATCH,
     side: Side = "right",
-    pad_id: int = 0,
 ) -> Floats:
     """Effort float64 [n] in batches of `size` rows, in the order given."""
     parts = [
-        scorer(collate(examples[i : i + size], pad_id=pad_id, side=side))["effort"]
+        scorer(collate(examples[i : i + size], pad_id=PAD_ID, side=side))["effort"]
         for i in range(0, len(examples), size)
     ]
     return np.concatenate(parts)

@@ -78,7 +78,6 @@ class Scorer:
                 "leave out --padding-free"
             )
         self.laying = Laying(flash=takes_flash_lengths(self.model)) if padding_free else None
-        self._narrow: tuple[nn.Module, ...] = ()
         if padding_free is None:
             self.laying = self._laying_by_row()
         self._narrow = self._narrowable(phi)

@@ -41,10 +41,8 @@ def nearest(
         index = faiss.IndexHNSWFlat(width, HNSW_LINKS)
         index.hnsw.efConstruction = index.hnsw.efSearch = HNSW_DEPTH
     threads = faiss.omp_get_max_threads()
-    if n > exact_rows:
-        faiss.omp_set_num_threads(
-            1
-        )  # links depend on who comes first: one run must be like another
+    if n > exact_rows:  # links depend on who comes first: one run must be like another
+        faiss.omp_set_num_threads(1)
     index.add(features)
     faiss.omp_set_num_threads(threads)
     neighbours = np.empty((n, k), np.int64)

@@ -1,6 +1,5 @@
 """Stream a data set through a scorer: resumable, and robust to batches too large for memory."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +33,14 @@ NOT_FINITE = 0.01  # share of the rows; more say something of the model, not of 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRun:
-    """A table over all rows of the store, and what it cost.
+    """A table over all rows of the store.
 
-    rows, tokens: scored this time. reused: rows whose scores were there already.
+    rows: scored this time. reused: rows whose scores were there already.
     """
 
     table: ScoreTable
     rows: int
-    tokens: int
     reused: int
-    seconds: float
 
 
 def score_rows(
@@ -84,7 +81,6 @@ def score_rows(
     Raises StaffError when one sample alone is too large for memory, ModelError when more than
     `NOT_FINITE` of the rows (one is always allowed), or all, have no finite score.
     """
-    start = time.monotonic()
     last = np.arange(len(store)) if positions is None else positions
     plan = plan_parts([*earlier, last], shard_rows)
     made_from = canonical({"columns": list(getattr(scorer, "columns", ())), **fingerprint})
@@ -95,7 +91,7 @@ def score_rows(
     wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
     missing: dict[int, Ints] = {}
-    rows = tokens = cached = reused = 0
+    rows = cached = reused = 0
     here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=total)
 
     def keep(part: Ints, found: Mapping[str, Any]) -> None:
@@ -136,16 +132,14 @@ def score_rows(
             if cache is not None:
                 cache.keep_shard(part_key(made_from, part), path)
             rows += len(part)
-            tokens += int(store.lengths[part].sum())
             store.release()
             keep(part, found)
         if cached:
             stage.note(f"{cached} of {len(plan)} shards came from the cache")
     known = np.zeros(len(store), dtype=bool)
     known[wanted] = True
-    table = make_table(ids=store.ids, columns=columns, known=known, fingerprint=fingerprint)
-    seconds = time.monotonic() - start
-    return ScoreRun(table, rows, tokens, reused=len(wanted) - rows, seconds=seconds)
+    table = make_table(ids=store.ids, columns=columns, known=known)
+    return ScoreRun(table, rows, reused=len(wanted) - rows)
 
 
 class PartScorer:

@@ -187,7 +187,6 @@ def _scores(table: Any) -> ScoreTable:
         ids=Ids.from_arrow(table["id"].chunks),
         columns={n: table[n].to_numpy() for n in score_columns(table)},
         known=np.ones(table.num_rows, dtype=bool),
-        fingerprint=json.loads(table.schema.metadata[FINGERPRINT]),
     )
 
 
@@ -205,19 +204,10 @@ def score_columns(table: Any) -> list[str]:
     return [f.name for f in table.schema if f.name not in FIXED and f.type == pa.float64()]
 
 
-def make_table(
-    *,
-    ids: Sequence[str],
-    columns: Mapping[str, Any],
-    known: Any,
-    fingerprint: Mapping[str, Any],
-) -> ScoreTable:
-    """A ScoreTable whose provenance comes from the fingerprint's keys of the same names."""
+def make_table(*, ids: Sequence[str], columns: Mapping[str, Any], known: Any) -> ScoreTable:
+    """A ScoreTable that cannot be changed."""
     return ScoreTable(
         ids=ids,
         columns=MappingProxyType({name: read_only(values) for name, values in columns.items()}),
         known=read_only(known),
-        scorer=str(fingerprint.get("scorer", "")),
-        model_hash=str(fingerprint.get("model_hash", "")),
-        data_hash=str(fingerprint.get("data_hash", "")),
     )

@@ -26,7 +26,6 @@ NO_SCORE = {
     "k-centre": "chosen from the features by the method",
     "moderate": "chosen from the features by the method",
 }
-RANKED = ("ranked", "el2n", "entropy", "grand", "length", "loss", "perplexity")
 LEFT_OUT = {
     "d2": "left out as one of the highest scores, likely a label error",
     "ifd": "left out because its prompt makes its response less likely, a likely mismatch",
@@ -112,7 +111,7 @@ def _method_sentence(selection: Selection, reason: str) -> str:
         places = "that value's places" if column else "the coreset"
         return f"It was {why}, but taken because the other {others} do not fill {places}."
     verb = "chose" if reason == "budget" else "did not choose"
-    taken = selection.details.get("take") if selection.method in RANKED else None
+    taken = selection.details.get("take")
     if taken in ("middle", "lowest"):
         return (
             f"The method {selection.method!r}, set to take the {taken} scores (--take), {verb} it."

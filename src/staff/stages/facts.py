@@ -25,9 +25,12 @@ def tokenisers_of(
     Raises:
         ConfigError: `max_length` is more than a model's context.
     """
+    from staff.models.folder import context_of, local_folder
     from staff.models.load import load_tokenizer
 
-    limits = {model: context_length(model, weights=weights, trust=trust) for model in models}
+    limits = {
+        model: context_of(local_folder(model, weights=weights, trust=trust)) for model in models
+    }
     for model, limit in limits.items():
         if max_length and limit and max_length > limit:
             raise ConfigError(f"--max-length {max_length}: {model} takes at most {limit} tokens")
@@ -38,13 +41,6 @@ def tokenisers_of(
         )
         for model in models
     ]
-
-
-def context_length(model: str, *, weights: bool = True, trust: Trust = NO_TRUST) -> int | None:
-    """Longest input of a model in tokens; None where its configuration names none."""
-    from staff.models.folder import context_of, local_folder
-
-    return context_of(local_folder(model, weights=weights, trust=trust))
 
 
 def model_facts(

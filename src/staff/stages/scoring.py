@@ -37,11 +37,11 @@ from staff.types import Ints, ScoreTable
 
 def check_executor() -> None:
     """Raise `ConfigError` if Ray, which is asked for, cannot be had."""
-    from staff.scores import ray
+    from staff.scores.ray_cluster import check_installed
 
     if in_team() or current():
         raise ConfigError("--executor ray uses its own workers: start staff without torchrun")
-    ray.check_installed()
+    check_installed()
 
 
 @contextmanager
@@ -50,10 +50,10 @@ def executing(config: Any) -> Iterator[None]:
     if config.executor == "local":
         yield
         return
-    from staff.scores import ray
+    from staff.scores.ray_cluster import session
 
     check_executor()
-    with ray.session():
+    with session():
         yield
 
 

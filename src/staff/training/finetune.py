@@ -23,6 +23,7 @@ from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
 from staff.progress import Progress, SilentProgress
 from staff.rng import stream_seed
+from staff.training import checkpoints
 from staff.training.adapter_folder import check_out, checkpoints_of, place_adapter, write_adapter
 from staff.training.divergence import check_converged, check_finite
 from staff.training.tokens import Tokens
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from staff.training.share import Share
     from staff.training.trainer import ResponseTrainer
 
+WARMUP = 0.1  # share of all steps over which the learning rate rises
 QUIET = ("transformers", "trl", "peft", "accelerate", "datasets")
 
 
@@ -63,7 +65,6 @@ def finetune(
     epochs: int = 3,
     batch_size: int = 8,
     learning_rate: float = 1e-4,
-    warmup: float = 0.1,
     rank: int = 8,
     alpha: int = 16,
     seed: int = 0,
@@ -98,8 +99,6 @@ def finetune(
         tokens: the rows, already cut to length; each has at least one response token.
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
         pad_id: token that fills short rows up; it is masked, so any valid id will do.
-        warmup: share of all steps over which the learning rate rises, in [0, 1); a single step
-            has none.
         dtype, device, attention, quantize, trust: as in `models.load.load_model`; not used for a
             loaded model. LoRA on quantised weights is QLoRA; the adapter itself stays in float32.
         gradient_checkpointing: keep only each block's input for the backward pass, and compute the
@@ -128,50 +127,25 @@ def finetune(
     _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     _check_settings(rank=rank, alpha=alpha, max_steps=1 if max_steps is None else max_steps)
     _check_settings(micro_batch_size=1 if micro_batch_size is None else micro_batch_size)
-    if not 0 <= warmup < 1:
-        raise ConfigError(f"warmup must be in [0, 1), a share of all steps; it is {warmup}")
     n = len(tokens.lengths)
     if n == 0:
         raise DataError("there are no rows to fine-tune on")
     check_out(out, overwrite=overwrite)
 
     from staff.models.adapters import lora_config
-    from staff.models.load import load_model
-    from staff.training import checkpoints
     from staff.training.arguments import repeatable, training_arguments
     from staff.training.callbacks import LossCurve, SaveEvery, StopAfterStep
     from staff.training.trainer import ResponseTrainer
 
-    if isinstance(model, str | Path):
-        base = str(model)
-        if fsdp:
-            from staff.training.sharding import load_sharded
-
-            model = load_sharded(base, dtype=dtype, device=device, attention=attention, trust=trust)
-        else:
-            model = load_model(
-                base,
-                dtype=dtype,
-                device=device,
-                attention=attention,
-                quantize=quantize,
-                trust=trust,
-            )
-    else:
-        base = model.name_or_path
+    how: dict[str, Any] = {"dtype": dtype, "device": device, "attention": attention, "trust": trust}
+    model, base = _loaded(model, fsdp=fsdp, quantize=quantize, **how)
     total = max_steps or epochs * -(-n // batch_size)
     partial = checkpoints_of(out)
     refuse_link(partial)
     # Of several processes the others may have made the folder just now.
     begun = made_from is not None and share is None and partial.is_dir()
-    start, said = checkpoints.find(partial, made_from=made_from)
+    start, said = _start_of(partial, made_from, share)
     leads = share is None or share.rank == 0
-    step = start.step if start else 0
-    if share is not None and not share.agrees(step):  # or they would add up gradients of others
-        raise StaffError(
-            f"not all processes find the same checkpoint in {partial} (process {share.rank}: step "
-            f"{step}): run the same command again, with a run folder that all machines share"
-        )
     if start is None and leads:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
@@ -204,7 +178,7 @@ def finetune(
                     max_steps=max_steps,
                     batch_size=batch_size,
                     learning_rate=learning_rate,
-                    warmup=warmup if total > 1 else 0.0,  # or the only step would be at a rate of 0
+                    warmup=WARMUP if total > 1 else 0.0,  # or the only step would be at a rate of 0
                     seed=stream_seed(seed, "fine-tune") % 2**32,
                     gradient_checkpointing=gradient_checkpointing,
                 ),
@@ -264,6 +238,36 @@ def finetune(
     if leads:
         shutil.rmtree(partial, ignore_errors=True)
     return result
+
+
+def _loaded(model: Any, *, fsdp: bool, quantize: str, **how: Any) -> tuple[Any, str]:
+    """The model that is trained, and what the adapter config is to call it."""
+    if not isinstance(model, str | Path):
+        return model, model.name_or_path
+    if fsdp:
+        from staff.training.sharding import load_sharded
+
+        return load_sharded(str(model), **how), str(model)
+    from staff.models.load import load_model
+
+    return load_model(str(model), quantize=quantize, **how), str(model)
+
+
+def _start_of(
+    partial: Path, made_from: str | None, share: "Share | None"
+) -> tuple[checkpoints.Checkpoint | None, tuple[str, ...]]:
+    """The checkpoint that a training goes on from, and why it cannot from others.
+
+    Raises StaffError where processes find different ones: they would add up gradients of others.
+    """
+    start, said = checkpoints.find(partial, made_from=made_from)
+    step = start.step if start else 0
+    if share is not None and not share.agrees(step):
+        raise StaffError(
+            f"not all processes find the same checkpoint in {partial} (process {share.rank}: step "
+            f"{step}): run the same command again, with a run folder that all machines share"
+        )
+    return start, said
 
 
 def check_counts(trainer: "ResponseTrainer", *, epochs: int | None) -> None:

@@ -10,6 +10,7 @@ from staff.rng import stream_seed
 from staff.training.statistics import Interval
 from staff.types import Floats, Ints
 
+RESAMPLES = 1_000  # of an interval's items
 # Han, kana, Thai, Lao, Myanmar, Khmer: written without spaces, so a character is a word.
 UNSPACED = (
     (0x0E00, 0x0EFF),
@@ -88,7 +89,6 @@ def bleu_interval(
     references: Sequence[str],
     *,
     level: float = 0.95,
-    resamples: int = 1_000,
     seed: int = 0,
 ) -> Interval:
     """The corpus BLEU of n items with its percentile bootstrap interval (Koehn, 2004).
@@ -100,7 +100,7 @@ def bleu_interval(
     draw = np.random.default_rng(stream_seed(seed, "bootstrap"))
     n, tail = len(counts), (1 - level) / 2
     scores = []
-    for _ in range(resamples):
+    for _ in range(RESAMPLES):
         times = np.bincount(draw.integers(0, n, n), minlength=n)  # [n]
         scores.append(bleu_of(times @ counts))
     low, high = np.quantile(scores, [tail, 1 - tail])

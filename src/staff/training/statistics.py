@@ -48,8 +48,8 @@ def mean_interval(
     return Interval(float(items.mean()), float(low), float(high))
 
 
-def share_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Share of n items that are 1, not 0, with Wilson's score interval (JASA, 1927).
+def share_interval(values: ArrayLike) -> Interval:
+    """Share of n items that are 1, not 0, with Wilson's 95 % score interval (JASA, 1927).
 
     The bootstrap knows nothing of what none of n items showed: of no 1 at all it makes 0 to 0.
 
@@ -61,12 +61,12 @@ def share_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     items = np.asarray(values, np.float64)
     if items.ndim != 1 or len(items) == 0:
         raise DataError(f"an interval needs a list of test items; its shape is {items.shape}")
-    return wilson(float(items.mean()), len(items), level=level)
+    return wilson(float(items.mean()), len(items))
 
 
-def wilson(share: float, n: int, *, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a share of n items."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
+def wilson(share: float, n: int) -> Interval:
+    """Wilson's 95 % score interval of a share of n items."""
+    z = NormalDist().inv_cdf(0.975)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Interval(

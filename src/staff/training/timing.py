@@ -18,7 +18,7 @@ from staff.models.trust import NO_TRUST, Trust
 from staff.training.adapter_folder import write_adapter
 from staff.training.arguments import repeatable, training_arguments
 from staff.training.callbacks import LossCurve
-from staff.training.finetune import explain_out_of_memory, quiet
+from staff.training.finetune import WARMUP, explain_out_of_memory, quiet
 from staff.training.tokens import Tokens
 from staff.training.trainer import ResponseTrainer
 from staff.types import Ints
@@ -41,8 +41,6 @@ def time_steps(
     *,
     batch_size: int,
     learning_rate: float,
-    rank: int = 8,
-    alpha: int = 16,
     pad_id: int,
     dtype: str,
     device: str,
@@ -52,12 +50,11 @@ def time_steps(
     micro_batch_size: int | None = None,
     trust: Trust = NO_TRUST,
     adapter: Path | None = None,
-) -> tuple[float, list[float]]:
-    """Seconds until the first step begins, and of each step [k]; one step a batch.
+) -> list[float]:
+    """Seconds of each step [k]; one step a batch.
 
     batches: int64 [batch_size] rows each. adapter: folder to leave the adapter in, if wanted.
     """
-    start = time.monotonic()
     stamps = []
     loaded = load_model(
         model, dtype=dtype, device=device, attention=attention, quantize=quantize, trust=trust
@@ -72,11 +69,11 @@ def time_steps(
                 max_steps=len(batches),
                 batch_size=batch_size,
                 learning_rate=learning_rate,
-                warmup=0.1,
+                warmup=WARMUP,
                 seed=0,
                 gradient_checkpointing=activation_checkpointing,
             ),
-            peft_config=lora_config(loaded, rank=rank, alpha=alpha),
+            peft_config=lora_config(loaded),
             callbacks=[],
             micro_batch_size=micro_batch_size,
             curve=LossCurve(lambda _: stamps.append(time.monotonic())),
@@ -94,4 +91,4 @@ def time_steps(
         if adapter is not None:
             adapter.mkdir(parents=True)
             write_adapter(adapter, model=trainer.model, base=model, losses=trainer.curve.points)
-    return ready - start, np.diff([ready, *stamps]).tolist()
+    return np.diff([ready, *stamps]).tolist()
