@@ -179,6 +179,8 @@ def test_one_region_or_none_is_left_alone():
 def test_mismatched_scores(regions):
     with pytest.raises(DataError, match="one score per row"):
         weigh([1, 2], [1], [0, 1], regions)
+    with pytest.raises(DataError, match="the target's scores must be numbers"):
+        weigh([1, 2], ["a", "b"], [0, 1], regions)
 
 
 def test_cut_rows_have_no_region():
@@ -190,6 +192,13 @@ def test_cut_rows_have_no_region():
 def test_b_v_below_1(regions):
     with pytest.raises(ConfigError, match="verify per region must be at least 1"):
         choose_rows(regions, per_region=0)
+
+
+@pytest.mark.parametrize("among", [[True], np.arange(4), np.ones(5, bool)])
+def test_rows_that_may_be_verified_are_one_boolean_a_row(among):
+    pool = stratify([1.0, 2.0, 3.0, 9.0], cut=0)
+    with pytest.raises(DataError, match="must be 4 booleans, one per row; got shape"):
+        choose_rows(pool, per_region=1, among=among)
 
 
 def test_only_rows_whose_target_score_is_known_are_drawn():

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from staff.errors import DataError
 from staff.rng import priorities
-from staff.selectors.arguments import as_keys, check_at_least_one
+from staff.selectors.arguments import as_floats, as_keys, check_at_least_one
 from staff.selectors.order import smallest
 from staff.selectors.regions import members
 from staff.types import Floats, Ints, Regions, Verification, read_only
@@ -34,9 +34,16 @@ def choose_rows(
 
     among: bool [n], the rows that may be drawn (default: all), for example those whose target
     score is already known. A region with none of them is not verified.
+
+    Raises DataError for unusable keys or `among`, ConfigError for a number below 1.
     """
     keys = as_keys(keys, len(regions.of_row))
-    allowed = np.ones(len(keys), np.bool_) if among is None else np.asarray(among, np.bool_)
+    allowed = np.ones(len(keys), np.bool_) if among is None else np.asarray(among)
+    if allowed.shape != keys.shape or allowed.dtype != np.bool_:
+        raise DataError(
+            f"the rows that may be verified must be {len(keys)} booleans, one per row; "
+            f"got shape {allowed.shape} of {allowed.dtype}"
+        )
     if isinstance(per_region, np.ndarray):
         counts = per_region
     else:
@@ -67,11 +74,11 @@ def weigh(
     rounds once, so the order of the rows does not matter.
 
     A sum that is not finite and positive gives ratio 1 and sets the flag. Raises DataError
-    if the three differ in length or a row was cut.
+    if the three differ in length, are not numbers, or a row was cut.
     """
     rows = np.asarray(rows, dtype=np.int64)
-    small = np.asarray(small, dtype=np.float64)
-    target = np.asarray(target, dtype=np.float64)
+    small = as_floats(small, name="the small model's scores of the verified rows")
+    target = as_floats(target, name="the target's scores")
     if not small.shape == target.shape == rows.shape or rows.ndim != 1:
         raise DataError(
             f"verification needs one score per row from both models; got {rows.shape} rows, "
