@@ -1,5 +1,7 @@
 """D2 Pruning: difficulty and diversity by message passing (Maharana et al., ICLR 2024)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import heapq
 from collections.abc import Callable
 

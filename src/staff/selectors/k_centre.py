@@ -1,5 +1,7 @@
 """k-centre greedy: farthest-first traversal (Sener and Savarese, ICLR 2018)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Selectors that rank rows by one score, and the uniform random subset as the baseline."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from collections.abc import Callable
 
 import numpy as np

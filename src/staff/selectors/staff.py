@@ -1,5 +1,7 @@
 """STAFF, speculative coreset selection (Zhang et al., ICLR 2025): steps 3 to 8."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal

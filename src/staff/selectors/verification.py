@@ -1,5 +1,7 @@
 """Verify: which rows the target scores, and how the models compare (step 5 of docs/method.md)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import math
 from collections.abc import Callable, Iterable
 

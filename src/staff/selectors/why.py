@@ -1,5 +1,7 @@
 """Why a row was or was not chosen, in words."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from collections.abc import Mapping
 from typing import Any
 
