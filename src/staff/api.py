@@ -18,7 +18,7 @@ from staff.models.trust import Trust
 from staff.progress import WARNING, Progress
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
-from staff.runs.manifest import plain, read_manifest
+from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
 from staff.runs.unheeded import unheeded
 from staff.team import gathers
@@ -173,7 +173,7 @@ def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
     manifest = run(config, progress=progress, say=_warn)
     if not manifest and not config.scores:  # this process helped the one that wrote it
         manifest = read_manifest(config.folder)
-    return Run(Path(config.folder), plain(manifest))  # as it is read from the file
+    return Run(Path(config.folder), manifest)
 
 
 def _warn(text: str) -> None:
