@@ -149,8 +149,9 @@ def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path,
     data, out = rows(), tmp_path / "run"
     settings = {"keep": 0.5, "skip_finetune": True, "regions": 2, "verify_per_region": 2}
     settings |= {"dtype": "float32"}
-    with pytest.warns(UserWarning, match="^the target has a chat template"):
+    with pytest.warns(UserWarning, match="^the target has a chat template") as said:
         chosen = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
+    assert said[0].filename == __file__  # the line that called is shown, not one of the package
     assert "Writing" not in capfd.readouterr().err  # as transformers does of every model it saves
     small, target = family
     expected = select_coreset(data, small=small, target=target, **settings)

@@ -21,6 +21,7 @@ from staff.errors import ConfigError, DataError, ModelError, RunError, StaffErro
 from staff.progress import SilentProgress
 from staff.reports.text import render
 from staff.runs.config import ScoreConfig
+from staff.runs.manifest import read_manifest
 from staff.stages import scoring
 from staff.stages.lazy_scorer import LazyScorer
 from staff.training.divergence import check_converged
@@ -354,6 +355,7 @@ def test_a_target_without_a_finite_score_for_one_row(select, spoil, family):
     run = select(overwrite=True)
     assert run.manifest["not_finite"]["verify on target"]["rows"] == 1
     assert sum(region["flagged"] for region in run.manifest["regions"]) == 1
+    assert run.manifest == read_manifest(run.folder)  # types of JSON, not of NumPy
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The main job from Python."""
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
 from staff.runs.unheeded import unheeded
 from staff.team import gathers
+
+PACKAGE = Path(__file__).parent
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -88,7 +91,8 @@ def select_coreset(
     of one split. small, target: model folders or Hub ids of one family, or loaded models with their
     tokenizers, ``(model, tokenizer)``; small="auto" takes the target's small model from a table.
     out: the run folder. keep: fractions in (0, 1]; total: numbers of rows; give at least one of
-    them. scores: instead of data and models, an earlier `Run` or its folder, to select from again.
+    them. scores: instead of data and models, an earlier `Run` or its folder, to select from again;
+    its method, seed, quotas and other settings of the selection hold unless others are given.
     progress: True for progress bars in a notebook or on a terminal. settings: any other of `staff
     select`, all in docs/reference/cli.md, as a keyword: ``seed=1``, ``prompt_column="question"``
     for ``--prompt-column question``.
@@ -173,9 +177,12 @@ def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
 
 
 def _warn(text: str) -> None:
-    """Pass a warning on to Python's own; nothing else that a run says."""
+    """Pass a warning on to Python's own, of the line that called; nothing else that a run says."""
     if text.startswith(WARNING):
-        warnings.warn(text.removeprefix(WARNING), stacklevel=2)
+        frame, level = sys._getframe(), 1
+        while frame.f_back and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(text.removeprefix(WARNING), stacklevel=level)
 
 
 def _chosen(rows: Any, run: Run) -> "Dataset | DatasetDict":

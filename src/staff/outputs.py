@@ -99,7 +99,8 @@ def finish(
             for name, selection in selections.items()
         }
     result["stages"] = run.ledger.as_dicts()
-    write_report(folder, manifests.plain(result), run.source)
+    result = manifests.plain(result)  # what is returned is as it will be read
+    write_report(folder, result, run.source)
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
     return result

@@ -73,6 +73,22 @@ def test_paper_is_scaled_to_the_regions_that_have_rows_by_hand():
         assert budget.count.tolist() == [0, 0, 20, 20, 20]
 
 
+@pytest.mark.parametrize("allocation", ["shares", "paper"])
+def test_a_large_unverified_region_gets_its_equal_share_by_hand(allocation):
+    # Sizes 40, 50 and 60, the last unverified; V = 3 and 1; m = 60. It counts with their mean, 2:
+    #   B_1: ⌊60·3/(3+1+2)⌋ = 30, left 30
+    #   B_2: ⌊30·1/(1+1)⌋ = 15, left 15, or as the paper has it ⌊30·0.5/2⌋ = 7, left 23
+    #   B_3: what is left
+    regions = regions_of(40, 50, 60)
+    budget = allocate(regions, ratios_of(3, 1, NO), total=60, allocation=allocation)
+    assert budget.count.tolist() == ([30, 15, 15] if allocation == "shares" else [30, 7, 23])
+    # With equal ratios every region gets an equal share, whichever is not verified.
+    for place in range(3):
+        ratio = np.insert([2.0, 2.0], place, NO)
+        budget = allocate(regions, ratios_of(*ratio), total=60, allocation=allocation)
+        assert budget.count.tolist() == [20, 20, 20]
+
+
 def test_saturated_regions_roll_on_by_hand():
     # m = 12 over sizes 1, 2, 20, all unverified: ⌊12/3⌋ = 4 -> 1; ⌊11/2⌋ = 5 -> 2; 9.
     budget = allocate(regions_of(1, 2, 20), ratios_of(NO, NO, NO), total=12)

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 
 from staff.errors import ConfigError, DataError
 from staff.rng import keys_of_ids
@@ -110,7 +111,10 @@ def test_unusable_arrays(name, graph, argument):
     array = good[argument].astype(float)
     hole, infinite = array.copy(), array.copy()
     hole[7], infinite[7] = np.nan, np.inf
-    for value in (hole, infinite, array[None], np.full(array.shape, "x")):
+    masked = np.ma.masked_array(array, mask=~np.isfinite(hole))  # finite under the mask
+    far = np.full(array.shape, 10**400, object)  # beyond float64
+    graded = torch.tensor(array, requires_grad=argument != "keys")
+    for value in (hole, infinite, masked, far, graded, array[None], np.full(array.shape, "x")):
         with pytest.raises(DataError, match=argument.removesuffix("s")):
             select(name, graph, **{argument: value})
     if array.ndim == 1 and name != "random":  # one row fewer than everything else

@@ -1,8 +1,10 @@
+import inspect
 import subprocess
 import sys
 
 import pytest
 
+import staff.selectors
 from staff.errors import ConfigError
 from staff.selectors import SELECTORS, needs
 
@@ -14,6 +16,12 @@ def test_importing_the_selectors_imports_no_model_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_help_shows_types_by_their_names():
+    functions = [getattr(staff.selectors, name) for name in staff.selectors.__all__]
+    for function in filter(inspect.isfunction, functions):
+        assert "numpy._typing" not in str(inspect.signature(function)), function.__name__
 
 
 def test_needs():

@@ -47,6 +47,15 @@ def test_blocks_change_nothing(block, clustered, monkeypatch):
     assert sorted(picks.tolist()) == list(range(300))
 
 
+@pytest.mark.parametrize("scale", [2.0**-140, 2.0**-80, 2.0**80, 2.0**126])
+def test_the_scale_of_the_features_does_not_matter(scale):
+    # Their squares are not float32; only the smallest lose digits, all but those of the clusters.
+    features = np.kron(np.eye(3), np.ones((4, 1))) + np.arange(12)[:, None] / 1024
+    order = select_k_centre(features=features * scale, total=12, seed=1).order
+    assert sorted(order[:3] // 4) == [0, 1, 2]
+    assert sorted(order.tolist()) == list(range(12))
+
+
 def test_duplicates_come_last():
     features = np.repeat(np.eye(3), 4, axis=0) * 1e3 + 7
     order = select_k_centre(features=features, total=12, seed=1).order

@@ -36,6 +36,8 @@ def test_errors():
         select_random(total=1)
     with pytest.raises(ConfigError, match="between 1 and 3"):
         select_random(n=3, total=4)
+    with pytest.raises(ConfigError, match=r"n must be a whole number; got 3\.0"):
+        select_random(n=3.0, total=1)
     with pytest.raises(DataError, match="keys must be 3 integers"):
         select_random(n=3, keys=[1, 2], total=1)
 

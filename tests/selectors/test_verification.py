@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from staff.errors import ConfigError, DataError
-from staff.selectors import choose_rows, stratify, weigh
+from staff.selectors import allocate, choose_rows, stratify, weigh
 from staff.selectors.verification import shrink, student_95, unverified
 from staff.types import Verification
 
@@ -92,9 +92,28 @@ def test_order_of_rows_does_not_matter(regions):
 )
 def test_zero_or_non_finite_sums_give_ratio_1_flagged(regions, small, target):
     result = weigh(small, target, [0, 1], regions)
-    assert result.ratio[0] == 1.0
+    assert result.ratio[0] == 1.0  # no other region is verified
     assert result.flagged.tolist() == [True, False]
     assert np.isnan(result.interval[0]).all()
+
+
+@pytest.mark.parametrize("scale", [0.05, 50, 1e308])
+def test_a_score_that_is_not_finite_moves_no_budget(scale):
+    # Regions of 10 rows with V = 0.5, 1 and 1.5 times the scale; not known, the second is 1 too.
+    small, target = np.full(30, 1 / scale), np.repeat([0.5, 1.0, 1.5], 10)
+    scores = np.arange(30.0)
+    pool = stratify(scores, regions=3, cut=0)
+    whole = weigh(small, target, np.arange(30), pool)
+    target[12] = np.nan
+    holed = weigh(small, target, np.arange(30), pool)
+    assert holed.flagged.tolist() == [False, True, False]
+    np.testing.assert_allclose(holed.ratio, whole.ratio)
+    for allocation in ("shares", "paper", "shrunk"):
+        budgets = [
+            allocate(pool, ratios, total=13, allocation=allocation).count.tolist()
+            for ratios in (whole, holed)
+        ]
+        assert budgets[0] == budgets[1], allocation
 
 
 def test_sums_are_exact(regions):
@@ -179,6 +198,8 @@ def test_one_region_or_none_is_left_alone():
 def test_mismatched_scores(regions):
     with pytest.raises(DataError, match="one score per row"):
         weigh([1, 2], [1], [0, 1], regions)
+    with pytest.raises(DataError, match="the target's scores must be numbers"):
+        weigh([1, 2], ["a", "b"], [0, 1], regions)
 
 
 def test_cut_rows_have_no_region():
@@ -190,6 +211,13 @@ def test_cut_rows_have_no_region():
 def test_b_v_below_1(regions):
     with pytest.raises(ConfigError, match="verify per region must be at least 1"):
         choose_rows(regions, per_region=0)
+
+
+@pytest.mark.parametrize("among", [[True], np.arange(4), np.ones(5, bool)])
+def test_rows_that_may_be_verified_are_one_boolean_a_row(among):
+    pool = stratify([1.0, 2.0, 3.0, 9.0], cut=0)
+    with pytest.raises(DataError, match="must be 4 booleans, one per row; got shape"):
+        choose_rows(pool, per_region=1, among=among)
 
 
 def test_only_rows_whose_target_score_is_known_are_drawn():

@@ -56,7 +56,12 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
         about("Model to be fine-tuned on the coreset; scores only verified rows.", INPUT),
     ] = None
     scores: Annotated[
-        s.Location | None, about("Select again from the stored scores of this run folder.", INPUT)
+        s.Location | None,
+        about(
+            "Select again from the stored scores of this run folder; its method, seed, quotas and "
+            "other settings of the selection hold unless others are given.",
+            INPUT,
+        ),
     ] = None
     keep: Annotated[
         tuple[Fraction, ...],

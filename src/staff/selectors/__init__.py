@@ -1,8 +1,10 @@
 """Selectors: arrays in, a `Selection` out. NumPy only: importing this does not import torch.
 
 A selector is a function of keyword-only arguments. Their names say what it needs, and the
-pipeline computes only that (`needs`). To add one, write the function and add a line to
-`SELECTORS`.
+pipeline computes only that (`needs`). `SELECTORS` has each method's function and `SCORE` the
+column of selection.parquet that it is given as `scores`; `COSTLY` are the arguments that take a
+model to compute; `TAKE`, `WITHIN` and `ALLOCATIONS` have the values of those settings, `PRESETS`
+named combinations. CONTRIBUTING.md says how to add a method to them.
 """
 
 import inspect

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from staff.errors import ConfigError, DataError, unknown_name
 from staff.types import Floats, Ints, Keys
 
+# What NumPy raises of values that are none; torch the last, of a tensor that requires a gradient.
+NOT_NUMBERS = (TypeError, ValueError, OverflowError, RuntimeError)
 MOST_REGIONS = 1_000_000  # their edges are held in memory, empty regions' too
 
 
@@ -19,12 +21,9 @@ def as_scores(scores: ArrayLike, *, name: str = "scores") -> Floats:
     """Return the scores as float64 [n], all finite.
 
     Raises DataError for no scores, another shape, values that are not numbers, and
-    for NaN or infinity, naming how many and the first rows.
+    for NaN or infinity (a masked value counts as NaN), naming how many and the first rows.
     """
-    try:
-        array = np.asarray(scores, dtype=np.float64)
-    except (TypeError, ValueError) as problem:
-        raise DataError(f"{name} must be numbers, one per row: {problem}") from None
+    array = as_floats(scores, name=name)
     if array.ndim != 1 or len(array) == 0:
         raise DataError(
             f"{name} must be one number per row, at least one row; got shape {array.shape}"
@@ -39,14 +38,22 @@ def as_scores(scores: ArrayLike, *, name: str = "scores") -> Floats:
     return array
 
 
+def as_floats(values: ArrayLike, *, name: str) -> Floats:
+    """Return the values as float64, masked ones as NaN; DataError if they are not numbers."""
+    try:
+        return np.asarray(_unmasked(values), dtype=np.float64)
+    except NOT_NUMBERS as problem:
+        raise DataError(f"{name} must be numbers, one per row: {problem}") from None
+
+
 def as_features(features: ArrayLike) -> NDArray[np.float32]:
     """Return the features as float32 [n, D], all finite.
 
     Raises DataError for no rows, another shape, values that are not numbers, NaN or infinity.
     """
     try:
-        array = np.asarray(features, dtype=np.float32)
-    except (TypeError, ValueError) as problem:
+        array = np.asarray(_unmasked(features), dtype=np.float32)
+    except NOT_NUMBERS as problem:
         raise DataError(f"features must be numbers, one vector per row: {problem}") from None
     if array.ndim != 2 or 0 in array.shape:
         raise DataError(
@@ -57,6 +64,13 @@ def as_features(features: ArrayLike) -> NDArray[np.float32]:
     if len(bad):
         raise DataError(f"the features of {len(bad)} rows are not finite, first of row {bad[0]}")
     return array
+
+
+def _unmasked(values: ArrayLike) -> ArrayLike:
+    """A masked array with NaN for what is masked, where NumPy takes what lies under the mask."""
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    return values
 
 
 def as_labels(labels: ArrayLike | None, n: int, *, name: str = "labels") -> Ints:

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from staff.selectors.arguments import check_known, check_total
 from staff.selectors.verification import shrink
@@ -20,7 +22,8 @@ def allocate(
 
     - an unverified region gets an equal share, min(|B_i|, ⌊m'/|R|⌋);
     - a verified one gets what `allocation` makes of its ratio V_i (`ALLOCATIONS`); "shrunk"
-      uses ratios shrunk towards their mean (`shrink`).
+      uses ratios shrunk towards their mean (`shrink`). An unverified region in R counts with the
+      mean ratio of the verified ones there.
 
     What saturated regions and rounding leave over is the result's `top_up`. A total larger
     than the pool takes all rows of every region.
@@ -38,7 +41,13 @@ def allocate(
     order = np.argsort(sizes, kind="stable")
     shrunk = allocation == "shrunk"
     ratio = _within_range(shrink(verification) if shrunk else verification.ratio)
-    ratio_left = np.cumsum(np.where(verified, ratio, 0.0)[order][::-1])[::-1]  # Σ_{j∈R} V_j
+    ratio_left = _from_here_on(np.where(verified, ratio, 0.0)[order])  # Σ_{j∈R} V_j
+    # Unverified regions are the smallest as a rule and come first. Where they are not (the scores
+    # are an earlier run's, or the sizes a quota's), those still to come need their share too.
+    verified_left = _from_here_on(verified[order])
+    every_left = np.arange(regions.count, 0, -1)
+    mixed = (verified_left > 0) & (verified_left < every_left)
+    ratio_left[mixed] = (ratio_left * every_left)[mixed] / verified_left[mixed]
     # A region of which these rows, a quota's say, have none is no part of the mean, or what the
     # others get would not come to the total.
     there = verified & (sizes > 0)
@@ -55,6 +64,11 @@ def allocate(
         count[i] = min(int(sizes[i]), left, share)
         left -= int(count[i])
     return Budget(count=read_only(count), total=total)
+
+
+def _from_here_on(values: NDArray[Any]) -> NDArray[Any]:
+    """The sum of each value [K] and all after it."""
+    return np.cumsum(values[::-1])[::-1]
 
 
 def _shares(left: int, ratio: float, ratio_left: float, regions_left: int, mean: float) -> int:

@@ -1,5 +1,7 @@
 """CCS, coverage-centric coreset selection (Zheng et al., ICLR 2023)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,5 +1,7 @@
 """D2 Pruning: difficulty and diversity by message passing (Maharana et al., ICLR 2024)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import heapq
 from collections.abc import Callable
 
@@ -36,10 +38,11 @@ def select_d2(
     Then, `total` times, the densest row i is taken, and exp(-gamma·d_ij)·density_i is
     subtracted from the density of each neighbour j.
 
-    scores: [n], finite, ≥ 0. connect: called once; returns the k nearest neighbours of the
-    given rows (`staff.scores.neighbours`). keys: [n] distinct integers for ties (smaller
-    first); with them the order of the input does not matter, because `connect` is called
-    with the rows in the order of their keys. Default: positions.
+    scores: [n], finite, ≥ 0. connect: called once, with p rows; returns the nearest of these
+    rows to each: their positions in that list, int [p, k], and distances, float [p, k], such as
+    `staff.scores.neighbours.nearest(features[rows], k)`. keys: [n] distinct integers for ties
+    (smaller first); with them the order of the input does not matter, because `connect` is
+    called with the rows in the order of their keys. Default: positions.
 
     A total larger than the pool takes all of it, then the lowest-scored of the cut rows.
     Raises DataError for unusable scores, keys or neighbours, ConfigError for unusable settings.

@@ -1,5 +1,7 @@
 """Draw within regions and top up (steps 7 and 8 of docs/method.md)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from collections.abc import Callable
 
 import numpy as np

@@ -1,5 +1,7 @@
 """IFD, instruction-following difficulty (Li et al., NAACL 2024)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import numpy as np
 from numpy.typing import ArrayLike
 

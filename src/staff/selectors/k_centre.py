@@ -1,5 +1,9 @@
 """k-centre greedy: farthest-first traversal (Sener and Savarese, ICLR 2018)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -51,6 +55,10 @@ def _traverse(vectors: Vectors, start: int, total: int) -> Ints:
     is several times as fast as BLOCK products with a vector. As long as the farthest row is
     among those, the next pick needs no further product; when it is not, a new block begins.
     """
+    # Squares of the largest and smallest float32 are beyond its range. A power of two changes no
+    # digit, and the largest distance between numbers below 1/2 is still a number.
+    largest = max(float(vectors.max()), -float(vectors.min()))
+    np.ldexp(vectors, -1 - math.frexp(largest)[1], out=vectors)
     vectors -= vectors.mean(axis=0, dtype=np.float64)  # x² + c² - 2xc cancels least around 0
     square = np.einsum("nd,nd->n", vectors, vectors)  # [n]
     nearest = np.full(len(vectors), np.inf, np.float32)  # squared distance to the picks

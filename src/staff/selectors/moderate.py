@@ -1,5 +1,7 @@
 """Moderate coreset (Xia et al., ICLR 2023)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import numpy as np
 from numpy.typing import ArrayLike
 

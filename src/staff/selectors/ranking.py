@@ -1,5 +1,7 @@
 """Selectors that rank rows by one score, and the uniform random subset as the baseline."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +9,13 @@ from numpy.typing import ArrayLike
 
 from staff.errors import ConfigError
 from staff.rng import priorities
-from staff.selectors.arguments import as_keys, as_scores, check_known, check_total
+from staff.selectors.arguments import (
+    as_keys,
+    as_scores,
+    check_at_least_one,
+    check_known,
+    check_total,
+)
 from staff.selectors.order import hardest_first, smallest_first
 from staff.selectors.picks import from_order
 from staff.types import Floats, Ints, Keys, Selection
@@ -31,6 +39,7 @@ def select_random(
         if keys is None:
             raise ConfigError("select_random needs n, the number of rows, or keys")
         n = len(np.asarray(keys))
+    n = check_at_least_one("n", n)
     keys = as_keys(keys, n)
     total = check_total(total, n)
     order = smallest_first(priorities(keys, seed, "random"), total)

@@ -1,5 +1,7 @@
 """Cut and stratify: the pool and its regions B_1..B_K (steps 3 and 4 of docs/method.md)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import numpy as np
 from numpy.typing import ArrayLike
 

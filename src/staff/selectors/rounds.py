@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from staff.errors import ConfigError
-from staff.selectors.arguments import check_at_least_one
+from staff.selectors.arguments import as_floats, check_at_least_one
 from staff.selectors.verification import choose_rows, relative_errors, weigh
 from staff.types import Floats, Ints, Regions, Round, Verification
 
@@ -62,7 +62,7 @@ def verify_in_rounds(
             scores = ask(new)
             rows = np.concatenate([rows, new])
             small, target = (
-                np.concatenate([known, np.asarray(more, np.float64)])
+                np.concatenate([known, as_floats(more, name="scores of the verified rows")])
                 for known, more in zip((small, target), scores, strict=True)
             )
         found = weigh(small, target, rows, regions, add=add)

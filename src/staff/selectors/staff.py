@@ -1,5 +1,7 @@
 """STAFF, speculative coreset selection (Zhang et al., ICLR 2025): steps 3 to 8."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -112,7 +114,9 @@ def select_staff(
         draws: with them the order of the input does not matter. Default: positions.
     candidates: bool [n], the rows that `verify` may be called with (default: all), to select
         again from existing target scores.
-    regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped. b_v may
+    regions, verify_per_region, cut: K, b_v and the fraction of highest scores dropped. Regions
+        of b_v rows or fewer are not verified, so a small n needs a smaller K (`staff select`
+        makes one region per 20 rows of the pool, at most 50). b_v may
         be "auto": as many rows of each region as it takes for budgets that are stable within
         `verify_tolerance`, at most `verify_cap` in total (`rounds.verify_in_rounds`).
     stratify_by: regions of equal "width" in score (the paper), or with equal "count" of rows.

@@ -1,5 +1,7 @@
 """Verify: which rows the target scores, and how the models compare (step 5 of docs/method.md)."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 import math
 from collections.abc import Callable, Iterable
 
@@ -8,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from staff.errors import DataError
 from staff.rng import priorities
-from staff.selectors.arguments import as_keys, check_at_least_one
+from staff.selectors.arguments import as_floats, as_keys, check_at_least_one
 from staff.selectors.order import smallest
 from staff.selectors.regions import members
 from staff.types import Floats, Ints, Regions, Verification, read_only
@@ -34,9 +36,16 @@ def choose_rows(
 
     among: bool [n], the rows that may be drawn (default: all), for example those whose target
     score is already known. A region with none of them is not verified.
+
+    Raises DataError for unusable keys or `among`, ConfigError for a number below 1.
     """
     keys = as_keys(keys, len(regions.of_row))
-    allowed = np.ones(len(keys), np.bool_) if among is None else np.asarray(among, np.bool_)
+    allowed = np.ones(len(keys), np.bool_) if among is None else np.asarray(among)
+    if allowed.shape != keys.shape or allowed.dtype != np.bool_:
+        raise DataError(
+            f"the rows that may be verified must be {len(keys)} booleans, one per row; "
+            f"got shape {allowed.shape} of {allowed.dtype}"
+        )
     if isinstance(per_region, np.ndarray):
         counts = per_region
     else:
@@ -66,12 +75,13 @@ def weigh(
     small, target: [v], both models' scores of `rows` [v]. add: the sum function; the default
     rounds once, so the order of the rows does not matter.
 
-    A sum that is not finite and positive gives ratio 1 and sets the flag. Raises DataError
-    if the three differ in length or a row was cut.
+    Where a sum is not finite and positive, the ratio is the mean of the other regions', so that
+    it moves no budget (1 if there is no other), and flagged. Raises DataError
+    if the three differ in length, are not numbers, or a row was cut.
     """
     rows = np.asarray(rows, dtype=np.int64)
-    small = np.asarray(small, dtype=np.float64)
-    target = np.asarray(target, dtype=np.float64)
+    small = as_floats(small, name="the small model's scores of the verified rows")
+    target = as_floats(target, name="the target's scores")
     if not small.shape == target.shape == rows.shape or rows.ndim != 1:
         raise DataError(
             f"verification needs one score per row from both models; got {rows.shape} rows, "
@@ -94,10 +104,9 @@ def weigh(
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             ratio[i] = np.float64(_sum(t, add)) / np.float64(_sum(s, add))
         flagged[i] = not 0 < ratio[i] < math.inf
-        if flagged[i]:
-            ratio[i] = 1.0
-        else:
+        if not flagged[i]:
             interval[i] = _interval(s, t, float(ratio[i]), size=int(sizes[i]))
+    ratio[flagged] = _mean(ratio[(count > 0) & ~flagged])
     return Verification(
         rows=read_only(rows),
         ratio=read_only(ratio),
@@ -162,6 +171,14 @@ def _sum(values: Floats, add: Callable[[Iterable[float]], float]) -> float:
     except OverflowError:  # math.fsum beyond the largest float64
         return math.nan
     return total if 0 < total < math.inf else math.nan
+
+
+def _mean(ratio: Floats) -> float:
+    """The mean of positive ratios, whose sum may be beyond float64; 1 if there are none."""
+    if not len(ratio):
+        return 1.0
+    largest = float(ratio.max())
+    return largest * float(np.mean(ratio / largest))
 
 
 def _interval(small: Floats, target: Floats, ratio: float, *, size: int) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 """Why a row was or was not chosen, in words."""
 
+from __future__ import annotations  # or help() shows all that an ArrayLike may be
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -160,7 +162,8 @@ def _ratio_sentence(
         return "The region is too small to be verified on the target."
     if verification.flagged[i]:
         return (
-            "The verified scores have no finite, positive sum, so the region's ratio is set to 1."
+            "The verified scores have no finite, positive sum, so the region's ratio is set to the "
+            "mean of the others."
         )
     low, high = verification.interval[i]
     spread = "" if np.isnan(low) else f" (95 % interval {low:.3g} to {high:.3g})"
