@@ -133,7 +133,7 @@ class Verification:
     ratio: float64 [K], V_i; NaN if a region was not verified.
     count: int64 [K], |B_i*|.
     interval: float64 [K, 2], 95 % interval of V_i (NaN if unverified).
-    flagged: bool [K], a sum was zero or not finite, and the ratio is the others' mean.
+    flagged: bool [K], a zero or non-finite sum was replaced by ratio 1.
     rounds: one entry per round, if rows were added until the budgets were stable.
     """
 

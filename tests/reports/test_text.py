@@ -123,7 +123,7 @@ def test_unverified_and_flagged_regions():
         "1", "1,200", "0–0.333", "130", "130",
     ]  # fmt: skip
     assert any("1.00* " in line for line in lines)
-    assert any(line.startswith("* ratio set to the mean of the others:") for line in lines)
+    assert any(line.startswith("* ratio set to 1") for line in lines)
 
 
 def test_a_random_selection_has_no_regions_to_show():

@@ -150,9 +150,7 @@ def regions_block(manifest: Manifest, width: int) -> list[str]:
             return [title, *tables, *told]
     wide = Column("V [95 %]", [_ratio(r, wide=True) for r in regions])
     narrow = Column("V ± 95 %", [_ratio(r, wide=False) for r in regions])
-    notes = [
-        "* ratio set to the mean of the others: the verified scores have no finite, positive sum"
-    ]
+    notes = ["* ratio set to 1: the verified scores have no finite, positive sum"]
     flagged = any(region.get("flagged") for region in regions)
     notes = [*(notes if flagged else []), *_legend(config, width), *told]
     for ratio in (wide, narrow):

@@ -75,8 +75,7 @@ def weigh(
     small, target: [v], both models' scores of `rows` [v]. add: the sum function; the default
     rounds once, so the order of the rows does not matter.
 
-    Where a sum is not finite and positive, the ratio is the mean of the other regions', so that
-    it moves no budget (1 if there is no other), and flagged. Raises DataError
+    A sum that is not finite and positive gives ratio 1 and sets the flag. Raises DataError
     if the three differ in length, are not numbers, or a row was cut.
     """
     rows = np.asarray(rows, dtype=np.int64)
@@ -104,9 +103,10 @@ def weigh(
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             ratio[i] = np.float64(_sum(t, add)) / np.float64(_sum(s, add))
         flagged[i] = not 0 < ratio[i] < math.inf
-        if not flagged[i]:
+        if flagged[i]:
+            ratio[i] = 1.0
+        else:
             interval[i] = _interval(s, t, float(ratio[i]), size=int(sizes[i]))
-    ratio[flagged] = _mean(ratio[(count > 0) & ~flagged])
     return Verification(
         rows=read_only(rows),
         ratio=read_only(ratio),
@@ -171,14 +171,6 @@ def _sum(values: Floats, add: Callable[[Iterable[float]], float]) -> float:
     except OverflowError:  # math.fsum beyond the largest float64
         return math.nan
     return total if 0 < total < math.inf else math.nan
-
-
-def _mean(ratio: Floats) -> float:
-    """The mean of positive ratios, whose sum may be beyond float64; 1 if there are none."""
-    if not len(ratio):
-        return 1.0
-    largest = float(ratio.max())
-    return largest * float(np.mean(ratio / largest))
 
 
 def _interval(small: Floats, target: Floats, ratio: float, *, size: int) -> tuple[float, float]:

@@ -162,8 +162,7 @@ def _ratio_sentence(
         return "The region is too small to be verified on the target."
     if verification.flagged[i]:
         return (
-            "The verified scores have no finite, positive sum, so the region's ratio is set to the "
-            "mean of the others."
+            "The verified scores have no finite, positive sum, so the region's ratio is set to 1."
         )
     low, high = verification.interval[i]
     spread = "" if np.isnan(low) else f" (95 % interval {low:.3g} to {high:.3g})"
