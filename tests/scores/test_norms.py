@@ -30,11 +30,21 @@ def test_the_cheaper_side_by_hand():
     assert not gram_is_cheaper(length=13, d_in=20, d_out=30)  # 8,450 against 7,800
 
 
-def test_a_batch_is_split_to_bound_memory(monkeypatch):
-    g, x = torch.randn(5, 3, 4), torch.randn(5, 3, 6)
-    whole = squared_norms(g, x)
-    monkeypatch.setattr(norms, "MAX_NUMBERS", 20)
-    torch.testing.assert_close(squared_norms(g, x), whole)
+def test_a_batch_is_split_to_bound_memory_by_hand(monkeypatch):
+    # T = 3: matrices of 4·6 = 24 numbers; T = 2, where 2·(4 + 6) < 24: two of 2·2 numbers each.
+    # Of 5 samples that leaves room for 2, 1 and, below one matrix, still 1 at a time; and for 3.
+    whole, taken = norms._squared_norms, []
+    monkeypatch.setattr(
+        norms, "_squared_norms", lambda g, x, **how: taken.append(len(g)) or whole(g, x, **how)
+    )
+    for length, most, parts in ((3, 50, [2, 2, 1]), (3, 20, [1] * 5), (2, 25, [3, 2])):
+        g, x = torch.randn(5, length, 4), torch.randn(5, length, 6)
+        monkeypatch.setattr(norms, "MAX_NUMBERS", 2**26)
+        wanted = squared_norms(g, x)
+        monkeypatch.setattr(norms, "MAX_NUMBERS", most)
+        taken.clear()
+        torch.testing.assert_close(squared_norms(g, x), wanted)
+        assert taken == parts
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

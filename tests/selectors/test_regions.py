@@ -67,6 +67,7 @@ def test_the_pools_highest_score_is_never_lost_to_rounding():
 def test_range_wider_than_float64():
     regions = stratify([-1.7e308, 0.0, 1.7e308], regions=2, cut=0.0)
     assert regions.of_row.tolist() == [0, 0, 1]
+    assert regions.edges.tolist() == [[-1.7e308, 0], [0, 1.7e308]]
 
 
 def test_range_of_one_unit_in_the_last_place():
