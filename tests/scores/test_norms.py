@@ -52,3 +52,17 @@ def test_low_precision_is_accumulated_in_float32(dtype):
     # 4,096 terms of 1: bfloat16 sums would stop at 256.
     g, x = torch.ones(1, 4096, 1, dtype=dtype), torch.ones(1, 4096, 1, dtype=dtype)
     assert squared_norms(g, x).tolist() == [4096.0**2]
+
+
+def test_the_final_sum_is_wider_than_float32():
+    # 4096² + 1², the last of which float32 would lose.
+    assert squared_norms(torch.tensor([[[4096.0, 1.0]]]), torch.ones(1, 1, 1)).tolist() == [16777217]
+
+
+def test_a_sum_that_is_below_zero_by_rounding_alone_is_zero():
+    # Gradients that add up to nothing; their rounded products add up to -5e-11.
+    g = torch.tensor([0.1, 0.2, 0.0])
+    g[2] = -(g[0] + g[1])
+    x = torch.full((1, 3, 1), 0.1)
+    assert ((g[:, None] * g) * (x[0] @ x[0].T)).double().sum() < 0
+    assert norms._squared_norms(g[None, :, None], x, gram=True).tolist() == [0]

@@ -42,11 +42,16 @@ def test_the_slope_is_what_autograd_finds():
     torch.testing.assert_close(slope, logits.grad)
 
 
-def test_chunks_do_not_show(monkeypatch):
+def test_chunks_are_small_and_do_not_show(monkeypatch):
     logits, target = torch.randn(9, 20), torch.randint(20, (9,))
     whole, slope = token_signals(logits, target, gradient=True)
+    norm, held = torch.linalg.vector_norm, []
+    monkeypatch.setattr(
+        torch.linalg, "vector_norm", lambda x, **how: held.append(len(x)) or norm(x, **how)
+    )
     monkeypatch.setattr(signals, "CHUNK", 45)
     parts, slopes = token_signals(logits, target, gradient=True)
+    assert held == [2, 2, 2, 2, 1]  # rows of 20 logits
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name])
     torch.testing.assert_close(slope, slopes)
