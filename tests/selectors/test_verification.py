@@ -144,10 +144,10 @@ def ratios(ratio, error, count=10):
 
 
 def test_shrinking_by_hand():
-    # y = ln V = -1, 0, 1: mean 0, variance 1. s² = 0.09, 0.36, 0.15: mean 0.2, so τ² = 0.8.
-    # Trust τ²/(τ² + s²): 0.8/0.89 of -1, anything of 0, 0.8/0.95 of 1.
-    found = shrink(ratios(np.exp([-1.0, 0.0, 1.0]), np.sqrt([0.09, 0.36, 0.15])))
-    np.testing.assert_allclose(np.log(found), [-0.8 / 0.89, 0.0, 0.8 / 0.95], atol=1e-12)
+    # y = ln V = -2, 0, 2: mean 0, variance 4. s² = 0.09, 0.36, 0.15: mean 0.2, so τ² = 3.8.
+    # Trust τ²/(τ² + s²): 3.8/3.89 of -2, anything of 0, 3.8/3.95 of 2.
+    found = shrink(ratios(np.exp([-2.0, 0.0, 2.0]), np.sqrt([0.09, 0.36, 0.15])))
+    np.testing.assert_allclose(np.log(found), [-7.6 / 3.89, 0.0, 7.6 / 3.95], atol=1e-12)
 
 
 def test_differences_that_chance_makes_leave_no_difference():
@@ -171,20 +171,23 @@ def test_what_is_not_known_becomes_the_mean():
     assert np.isnan(found[3])
 
 
-def test_one_region_or_none_is_left_alone():
+def test_one_region_or_none_with_an_error_is_left_alone():
     np.testing.assert_allclose(shrink(ratios([5.0], [0.3])), [5.0])
+    np.testing.assert_allclose(shrink(ratios([1.0, 4.0], [np.nan, np.nan])), [1.0, 4.0])
     assert np.isnan(shrink(unverified(2))).all()
 
 
 def test_mismatched_scores(regions):
     with pytest.raises(DataError, match="one score per row"):
         weigh([1, 2], [1], [0, 1], regions)
+    with pytest.raises(DataError, match=r"got \(1, 2\) rows"):
+        weigh([[1, 2]], [[1, 2]], [[0, 1]], regions)
 
 
 def test_cut_rows_have_no_region():
     regions = stratify([1.0, 2.0, 3.0, 9.0], cut=0.25)
     with pytest.raises(DataError, match="row 3 was cut"):
-        weigh([9.0], [1.0], [3], regions)
+        weigh([1.0, 9.0], [1.0, 1.0], [0, 3], regions)
 
 
 def test_b_v_below_1(regions):
