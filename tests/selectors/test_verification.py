@@ -67,6 +67,14 @@ def test_ratio_and_interval_of_raw_norms_by_hand(regions):
     assert not result.flagged.any()
 
 
+def test_two_rows_have_a_wide_interval_from_zero_by_hand(regions):
+    # Σs = 3, Σt = 8: t/Σt - s/Σs = 2/8 - 1/3 = -1/12, and 1/12. b = 2 of N = 5:
+    # Var V / V² = (1 - 2/5)·2·2/144 = 1/60; t(0.975, 1) = 12.7062. A ratio is not below 0.
+    result = weigh([1, 2], [2, 6], [0, 1], regions)
+    assert result.interval[0, 0] == 0
+    assert result.interval[0, 1] == pytest.approx(8 / 3 * (1 + 12.7062 / math.sqrt(60)), rel=1e-5)
+
+
 def test_order_of_rows_does_not_matter(regions):
     one = weigh([1, 2, 3, 12], [0.1, 0.2, 0.3, 7], [0, 1, 2, 6], regions)
     other = weigh([12, 3, 1, 2], [7, 0.3, 0.1, 0.2], [6, 2, 0, 1], regions)
@@ -153,6 +161,8 @@ def test_shrinking_by_hand():
 def test_differences_that_chance_makes_leave_no_difference():
     found = shrink(ratios([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]))  # variance 0.48 of y, mean s² 1
     np.testing.assert_allclose(found, 2.0)
+    # Even from one that is exact: 0 of 0 is no trust.
+    np.testing.assert_allclose(shrink(ratios([1.0, 2.0, 4.0], [0.0, 1.0, 1.0])), 2.0)
 
 
 def test_exact_ratios_stay():
@@ -174,7 +184,9 @@ def test_what_is_not_known_becomes_the_mean():
 def test_one_region_or_none_with_an_error_is_left_alone():
     np.testing.assert_allclose(shrink(ratios([5.0], [0.3])), [5.0])
     np.testing.assert_allclose(shrink(ratios([1.0, 4.0], [np.nan, np.nan])), [1.0, 4.0])
-    assert np.isnan(shrink(unverified(2))).all()
+    nothing = unverified(2)
+    assert np.isnan(shrink(nothing)).all()
+    assert (len(nothing.rows), nothing.count.tolist(), nothing.flagged.any()) == (0, [0, 0], False)
 
 
 def test_mismatched_scores(regions):
