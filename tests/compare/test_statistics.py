@@ -55,7 +55,9 @@ def test_resampling_in_pieces_changes_nothing(monkeypatch):
     pieces = estimate(values)
     assert np.array_equal(whole.draws, pieces.draws)
     assert whole.interval() == pieces.interval()
-    monkeypatch.setattr("staff.compare.statistics.HELD", 29)  # one at a time, then, but for rounding
+    monkeypatch.setattr(
+        "staff.compare.statistics.HELD", 29
+    )  # one at a time, then, but for rounding
     np.testing.assert_allclose(estimate(values).draws, whole.draws, rtol=1e-9)
 
 

@@ -56,7 +56,9 @@ def test_low_precision_is_accumulated_in_float32(dtype):
 
 def test_the_final_sum_is_wider_than_float32():
     # 4096² + 1², the last of which float32 would lose.
-    assert squared_norms(torch.tensor([[[4096.0, 1.0]]]), torch.ones(1, 1, 1)).tolist() == [16777217]
+    assert squared_norms(torch.tensor([[[4096.0, 1.0]]]), torch.ones(1, 1, 1)).tolist() == [
+        16777217
+    ]
 
 
 def test_a_sum_that_is_below_zero_by_rounding_alone_is_zero():
