@@ -12,6 +12,9 @@ def test_by_hand():
     assert found.value == pytest.approx(0.8)
     assert found.interval == pytest.approx((-0.4571, 0.9908), abs=1e-4)
     assert found.pairs == 5
+    # Of four, 2 1 3 4: 1 - 6·2 / (4·15) = 0.8, too; tanh(1.0986 ± 1.9600·sqrt(1.32 / 1)).
+    found = rank_correlation(np.arange(4.0), np.array([2.0, 1, 3, 4]))
+    assert found.interval == pytest.approx((-0.8188, 0.9975), abs=1e-4)
 
 
 def test_ties_share_their_rank():
@@ -47,6 +50,8 @@ def test_four_rows_in_one_order_are_chance():
     for stratum in (np.zeros(4, int), np.arange(4) // 2):
         found = stratified_correlation(four, four, stratum, np.full(2, 100))
         assert (found.value, found.interval, found.pairs) == (1.0, None, 4)
+    mixed = np.array([1.0, 0, 2, 4, 3])
+    assert stratified_correlation(np.arange(5.0), mixed, np.zeros(5, int), np.array([9])).interval
 
 
 def test_with_every_row_drawn_it_is_spearmans():
@@ -92,4 +97,5 @@ def test_the_order_of_rows_does_not_matter_and_the_seed_does():
 def test_no_weighted_correlation_without_spread():
     at, sizes = np.zeros(5, int), np.array([9])
     assert stratified_correlation(np.ones(5), np.arange(5.0), at, sizes) is None
+    assert stratified_correlation(np.arange(5.0), np.ones(5), at, sizes) is None
     assert stratified_correlation(np.ones(1), np.ones(1), at[:1], sizes) is None
