@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from staff.selectors import choose_rows, stratify
-from staff.selectors.agreement import rank_correlation, ranks, stratified_correlation
+from staff.selectors.agreement import (
+    _resampled,
+    rank_correlation,
+    ranks,
+    stratified_correlation,
+)
 
 
 def test_by_hand():
@@ -83,6 +88,17 @@ def test_the_sample_of_strata_gives_the_correlation_over_all_rows():
     assert abs(np.mean(values)) < 0.015
     assert np.mean(plain) > 0.05
     assert covered >= 17
+
+
+def test_a_resample_of_a_stratum_stands_for_as_many_rows_by_hand():
+    # Of 10 rows 9 are drawn and count 10/9 times, of 4 rows 3 and 4/3 times.
+    parts = [*_resampled(np.array([10, 4]), np.random.default_rng(0), at_once=600)]
+    assert [len(part) for part in parts] == [600, 400]
+    for columns, n in ((slice(10), 10), (slice(10, None), 4)):
+        drawn = np.concatenate(parts)[:, columns] * (n - 1) / n
+        np.testing.assert_allclose(drawn, np.round(drawn), atol=1e-9)
+        np.testing.assert_allclose(drawn.sum(axis=1), n - 1)
+        assert np.var(drawn * n / (n - 1)) == pytest.approx(1, abs=0.06)  # of n of n: 1 - 1/n
 
 
 def test_the_order_of_rows_does_not_matter_and_the_seed_does():
