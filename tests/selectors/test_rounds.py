@@ -129,6 +129,12 @@ def test_a_round_adds_to_those_before_by_the_same_priorities():
         assert set(fixed.tolist()) == set(np.concatenate(calls)[np.isin(of_row, same)].tolist())
 
 
+def test_another_seed_verifies_other_rows():
+    one, other = (in_rounds(0.3, seed=seed)[1][0] for seed in (0, 1))
+    assert len(one) == len(other)
+    assert not np.array_equal(one, other)
+
+
 def test_the_cap_is_kept_and_told():
     found, calls, _, _ = in_rounds(0.6, verify_cap=300, verify_tolerance=0.01)
     assert sum(map(len, calls)) == found.verification.rounds[-1].rows <= 300
