@@ -123,8 +123,10 @@ def test_unusable_scores(scores):
         ({"cut": 1.0}, "cut must be at least 0 and below 1; got 1.0"),
         ({"cut": -0.1}, "cut must be"),
         ({"cut": float("nan")}, "cut must be"),
+        ({"cut": "most"}, "cut must be at least 0 and below 1; got most"),
         ({"regions": 0}, "regions must be at least 1; got 0"),
         ({"regions": 2.5}, "regions must be a whole number"),
+        ({"regions": 1_000_001}, "regions must be at most 1000000; got 1000001"),
     ],
 )
 def test_unusable_settings(settings, message):

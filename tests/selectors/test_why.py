@@ -56,6 +56,26 @@ def test_a_ratio_near_the_mean_may_be_chance(scores):
     assert chance not in explain(99, scores=scores, selection=noisy)[3]
 
 
+def test_a_ratio_like_the_mean_is_neither_harder_nor_easier(scores):
+    coreset = select_staff(scores=scores, total=40, verify=lambda r: 2 * scores[r], regions=2)
+    for row in (0, 60):
+        assert explain(row, scores=scores, selection=coreset)[3].endswith(
+            "the mean over the verified regions is 2, so for the target the region is about as hard "
+            "as the small model suggests."
+        )
+
+
+def test_a_verified_row_is_told_apart_and_one_alone_has_no_interval(scores):
+    coreset = select(scores, verify_per_region=1)
+    verified = coreset.verification.rows
+    assert len(verified) == 2
+    for row in range(100):
+        sentences = explain(row, scores=scores, selection=coreset)
+        itself = ", including this one" * (row in verified)
+        assert sentences[2].endswith(f"has 50 rows; 1 of them was scored on the target{itself}.")
+        assert "times the small model's; the mean over" in sentences[3]
+
+
 def test_a_row_over_budget(scores):
     sentences = explain(0, scores=scores, selection=select(scores))
     assert sentences[0] == "Row 0 is not in the coreset of 40 rows."
@@ -103,6 +123,15 @@ def test_a_budget_that_is_shared_says_so(scores):
 def test_unverified_and_flagged_regions(scores):
     unverified = explain(0, scores=scores, selection=select(scores, verify_per_region=50))
     assert unverified[3] == "The region is too small to be verified on the target."
+    # In stored scores of an earlier run a region may have none, or be too small for this b_v.
+    known = select(scores, candidates=scores > 5)
+    for b_v, words in (
+        (49, "None of its rows has a score on the target, so it is not verified."),
+        (50, "The region is too small to be verified on the target."),
+        ("auto", "None of its rows has a score on the target, so it is not verified."),
+    ):
+        stored = replace(known, details={**known.details, "verify_per_region": b_v})
+        assert explain(0, scores=scores, selection=stored)[3] == words
     assert unverified[4].startswith("With equal shares, the region's budget is 20")
     flagged = select_staff(
         scores=scores, total=40, regions=2, cut=0.0, verify=lambda rows: np.zeros(len(rows))
