@@ -45,6 +45,14 @@ def test_a_chosen_row(scores):
         "Within the region, it is number 1 of 50 from the hardest, inside the budget."
     )
     assert len(sentences) == 6
+    easier = (
+        "the region is easier than the small model suggests, and its share 0.50 times the mean."
+    )
+    assert easier in explain(99, scores=scores, selection=select(scores))[3]
+    # Keys part equal scores only.
+    keys = np.arange(100)[::-1]
+    keyed = explain(49, scores=scores, selection=select(scores, keys=keys), keys=keys)
+    assert (keyed[1], keyed[-1]) == (sentences[1], sentences[-1])
 
 
 def test_a_ratio_near_the_mean_may_be_chance(scores):
@@ -103,6 +111,11 @@ def test_top_up(scores):
     assert explain(drawn, scores=scores, selection=coreset)[-1].endswith("this row was drawn.")
     left = np.flatnonzero(coreset.reason == REASONS.index("over-budget"))[0]
     assert explain(left, scores=scores, selection=coreset)[-1].endswith("this row was not drawn.")
+    shared = replace(coreset, details={**coreset.details, "quota_column": "'source'"})
+    assert explain(left, scores=scores, selection=shared)[-1].endswith(
+        "from the rest of the pool, for each value of 'source' from its own rows: this row was not "
+        "drawn."
+    )
 
 
 def test_a_budget_that_is_shared_says_so(scores):
