@@ -19,6 +19,7 @@ from staff.runs.proxy import (
 )
 from staff.selectors import select_staff, weigh
 from staff.selectors.agreement import Correlation
+from staff.selectors.rounds import budget_error
 from staff.types import Budget, Regions
 
 N = 3000
@@ -63,6 +64,8 @@ def test_some_order():
     found = facts(lambda small, random: small**0.9 * random.lognormal(sigma=0.85, size=N))
     assert (found["verdict"], found["because"]) == ("weak", "part of the order")
     assert 0 < found["interval"][0] < 0.5 < found["interval"][1] + 0.2
+    # Rows spread evenly over the scores agree better than all rows do.
+    assert found["spearman"] < found["spearman_of_sample"] - 0.05
 
 
 def test_one_over_the_small_models_score_is_seen_even_where_the_order_is_the_same():
@@ -199,6 +202,7 @@ def test_the_budget_moved_by_hand():
     assert moved(Budget(count=np.array([6, 3, 1]), total=10)) is None
     # Rounding left one to the top-up: shares of what was budgeted.
     assert moved(Budget(np.array([4, 4]), 9, np.array([4, 4]))) == 0
+    assert moved(Budget(np.array([6, 2]), 10, np.array([4, 4]))) == 0.25
     assert moved(Budget(np.array([0, 0]), 1, np.array([0, 0]))) == 0
 
 
@@ -209,6 +213,14 @@ def test_ratios_told_apart():
         scores=small, total=10, verify=lambda rows: step[rows] * small[rows], regions=2, cut=0.0
     )
     assert told_apart(found.verification) == (2, 2)  # 1 and 3, without any error, of a mean of 2
+    noisy = np.random.default_rng(0).lognormal(size=100)
+    found = select_staff(scores=small, total=10, verify=lambda rows: noisy[rows], regions=2)
+    told = proxy_facts(
+        {"n10": found}, small=small, target=noisy, untuned=None, tuned=True, verify_per_region=10,
+        seed=0,
+    )  # fmt: skip
+    assert told["ratios_told_apart"]["of"] == 2
+    assert told["budget_error"] == budget_error(found.verification, found.regions.sizes) > 0
 
 
 def test_without_verified_rows_there_is_nothing_to_say():

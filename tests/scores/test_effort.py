@@ -323,6 +323,15 @@ def test_features_are_means_over_real_tokens(tiny, rows, side, free):
         np.testing.assert_allclose(features, states[0].mean(dim=0).numpy(), rtol=1e-3, atol=1e-5)
 
 
+def test_dropout_is_off_whatever_state_the_model_comes_in(tiny, rows):
+    found, wanted = (
+        Scorer(tiny("llama", attention_dropout=0.5).train(training))(collate(rows, pad_id=0))
+        for training in (True, False)
+    )
+    for name, column in wanted.items():
+        np.testing.assert_array_equal(found[name], column)
+
+
 def test_columns_are_float64_of_the_batch(tiny, rows):
     scorer = Scorer(tiny("llama"))
     scores = scorer(collate(rows, pad_id=0))
