@@ -74,6 +74,7 @@ def test_the_stages_are_those_of_a_dry_run(settings, family, tmp_path):
 
 def test_hours_are_operations_at_the_assumed_speed(settings):
     plan = estimate(PlanConfig(**settings, device="h100-80gb", utilisation=0.5))
+    assert plan["data"]["longest"] > plan["data"]["median"] > 0
     speed = 0.5 * DEVICES["h100-80gb"].flops
     shape = read_shape(settings["small"])
     tuning = by_kind(plan)["tune small"]
