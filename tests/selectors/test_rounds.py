@@ -257,6 +257,9 @@ def test_flagged_and_lone_regions():
     sizes = np.array([1000] * 3)
     more = grown(found, sizes, tolerance=0.001, cap=10**6)
     assert more.tolist() == [20, 10, 20]
+    lone, worst = (verification([1.0] * 3, [0.1, 0.3, 0.3], [10] * 3) for _ in range(2))
+    lone.interval[2] = np.nan
+    assert budget_error(lone, sizes) == pytest.approx(budget_error(worst, sizes))
 
 
 @pytest.mark.parametrize(
