@@ -161,7 +161,8 @@ def test_models_in_memory_choose_what_those_on_disk_do(loaded, family, tmp_path,
     assert read_manifest(out)["models"]["target"]["path"] == str(tmp_path / "run-target")
     again = select_coreset(data, small=loaded[0], target=loaded[1], out=out, **settings)
     assert again.to_list() == chosen.to_list()
-    assert all(s["reused"] for s in read_manifest(out)["stages"] if s["name"] == "score small")
+    stages = read_manifest(out)["stages"]
+    assert [s["reused"] for s in stages if s["name"] == "score small"] == [True]
     with pytest.raises(RunError, match="run-small contains another model"):
         select_coreset(data, small=loaded[1], target=loaded[1], out=out, **settings)
     small, tokenizer = loaded[0][0], copy.deepcopy(loaded[0][1])

@@ -3,7 +3,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from staff.compare.results import Group, results
+from staff.compare.results import Group, interval_of, results
+from staff.compare.statistics import estimate
 from staff.errors import RunError
 
 N = 40
@@ -74,12 +75,20 @@ def test_costs(groups):
 
 
 def test_a_larger_bleu_is_better(group):
-    rows = results([group("staff", 0, 0), group("random", 0, 0, said="a b c x")], ["loss", "bleu"])
-    staff = row(rows, "staff", "bleu")
+    said = {"staff": "a b c d", "random": "a x y z", "ccs": "a b c d e"}
+    groups = [group(method, 0, 0, said=words) for method, words in said.items()]
+    rows = results(groups, ["loss", "bleu"])
+    staff, random, ccs = (row(rows, method, "bleu") for method in said)
     assert staff["value"] == pytest.approx(100)
-    assert staff["random_verdict"] == "win"
-    assert row(rows, "random", "bleu")["value"] < 80
+    assert ccs["value"] == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+    assert ccs["value"] > random["value"]
+    assert staff["random_verdict"] == ccs["random_verdict"] == "win"
+    assert (staff["best"], staff["best_verdict"]) == ("ccs", "win")
+    assert (random["best"], random["best_verdict"]) == ("ccs", "loss")
+    assert ccs["best"] is None
     assert row(rows, "staff")["random_verdict"] == "tie"
+    # Of equal baselines neither has a better one.
+    assert row(rows, "random")["best"] is row(rows, "ccs")["best"] is None
 
 
 def test_sizes_are_compared_apart(group):
@@ -112,6 +121,12 @@ def test_one_test_item_has_no_interval(tmp_path, write_items):
     assert (staff["value"], staff["low"], staff["high"]) == (1.0, None, None)
     assert (staff["random_difference"], staff["random_low"]) == (-1.0, None)
     assert staff["random_verdict"] == "tie"
+    assert interval_of(estimate([[1.0]]), "exact") == (1, -np.inf, np.inf)
+
+
+def test_an_interval_over_seeds_is_not_cut_to_that_of_the_items():
+    apart = estimate([np.zeros(N), np.ones(N)])
+    assert interval_of(apart, "exact") == apart.interval()
 
 
 def test_no_exact_match_in_forty_items_may_be_up_to_nine_in_a_hundred(tmp_path):

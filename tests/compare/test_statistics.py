@@ -14,6 +14,9 @@ def test_seeds_alone_give_the_t_interval():
     assert found.mean == 2.0
     assert found.low == pytest.approx(2 - 2.484, abs=0.05)
     assert found.high == pytest.approx(2 + 2.484, abs=0.05)
+    # Two say little: t(0.975, 1) = 12.706 of √2 / √2.
+    found = estimate([[1.0] * 5, [3.0] * 5]).interval()
+    assert found == pytest.approx((2, 2 - 12.706, 2 + 12.706), rel=0.06)
 
 
 def test_items_alone_give_the_bootstrap_interval():
@@ -24,6 +27,13 @@ def test_items_alone_give_the_bootstrap_interval():
         assert found.mean == 0.5
         assert found.low == pytest.approx(0.5 - 0.098, abs=0.012)
         assert found.high == pytest.approx(0.5 + 0.098, abs=0.012)
+
+
+def test_a_resample_has_as_many_items_as_there_are():
+    # Of 0 and 1 twice the one, twice the other, or both, with odds 1 : 1 : 2.
+    means, counts = np.unique(estimate([[0.0, 1.0]]).draws, return_counts=True)
+    assert means.tolist() == [0, 0.5, 1]
+    assert counts / 2000 == pytest.approx([0.25, 0.5, 0.25], abs=0.05)
 
 
 def test_a_difference_is_paired_by_seed_and_item():
@@ -45,12 +55,17 @@ def test_resampling_in_pieces_changes_nothing(monkeypatch):
     pieces = estimate(values)
     assert np.array_equal(whole.draws, pieces.draws)
     assert whole.interval() == pieces.interval()
+    monkeypatch.setattr(
+        "staff.compare.statistics.HELD", 29
+    )  # one at a time, then, but for rounding
+    np.testing.assert_allclose(estimate(values).draws, whole.draws, rtol=1e-9)
 
 
 def test_bleu_is_of_the_corpus():
-    said = [["a b c d e", "f g h i"], ["a b c d", "f g h j"]]
+    # In the last no four words in a row are right: the score is smoothed by how many there were.
+    said = [["a b c d e", "f g h i"], ["a b c d", "f g h j"], ["a b c x", "f g h j"]]
     wanted = ["a b c d e", "f g h i"]
-    counts = np.array([bleu_counts(one, wanted) for one in said])  # [2, 2, 10]
+    counts = np.array([bleu_counts(one, wanted) for one in said])  # [3, 2, 10]
     found = estimate(counts, resamples=50)
     assert found.by_seed.tolist() == [bleu(one, wanted)[1] for one in said]
     assert found.by_seed[0] == pytest.approx(100)

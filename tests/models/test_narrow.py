@@ -33,9 +33,11 @@ def test_keywords_and_second_inputs_are_narrowed_alike():
 
 
 def test_other_shapes_are_left_alone():
-    # Tokens already flat (6 = 2·3), and a batch of another shape: computed whole, nothing zeroed.
+    # Tokens already flat (6 = 2·3), a batch of another shape, one as what is narrowed comes out, and
+    # heads apart: computed whole, nothing zeroed.
     layer = nn.Linear(4, 5)
-    for other in (torch.randn(6, 4), torch.randn(3, 2, 4)):
+    for shape in ((6, 4), (3, 2, 4), (1, 2, 4), (2, 3, 7, 4)):
+        other = torch.randn(shape)
         expected = layer(other)
         with narrowed([layer], shape=(2, 3), rows=ROWS):
             torch.testing.assert_close(layer(other), expected)

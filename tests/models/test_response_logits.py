@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from staff.errors import ModelError
-from staff.models.response_logits import gathered, output_head, take_rows
+from staff.models.response_logits import gathered, output_head, rounded_up, take_rows
 
 ROWS = torch.tensor([1, 5])  # of 2·3 tokens
 
@@ -32,3 +32,9 @@ def test_the_hook_is_gone_even_after_an_error():
 def test_a_model_without_output_head(tiny):
     with pytest.raises(ModelError, match="LlamaModel has no output head"):
         output_head(tiny("llama").model)
+
+
+def test_places_are_rounded_up_with_others_by_hand():
+    places = torch.tensor([1, 4])
+    assert rounded_up(places, 4, total=6).tolist() == [1, 4, 0, 2]
+    assert rounded_up(places, 2, total=6).tolist() == [1, 4]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from staff import planning
 from staff.errors import ConfigError
 from staff.models.families import SIZES, members
+from staff.planning.costs import Cost
 from staff.planning.devices import DEVICES
-from staff.planning.estimate import estimate
+from staff.planning.estimate import _balance, estimate
+from staff.planning.probe import Measured
 from staff.planning.shape import read_shape
 from staff.runs.config import SelectConfig
 from staff.runs.plan_config import PlanConfig
@@ -71,6 +74,7 @@ def test_the_stages_are_those_of_a_dry_run(settings, family, tmp_path):
 
 def test_hours_are_operations_at_the_assumed_speed(settings):
     plan = estimate(PlanConfig(**settings, device="h100-80gb", utilisation=0.5))
+    assert plan["data"]["longest"] > plan["data"]["median"] > 0
     speed = 0.5 * DEVICES["h100-80gb"].flops
     shape = read_shape(settings["small"])
     tuning = by_kind(plan)["tune small"]
@@ -86,6 +90,42 @@ def test_hours_are_operations_at_the_assumed_speed(settings):
     [coreset] = plan["coresets"]
     assert coreset["saved"] == pytest.approx(whole / 2)
     assert coreset["left"] == pytest.approx(whole / 2 - sum(selection))
+
+
+def test_what_was_measured_is_weighed_by_hand():
+    def cost(kind, seconds, setup=None, **more):
+        return Cost(kind, kind, 100, flops=1.0, seconds=seconds, setup_seconds=setup, **more)
+
+    costs = [
+        cost("start", 3.0), cost("read", 8.0), cost("tune small", 40.0, 4.0, memory=7),
+        cost("score small", 10.0, 2.0, memory=9), cost("verify", 6.0, 1.0, memory=8),
+        cost("tune target", 100.0, 5.0, memory=99),
+    ]  # fmt: skip
+    starts = {"start": Measured(3.0, 3.0, 1, 0), "start of tuning": Measured(2.0, 2.0, 1, 0)}
+    config = PlanConfig(data="d", small="s", target="t", keep=0.5, epochs=2)
+    found = _balance(config, costs, {"0.5": 0.5, "n50": 0.5}, starts, n=100)
+    # Whatever the rows: a start 3, verification 6 and set-up 4 + 2. With the rows: reading 8, and
+    # 36 and 8. Tuning: a start 2 and set-up 5 once, and for all rows reading 8 and steps 95.
+    assert found["selection"] == {"flops": 3.0, "seconds": 15 + 52, "memory": 9}
+    assert (found["unit"], found["tuning"]["seconds"]) == ("seconds", 7 + 103)
+    assert found["ratio"] == 67 / 110
+    grows, stays = found["coresets"]
+    for one in (grows, stays):
+        assert (one["keep"], one["cost"], one["saved"]) == (0.5, 7 + 103 / 2, 103 / 2)
+        assert one["left"] == 103 / 2 - 67
+        assert one["epochs"] == (67 - 8 / 2) / (95 / 2) * 2
+    # 100 rows save 51.5 and cost 52: never. Of 50 rows, whatever the others, 66.5 is to be won
+    # back, and each other one wins 0.51: 131.
+    assert (grows["rows"], stays["rows"]) == (None, 131)
+    # Not measured but at a device's speed: neither starts nor reading, and no set-up told.
+    plain = [replace(c, setup_seconds=None) for c in costs]
+    found = _balance(config, plain, {"0.5": 0.5}, {}, n=100)
+    assert (found["selection"]["seconds"], found["tuning"]["seconds"]) == (56, 100)
+    # In operations where one stage has no seconds.
+    found = _balance(config, [*plain[:-1], replace(plain[-1], seconds=None)], {}, {}, n=100)
+    assert (found["unit"], found["ratio"], found["tuning"]["seconds"]) == ("flops", 3, None)
+    found = _balance(config, [replace(plain[4], seconds=None), plain[-1]], {}, {}, n=100)
+    assert (found["unit"], found["ratio"], found["selection"]["seconds"]) == ("flops", 1, None)
 
 
 def test_without_a_speed_there_are_operations(settings):

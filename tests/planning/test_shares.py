@@ -7,6 +7,7 @@ from staff.data.batches import collate
 from staff.planning.shares import (
     largest_share,
     micro_work,
+    scorers,
     scoring_share,
     shard_rows_of,
     shards,
@@ -81,6 +82,22 @@ def test_who_has_most_to_do():
     assert largest_share(amounts, 2, queue=True) == 4 / 8  # 4, and 1 + 1 + 2 meanwhile
     for queue in (False, True):
         assert largest_share(amounts, 9, queue=queue) == 4 / 8  # a shard is not divided
+
+    assert largest_share(np.ones(5), 2, queue=True) == 3 / 5
+
+
+def test_who_scores_and_in_which_order(tokens):
+    ray = {**SETTINGS, "executor": "ray"}
+    several = PlanConfig(**SETTINGS, processes=2)
+    assert scorers(several) == 2
+    assert scorers(PlanConfig(**ray, workers=2, probe=True)) == 1  # a probe is one process
+    assert [scorers(PlanConfig(**ray, workers=workers)) for workers in (None, 2)] == [1, 2]
+    # Shards that cost 4, 1, 1, 2 and then nothing: as above.
+    work = scoring_work(tokens, batch_tokens=100, shard_rows=8)
+    operations = np.zeros(len(work.places))
+    operations[np.unique(shards(work, shard_rows=8), return_index=True)[1][:4]] = [4, 1, 1, 2]
+    for config, share in ((several, 5 / 8), (PlanConfig(**ray, workers=2), 4 / 8)):
+        assert scoring_share(config, work, operations, shard_rows=8) == share
 
 
 def test_a_pass_is_shared_by_shards_and_verification_by_smaller_ones(tokens):

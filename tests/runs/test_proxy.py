@@ -1,22 +1,31 @@
 """The verdict on the small model."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from staff.reports.proxy import SAID
 from staff.runs.manifest import plain
-from staff.runs.proxy import ADVICE, Trend, judge, moved, proxy_facts, told_apart, trend_of
-from staff.selectors import select_staff
+from staff.runs.proxy import (
+    ADVICE,
+    Trend,
+    judge,
+    more_rows,
+    moved,
+    proxy_facts,
+    told_apart,
+    trend_of,
+)
+from staff.selectors import select_staff, weigh
 from staff.selectors.agreement import Correlation
-from staff.types import Budget
+from staff.selectors.rounds import budget_error
+from staff.types import Budget, Regions
 
 N = 3000
 
 
-def facts(target_of, *, untuned=None, tuned=True, stored=False, **settings):
+def facts(target_of, *, untuned=None, tuned=True, stored=False, seed=0, **settings):
     """The manifest's entry, of a small model whose scores are log-normal."""
     random = np.random.default_rng(0)
     small = random.lognormal(sigma=0.6, size=N)
@@ -28,30 +37,35 @@ def facts(target_of, *, untuned=None, tuned=True, stored=False, **settings):
     )  # fmt: skip
     return proxy_facts(
         {"0.1": found}, small=small, target=target, untuned=against, tuned=tuned,
-        verify_per_region=settings.get("verify_per_region", 10), seed=0, stored=stored,
+        verify_per_region=settings.get("verify_per_region", 10), seed=seed, stored=stored,
     )  # fmt: skip
 
 
 def test_a_good_proxy():
-    found = facts(lambda small, random: 3 * small * random.lognormal(sigma=0.2, size=N))
+    target_of = lambda small, random: 3 * small * random.lognormal(sigma=0.2, size=N)  # noqa: E731
+    found = facts(target_of)
     assert (found["verdict"], found["because"], found["advice"]) == ("good", "order", "")
     assert found["interval"][0] < found["spearman"] < found["interval"][1]
     assert found["spearman"] > 0.8
     assert abs(found["ratio_trend"]["slope"]) < 0.2
     assert found["compared"] == "tuned"
     assert json.dumps(plain(found))
+    assert facts(target_of, seed=1)["interval"] != found["interval"]  # of the bootstrap
 
 
 def test_scores_that_have_nothing_to_do_with_each_other():
     found = facts(lambda small, random: random.permutation(small), tuned=False)
     assert (found["verdict"], found["because"]) == ("do not trust", "another order")
     assert "another small model" in found["advice"]
+    assert found["compared"] == "untuned"  # it was not fine-tuned
 
 
 def test_some_order():
     found = facts(lambda small, random: small**0.9 * random.lognormal(sigma=0.85, size=N))
     assert (found["verdict"], found["because"]) == ("weak", "part of the order")
     assert 0 < found["interval"][0] < 0.5 < found["interval"][1] + 0.2
+    # Rows spread evenly over the scores agree better than all rows do.
+    assert found["spearman"] < found["spearman_of_sample"] - 0.05
 
 
 def test_one_over_the_small_models_score_is_seen_even_where_the_order_is_the_same():
@@ -73,6 +87,23 @@ def test_compared_with_the_small_model_before_fine_tuning():
         untuned=lambda small, random: 5 + 0.1 * small * random.lognormal(sigma=0.1, size=N),
     )
     assert (found["verdict"], found["compared"]) == ("good", "untuned")
+    # That is the order that counts, and not the one after fine-tuning.
+    same, mixed = lambda small, random: small, lambda small, random: random.permutation(small)
+    assert facts(same, untuned=mixed)["because"] == "another order"
+    # V is about 1 over the scores after fine-tuning, which is no fault of these ratios.
+    found = facts(same, untuned=lambda small, random: small**2)
+    assert (found["verdict"], found["because"]) == ("good", "order")
+    assert found["ratio_trend"]["slope"] == pytest.approx(-1, abs=0.1)
+
+
+def test_rows_whose_score_is_no_number_are_left_out():
+    same = lambda small, random: small.copy()  # noqa: E731
+    holed = lambda small, random: np.where(np.arange(N) % 9, small, np.nan)  # noqa: E731
+    whole = facts(same, untuned=same)
+    assert whole["spearman"] == 1
+    for found in (facts(holed, untuned=same), facts(same, untuned=holed)):
+        assert 0.8 * whole["rows"] < found["rows"] < whole["rows"]
+        assert found["spearman"] == 1
 
 
 def test_too_few_rows_to_tell():
@@ -125,15 +156,44 @@ def test_a_trend_takes_five_regions_a_rank_and_a_slope():
 
 
 def test_the_slope_by_hand():
-    # Target = small^½: V = small^-½, whatever the region.
+    # Target = 3·small^½: V = 3·small^-½, whatever the region.
     small = np.exp(np.linspace(0, 3, 400))
     found = select_staff(
-        scores=small, total=40, verify=lambda rows: small[rows] ** 0.5, regions=20, cut=0.0
+        scores=small, total=40, verify=lambda rows: 3 * small[rows] ** 0.5, regions=20, cut=0.0
     )
     trend = trend_of(found.regions, found.verification, small)
     assert trend.slope == pytest.approx(-0.5, abs=0.01)
     assert trend.rank == -1
-    assert trend_of(found.regions, replace(found.verification, count=0 * found.verification.count), small) is None  # fmt: skip
+
+
+def test_a_trend_is_of_three_regions_and_their_means_by_hand():
+    # Scores 1, 2 and 4, of three rows, two and one; the target's are 6: V = 6, 3 and 1.5.
+    small, target = np.array([1.0, 1, 1, 2, 2, 4]), np.full(6, 6.0)
+    pool = Regions(of_row=np.array([0, 0, 0, 1, 1, 2]), edges=np.zeros((3, 2)))
+
+    def trend(rows=6, target=target, scores=small):
+        found = weigh(small[:rows], target[:rows], np.arange(rows), pool)
+        return trend_of(pool, found, scores)
+
+    assert trend() == (found := Trend(regions=3, rank=-1.0, slope=pytest.approx(-1)))
+    assert not found.inverse
+    assert trend(rows=5) is None
+    assert trend(target=np.array([6, 6, 6, 6, 6, 0])) is None  # whose ratio is none
+    # Means that have no logarithm: 0, and a sum that overflows.
+    for scores in (small - 1, np.array([1e308] * 5 + [1])):
+        assert trend(scores=scores) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([21, 25], "--verify-per-region 20, or auto"),  # 20 rows are verified now, then 40
+        ([10, 21], "--verify-per-region 20, or auto"),  # 10 now, since 10 are not more than 10
+        ([15, 21], "fewer --regions, or --verify-per-region auto"),  # 20 now and then
+    ],
+)
+def test_what_gives_more_verified_rows_by_hand(sizes, words):
+    assert more_rows(10, np.array(sizes)) == words
 
 
 def test_the_budget_moved_by_hand():
@@ -142,6 +202,7 @@ def test_the_budget_moved_by_hand():
     assert moved(Budget(count=np.array([6, 3, 1]), total=10)) is None
     # Rounding left one to the top-up: shares of what was budgeted.
     assert moved(Budget(np.array([4, 4]), 9, np.array([4, 4]))) == 0
+    assert moved(Budget(np.array([6, 2]), 10, np.array([4, 4]))) == 0.25
     assert moved(Budget(np.array([0, 0]), 1, np.array([0, 0]))) == 0
 
 
@@ -152,6 +213,14 @@ def test_ratios_told_apart():
         scores=small, total=10, verify=lambda rows: step[rows] * small[rows], regions=2, cut=0.0
     )
     assert told_apart(found.verification) == (2, 2)  # 1 and 3, without any error, of a mean of 2
+    noisy = np.random.default_rng(0).lognormal(size=100)
+    found = select_staff(scores=small, total=10, verify=lambda rows: noisy[rows], regions=2)
+    told = proxy_facts(
+        {"n10": found}, small=small, target=noisy, untuned=None, tuned=True, verify_per_region=10,
+        seed=0,
+    )  # fmt: skip
+    assert told["ratios_told_apart"]["of"] == 2
+    assert told["budget_error"] == budget_error(found.verification, found.regions.sizes) > 0
 
 
 def test_without_verified_rows_there_is_nothing_to_say():

@@ -20,7 +20,9 @@ def test_prompts_become_a_start_token_by_hand():
     one = example([5, 6, 7, 8, 9, 10], [IGNORE, IGNORE, 7, IGNORE, 9, 10])
     other = example([5, 6], [IGNORE, 6])
     for side in ("right", "left"):
-        batch = without_prompts(collate([one, other], pad_id=0, side=side), start=1)
+        padded = collate([one, other], pad_id=0, side=side, rows=[4, 2])
+        batch = without_prompts(padded, start=1)
+        assert batch.rows.tolist() == [4, 2]
         assert batch.input_ids.tolist() == [[1, 7, 9, 10], [1, 6, 1, 1]]
         assert batch.labels.tolist() == [[IGNORE, 7, 9, 10], [IGNORE, 6, IGNORE, IGNORE]]
         assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]

@@ -12,6 +12,7 @@ from packaging.version import Version
 from staff.data.batches import Batch, collate
 from staff.errors import ConfigError, DataError, ModelError
 from staff.models.load import load_model
+from staff.scores import effort
 from staff.scores.effort import Scorer
 from staff.scores.flat import Laying
 from staff.scores.oracle import oracle_effort
@@ -321,6 +322,21 @@ def test_features_are_means_over_real_tokens(tiny, rows, side, free):
         with torch.no_grad():
             states = model.model(input_ids=torch.tensor(row.input_ids)[None]).last_hidden_state
         np.testing.assert_allclose(features, states[0].mean(dim=0).numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_means_of_states_are_float32():
+    # 257 ones: bfloat16 would round their sum to 256.
+    pooled = effort._pooled(torch.ones(1, 257, 1).bfloat16(), torch.ones(1, 257, dtype=torch.int64))
+    assert pooled.tolist() == [[1.0]]
+
+
+def test_dropout_is_off_whatever_state_the_model_comes_in(tiny, rows):
+    found, wanted = (
+        Scorer(tiny("llama", attention_dropout=0.5).train(training))(collate(rows, pad_id=0))
+        for training in (True, False)
+    )
+    for name, column in wanted.items():
+        np.testing.assert_array_equal(found[name], column)
 
 
 def test_columns_are_float64_of_the_batch(tiny, rows):

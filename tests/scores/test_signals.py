@@ -42,14 +42,30 @@ def test_the_slope_is_what_autograd_finds():
     torch.testing.assert_close(slope, logits.grad)
 
 
-def test_chunks_do_not_show(monkeypatch):
+def test_chunks_are_small_and_do_not_show(monkeypatch):
     logits, target = torch.randn(9, 20), torch.randint(20, (9,))
     whole, slope = token_signals(logits, target, gradient=True)
+    norm, held = torch.linalg.vector_norm, []
+    monkeypatch.setattr(
+        torch.linalg, "vector_norm", lambda x, **how: held.append(len(x)) or norm(x, **how)
+    )
     monkeypatch.setattr(signals, "CHUNK", 45)
     parts, slopes = token_signals(logits, target, gradient=True)
+    assert held == [2, 2, 2, 2, 1]  # rows of 20 logits
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name])
     torch.testing.assert_close(slope, slopes)
+
+
+def test_sums_are_float32_whatever_the_logits_are():
+    logits = torch.randn(3, 2000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    target = torch.tensor([0, 7, 1999])
+    half, slope = token_signals(logits, target, gradient=True)
+    wide, _ = token_signals(logits.float(), target)
+    for name, values in wide.items():
+        assert half[name].dtype == torch.float32
+        torch.testing.assert_close(half[name], values)
+    assert slope.dtype == torch.bfloat16
 
 
 def test_huge_logits_stay_finite():
@@ -62,10 +78,12 @@ def test_huge_logits_stay_finite():
 
 
 def test_labels_are_shifted_and_the_first_token_is_never_predicted():
-    labels = torch.tensor([[7, IGNORE, 8, 9], [IGNORE, 5, IGNORE, IGNORE]])
+    none = [3, IGNORE, IGNORE, IGNORE]
+    labels = torch.tensor([[7, IGNORE, 8, 9], [IGNORE, 5, IGNORE, IGNORE], none])
     response = find_response(labels)
     assert response.sample.tolist() == [0, 0, 1]
     assert response.position.tolist() == [1, 2, 0]
     assert response.target.tolist() == [8, 9, 5]
-    assert response.count.tolist() == [2, 1]
-    np.testing.assert_array_equal(response.mean(torch.tensor([1.0, 2.0, 5.0])), [1.5, 5.0])
+    assert response.count.tolist() == [2, 1, 0]
+    means = response.mean(torch.tensor([1.0, 2.0, 5.0]))
+    np.testing.assert_array_equal(means, [1.5, 5.0, np.nan])

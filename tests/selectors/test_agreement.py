@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from staff.selectors import choose_rows, stratify
-from staff.selectors.agreement import rank_correlation, ranks, stratified_correlation
+from staff.selectors.agreement import (
+    _resampled,
+    rank_correlation,
+    ranks,
+    stratified_correlation,
+)
 
 
 def test_by_hand():
@@ -12,6 +17,9 @@ def test_by_hand():
     assert found.value == pytest.approx(0.8)
     assert found.interval == pytest.approx((-0.4571, 0.9908), abs=1e-4)
     assert found.pairs == 5
+    # Of four, 2 1 3 4: 1 - 6·2 / (4·15) = 0.8, too; tanh(1.0986 ± 1.9600·sqrt(1.32 / 1)).
+    found = rank_correlation(np.arange(4.0), np.array([2.0, 1, 3, 4]))
+    assert found.interval == pytest.approx((-0.8188, 0.9975), abs=1e-4)
 
 
 def test_ties_share_their_rank():
@@ -47,6 +55,8 @@ def test_four_rows_in_one_order_are_chance():
     for stratum in (np.zeros(4, int), np.arange(4) // 2):
         found = stratified_correlation(four, four, stratum, np.full(2, 100))
         assert (found.value, found.interval, found.pairs) == (1.0, None, 4)
+    mixed = np.array([1.0, 0, 2, 4, 3])
+    assert stratified_correlation(np.arange(5.0), mixed, np.zeros(5, int), np.array([9])).interval
 
 
 def test_with_every_row_drawn_it_is_spearmans():
@@ -80,6 +90,17 @@ def test_the_sample_of_strata_gives_the_correlation_over_all_rows():
     assert covered >= 17
 
 
+def test_a_resample_of_a_stratum_stands_for_as_many_rows_by_hand():
+    # Of 10 rows 9 are drawn and count 10/9 times, of 4 rows 3 and 4/3 times.
+    parts = [*_resampled(np.array([10, 4]), np.random.default_rng(0), at_once=600)]
+    assert [len(part) for part in parts] == [600, 400]
+    for columns, n in ((slice(10), 10), (slice(10, None), 4)):
+        drawn = np.concatenate(parts)[:, columns] * (n - 1) / n
+        np.testing.assert_allclose(drawn, np.round(drawn), atol=1e-9)
+        np.testing.assert_allclose(drawn.sum(axis=1), n - 1)
+        assert np.var(drawn * n / (n - 1)) == pytest.approx(1, abs=0.06)  # of n of n: 1 - 1/n
+
+
 def test_the_order_of_rows_does_not_matter_and_the_seed_does():
     random = np.random.default_rng(2)
     a, b, stratum = random.normal(size=60), random.normal(size=60), np.repeat(np.arange(6), 10)
@@ -92,4 +113,5 @@ def test_the_order_of_rows_does_not_matter_and_the_seed_does():
 def test_no_weighted_correlation_without_spread():
     at, sizes = np.zeros(5, int), np.array([9])
     assert stratified_correlation(np.ones(5), np.arange(5.0), at, sizes) is None
+    assert stratified_correlation(np.arange(5.0), np.ones(5), at, sizes) is None
     assert stratified_correlation(np.ones(1), np.ones(1), at[:1], sizes) is None

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from staff.errors import ConfigError
 from staff.selectors import allocate
+from staff.selectors.verification import student_95
 from staff.types import Regions, Verification
 
 
@@ -34,6 +37,22 @@ def test_shares_by_hand():
     budget = allocate(regions_of(2, 4, 6), ratios_of(NO, 3, 1), total=6, allocation="shares")
     assert budget.count.tolist() == [2, 3, 1]
     assert budget.top_up == 0
+
+
+def test_an_unverified_region_between_verified_ones_counts_with_their_mean_by_hand():
+    # Sizes 4 (V = 1), 10 (unverified, counts with 2) and 20 (V = 3), m = 8:
+    #   B_1: ⌊8·1/(1+2+3)⌋ = 1, left 7;  B_2: ⌊7/2⌋ = 3, left 4;  B_3: ⌊4·3/3⌋ = 4
+    assert allocate(regions_of(4, 10, 20), ratios_of(1, NO, 3), total=8).count.tolist() == [1, 3, 4]
+
+
+def test_shrunk_by_hand():
+    # ln 1 and ln 4 have variance 0.96, less than the mean of s² = 1: chance alone would make such
+    # a difference, so of 40 both get 20. As they are, the ratios would give 8 and 32.
+    ratios, upper = ratios_of(1, 4), 1 + student_95(9)
+    known = replace(ratios, count=np.full(2, 10), interval=np.array([[0, upper], [0, 4 * upper]]))
+    regions = regions_of(40, 50)
+    assert allocate(regions, known, total=40, allocation="shrunk").count.tolist() == [20, 20]
+    assert allocate(regions, known, total=40, allocation="shares").count.tolist() == [8, 32]
 
 
 def test_paper_by_hand():
@@ -71,6 +90,9 @@ def test_paper_is_scaled_to_the_regions_that_have_rows_by_hand():
         ratios = ratios_of(elsewhere, elsewhere, 2, 2, 2)
         budget = allocate(regions_of(0, 0, 90, 100, 110), ratios, total=60, allocation="paper")
         assert budget.count.tolist() == [0, 0, 20, 20, 20]
+    # Of which none was verified: equal shares.
+    budget = allocate(regions_of(0, 3, 5), ratios_of(8, NO, NO), total=4, allocation="paper")
+    assert budget.count.tolist() == [0, 2, 2]
 
 
 @pytest.mark.parametrize("allocation", ["shares", "paper"])
@@ -107,14 +129,16 @@ def test_multiplied_before_divided_by_hand():
 
 
 def test_total_larger_than_the_pool_takes_all_of_it():
-    budget = allocate(regions_of(3, 2, cut=4), ratios_of(NO, NO), total=7)
-    assert budget.count.tolist() == [3, 2]
-    assert budget.top_up == 2
+    for ratios in (ratios_of(NO, NO), ratios_of(99, 1)):
+        budget = allocate(regions_of(3, 2, cut=4), ratios, total=7)
+        assert budget.count.tolist() == [3, 2]
+        assert budget.top_up == 2
 
 
 def test_ratio_zero_gets_nothing_and_does_not_break_the_rest():
     # 4 of V = 0, 5 of V = 2; m = 4: ⌊4·0/2⌋ = 0, then ⌊4·2/2⌋ = 4.
     assert allocate(regions_of(4, 5), ratios_of(0, 2), total=4).count.tolist() == [0, 4]
+    assert allocate(regions_of(4, 5), ratios_of(1e-300, 1e300), total=4).count.tolist() == [0, 4]
     # All zero: nobody is harder than anybody else, so equal shares.
     assert allocate(regions_of(4, 5), ratios_of(0, 0), total=4).count.tolist() == [2, 2]
 

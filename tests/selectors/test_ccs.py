@@ -42,6 +42,8 @@ def test_no_row_is_lost_at_the_top(scores):
 def test_more_than_the_pool_takes_the_lowest_of_the_cut():
     coreset = select_ccs(scores=np.arange(10.0), total=8, cut=0.4)
     assert coreset.rows.tolist() == list(range(8))
+    # 0.29·100 is 28.999… in binary and 29 as written.
+    assert np.count_nonzero(stratify_ccs(np.arange(100.0), cut=0.29).of_row < 0) == 29
 
 
 def test_errors():

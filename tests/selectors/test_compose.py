@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -7,8 +8,15 @@ import pytest
 from staff.errors import ConfigError
 from staff.rng import keys_of_ids
 from staff.selectors import select_ccs, select_random, select_ranked
-from staff.selectors.compose import Size, Wishes, choose_all, choose_one, remembering
-from staff.types import REASONS
+from staff.selectors.compose import (
+    Size,
+    Wishes,
+    check_wishes,
+    choose_all,
+    choose_one,
+    remembering,
+)
+from staff.types import REASONS, Budget
 
 N = 60
 SCORES = np.round(np.random.default_rng(5).gamma(2.0, size=N), 2)
@@ -52,6 +60,7 @@ def test_include_and_exclude_by_hand():
         "excluded", "budget", "budget", "over-budget", "included",
     ]  # fmt: skip
     assert choose_one(choose, 1, wishes, seed=0).rows.tolist() == [4]
+    assert choose_one(choose, 4, wishes, seed=0).rows.tolist() == [1, 2, 3, 4]
     with pytest.raises(ConfigError, match="0 rows cannot contain the 1 row to include"):
         choose_one(choose, 0, wishes, seed=0)
     with pytest.raises(ConfigError, match="5 rows cannot be made: only 4 rows may be in it"):
@@ -65,6 +74,23 @@ def test_quotas_by_hand():
         members = np.flatnonzero(number == GROUP_OF)
         best = members[hardest(members, budget, 0).rows]
         assert np.intersect1d(made.rows, members).tolist() == best.tolist()
+
+
+def test_budgets_of_the_groups_add_up_region_by_region_by_hand():
+    def choose(rows, total, seed, equal=None):  # group 0 from region 0, group 1 from both
+        count = np.array([total, 0] if rows[0] == 0 else [total - 1, 1])
+        return replace(random(rows, total, seed), budget=Budget(count, total, equal))
+
+    wishes = Wishes(N, group=GROUP_OF)
+    made = choose_one(choose, 12, wishes, seed=0).budget
+    assert (made.count.tolist(), made.total, made.equal) == ([11, 1], 12, None)
+    equal = partial(choose, equal=np.array([3, 2]))
+    assert choose_one(equal, 12, wishes, seed=0).budget.equal.tolist() == [6, 4]
+
+
+def test_a_coreset_of_the_rows_to_include_alone():
+    made = choose_one(random, 2, Wishes(2, include=np.arange(2), group=np.arange(2)), seed=0)
+    assert (made.rows.tolist(), made.budget) == ([0, 1], None)
 
 
 def test_the_rows_to_include_come_on_top_of_the_quotas():
@@ -102,13 +128,23 @@ def test_quotas_of_nested_coresets_are_rounded_once_by_hand():
     def unordered(rows, total, seed):
         return replace(choose(rows, total, seed), order=None)
 
-    sizes = {"large": Size(rows=9), "small": Size(rows=4)}
+    sizes = {"large": Size(rows=9), "small": Size(rows=4), "tokens": Size(tokens=2)}
+    how = {"seed": 0, "lengths": np.ones(90, np.int64)}
     for nested in (False, True):
-        made = choose_all(unordered, sizes, Wishes(90, group=group), seed=0, nested=nested)
+        made = choose_all(unordered, sizes, Wishes(90, group=group), nested=nested, **how)
         assert np.bincount(group[made["large"].rows]).tolist() == [8, 1]
         assert np.bincount(group[made["small"].rows]).tolist() == [3, 1]
         inside = set(made["small"].rows.tolist()) <= set(made["large"].rows.tolist())
         assert inside == nested
+        assert len(made["tokens"].rows) == 2
+        inside = set(made["tokens"].rows.tolist()) <= set(made["small"].rows.tolist())
+        assert inside == nested
+
+
+def test_tokens_for_one_row():
+    sizes, lengths = {"t": Size(tokens=7)}, np.full(N, 5)
+    check_wishes(sizes, Wishes(N))  # known when it is chosen
+    assert len(choose_all(hardest, sizes, Wishes(N), seed=0, lengths=lengths)["t"].rows) == 1
 
 
 def test_a_method_with_an_order_runs_once_for_all_sizes():

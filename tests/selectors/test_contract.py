@@ -70,6 +70,7 @@ def test_an_order_is_that_of_every_smaller_total(name, graph):
         assert coreset.order.tolist() == most.order[:total].tolist()
         assert first(most, total).rows.tolist() == coreset.rows.tolist()
         assert first(most, total).reason.tolist() == coreset.reason.tolist()
+        assert first(most, total).order.tolist() == coreset.order.tolist()
 
 
 def test_the_order_of_the_input_does_not_matter(name, graph):

@@ -57,6 +57,9 @@ def test_the_graph_is_that_of_the_rows_left(graph):
     assert REASONS[coreset.reason[2]] == "cut"
     everything = select_d2(scores=scores, connect=connect, total=4, mislabel_ratio=0.25)
     assert everything.order.tolist() == [0, 3, 1, 2]
+    scores = [5.0, 0.0, 8.0, 3.0, 9.0]  # 0 is a score, too
+    two_cut = select_d2(scores=scores, connect=connect, total=5, mislabel_ratio=0.4)
+    assert two_cut.order.tolist() == [0, 3, 1, 2, 4]
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
@@ -107,7 +110,10 @@ def test_errors(graph):
     for wrong, match in [
         ((np.zeros((1, 1), int), np.zeros((1, 1))), r"\[2, k\]; got \(1, 1\)"),
         ((np.full((2, 1), 2), np.zeros((2, 1))), "positions from 0 to 1"),
-        ((np.zeros((2, 1), int), np.full((2, 1), np.nan)), "finite and at least 0"),
+        *(
+            ((np.zeros((2, 1), int), np.full((2, 1), distance)), "finite and at least 0")
+            for distance in (np.nan, np.inf, -1)
+        ),
     ]:
         with pytest.raises(DataError, match=match):
             select_d2(scores=[1, 2], connect=lambda rows, w=wrong: w, total=1)

@@ -19,8 +19,9 @@ def test_by_hand():
     # On a line 0, 1, 4, 9, 20 from row 4: the farthest is 0 (20 away), then 9 (9 from 0,
     # 11 from 20), then 4 (4 from 0, 5 from 9), then 1.
     features = [[0.0], [1.0], [4.0], [9.0], [20.0]]
-    picks = k_centre._traverse(np.array(features, np.float32), 4, 5)
-    assert picks.tolist() == [4, 0, 3, 2, 1]
+    for scale in (1, 1e-3, 1e3):
+        picks = k_centre._traverse(scale * np.array(features, np.float32), 4, 5)
+        assert picks.tolist() == [4, 0, 3, 2, 1]
 
 
 def test_ties_go_by_smaller_key_by_hand():

@@ -67,6 +67,7 @@ def test_the_pools_highest_score_is_never_lost_to_rounding():
 def test_range_wider_than_float64():
     regions = stratify([-1.7e308, 0.0, 1.7e308], regions=2, cut=0.0)
     assert regions.of_row.tolist() == [0, 0, 1]
+    assert regions.edges.tolist() == [[-1.7e308, 0], [0, 1.7e308]]
 
 
 def test_range_of_one_unit_in_the_last_place():
@@ -122,8 +123,10 @@ def test_unusable_scores(scores):
         ({"cut": 1.0}, "cut must be at least 0 and below 1; got 1.0"),
         ({"cut": -0.1}, "cut must be"),
         ({"cut": float("nan")}, "cut must be"),
+        ({"cut": "most"}, "cut must be at least 0 and below 1; got most"),
         ({"regions": 0}, "regions must be at least 1; got 0"),
         ({"regions": 2.5}, "regions must be a whole number"),
+        ({"regions": 1_000_001}, "regions must be at most 1000000; got 1000001"),
     ],
 )
 def test_unusable_settings(settings, message):

@@ -9,7 +9,15 @@ import pytest
 from staff.errors import ConfigError
 from staff.rng import keys_of_ids
 from staff.selectors import choose_rows, select_staff, stratify, weigh
-from staff.selectors.rounds import AIM, START, budget_error, grown, not_verified, verify_in_rounds
+from staff.selectors.rounds import (
+    AIM,
+    START,
+    budget_error,
+    fewer_regions,
+    grown,
+    not_verified,
+    verify_in_rounds,
+)
 from staff.selectors.verification import student_95
 from staff.types import Verification
 
@@ -121,6 +129,12 @@ def test_a_round_adds_to_those_before_by_the_same_priorities():
         assert set(fixed.tolist()) == set(np.concatenate(calls)[np.isin(of_row, same)].tolist())
 
 
+def test_another_seed_verifies_other_rows():
+    one, other = (in_rounds(0.3, seed=seed)[1][0] for seed in (0, 1))
+    assert len(one) == len(other)
+    assert not np.array_equal(one, other)
+
+
 def test_the_cap_is_kept_and_told():
     found, calls, _, _ = in_rounds(0.6, verify_cap=300, verify_tolerance=0.01)
     assert sum(map(len, calls)) == found.verification.rounds[-1].rows <= 300
@@ -195,6 +209,15 @@ def test_regions_too_small_are_not_verified():
     assert found.verification.rounds == ()
     assert np.isnan(found.verification.ratio).all()
     assert (not_verified("auto"), not_verified(7)) == (START, 7)
+    # Nor are they where scores of all rows are there.
+    small = np.array([1.0] * 5 + [9.0] * 20)
+    found = select_staff(
+        scores=small, total=4, verify=lambda rows: small[rows], candidates=np.ones(25, bool),
+        regions=2, cut=0.0, verify_per_region="auto",
+    )  # fmt: skip
+    assert found.verification.count.tolist() == [0, 20]
+    # Regions of 20 rows, and never fewer than two.
+    assert [fewer_regions(rows, 10) for rows in (1019, 59, 30)] == [50, 2, 2]
 
 
 def test_rows_are_wanted_where_they_lower_the_error_most():
@@ -209,10 +232,21 @@ def test_rows_are_wanted_where_they_lower_the_error_most():
     # Σ s over regions: 20·0.05 + 20·0.15·√(50/b) is to be 4/1.1, so b = 64.7, about.
     assert more[20] == pytest.approx(64.7, abs=1.5)
     assert grown(found, sizes, tolerance=error / AIM / 4, cap=10**6).tolist() == [100] * 40
+    assert grown(found, sizes, tolerance=error / AIM / 4, cap=4000).tolist() == [100] * 40
     assert grown(found, sizes, tolerance=1.0, cap=10**6).tolist() == [50] * 40
     capped = grown(found, sizes, tolerance=error / AIM / 1.1, cap=2100)
     assert (capped[:20] == 50).all()
     assert 2080 <= capped.sum() <= 2100
+
+
+def test_rows_go_like_the_spread_to_the_power_of_two_thirds_by_hand():
+    # Of σ = 0.5 and 4, 1:8, regions have 25 and 100 rows, 1:4 = 8^⅔: at best already. An error
+    # smaller by 1.2 then takes 1.44 times as many of both.
+    found = verification([1.0] * 40, [0.5 / 5] * 20 + [4 / 10] * 20, [25] * 20 + [100] * 20)
+    sizes = np.array([10**6] * 40)
+    tolerance = budget_error(found, sizes) / AIM / 1.2
+    more = grown(found, sizes, tolerance=tolerance, cap=10**6)
+    np.testing.assert_allclose(more, [36] * 20 + [144] * 20, atol=1)
 
 
 def test_flagged_and_lone_regions():
@@ -223,6 +257,9 @@ def test_flagged_and_lone_regions():
     sizes = np.array([1000] * 3)
     more = grown(found, sizes, tolerance=0.001, cap=10**6)
     assert more.tolist() == [20, 10, 20]
+    lone, worst = (verification([1.0] * 3, [0.1, 0.3, 0.3], [10] * 3) for _ in range(2))
+    lone.interval[2] = np.nan
+    assert budget_error(lone, sizes) == pytest.approx(budget_error(worst, sizes))
 
 
 @pytest.mark.parametrize(

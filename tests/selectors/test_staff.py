@@ -346,12 +346,14 @@ def test_a_million_rows_take_seconds():
     assert time.perf_counter() - begun < 5  # 0.3 s on an idle core
 
 
-def test_the_stages_alone_make_the_same_coreset():
+@pytest.mark.parametrize("by", ["width", "count"])
+def test_the_stages_alone_make_the_same_coreset(by):
     scores = np.random.default_rng(9).lognormal(size=300)
     target = target_of(scores)
-    pool = stratify(scores)
+    pool = stratify(scores, by=by)
     rows = choose_rows(pool)
     budget = allocate(pool, weigh(scores[rows], target[rows], rows, pool), total=60)
     by_hand = draw(scores, pool, budget)
-    whole = select_staff(scores=scores, total=60, verify=lambda r: target[r])
+    whole = select_staff(scores=scores, total=60, verify=lambda r: target[r], stratify_by=by)
     assert np.array_equal(by_hand.reason, whole.reason)
+    assert np.array_equal(by_hand.regions.edges, whole.regions.edges)

@@ -67,6 +67,14 @@ def test_ratio_and_interval_of_raw_norms_by_hand(regions):
     assert not result.flagged.any()
 
 
+def test_two_rows_have_a_wide_interval_from_zero_by_hand(regions):
+    # Σs = 3, Σt = 8: t/Σt - s/Σs = 2/8 - 1/3 = -1/12, and 1/12. b = 2 of N = 5:
+    # Var V / V² = (1 - 2/5)·2·2/144 = 1/60; t(0.975, 1) = 12.7062. A ratio is not below 0.
+    result = weigh([1, 2], [2, 6], [0, 1], regions)
+    assert result.interval[0, 0] == 0
+    assert result.interval[0, 1] == pytest.approx(8 / 3 * (1 + 12.7062 / math.sqrt(60)), rel=1e-5)
+
+
 def test_order_of_rows_does_not_matter(regions):
     one = weigh([1, 2, 3, 12], [0.1, 0.2, 0.3, 7], [0, 1, 2, 6], regions)
     other = weigh([12, 3, 1, 2], [7, 0.3, 0.1, 0.2], [6, 2, 0, 1], regions)
@@ -144,15 +152,17 @@ def ratios(ratio, error, count=10):
 
 
 def test_shrinking_by_hand():
-    # y = ln V = -1, 0, 1: mean 0, variance 1. s² = 0.09, 0.36, 0.15: mean 0.2, so τ² = 0.8.
-    # Trust τ²/(τ² + s²): 0.8/0.89 of -1, anything of 0, 0.8/0.95 of 1.
-    found = shrink(ratios(np.exp([-1.0, 0.0, 1.0]), np.sqrt([0.09, 0.36, 0.15])))
-    np.testing.assert_allclose(np.log(found), [-0.8 / 0.89, 0.0, 0.8 / 0.95], atol=1e-12)
+    # y = ln V = -2, 0, 2: mean 0, variance 4. s² = 0.09, 0.36, 0.15: mean 0.2, so τ² = 3.8.
+    # Trust τ²/(τ² + s²): 3.8/3.89 of -2, anything of 0, 3.8/3.95 of 2.
+    found = shrink(ratios(np.exp([-2.0, 0.0, 2.0]), np.sqrt([0.09, 0.36, 0.15])))
+    np.testing.assert_allclose(np.log(found), [-7.6 / 3.89, 0.0, 7.6 / 3.95], atol=1e-12)
 
 
 def test_differences_that_chance_makes_leave_no_difference():
     found = shrink(ratios([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]))  # variance 0.48 of y, mean s² 1
     np.testing.assert_allclose(found, 2.0)
+    # Even from one that is exact: 0 of 0 is no trust.
+    np.testing.assert_allclose(shrink(ratios([1.0, 2.0, 4.0], [0.0, 1.0, 1.0])), 2.0)
 
 
 def test_exact_ratios_stay():
@@ -171,9 +181,12 @@ def test_what_is_not_known_becomes_the_mean():
     assert np.isnan(found[3])
 
 
-def test_one_region_or_none_is_left_alone():
+def test_one_region_or_none_with_an_error_is_left_alone():
     np.testing.assert_allclose(shrink(ratios([5.0], [0.3])), [5.0])
-    assert np.isnan(shrink(unverified(2))).all()
+    np.testing.assert_allclose(shrink(ratios([1.0, 4.0], [np.nan, np.nan])), [1.0, 4.0])
+    nothing = unverified(2)
+    assert np.isnan(shrink(nothing)).all()
+    assert (len(nothing.rows), nothing.count.tolist(), nothing.flagged.any()) == (0, [0, 0], False)
 
 
 def test_mismatched_scores(regions):
@@ -181,12 +194,14 @@ def test_mismatched_scores(regions):
         weigh([1, 2], [1], [0, 1], regions)
     with pytest.raises(DataError, match="the target's scores must be numbers"):
         weigh([1, 2], ["a", "b"], [0, 1], regions)
+    with pytest.raises(DataError, match=r"got \(1, 2\) rows"):
+        weigh([[1, 2]], [[1, 2]], [[0, 1]], regions)
 
 
 def test_cut_rows_have_no_region():
     regions = stratify([1.0, 2.0, 3.0, 9.0], cut=0.25)
     with pytest.raises(DataError, match="row 3 was cut"):
-        weigh([9.0], [1.0], [3], regions)
+        weigh([1.0, 9.0], [1.0, 1.0], [0, 3], regions)
 
 
 def test_b_v_below_1(regions):

@@ -45,6 +45,14 @@ def test_a_chosen_row(scores):
         "Within the region, it is number 1 of 50 from the hardest, inside the budget."
     )
     assert len(sentences) == 6
+    easier = (
+        "the region is easier than the small model suggests, and its share 0.50 times the mean."
+    )
+    assert easier in explain(99, scores=scores, selection=select(scores))[3]
+    # Keys part equal scores only.
+    keys = np.arange(100)[::-1]
+    keyed = explain(49, scores=scores, selection=select(scores, keys=keys), keys=keys)
+    assert (keyed[1], keyed[-1]) == (sentences[1], sentences[-1])
 
 
 def test_a_ratio_near_the_mean_may_be_chance(scores):
@@ -54,6 +62,26 @@ def test_a_ratio_near_the_mean_may_be_chance(scores):
     chance = "which may be chance: the interval contains the mean."
     assert explain(0, scores=scores, selection=noisy)[3].endswith(f"1.50 times the mean, {chance}")
     assert chance not in explain(99, scores=scores, selection=noisy)[3]
+
+
+def test_a_ratio_like_the_mean_is_neither_harder_nor_easier(scores):
+    coreset = select_staff(scores=scores, total=40, verify=lambda r: 2 * scores[r], regions=2)
+    for row in (0, 60):
+        assert explain(row, scores=scores, selection=coreset)[3].endswith(
+            "the mean over the verified regions is 2, so for the target the region is about as hard "
+            "as the small model suggests."
+        )
+
+
+def test_a_verified_row_is_told_apart_and_one_alone_has_no_interval(scores):
+    coreset = select(scores, verify_per_region=1)
+    verified = coreset.verification.rows
+    assert len(verified) == 2
+    for row in range(100):
+        sentences = explain(row, scores=scores, selection=coreset)
+        itself = ", including this one" * (row in verified)
+        assert sentences[2].endswith(f"has 50 rows; 1 of them was scored on the target{itself}.")
+        assert "times the small model's; the mean over" in sentences[3]
 
 
 def test_a_row_over_budget(scores):
@@ -83,6 +111,11 @@ def test_top_up(scores):
     assert explain(drawn, scores=scores, selection=coreset)[-1].endswith("this row was drawn.")
     left = np.flatnonzero(coreset.reason == REASONS.index("over-budget"))[0]
     assert explain(left, scores=scores, selection=coreset)[-1].endswith("this row was not drawn.")
+    shared = replace(coreset, details={**coreset.details, "quota_column": "'source'"})
+    assert explain(left, scores=scores, selection=shared)[-1].endswith(
+        "from the rest of the pool, for each value of 'source' from its own rows: this row was not "
+        "drawn."
+    )
 
 
 def test_a_budget_that_is_shared_says_so(scores):
@@ -103,6 +136,15 @@ def test_a_budget_that_is_shared_says_so(scores):
 def test_unverified_and_flagged_regions(scores):
     unverified = explain(0, scores=scores, selection=select(scores, verify_per_region=50))
     assert unverified[3] == "The region is too small to be verified on the target."
+    # In stored scores of an earlier run a region may have none, or be too small for this b_v.
+    known = select(scores, candidates=scores > 5)
+    for b_v, words in (
+        (49, "None of its rows has a score on the target, so it is not verified."),
+        (50, "The region is too small to be verified on the target."),
+        ("auto", "None of its rows has a score on the target, so it is not verified."),
+    ):
+        stored = replace(known, details={**known.details, "verify_per_region": b_v})
+        assert explain(0, scores=scores, selection=stored)[3] == words
     assert unverified[4].startswith("With equal shares, the region's budget is 20")
     flagged = select_staff(
         scores=scores, total=40, regions=2, cut=0.0, verify=lambda rows: np.zeros(len(rows))

@@ -73,6 +73,7 @@ def test_bleu_brevity_and_corpus():
     scores, corpus = bleu(["a b c d", "a b c d x"], ["a b c d", "a b c d e"])
     assert corpus == pytest.approx(100 * (8 / 9 * 6 / 7 * 4 / 5 * 2 / 3) ** 0.25)
     assert scores.mean() != pytest.approx(corpus, abs=0.1)
+    assert bleu(["a b"], ["a b"])[0] == pytest.approx([100])  # too short for runs of four
 
 
 def test_bleu_interval_is_of_the_corpus_score():
@@ -94,11 +95,12 @@ def test_bleu_agrees_with_sacrebleu_where_nothing_long_matches():
     from sacrebleu.metrics import BLEU
 
     predictions, references = (
-        ["a x c", "", "the cat sat"],
+        ["a x c", "", "the cat sat here"],
         ["a b c", "some words", "a dog sat here"],
     )
     own = BLEU().corpus_score(predictions, [references]).score
     assert bleu(predictions, references)[1] == pytest.approx(own)
+    assert own > 0  # two words in a row are right: longer runs are smoothed
 
 
 def test_exact():

@@ -139,3 +139,39 @@ def test_models_that_cannot_be_packed():
     chunked = build("llama")
     chunked.config.attention_chunk_size = 4
     assert packing_of(chunked) is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_tried_without_dropout_and_left_as_it_was(training):
+    from staff.training.packed import packing_of
+
+    model = build("llama", attention_dropout=0.5).train(training)
+    packing = packing_of(model)
+    assert packing.narrow == (model.model.layers[-1].mlp,)
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_losses_tell_what_cannot_be_packed_or_narrowed():
+    import torch
+
+    from staff.training.packed import packing_of
+
+    class ByPlace(torch.nn.Linear):  # which is another one behind other rows
+        def forward(self, x):
+            return super().forward(x) * torch.arange(1, x.shape[1] + 1)[:, None]
+
+    class Whole(torch.nn.Linear):  # the rows that are tried have 7 tokens at most, together 17
+        def forward(self, x):
+            return super().forward(x) * (1 if x.shape[1] in (7, 17) else 2)
+
+    class Refusing(torch.nn.Linear):  # a batch of one row
+        def forward(self, x):
+            if len(x) == 1:
+                raise IndexError
+            return super().forward(x)
+
+    for part, narrow in ((ByPlace, None), (Whole, ()), (Refusing, None)):
+        model = build("llama")
+        model.model.layers[-1].mlp = part(32, 32)
+        packing = packing_of(model)
+        assert (None if packing is None else packing.narrow) == narrow

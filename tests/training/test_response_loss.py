@@ -60,6 +60,8 @@ def test_equals_the_models_own_loss(family, rows):
     np.testing.assert_allclose(means, own, rtol=1e-4)
     # Nothing stays behind: the model gives whole logits again.
     assert model(batch.input_ids).logits.shape[:2] == batch.input_ids.shape
+    half, _ = response_losses(model.bfloat16(), input_ids=batch.input_ids, labels=batch.labels)
+    assert half.dtype == torch.float32
 
 
 def test_a_model_without_output_head():

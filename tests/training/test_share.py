@@ -11,6 +11,19 @@ def test_sums_of_all_processes_in_the_shapes_they_had():
     assert gradients[1] == 5  # its own is as it was
 
 
+def test_processes_agree_where_all_have_one_number():
+    # Two processes, the other of which is at step 7.
+    share = Share(0, 2, lambda tensor: tensor.add_(torch.tensor([7.0, 1.0])))
+    assert share.agrees(7)
+    assert not share.agrees(6)
+
+
+def test_the_process_with_the_most_rows_is_the_first():
+    for rows in range(9):
+        shares = [Share(rank, 3, lambda tensor: None) for rank in range(3)]
+        assert shares[0].most(rows) == max(len(one.of(list(range(rows)))) for one in shares)
+
+
 def test_processes_talk_on_the_cpu_and_sums_lie_where_the_model_does():
     """The trainer refuses a loss that comes back on another device. No GPU is needed to tell."""
     talked = []

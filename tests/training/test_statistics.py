@@ -48,6 +48,9 @@ def test_a_share_of_nothing_is_not_surely_nothing():
     # Wilson by hand: 0 of 10 is up to z²/(10 + z²) = 3.8415/13.8415.
     assert share_interval([0] * 10) == pytest.approx((0, 0, 0.27753), abs=1e-5)
     assert share_interval([1] * 10) == pytest.approx((1, 0.72247, 1), abs=1e-5)
+    # Where rounding would leave an end beside 0 or 1.
+    assert share_interval([0] * 10).low == 0
+    assert [share_interval([1] * n).high for n in (9, 13)] == [1, 1]
     draw = np.random.default_rng(4)
     for rate in (0.003, 0.01, 0.1, 0.5):
         found = [share_interval(draw.random(200) < rate) for _ in range(400)]

@@ -8,10 +8,10 @@ from staff.words import count
 def duration(seconds: float) -> str:
     """Seconds for people.
 
-    >>> duration(0.04), duration(12.34), duration(75), duration(7384)
-    ('0.0 s', '12.3 s', '1 min 15 s', '2 h 03 min')
+    >>> duration(0.04), duration(12.34), duration(59.96), duration(75), duration(7384)
+    ('0.0 s', '12.3 s', '1 min 00 s', '1 min 15 s', '2 h 03 min')
     """
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -148,7 +148,8 @@ def _region_sentence(regions: Regions, verification: Verification, i: int, row: 
     if count == 0:
         return f"{words}."
     itself = ", including this one" if row in verification.rows else ""
-    return f"{words}; {count} of them were scored on the target{itself}."
+    were = "was" if count == 1 else "were"
+    return f"{words}; {count} of them {were} scored on the target{itself}."
 
 
 def _ratio_sentence(
