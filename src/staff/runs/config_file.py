@@ -53,7 +53,8 @@ def build(
 
 def _refuse_no_text(where: str, value: Any) -> None:
     """Raise `ConfigError` for a text that no file and no manifest could hold."""
-    for text in listed(value):
+    inner = [*value, *value.values()] if isinstance(value, Mapping) else listed(value)
+    for text in inner:
         if isinstance(text, str) and not is_utf8(text):
             raise ConfigError(f"{where} {text!r} is not UTF-8 text: rename the file or folder")
         if isinstance(text, str) and "\0" in text:
@@ -119,7 +120,7 @@ def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
         preset = preset_values(config.preset)
         values = {k: v for k, v in values.items() if not (k in preset and preset[k] == v)}
         remark = "  # " + ", ".join(f"{name}: {value}" for name, value in preset.items())
-    values = {name: value for name, value in values.items() if value != []}
+    values = {name: value for name, value in values.items() if value not in ([], {})}
     # A path may hold line breaks, and what comes after one would be settings.
     again = f"; again: {one_line(replay)}" if replay else ""
     head = f"# staff {__version__}{again}\n"
