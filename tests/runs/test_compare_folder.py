@@ -32,7 +32,7 @@ def folder(settings, tmp_path):
     "changes",
     [
         {"methods": ("random",)}, {"keep": (0.2, 0.3)}, {"seeds": 9}, {"metrics": ("loss",)},
-        {"full": False}, {"batch_tokens": 9}, {"device": "cuda"}, {"data": "./a"},
+        {"full": False}, {"own": {"mine": "x"}}, {"batch_tokens": 9}, {"device": "cuda"}, {"data": "./a"},
     ],
 )  # fmt: skip
 def test_what_may_change(folder, settings, changes):

@@ -171,11 +171,12 @@ def _of_own(config: Mapping[str, Any]) -> list[str]:
     own: Mapping[str, str] = config.get("own") or {}
     if not own:
         return []
-    said = f"{joined(list(own))}: chosen elsewhere (--own), so the cost of selection is not known."
+    said = f"{joined(list(own))}: chosen elsewhere (--own), so the cost of selection is not known"
     fixed = [name for name, file in own.items() if "{seed}" not in file]
     if fixed and config["seeds"] > 1:
-        said += f" {joined(fixed)}: one file for all seeds, which differ in fine-tuning only."
-    return [said]
+        which = "" if len(fixed) == len(own) else f" {joined(fixed)}:"
+        said += f";{which} one file for all seeds, which differ in fine-tuning only"
+    return [f"{said}."]
 
 
 def _of_best(rows: Sequence[Row]) -> list[str]:

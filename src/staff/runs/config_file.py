@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
@@ -83,6 +84,8 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: settings are lines like `keep: [0.1, 0.2]`")
         lines = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
+        inner = [(key.value, [str(one.value) for one, _ in value.value])
+                 for key, value in node.value if isinstance(value, yaml.MappingNode)]  # fmt: skip
         values = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -101,6 +104,9 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         if name in seen:
             raise ConfigError(f"{path}: {name} is set twice, in line {seen[name]} and line {line}")
         seen[name] = line
+    for key, names in inner:
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ConfigError(f"{path}: {key} has {_clipped(twice[0])} twice")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 
