@@ -410,7 +410,7 @@ class Notes:
         )
 
 
-def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, tmp_path):
+def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, tmp_path, own):
     notes, out = Notes(), tmp_path / "out"
     asked = {
         "methods": ("staff", "random"), "seeds": 3, "small": family[0], "skip_finetune": True,
@@ -431,3 +431,7 @@ def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, 
     assert min(stage["seconds"] for stage in read) > 0.5 * read[0]["seconds"] > 0
     planned = plan(settings(**asked, out=str(tmp_path / "other")))
     assert {"1 x read", "3 x score small"} <= {stage["name"] for stage in planned["stages"]}
+    # They are read before the selection, to hold a coreset of one's own to their number.
+    asked |= {"seeds": 1, "own": {"mine": own("mine.jsonl")}, "out": str(tmp_path / "own")}
+    compare(settings(**asked), progress=(notes := Notes()))
+    assert notes.said.count(kept) == 1

@@ -50,7 +50,10 @@ def test_random_alone_needs_no_small_model():
 
 def test_coresets_of_ones_own_and_their_files(tmp_path):
     config = made(own=["mine=x.jsonl", "less=l-{keep}-{seed}.jsonl"], seeds="2")
-    assert config.own_files() == {"mine": ["x.jsonl"], "less": ["l-0.1-0.jsonl", "l-0.1-1.jsonl"]}
+    assert config.own_files() == {
+        ("mine", "0.1", 0): "x.jsonl", ("mine", "0.1", 1): "x.jsonl",
+        ("less", "0.1", 0): "l-0.1-0.jsonl", ("less", "0.1", 1): "l-0.1-1.jsonl",
+    }  # fmt: skip
     assert config.entrants == ("staff", "random", "mine", "less")
     path = tmp_path / "x.yaml"
     path.write_text(dump_yaml(config))

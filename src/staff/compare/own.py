@@ -10,11 +10,12 @@ from staff.words import counted
 
 
 def hashed(config: CompareConfig) -> dict[str, list[dict[str, str]]]:
-    """Path and SHA-256 of every file, by name."""
-    return {
-        name: [{"path": file, "sha256": open_source(file).content_hash()} for file in files]
-        for name, files in config.own_files().items()
-    }
+    """Path and SHA-256 of every file, each once, by the name it is compared under."""
+    found: dict[str, dict[str, dict[str, str]]] = {name: {} for name in config.own}
+    for (name, _, _), file in config.own_files().items():
+        if file not in found[name]:
+            found[name][file] = {"path": file, "sha256": open_source(file).content_hash()}
+    return {name: list(files.values()) for name, files in found.items()}
 
 
 def check_sizes(config: CompareConfig, usable: int, *, progress: Progress | None) -> None:
@@ -24,22 +25,14 @@ def check_sizes(config: CompareConfig, usable: int, *, progress: Progress | None
     stops one of such a file (`DataError`) does so here, before anything is trained.
     """
     counts: dict[str, int] = {}
-    for name in config.own:
-        for keep in config.keep_names:
-            wanted = total_of(keep, usable)
-            for file in dict.fromkeys(config.own_file(name, keep, s) for s in range(config.seeds)):
-                if file not in counts:
-                    counts[file] = _usable(config, file, progress)
-                if counts[file] != wanted:
-                    raise ConfigError(
-                        f"--own {name}={file} has {counted(counts[file], 'usable row')}, and the "
-                        f"coresets of keep {keep} have {wanted} (of {usable} usable rows): the "
-                        "comparison would show the size; give it as many rows, or choose --keep by "
-                        "it"
-                    )
-
-
-def _usable(config: CompareConfig, file: str, progress: Progress | None) -> int:
-    models = (str(config.target),)
-    with tokenised(config, open_source(file), models, progress) as prepared:
-        return prepared.usable
+    for (name, keep, _), file in config.own_files().items():
+        if file not in counts:
+            models = (str(config.target),)
+            with tokenised(config, open_source(file), models, progress) as prepared:
+                counts[file] = prepared.usable
+        if counts[file] != (wanted := total_of(keep, usable)):
+            raise ConfigError(
+                f"--own {name}={file} has {counted(counts[file], 'usable row')}, and the coresets "
+                f"of keep {keep} have {wanted} (of {usable} usable rows): the comparison would "
+                "show the size; give it as many rows, or choose --keep by it"
+            )

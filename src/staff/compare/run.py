@@ -208,7 +208,7 @@ def _tuned_on(
     if cell.keep is None:
         file, sha256 = Path(str(config.data)), data
     elif cell.method in config.own:
-        path = config.own_file(cell.method, cell.keep, cell.seed)
+        path = config.own_files()[cell.method, cell.keep, cell.seed]
         file, sha256 = Path(path), own[path]
     else:
         one = chosen[cell.seed, cell.method]

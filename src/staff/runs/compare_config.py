@@ -143,21 +143,13 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
         """All that is compared at each size: methods, then coresets of the user's own."""
         return (*self.methods, *self.own)
 
-    def own_file(self, name: str, keep: str, seed: int) -> str:
-        """The file of one of `own` for a size, by its name, and a seed."""
-        return self.own[name].replace("{keep}", keep).replace("{seed}", str(seed))
-
-    def own_files(self) -> dict[str, list[str]]:
-        """The files of `own`, by name, each once."""
+    def own_files(self) -> dict[tuple[str, str, int], str]:
+        """The files of `own`, by name, size (as in `keep_names`) and seed."""
         return {
-            name: list(
-                dict.fromkeys(
-                    self.own_file(name, keep, seed)
-                    for keep in self.keep_names
-                    for seed in range(self.seeds)
-                )
-            )
-            for name in self.own
+            (name, keep, seed): file.replace("{keep}", keep).replace("{seed}", str(seed))
+            for name, file in self.own.items()
+            for keep in self.keep_names
+            for seed in range(self.seeds)
         }
 
     @property
