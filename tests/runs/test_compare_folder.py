@@ -98,6 +98,9 @@ def test_what_is_missing_is_named(folder, settings, tmp_path):
     with pytest.raises(RunError, match=r"9 of 10 cells are missing: full-seed0, staff-0\.1-seed0,.* "
                        r"and 1 more; resume with staff compare --config .*config\.yaml"):  # fmt: skip
         folder.check_finished()
+    folder.begin_writing(settings(methods=("random",), own={"mine": "x"}, seeds=1, full=False))
+    with pytest.raises(RunError, match=r"2 of 3 cells are missing: random-0.1-seed0, mine-0\.1-"):
+        folder.check_finished()
     folder.manifest.write_text("{}")
     folder.check_finished()
     assert not CompareFolder(tmp_path / "other").is_comparison
