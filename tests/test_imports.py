@@ -58,7 +58,7 @@ ALLOWED = {
         *("models", "training", "scores", "foreseen"),
     },
     "compare": {
-        *("pipeline", "single", "planning", "stages"),
+        *("pipeline", "single", "planning", "stages", "asked"),
         *("data", "models", "runs", "selectors", "training", "reports", "scores", "ledger"),
     },
     "exports": {"data", "runs", "models"},

@@ -89,6 +89,8 @@ def check_inputs(config: AnyConfig) -> None:
         CompareFolder(str(config.out)).check_same_config(config)
         models = (config.small, config.target)
         check_data(config, config.test, split=config.inputs["test"])
+        for file in dict.fromkeys(config.own_files().values()):
+            check_data(config, file, split=config.split)
     else:
         models = (config.model,)
         if not isinstance(config, CheckModelConfig):  # which leaves nothing

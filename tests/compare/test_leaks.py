@@ -15,7 +15,7 @@ def leaks(tmp_path):
             path = tmp_path / f"{name}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             sources.append(open_source(path))
-        return count_leaks(*sources, RecordOptions(**options))
+        return count_leaks(sources[:1], sources[1], RecordOptions(**options))
 
     return count
 

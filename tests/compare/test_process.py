@@ -1,6 +1,7 @@
 """The real command in a real process, killed twice in the middle of cells."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,17 @@ def test_only_what_a_kill_left_undone_is_done_again(command, finish, tmp_path):
     fingerprints = [[cell["made_from"] for cell in one["cells"]] for one in found]
     assert fingerprints[0] == fingerprints[1]
     tables = [pq.read_table(folder / "results.parquet") for folder in (whole, out)]
+    # A byte copy of a method's coreset has that method's values; nothing else is done again.
+    copy = shutil.copy(whole / "seed-0" / "random" / "coreset-0.5.jsonl", tmp_path / "copy.jsonl")
+    done = finish(*command, "--own", f"copy={copy}", "--out", str(whole))
+    assert done.stderr.count(", reused") == 4
+    items = [whole / "cells" / f"{name}-0.5-seed0" / "items.parquet" for name in ("random", "copy")]
+    assert items[0].read_bytes() == items[1].read_bytes()
+    values = {
+        c["method"]: c["values"] for c in json.loads((whole / "compare.json").read_text())["cells"]
+    }
+    assert values["copy"] == values["random"] != values["untuned"]
+    assert "fine-tune small" not in done.stderr
     timeless = [
         name for name in tables[0].column_names if "seconds" not in name and "to_" not in name
     ]

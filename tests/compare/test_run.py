@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import shutil
 import types
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from staff.compare.plan import plan
 from staff.compare.run import _contents, compare
 from staff.data.files import open_source
-from staff.errors import DataError, RunError
+from staff.errors import ConfigError, DataError, RunError
+from staff.hashing import hash_file
 from staff.reports.compared_html import render_comparison_page
 from staff.runs.compare_folder import CompareFolder
 
@@ -231,6 +234,95 @@ def test_a_coreset_changed_by_hand_is_chosen_again(settings, work, tmp_path):
     assert "by hand" not in coreset.read_text()
 
 
+@pytest.fixture
+def own(tmp_path):
+    """A function that writes a coreset of so many rows to a file of that name."""
+
+    def write(name, rows=6, said="chosen"):
+        lines = (json.dumps({"prompt": f"{said} {i}", "response": "r"}) for i in range(rows))
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_coresets_of_ones_own_are_compared_like_those_of_methods(settings, work, tmp_path, own):
+    compare(settings(seeds=2))
+    del work.done[:]
+    places = {"mine": own("mine.jsonl"), "drawn": str(tmp_path / "drawn-{keep}-{seed}.jsonl")}
+    drawn = [own(f"drawn-0.5-{seed}.jsonl", said=f"seed {seed}") for seed in (0, 1)]
+    asked, out = settings(seeds=2, own=places), tmp_path / "out"
+    planned = plan(asked)
+    assert (planned["cells"], planned["cells already done"]) == (9, 5)
+    assert "6 x tune, keep 0.5" in {stage["name"] for stage in planned["stages"]}
+    result = compare(asked)
+    # Only their cells, each on its file: the stand-in leaves it in the place of the adapter.
+    cells = {"mine-0.5-seed0": places["mine"], "drawn-0.5-seed0": drawn[0],
+             "mine-0.5-seed1": places["mine"], "drawn-0.5-seed1": drawn[1]}  # fmt: skip
+    assert [name for what, name in work.done if what == "tune"] == [f"{c}, 3" for c in cells]
+    for cell, file in cells.items():
+        tuned = (out / "cells" / cell / "adapter" / "adapter_config.json").read_text()
+        assert tuned == Path(file).read_text()
+    sha256 = {name: [one["sha256"] for one in files] for name, files in result["own"].items()}
+    assert sha256 == {"mine": [hash_file(places["mine"])], "drawn": list(map(hash_file, drawn))}
+    rows = {row["method"]: row for row in pq.read_table(out / "results.parquet").to_pylist()}
+    assert list(rows) == ["untuned", "full", "random", "mine", "drawn"]
+    assert rows["mine"]["random_verdict"] == "tie"
+    assert rows["mine"]["selection_seconds"] is None
+    assert rows["mine"]["selection_to_tuning"] is None
+    assert re.search(r"\| mine \| 0.5 \| 6 \| - \| 2.0 s \| - \|", (out / "results.md").read_text())
+    assert "mine: one file for all seeds" in (out / "results.md").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page == render_comparison_page(json.loads((out / "compare.json").read_text()))
+    assert "<strong>mine and drawn</strong> tie with a random subset" in page
+    assert sha256["mine"][0] in page
+
+    del work.done[:]
+    own("drawn-0.5-1.jsonl", said="another")
+    compare(asked)
+    cell = "drawn-0.5-seed1"
+    assert work.done == [("tune", f"{cell}, 3"), ("evaluate", cell)]
+    result = compare(settings(seeds=2, own={"drawn": places["drawn"]}))
+    assert len(work.done) == 2
+    assert [row["method"] for row in result["results"]] == ["untuned", "full", "random", "drawn"]
+
+
+def test_a_coreset_of_ones_own_of_another_size_stops_all_before_it_begins(
+    settings, work, tmp_path, own
+):
+    compare(settings())
+    asked = settings(own={"mine": own("mine.jsonl", rows=7)})
+    words = r"--own mine=.*mine\.jsonl has 7 usable rows, and the coresets of keep 0\.5 have 6"
+    for refusing in (plan, compare):
+        with pytest.raises(ConfigError, match=words):
+            refusing(asked)
+    bad = Path(own("mine.jsonl"))
+    bad.write_text(bad.read_text() + '{"prompt": "no answer", "response": ""}\n')
+    with pytest.raises(DataError, match="1 of 7 rows cannot be used"):
+        compare(asked)
+    assert len(work.done) == 5
+    assert (tmp_path / "out" / "compare.json").is_file()  # of before, which still holds
+
+
+def test_a_coreset_of_ones_own_that_changes_meanwhile_is_refused(settings, work, tmp_path, own):
+    asked = settings(own={"mine": own("mine.jsonl")})
+
+    def change(said):
+        if said == "cell 4 of 4: mine-0.5-seed0":
+            own("mine.jsonl", said="changed")
+
+    with pytest.raises(DataError, match=r"mine\.jsonl changed while it was read: run the same"):
+        compare(asked, say=change)
+    assert not (tmp_path / "out" / "cells" / "mine-0.5-seed0" / "tuning.json").exists()
+    compare(asked)
+    assert [name for what, name in work.done if what == "evaluate"][-1] == "mine-0.5-seed0"
+
+
+def test_test_prompts_in_a_coreset_of_ones_own_are_told(settings, work, tmp_path, own):
+    result = compare(settings(own={"mine": own("mine.jsonl", said="test")}))
+    assert result["leaks"] == {"rows": 6, "of": 12}
+
+
 def test_other_settings_are_refused_and_overwritten_when_told(settings, work):
     compare(settings())
     with pytest.raises(RunError, match="was made with epochs = 3, now it is 1: choose another"):
@@ -318,7 +410,7 @@ class Notes:
         )
 
 
-def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, tmp_path):
+def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, tmp_path, own):
     notes, out = Notes(), tmp_path / "out"
     asked = {
         "methods": ("staff", "random"), "seeds": 3, "small": family[0], "skip_finetune": True,
@@ -339,3 +431,7 @@ def test_rows_are_read_and_tokenised_once_for_all_seeds(settings, work, family, 
     assert min(stage["seconds"] for stage in read) > 0.5 * read[0]["seconds"] > 0
     planned = plan(settings(**asked, out=str(tmp_path / "other")))
     assert {"1 x read", "3 x score small"} <= {stage["name"] for stage in planned["stages"]}
+    # They are read before the selection, to hold a coreset of one's own to their number.
+    asked |= {"seeds": 1, "own": {"mine": own("mine.jsonl")}, "out": str(tmp_path / "own")}
+    compare(settings(**asked), progress=(notes := Notes()))
+    assert notes.said.count(kept) == 1

@@ -7,6 +7,7 @@ RANDOM = "staff select train.jsonl --method random --out out"
 MODELS = "staff select train.jsonl --small small --target target --out out"
 PLAN = "staff plan train.jsonl --small small --target target"
 COMPARE = "staff compare train.jsonl --target target --small small"
+OWN = f"{COMPARE} --test test.jsonl --methods random --keep 0.5 --out out --own"
 
 CASES = [
     ("no data", {}, "staff select --keep 0.5", 2, 'data is missing: give a training file, e.g. staff select train.jsonl …'),
@@ -85,6 +86,14 @@ CASES = [
     ("a comparison of one method twice", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --methods random random --out out", 2, 'random is given twice in --methods'),
     ("a comparison of no seeds", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --seeds 0 --out out", 2, '--seeds must be at least 1, not 0'),
     ("a comparison of a thousand million seeds", {}, f"{COMPARE} --test test.jsonl --keep 0.5 --seeds 1000000000 --out out --dry-run", 2, '--seeds must be at most 1000, not 1000000000'),
+    ("a coreset of one's own without a name", {}, f"{OWN} mine.jsonl", 2, "--own must look like NAME=FILE, and 'mine.jsonl' does not"),
+    ("two coresets of one's own under one name", {}, f"{OWN} mine=a.jsonl mine=b.jsonl", 2, '--own gives mine twice'),
+    ("a coreset of one's own named like a method", {}, f"{OWN} Random=mine.jsonl", 2, '--own Random: the name is taken, give another one'),
+    ("a coreset of one's own named like a path", {}, f"{OWN} a/b=mine.jsonl", 2, "--own 'a/b': a name is at most 20 letters, digits, -, _ and ., and begins with a letter or digit"),
+    ("one coreset of one's own for two sizes", {}, f"{COMPARE} --test test.jsonl --keep 0.5 0.25 --out out --own mine=mine.jsonl", 2, '--own mine=mine.jsonl is one file for 2 sizes: give one --keep, or one file per size, with {keep} in its name'),
+    ("a coreset of one's own of another size", {"mine.jsonl": '{"prompt": "a", "response": "b"}\n'}, f"{OWN} mine=mine.jsonl --quiet", 2, '--own mine=mine.jsonl has 1 usable row, and the coresets of keep 0.5 have 4 (of 8 usable rows): the comparison would show the size; give it as many rows, or choose --keep by it'),
+    ("a coreset of one's own that is missing for a seed", {"mine-0.jsonl": '{"prompt": "a", "response": "b"}\n'}, f"{OWN} mine=mine-{{seed}}.jsonl", 3, 'no such file: mine-1.jsonl; did you mean mine-0.jsonl?'),
+    ("a coreset of one's own in the folder to write to", {}, f"{OWN} mine=out/mine.jsonl", 5, 'own mine out/mine.jsonl is in the folder this run writes to, out: choose another --out'),
     ("a plan without a size", {}, PLAN, 2, 'nothing to choose: give --keep FRACTION (0.1 is 10 %) or --total N'),
     ("a plan of predicted scores for a method that cannot use them", {}, f"{PLAN} --keep 0.5 --score-on 0.5 --method d2", 2, '--score-on 0.5 works only with the methods staff and grand, which choose by scores: --method d2 needs the small model to process every row'),
     ("a plan of a probe in several processes", {}, f"{PLAN} --keep 0.5 --processes 2 --probe", 2, '--probe times one process here: leave out --processes'),

@@ -48,6 +48,24 @@ def test_what_a_person_asks_of_a_comparison_is_there(make_compared):
     assert page.count("Warning") == 1
 
 
+def test_a_coreset_of_ones_own_is_not_in_the_chart_of_costs(make_compared):
+    compared = make_compared()
+    compared["config"]["own"] = {"less-top5-mmlu": "less.jsonl"}
+    for row in compared["results"]:
+        if row["method"] == "ccs":
+            row |= {"method": "less-top5-mmlu", "selection_seconds": None}
+            row["selection_to_tuning"] = None
+    page = render_comparison_page(compared)
+    words = words_of(page)
+    assert "less-top5-mmlu: chosen elsewhere (--own), so the cost of selection is not" in words
+    assert "less-top5-mmlu 0.3 120 - 27.0 s -" in words
+    labels = dict.fromkeys(label for _, label in figures_of(page))
+    costs = [label for label in labels if "against seconds" in label]
+    assert costs
+    assert not any("less-top5-mmlu" in label for label in costs)
+    assert all("less-top5-mmlu 0.1" in label for label in labels if label not in costs)
+
+
 def test_one_test_item_has_values_and_no_intervals(make_compared):
     compared = make_compared()
     ends = ("low", "high", "random_low", "random_high", "best_low", "best_high")

@@ -32,7 +32,7 @@ def folder(settings, tmp_path):
     "changes",
     [
         {"methods": ("random",)}, {"keep": (0.2, 0.3)}, {"seeds": 9}, {"metrics": ("loss",)},
-        {"full": False}, {"batch_tokens": 9}, {"device": "cuda"}, {"data": "./a"},
+        {"full": False}, {"own": {"mine": "x"}}, {"batch_tokens": 9}, {"device": "cuda"}, {"data": "./a"},
     ],
 )  # fmt: skip
 def test_what_may_change(folder, settings, changes):
@@ -97,6 +97,9 @@ def test_what_is_missing_is_named(folder, settings, tmp_path):
     assert folder.is_comparison
     with pytest.raises(RunError, match=r"9 of 10 cells are missing: full-seed0, staff-0\.1-seed0,.* "
                        r"and 1 more; resume with staff compare --config .*config\.yaml"):  # fmt: skip
+        folder.check_finished()
+    folder.begin_writing(settings(methods=("random",), own={"mine": "x"}, seeds=1, full=False))
+    with pytest.raises(RunError, match=r"2 of 3 cells are missing: random-0.1-seed0, mine-0\.1-"):
         folder.check_finished()
     folder.manifest.write_text("{}")
     folder.check_finished()

@@ -10,6 +10,11 @@ EXAMPLES = """
     --small SMALL --target TARGET --keep 0.1 0.2 \\
     --out compared
 
+  # a coreset of your own against a random subset
+  staff compare train.jsonl --test test.jsonl \\
+    --target TARGET --keep 0.1 --methods random \\
+    --own mine=mine.jsonl --out compared-own
+
   # two more seeds: only what is missing is computed
   staff compare --config compared/config.yaml --seeds 5
 

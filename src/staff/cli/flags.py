@@ -132,8 +132,9 @@ def command_app(name: str, command: Callable[..., None], *, examples: str) -> Ap
 def _kind(field: FieldInfo) -> Any:
     """Type and help of one flag. Values stay text: the settings class judges them."""
     inner = _unwrapped(field.annotation)
-    several = get_origin(inner) is tuple
-    item = _unwrapped(get_args(inner)[0]) if several else inner
+    mapping = get_origin(inner) is dict
+    several = mapping or get_origin(inner) is tuple
+    item = _unwrapped(get_args(inner)[mapping]) if several else inner
     panel = panel_of(field)
     text = _default_text(field.default)
     parameter = Parameter(
@@ -147,6 +148,8 @@ def _kind(field: FieldInfo) -> Any:
     if kind is str and item is not str:
         named = "FRACTION" if field.description and "raction" in field.description else "NUMBER"
         parameter = Parameter.combine(parameter, Parameter(metavar=named))
+    if mapping:
+        parameter = Parameter.combine(parameter, Parameter(metavar="NAME=FILE"))
     return Annotated[(list[kind] if several else kind) | None, parameter]  # type: ignore[valid-type]
 
 
@@ -163,7 +166,7 @@ def _unwrapped(kind: Any) -> Any:
 
 def _default_text(value: Any) -> str:
     """How `--help` writes a default; empty when there is nothing to write."""
-    if value is None or value is False or value == ():
+    if value is None or value is False or value in ((), {}):
         return ""
     if isinstance(value, tuple):
         return " ".join(map(str, value))

@@ -2,7 +2,8 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from staff.data.files import Source
 from staff.data.prepare import check_columns
@@ -11,7 +12,7 @@ from staff.errors import BadRow
 from staff.types import Example
 
 
-def count_leaks(train: Source, test: Source, options: RecordOptions) -> tuple[int, int]:
+def count_leaks(train: Iterable[Source], test: Source, options: RecordOptions) -> tuple[int, int]:
     """How many test rows have a prompt that occurs in train, and the number of test rows.
 
     Prompts are compared without regard to case, runs of white space and how letters and accents are
@@ -22,7 +23,7 @@ def count_leaks(train: Source, test: Source, options: RecordOptions) -> tuple[in
     """
     prompts = [_digest(_prompts(example)[-1]) for example in _examples(test, options)]
     wanted, found = set(prompts), set[bytes]()
-    for example in _examples(train, options):
+    for example in chain.from_iterable(_examples(source, options) for source in train):
         found |= wanted & {_digest(prompt) for prompt in _prompts(example)}
     return sum(digest in found for digest in prompts), len(prompts)
 

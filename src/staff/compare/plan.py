@@ -3,6 +3,7 @@
 from typing import Any
 
 from staff import planning
+from staff.compare.own import check_sizes
 from staff.compare.selection import main_method, scored_first, scoring_config
 from staff.data.files import open_source
 from staff.planning.counts import tokenised
@@ -31,6 +32,7 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
         work = {stage["name"]: (times, stage) for stage in first["stages"]} | work
         warnings |= dict.fromkeys(first["warnings"])
     usable = selection["usable rows"]
+    check_sizes(config, usable, progress=progress)
     tokens, test_rows, test_tokens = _count(config, progress)
 
     def tuning(rows: int) -> dict[str, int]:
@@ -40,7 +42,7 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     if config.full:
         work["tune on all rows"] = times, tuning(usable)
     for name in config.keep_names:
-        work[f"tune, keep {name}"] = times * len(config.methods), tuning(total_of(name, usable))
+        work[f"tune, keep {name}"] = times * len(config.entrants), tuning(total_of(name, usable))
     cells = cells_of(config)
     work["evaluate"] = len(cells), {"rows": test_rows, "tokens": test_tokens}
     there = sum((folder.cell(cell.name) / DONE).is_file() for cell in cells)

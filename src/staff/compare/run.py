@@ -14,8 +14,9 @@ from typing import Any
 from staff.compare.cells import Inputs, finished, run_cell
 from staff.compare.files import write_results
 from staff.compare.leaks import count_leaks
+from staff.compare.own import check_sizes, hashed
 from staff.compare.results import Group, results
-from staff.compare.selection import Chosen, choose
+from staff.compare.selection import Chosen, choose, usable_rows
 from staff.data.files import Source, open_source
 from staff.models.folder import generation_hash
 from staff.pipeline import Say, silent
@@ -57,9 +58,13 @@ def compare(
         inputs = input_facts(**{k: (result[k]["path"], result[k]["sha256"]) for k in config.inputs})
         inputs |= model_inputs(result["models"])
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
-        folder.begin_writing(config)
-        write_inputs(folder.path, inputs, overwrite=config.overwrite)
         with tokens_of(folder.path):  # one reading for all seeds
+            if config.own:
+                known = _known(result)
+                usable = usable_rows(config, folder, known=known, progress=progress)
+                check_sizes(config, usable, progress=progress)
+            folder.begin_writing(config)
+            write_inputs(folder.path, inputs, overwrite=config.overwrite)
             cells, chosen = _cells(config, folder, result, check, progress, say)
         result["device"] = device_used(config)
         result["selection"] = [
@@ -101,24 +106,40 @@ def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     tokenisers = tokenisers_of([*paths.values()], max_length=config.max_length, trust=trust)
     for role, tokeniser in zip(paths, tokenisers, strict=True):
         models[role]["tokenizer"] = tokeniser.fingerprint
-    leaked, of = count_leaks(train, test, options)
+    own = {"own": hashed(config)} if config.own else {}
+    leaked, of = count_leaks([train, *map(open_source, _own_hashes(own))], test, options)
     return {
         "data": {"path": config.data, **_contents(train)},
         "test": {"path": config.test, **_contents(test)},
+        **own,
         "models": models,
         "leaks": {"rows": leaked, "of": of},
     }
 
 
 def _check_unchanged(found: Mapping[str, Any]) -> None:
-    """Raise `DataError` if data or test data are not what was hashed at the start any more.
+    """Raise `DataError` if what was hashed at the start is not that any more.
 
     Data of the Hub are of one commit as long as a process lasts, and are not read again for this.
     """
-    for name, split in CompareConfig.inputs.items():
-        source = open_source(str(found[name]["path"]), split=split)
+    read = [
+        (open_source(str(found[name]["path"]), split=split), found[name]["sha256"])
+        for name, split in CompareConfig.inputs.items()
+    ]
+    read += [(open_source(path), sha256) for path, sha256 in _own_hashes(found).items()]
+    for source, sha256 in read:
         if source.files:
-            source.check_unchanged(found[name]["sha256"])
+            source.check_unchanged(sha256)
+
+
+def _own_hashes(found: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each file of the user's own, by path."""
+    return {one["path"]: one["sha256"] for files in found.get("own", {}).values() for one in files}
+
+
+def _known(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What selections are made from, as `choose` takes it."""
+    return {"data": found["data"]["sha256"], "models": found["models"]}
 
 
 def _contents(source: Source) -> dict[str, str]:
@@ -139,7 +160,8 @@ def _cells(
 
     check: raises if something that was read is not what `found` says any more.
     """
-    known = {"data": found["data"]["sha256"], "models": found["models"]}
+    known = _known(found)
+    own = _own_hashes(found)
     [tokeniser] = tokenisers_of(
         (str(config.target),), max_length=config.max_length, trust=trust_of(config)
     )
@@ -162,7 +184,7 @@ def _cells(
                     config, folder, cell.seed, known=known, progress=progress, say=say
                 )
                 chosen |= {(cell.seed, method): one for method, one in by_method.items()}
-            inputs = _tuned_on(cell, config, inputs, chosen, data=known["data"])
+            inputs = _tuned_on(cell, config, inputs, chosen, data=known["data"], own=own)
         place = folder.cell(cell.name)
         kept = finished(cell, config, inputs, folder=place)
         say(f"cell {n} of {len(cells)}: {cell.name}{', reused' if kept else ''}")
@@ -179,11 +201,15 @@ def _tuned_on(
     chosen: Mapping[tuple[int, str], Chosen],
     *,
     data: str,
+    own: Mapping[str, str],
 ) -> Inputs:
-    """The file a cell is tuned on, and for how many steps."""
+    """The file a cell is tuned on, and for how many steps. own: SHA-256 by path."""
     assert cell.seed is not None
     if cell.keep is None:
         file, sha256 = Path(str(config.data)), data
+    elif cell.method in config.own:
+        path = config.own_files()[cell.method, cell.keep, cell.seed]
+        file, sha256 = Path(path), own[path]
     else:
         one = chosen[cell.seed, cell.method]
         file, sha256 = one.files[cell.keep], one.sha256[cell.keep]
@@ -202,7 +228,8 @@ def _groups(
     seeds = range(config.seeds)
 
     def group(named: Sequence[Cell]) -> Group:
-        spent = [chosen[cell.seed, cell.method].seconds for cell in named if cell.keep]  # type: ignore[index]
+        found = [chosen.get((cell.seed, cell.method)) for cell in named if cell.seed is not None]
+        spent = [one.seconds for one in found if one]
         return Group(
             method=named[0].method,
             keep=named[0].keep,
@@ -215,5 +242,5 @@ def _groups(
     if config.full:
         groups.append(group([Cell(FULL, seed=seed) for seed in seeds]))
     for keep in config.keep_names:
-        groups += [group([Cell(m, keep, seed) for seed in seeds]) for m in config.methods]
+        groups += [group([Cell(m, keep, seed) for seed in seeds]) for m in config.entrants]
     return groups

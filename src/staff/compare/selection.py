@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from staff import pipeline
+from staff.asked import counting_models
+from staff.data.files import open_source
+from staff.data.kept import keep
 from staff.errors import DataError, RunError
 from staff.hashing import hash_file
 from staff.ledger import remembered
@@ -20,6 +23,9 @@ from staff.runs.settings import Method
 from staff.runs.store import RunFolder
 from staff.scores.shards import has_features
 from staff.selectors import needs
+from staff.stages.facts import tokenisers_of
+from staff.stages.options import trust_of
+from staff.stages.reading import TOKENS, read_once
 
 # Settings that a selection takes from the comparison as they are.
 SHARED = (SelectConfig.model_fields.keys() & CompareConfig.model_fields.keys()) - {
@@ -111,6 +117,35 @@ def choose(
         )
         for method in config.methods
     }
+
+
+def usable_rows(
+    config: CompareConfig,
+    folder: CompareFolder,
+    *,
+    known: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> int:
+    """How many rows methods choose from; what has to be read for it serves the selections.
+
+    known: as of `choose`.
+    """
+    wanted = scoring_config(config, folder, 0, main_method(config.methods, within=config.within))
+    if kept := _kept(folder.scored(0), wanted, known):
+        return int(kept["data"]["rows_usable"])
+    prepared, key = read_once(
+        wanted,
+        open_source(str(config.data)),
+        tokenisers_of(
+            counting_models(wanted), max_length=config.max_length, trust=trust_of(config)
+        ),
+        data_hash=known["data"],
+        folder=folder.path,
+        afresh=config.overwrite,
+        progress=progress,
+    )
+    keep(prepared, folder.path / TOKENS, key)
+    return prepared.usable
 
 
 def main_method(methods: Sequence[Method], *, within: str) -> Method:

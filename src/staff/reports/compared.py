@@ -1,7 +1,7 @@
 """A comparison of methods as text and as Markdown."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
@@ -99,21 +99,34 @@ def metric_columns(rows: Sequence[Row], metric: str, *, short: bool) -> list[Col
 
 
 def cost_columns(rows: Sequence[Row]) -> list[Column]:
-    """Seconds of selection and tuning by method and size, and their ratio."""
+    """Seconds of selection and tuning by method and size, and their ratio.
+
+    Of a coreset of the user's own, how long choosing took is not known: "-".
+    """
     rows = [row for row in rows if row["metric"] == rows[0]["metric"]]
 
-    def times(name: str) -> list[str]:
-        return ["" if row[name] is None else duration(row[name]) for row in rows]
+    def shown(name: str, text: Callable[[float], str] = duration) -> list[str]:
+        if all(row[name] is None for row in rows):
+            return [""] * len(rows)
+        blanks = ["" if has_cost(row) else "-" for row in rows]
+        return [
+            blank if row[name] is None else text(row[name])
+            for row, blank in zip(rows, blanks, strict=True)
+        ]
 
-    ratios = [row["selection_to_tuning"] for row in rows]
     columns = [
         *_names(rows),
         Column("rows", [count(row["rows"]) if row["rows"] else "" for row in rows]),
-        Column("selection", times("selection_seconds")),
-        Column("tuning", times("tuning_seconds")),
-        Column("ratio", ["" if ratio is None else f"{ratio:.3f}" for ratio in ratios]),
+        Column("selection", shown("selection_seconds")),
+        Column("tuning", shown("tuning_seconds")),
+        Column("ratio", shown("selection_to_tuning", "{:.3f}".format)),
     ]
     return [column for column in columns if any(column.cells)]
+
+
+def has_cost(row: Row) -> bool:
+    """Whether all that a row cost is known; what was not selected had no cost of selection."""
+    return row["keep"] is None or row["selection_seconds"] is not None
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
@@ -141,6 +154,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     said = [
         f"untuned: the target as it is{full}.",
         over + (judged if first["items"] > 1 else " Differences are paired."),
+        *_of_own(config),
         *_of_best(result["results"]),
         *_of_zeros(result["results"]),
         "Ratio: seconds of selection divided by seconds of tuning on all rows, both measured."
@@ -150,6 +164,19 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     remarks = [*test_remarks(result), *_selection_remarks(config), *trust_remarks(config)]
     said += [f"Note: {remark}." for remark in remarks]
     return [*said, *_no_leak(result), *warnings_of(result)]
+
+
+def _of_own(config: Mapping[str, Any]) -> list[str]:
+    """What is known of coresets of the user's own, and what is not."""
+    own: Mapping[str, str] = config.get("own") or {}
+    if not own:
+        return []
+    said = f"{joined(list(own))}: chosen elsewhere (--own), so the cost of selection is not known"
+    fixed = [name for name, file in own.items() if "{seed}" not in file]
+    if fixed and config["seeds"] > 1:
+        which = "" if len(fixed) == len(own) else f" {joined(fixed)}:"
+        said += f";{which} one file for all seeds, which differ in fine-tuning only"
+    return [f"{said}."]
 
 
 def _of_best(rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from staff.reports.compared import LOWER_IS_BETTER, METRICS, value_text
 from staff.reports.intervals import intervals_figure
-from staff.reports.labels import beside, spread
+from staff.reports.labels import beside, room_for, spread
 from staff.reports.methods import Style, dots, line, words
 from staff.reports.plots import MARGIN, Spec, axis, draw, marks, panel
 from staff.reports.scales import WHOLE, Domain, domain_of, scale_of
@@ -19,7 +19,6 @@ MAX_BESIDE = 7  # more names than this do not fit beside their points
 MAX_SAID = 30  # rows that the words of a chart name
 FEW_TICKS = {"tickCount": 5, "labelSeparation": 10}
 HEIGHT = 300
-NAMES = 80  # room for the names of methods
 
 
 def sizes_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
@@ -47,7 +46,7 @@ def sizes_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
     return draw(
         [panel(HEIGHT, *marked, *band, *whiskers, *named)],
         _values_label(rows, f"{METRICS[metric]} by share of rows kept"),
-        margin=MARGIN + NAMES,
+        margin=MARGIN + room_for(by_method),
     )
 
 
@@ -127,7 +126,7 @@ def cost_figure(rows: Sequence[Row], look: Mapping[str, Style]) -> Markup:
         if row["tuning_seconds"] is not None
     ]
     label = _label(f"{METRICS[metric]} against seconds of selection and tuning", said)
-    return draw(panels, label, margin=MARGIN + NAMES * crowded)
+    return draw(panels, label, margin=MARGIN + room_for(name for name, _ in ends) * crowded)
 
 
 def _end_labels(

@@ -13,6 +13,7 @@ from staff.reports.compared import (
     METRICS,
     TITLES,
     cost_columns,
+    has_cost,
     metric_columns,
     metrics_of,
     notes,
@@ -80,8 +81,9 @@ def _metric(
     }
     if any(row["random_difference"] is not None for row in own):
         charts["differences"] = figures.differences_figure(rows, look)
-    if any(row["tuning_seconds"] is not None for row in own):
-        charts["costs"] = figures.cost_figure(rows, look)
+    placed = [row for row in rows if has_cost(row)]
+    if any(row["keep"] is not None and row["tuning_seconds"] is not None for row in placed):
+        charts["costs"] = figures.cost_figure(placed, look)
     return {
         "metric": metric,
         "name": METRICS[metric],

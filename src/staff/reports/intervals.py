@@ -5,13 +5,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from staff.reports.labels import room_for
 from staff.reports.methods import Style, words
 from staff.reports.plots import Spec, draw, marks, panel
 from staff.reports.scales import Domain
 
 Row = Mapping[str, Any]
 PITCH = 19  # pixels from line to line
-NAMES, SIZES, VERDICTS, EDGE = 80, 28, 36, 12  # room at the sides
+SIZES, VERDICTS, EDGE = 28, 36, 12  # room at the sides, beside that for names
 
 
 def intervals_figure(
@@ -28,6 +29,7 @@ def intervals_figure(
 
     references: name -> value of vertical lines. difference_to: random, or nothing for the values.
     """
+    named = room_for(row["method"] for row in rows)
     count, prefix = len(rows), f"{difference_to}_" if difference_to else ""
     y = {"field": "row", "type": "quantitative", "axis": None,
          "scale": {"domain": [-0.5, count - 0.5], "reverse": True, "nice": False}}  # fmt: skip
@@ -43,13 +45,13 @@ def intervals_figure(
         layers += _line(row, i, prefix, look[row["method"]], x, y, domain, filled=told)
         at = [{"row": i}]
         if _begins(rows, i):
-            layers += words(at, row["method"], "ink", left, y, dx=-NAMES - SIZES * sizes)
+            layers += words(at, row["method"], "ink", left, y, dx=-named - SIZES * sizes)
         if sizes:
             layers += words(at, f"{row['keep']:g}", "muted", left, y, dx=-8, align="right")
         if prefix:
             verdict = row[f"{prefix}verdict"]
             layers += words(at, verdict, "ink" if told else "muted", right, y, dx=8)
-    margin = NAMES + SIZES * sizes + (VERDICTS if prefix else 0) + EDGE
+    margin = named + SIZES * sizes + (VERDICTS if prefix else 0) + EDGE
     return draw([panel(PITCH * count, *layers)], label, margin=margin)
 
 

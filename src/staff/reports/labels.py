@@ -1,9 +1,19 @@
 """Where labels go in a chart so that they do not overlap; all positions are in pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LINE = 13.0  # height of a line of text
 LETTER = 6.3  # mean width of a letter
+NAMES = 80  # room for the names of methods
+
+
+def room_for(names: Iterable[str]) -> int:
+    """Pixels for names at the side of a chart: longer ones of the user's own take more.
+
+    >>> room_for(["staff", "perplexity"]), room_for(["less-top5-mmlu-bbh-2"])
+    (80, 140)
+    """
+    return max(NAMES, round(LETTER * max(map(len, names), default=0)) + 14)
 
 
 def spread(

@@ -86,4 +86,6 @@ def plain(value: Any) -> str:
         if len(value) == 2 and all(isinstance(item, float) for item in value):
             return f"[{value[0]:.4g}, {value[1]:.4g}]"
         return ", ".join(plain(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={plain(item)}" for name, item in value.items())
     return str(value)

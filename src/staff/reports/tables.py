@@ -91,11 +91,15 @@ def median(values: NDArray[np.float64]) -> float | None:
 
 def settings(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Every setting that was given or has a default, then where data, models and code are from."""
-    facts = {name: value for name, value in manifest["config"].items() if value not in (None, [])}
+    facts = {
+        name: value for name, value in manifest["config"].items() if value not in (None, [], {})
+    }
     facts["data sha256"] = manifest["data"].get("sha256")
     facts["data revision"] = manifest["data"].get("revision")
     facts["test revision"] = (manifest.get("test") or {}).get("revision")
     facts["test sha256"] = (manifest.get("test") or {}).get("sha256")
+    for name, files in (manifest.get("own") or {}).items():
+        facts[f"own {name} sha256"] = [one["sha256"] for one in files]
     for role, model in (manifest.get("models") or {}).items():
         facts[f"{role} sha256"] = model.get("hash")
         facts[f"{role} revision"] = model.get("revision")

@@ -1,4 +1,7 @@
-"""Which cells a comparison has: method x keep x seed, and two without a size."""
+"""Which cells a comparison has: method x keep x seed, and two without a size.
+
+A coreset of the user's own (``--own``) is a method here.
+"""
 
 from dataclasses import dataclass
 
@@ -32,5 +35,5 @@ def cells_of(config: CompareConfig) -> list[Cell]:
     cells = [Cell(UNTUNED)]
     for seed in range(config.seeds):
         cells += [Cell(FULL, seed=seed)] * config.full
-        cells += [Cell(m, keep, seed) for keep in config.keep_names for m in config.methods]
+        cells += [Cell(m, keep, seed) for keep in config.keep_names for m in config.entrants]
     return cells

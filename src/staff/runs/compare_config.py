@@ -1,6 +1,8 @@
 """The settings of `staff compare`."""
 
-from typing import Annotated, ClassVar, Literal, Self
+import re
+import reprlib
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, model_validator
 
@@ -17,8 +19,13 @@ from staff.runs.settings import (
     about,
     coreset_name,
     listed,
+    pairs,
 )
 from staff.runs.shared_settings import Allocates, Loads, Reads, Spreads, Tunes
+
+# Names a cell's folder, and stands in charts, which have so much room.
+OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}")
+TAKEN = {*get_args(s.Method), "full", "untuned"}  # names of other cells
 
 
 class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
@@ -41,6 +48,15 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
         BeforeValidator(listed),
         about("Methods to compare.", SELECTION, min_length=1),
     ] = ("staff", "random")
+    own: Annotated[
+        dict[str, s.Location],
+        BeforeValidator(pairs),
+        about(
+            "Coresets of your own, compared like a method: training files under a name each; "
+            "{keep} and {seed} in a file's name stand for the size (0.1) and the seed (0, 1, …).",
+            SELECTION,
+        ),
+    ] = {}  # noqa: RUF012 - pydantic copies it
     keep: Annotated[
         tuple[Fraction, ...],
         BeforeValidator(listed),
@@ -98,11 +114,43 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
         for name, values in lists.items():
             if twice := next((value for value in values if values.count(value) > 1), None):
                 raise ConfigError(f"{twice} is given twice in --{name}")
+        self._check_own()
         if set(self.methods) != {"random"}:
             self.require(small="--small MODEL")
         if "staff" in self.methods:
             self.check_cap()
         return self
+
+    def _check_own(self) -> None:
+        taken = set(TAKEN)
+        for name, file in self.own.items():
+            if not OWN_NAME.fullmatch(name):
+                raise ConfigError(
+                    f"--own {reprlib.repr(name)}: a name is at most 20 letters, digits, -, _ "
+                    "and ., and begins with a letter or digit"
+                )
+            if name.lower() in taken:  # not every file system tells a and A apart
+                raise ConfigError(f"--own {name}: the name is taken, give another one")
+            taken.add(name.lower())
+            if len(self.keep) > 1 and "{keep}" not in file:
+                raise ConfigError(
+                    f"--own {name}={file} is one file for {len(self.keep)} sizes: give one --keep, "
+                    "or one file per size, with {keep} in its name"
+                )
+
+    @property
+    def entrants(self) -> tuple[str, ...]:
+        """All that is compared at each size: methods, then coresets of the user's own."""
+        return (*self.methods, *self.own)
+
+    def own_files(self) -> dict[tuple[str, str, int], str]:
+        """The files of `own`, by name, size (as in `keep_names`) and seed."""
+        return {
+            (name, keep, seed): file.replace("{keep}", keep).replace("{seed}", str(seed))
+            for name, file in self.own.items()
+            for keep in self.keep_names
+            for seed in range(self.seeds)
+        }
 
     @property
     def keep_names(self) -> tuple[str, ...]:
@@ -111,4 +159,4 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
 
 
 # May change in a folder that holds results: they say which cells there are, not what is in them.
-FREE_HERE = FREE | {"methods", "keep", "seeds", "full", "metrics"}
+FREE_HERE = FREE | {"methods", "own", "keep", "seeds", "full", "metrics"}

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
@@ -53,7 +54,8 @@ def build(
 
 def _refuse_no_text(where: str, value: Any) -> None:
     """Raise `ConfigError` for a text that no file and no manifest could hold."""
-    for text in listed(value):
+    inner = [*value, *value.values()] if isinstance(value, Mapping) else listed(value)
+    for text in inner:
         if isinstance(text, str) and not is_utf8(text):
             raise ConfigError(f"{where} {text!r} is not UTF-8 text: rename the file or folder")
         if isinstance(text, str) and "\0" in text:
@@ -82,6 +84,8 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: settings are lines like `keep: [0.1, 0.2]`")
         lines = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
+        inner = [(key.value, [str(one.value) for one, _ in value.value])
+                 for key, value in node.value if isinstance(value, yaml.MappingNode)]  # fmt: skip
         values = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -100,6 +104,9 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         if name in seen:
             raise ConfigError(f"{path}: {name} is set twice, in line {seen[name]} and line {line}")
         seen[name] = line
+    for key, names in inner:
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ConfigError(f"{path}: {key} has {_clipped(twice[0])} twice")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 
@@ -119,7 +126,7 @@ def dump_yaml(config: Settings, *, replay: str | None = None) -> str:
         preset = preset_values(config.preset)
         values = {k: v for k, v in values.items() if not (k in preset and preset[k] == v)}
         remark = "  # " + ", ".join(f"{name}: {value}" for name, value in preset.items())
-    values = {name: value for name, value in values.items() if value != []}
+    values = {name: value for name, value in values.items() if value not in ([], {})}
     # A path may hold line breaks, and what comes after one would be settings.
     again = f"; again: {one_line(replay)}" if replay else ""
     head = f"# staff {__version__}{again}\n"

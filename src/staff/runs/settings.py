@@ -2,6 +2,7 @@
 
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from decimal import Decimal
 from inspect import get_annotations
@@ -46,6 +47,27 @@ def place(value: Any) -> Any:
     if isinstance(value, str) and not value.strip():
         raise ValueError("must not be empty")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
+
+
+def pairs(value: Any) -> Any:
+    """NAME=FILE texts, as flags are, as a mapping, which in a YAML file is one already.
+
+    >>> pairs(["mine=a.jsonl", "dedup=b=c.jsonl"])
+    {'mine': 'a.jsonl', 'dedup': 'b=c.jsonl'}
+
+    Raises ValueError for another text, or a name that is given twice.
+    """
+    if isinstance(value, Mapping):
+        return value
+    found: dict[str, str] = {}
+    for text in listed(value):
+        name, equals, file = str(text).partition("=")
+        if not (name and equals):
+            raise ValueError(f"must look like NAME=FILE, and {reprlib.repr(text)} does not")
+        if name in found:
+            raise ValueError(f"gives {name} twice")
+        found[name] = file
+    return found
 
 
 ROOM = re.compile(r"(cpu|gpu\d+)=(\d+(?:\.\d+)?)([KMGT]i?B)?")

@@ -262,6 +262,7 @@ class _Leaks(_Shape):
 class _ComparedSettings(_Shape):
     seeds: Annotated[int, Field(ge=1)]
     full: bool
+    own: dict[str, str] = {}
 
 
 class _Compared(_Shape):
@@ -273,6 +274,7 @@ class _Compared(_Shape):
     results: Annotated[list[_Row], Field(min_length=1)]
     data: _Place
     test: _Place | None = None
+    own: dict[str, list[_Place]] = {}
     leaks: _Leaks | None = None
     cells: list[_Cell] = []
     models: dict[str, _Model] = {}

@@ -340,8 +340,9 @@ def _is_no_folder(path: Path) -> bool:
 
 def check_inputs_outside(config: Settings, folder: Path) -> None:
     """Raise `RunError` if a run would read what it is about to replace."""
-    for name in INPUTS:
-        given = getattr(config, name, None)
+    named = [(name, getattr(config, name, None)) for name in INPUTS]
+    named += [(f"own {name}", file) for name, file in getattr(config, "own", {}).items()]
+    for name, given in named:
         if given and Path(given).resolve().is_relative_to(folder.resolve()):
             raise RunError(
                 f"{name} {given} is in the folder this run writes to, {folder}: choose another "
