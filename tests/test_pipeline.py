@@ -475,6 +475,14 @@ def test_swapped_models_are_told_before_anything_is_tuned(data, family, tmp_path
         "selection costs more than it saves: are the two models swapped?"
     )
     assert swapped.removeprefix("warning: ") in planning.plan(config)["warnings"]
+    # Where git fetched no weights a few words stand for them: a plan does without.
+    words = shutil.copytree(small, tmp_path / "words")
+    (words / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    config = config.model_copy(update={"target": str(words), "out": str(tmp_path / "other")})
+    assert not any("swapped" in line for line in planning.plan(config)["warnings"])
+    with pytest.raises(ModelError, match="cannot be read"):
+        pipeline.select(config)
+    assert not (tmp_path / "other").exists()  # nor was anything scored first
 
 
 def test_the_commit_of_hub_data_is_in_the_manifest_and_read_again(hub_data, family, tmp_path):

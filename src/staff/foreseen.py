@@ -10,6 +10,7 @@ from typing import Any
 from staff.asked import models_of
 from staff.data.prepare import Prepared
 from staff.data.records import CHAT
+from staff.errors import ModelError
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
 from staff.models.weights import count_numbers, is_pickled, weight_files
@@ -63,7 +64,7 @@ def _family(config: SelectConfig, tokenizers: Mapping[str, Any], *, weights: boo
         yield (
             "the tokenizers have different vocabularies, so the two models score different tokens"
         )
-    stored = {role: _stored(folder) for role, folder in folders.items()}
+    stored = {role: _stored(folder, whole=weights) for role, folder in folders.items()}
     if stored["small"] > stored["target"] > 0:
         yield (
             f"the small model ({count(stored['small'])} parameters) is larger than the target "
@@ -72,12 +73,20 @@ def _family(config: SelectConfig, tokenizers: Mapping[str, Any], *, weights: boo
         )
 
 
-def _stored(folder: Path) -> int:
-    """Numbers in a folder's weight files; 0 where not all are here, or some are pickled."""
-    files = weight_files(folder)
-    if not all(file.is_file() and not is_pickled(file) for file in files):
-        return 0  # a dry run fetches none, and opening a pickle loads all of it
-    return sum(map(count_numbers, files))
+def _stored(folder: Path, *, whole: bool) -> int:
+    """Numbers in a folder's weight files; 0 where not all are here, or some are pickled.
+
+    whole: raise ModelError for a file that is not whole; else that is 0, too.
+    """
+    try:
+        files = weight_files(folder)
+        if not all(file.is_file() and not is_pickled(file) for file in files):
+            return 0  # a dry run fetches none, and opening a pickle loads all of it
+        return sum(map(count_numbers, files))
+    except ModelError:
+        if whole:  # hours before it would be loaded
+            raise
+        return 0  # a plan does without weights: where git fetched none, a few words stand for them
 
 
 def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:
