@@ -278,7 +278,9 @@ def test_coresets_of_ones_own_are_compared_like_those_of_methods(settings, work,
     assert sha256["mine"][0] in page
 
     del work.done[:]
+    assert plan(asked)["cells already done"] == 9
     own("drawn-0.5-1.jsonl", said="another")
+    assert plan(asked)["cells already done"] == 8
     compare(asked)
     cell = "drawn-0.5-seed1"
     assert work.done == [("tune", f"{cell}, 3"), ("evaluate", cell)]
