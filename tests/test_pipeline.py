@@ -471,6 +471,14 @@ def test_swapped_models_are_told(data, family, tmp_path):
         "the small model (4,000,000 parameters) is larger than the target (1,115,008), so "
         "selection costs more than it saves: are the two models swapped?"
     ) in planning.plan(config)["warnings"]
+    # Where git fetched no weights a few words stand for them: a plan does without, a run does not.
+    words = shutil.copytree(small, tmp_path / "words")
+    (words / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    config = config.model_copy(update={"target": str(words)})
+    assert not any("swapped" in line for line in planning.plan(config)["warnings"])
+    with pytest.raises(ModelError, match="cannot be read"):
+        pipeline.select(config)
+    assert not (tmp_path / "run" / "scores").exists()  # nor was anything scored first
 
 
 def test_the_commit_of_hub_data_is_in_the_manifest_and_read_again(hub_data, family, tmp_path):

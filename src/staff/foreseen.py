@@ -4,12 +4,14 @@ Warnings that follow from data, tokenizers and settings, whatever a run costs.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from staff.asked import models_of
 from staff.data.prepare import Prepared
 from staff.data.records import CHAT
+from staff.errors import ModelError
 from staff.models.folder import local_folder, read_config
 from staff.models.load import load_tokenizer
 from staff.models.weights import count_numbers, is_pickled, weight_files
@@ -73,11 +75,18 @@ def _family(config: SelectConfig, tokenizers: Mapping[str, Any], *, weights: boo
 
 
 def _stored(folder: Path) -> int:
-    """Numbers in a folder's weight files; 0 where not all are here, or some are pickled."""
-    files = weight_files(folder)
-    if not all(file.is_file() and not is_pickled(file) for file in files):
-        return 0  # a dry run fetches none, and opening a pickle loads all of it
-    return sum(map(count_numbers, files))
+    """Parameters by a folder's weight files; 0 where these do not tell.
+
+    A plan does without weights: there may be none, or what git has in their place. Opening a
+    pickle would load all of it, and quantised weights are packed.
+    """
+    if "quantization_config" in read_config(folder):
+        return 0
+    with suppress(ModelError):  # a run has refused such a folder by now
+        files = weight_files(folder)
+        if all(file.is_file() and not is_pickled(file) for file in files):
+            return sum(map(count_numbers, files))
+    return 0
 
 
 def _cut(config: SelectConfig, prepared: Prepared) -> Iterator[str]:

@@ -278,7 +278,9 @@ def test_coresets_of_ones_own_are_compared_like_those_of_methods(settings, work,
     assert sha256["mine"][0] in page
 
     del work.done[:]
+    assert plan(asked)["cells already done"] == 9
     own("drawn-0.5-1.jsonl", said="another")
+    assert plan(asked)["cells already done"] == 8
     compare(asked)
     cell = "drawn-0.5-seed1"
     assert work.done == [("tune", f"{cell}, 3"), ("evaluate", cell)]
@@ -288,10 +290,11 @@ def test_coresets_of_ones_own_are_compared_like_those_of_methods(settings, work,
 
 
 def test_a_coreset_of_ones_own_of_another_size_stops_all_before_it_begins(
-    settings, work, tmp_path, own
+    settings, work, tmp_path, own, family
 ):
-    compare(settings())
-    asked = settings(own={"mine": own("mine.jsonl", rows=7)})
+    scoring = {"small": family[0], "skip_finetune": True}
+    compare(settings(**scoring))
+    asked = settings(**scoring, own={"mine": own("mine.jsonl", rows=7)})
     words = r"--own mine=.*mine\.jsonl has 7 usable rows, and the coresets of keep 0\.5 have 6"
     for refusing in (plan, compare):
         with pytest.raises(ConfigError, match=words):
@@ -301,7 +304,11 @@ def test_a_coreset_of_ones_own_of_another_size_stops_all_before_it_begins(
     with pytest.raises(DataError, match="1 of 7 rows cannot be used"):
         compare(asked)
     assert len(work.done) == 5
-    assert (tmp_path / "out" / "compare.json").is_file()  # of before, which still holds
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "compare.json" in there  # of before, which still holds
+    with pytest.raises(DataError, match="1 of 7 rows cannot be used"):  # all rows are read first
+        compare(asked.model_copy(update={"methods": ("length",)}))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == there
 
 
 def test_a_coreset_of_ones_own_that_changes_meanwhile_is_refused(settings, work, tmp_path, own):

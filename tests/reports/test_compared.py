@@ -149,6 +149,16 @@ def test_what_a_comparison_cannot_show_is_told_in_every_form():
         assert "hardly" not in text
 
 
+def test_coresets_of_one_size_that_are_of_other_rows_are_warned_of(make_compared):
+    result = make_compared(methods=("random", "mine"))
+    assert "as many rows" not in render_compared(result, folder="out", width=10_000)
+    for row in result["results"]:
+        if (row["method"], row["keep"]) == ("random", 0.3):
+            row["rows"] = 1100
+    text = render_compared(result, folder="out", width=10_000)
+    assert "not tuned on as many rows (random 1,100, mine 120 at keep 0.3): those that" in text
+
+
 def test_test_rows_that_were_truncated_or_skipped_are_told_in_every_form():
     changed = result(cells=[{"test": {"rows": 9, "rejected": 1, "truncated": 2}}])
     for text in (render_compared(changed, folder="out", width=60), markdown_compared(changed)):

@@ -64,6 +64,10 @@ def test_data_inside_and_folders_of_others_are_refused(folder, settings, tmp_pat
     inside = tmp_path / "out" / "train.jsonl"
     with pytest.raises(RunError, match="is in the folder this run writes to"):
         folder.check_same_config(settings(test=str(inside)))
+    own = {"a": str(tmp_path / "{keep}" / "x"), "b": str(tmp_path / "out-{keep}" / "a.jsonl")}
+    CompareFolder(tmp_path / "out-0.2").check_same_config(settings(own=own))
+    with pytest.raises(RunError, match=r"own b .*out-0\.1.* is in the folder this run writes to"):
+        CompareFolder(tmp_path / "out-0.1").check_same_config(settings(own=own))
     select = SelectConfig(data="a", small="s", target="t", keep=0.1, out=str(folder.path))
     with pytest.raises(RunError, match="was made by staff compare"):
         RunFolder(folder.path).check_same_config(select)

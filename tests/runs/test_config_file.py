@@ -1,6 +1,8 @@
 import pytest
+import yaml
 
 from staff.errors import ConfigError
+from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml
 
@@ -94,6 +96,19 @@ def test_mistakes_in_yaml_name_file_and_place(tmp_path, text, words):
     with pytest.raises(ConfigError, match=rf"run\.yaml.*{words}") as error:
         build(SelectConfig, flags=flags, file=write(tmp_path, text))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["? [a]\n: 1", "own: {? [a] : 1}"])
+def test_a_list_as_a_name_is_refused_and_not_written_out(tmp_path, monkeypatch, text):
+    # A few lists that hold one another many times each would be more than any memory has room for.
+    monkeypatch.setattr(yaml.Node, "__repr__", lambda node: pytest.fail("was written out"))
+    with pytest.raises(ConfigError, match=r"not valid YAML \(found unhashable key"):
+        load_yaml(write(tmp_path, text), CompareConfig)
+
+
+def test_a_list_in_a_list_is_no_name_and_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"own must look like NAME=FILE, and \['a=b'\] does not"):
+        build(CompareConfig, flags=FLAGS, file=write(tmp_path, "own: [[a=b]]"))
 
 
 @pytest.mark.parametrize(

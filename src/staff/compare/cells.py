@@ -94,6 +94,7 @@ def run_cell(
         "keep": cell.keep,
         "seed": cell.seed,
         "made_from": made_from,
+        "tuned_on": inputs.sha256,
         "metrics": list(config.metrics),
         "tuning": tuning,
         "test": {k: measured[k] for k in ("rows", "rejected", "truncated")},

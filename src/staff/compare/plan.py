@@ -1,14 +1,16 @@
 """What a comparison would do, for ``--dry-run``: cells and tokens. Loads no weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from staff import planning
 from staff.compare.own import check_sizes
 from staff.compare.selection import main_method, scored_first, scoring_config
 from staff.data.files import open_source
+from staff.notes import read_object
 from staff.planning.counts import tokenised
 from staff.progress import Progress
-from staff.runs.compare_cells import DONE, cells_of
+from staff.runs.compare_cells import DONE, Cell, cells_of
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import RESULTS, CompareFolder
 from staff.selectors import total_of
@@ -45,7 +47,7 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
         work[f"tune, keep {name}"] = times * len(config.entrants), tuning(total_of(name, usable))
     cells = cells_of(config)
     work["evaluate"] = len(cells), {"rows": test_rows, "tokens": test_tokens}
-    there = sum((folder.cell(cell.name) / DONE).is_file() for cell in cells)
+    there = _count_done(config, folder, cells)
     return {
         "usable rows": usable,
         "cells": len(cells),
@@ -59,6 +61,21 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
         + [str(folder.path / name) for name in sorted(RESULTS)],
         "warnings": list(warnings),
     }
+
+
+def _count_done(config: CompareConfig, folder: CompareFolder, cells: Sequence[Cell]) -> int:
+    """How many cells are done; of the user's own coresets, of their files as they are now."""
+    own = config.own_files()
+    hashes = {file: open_source(file).content_hash() for file in set(own.values())}
+    done = 0
+    for cell in cells:
+        path = folder.cell(cell.name) / DONE
+        if cell.method in config.own:
+            file = own[cell.method, cell.keep or "", cell.seed or 0]
+            done += read_object(path).get("tuned_on") == hashes[file]
+        else:
+            done += path.is_file()
+    return done
 
 
 def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from staff.compare.files import write_results
 from staff.compare.leaks import count_leaks
 from staff.compare.own import check_sizes, hashed
 from staff.compare.results import Group, results
-from staff.compare.selection import Chosen, choose, usable_rows
+from staff.compare.selection import Chosen, check_usable, choose
 from staff.data.files import Source, open_source
 from staff.models.folder import generation_hash
 from staff.pipeline import Say, silent
@@ -60,9 +60,8 @@ def compare(
         check_same_inputs(RunFolder(folder.path), inputs, overwrite=config.overwrite)
         with tokens_of(folder.path):  # one reading for all seeds
             if config.own:
-                known = _known(result)
-                usable = usable_rows(config, folder, known=known, progress=progress)
-                check_sizes(config, usable, progress=progress)
+                sizes = partial(check_sizes, config, progress=progress)
+                check_usable(config, folder, sizes, known=_known(result), progress=progress)
             folder.begin_writing(config)
             write_inputs(folder.path, inputs, overwrite=config.overwrite)
             cells, chosen = _cells(config, folder, result, check, progress, say)

@@ -1,6 +1,6 @@
 """What each method chooses with one seed: one fine-tuning and scoring for all, in one folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,20 +119,22 @@ def choose(
     }
 
 
-def usable_rows(
+def check_usable(
     config: CompareConfig,
     folder: CompareFolder,
+    check: Callable[[int], None],
     *,
     known: Mapping[str, Any],
     progress: Progress | None = None,
-) -> int:
-    """How many rows methods choose from; what has to be read for it serves the selections.
+) -> None:
+    """Tell `check` how many rows methods choose from; what is read for it serves the selections.
 
-    known: as of `choose`.
+    Nothing is kept if it raises. known: as of `choose`.
     """
     wanted = scoring_config(config, folder, 0, main_method(config.methods, within=config.within))
     if kept := _kept(folder.scored(0), wanted, known):
-        return int(kept["data"]["rows_usable"])
+        check(int(kept["data"]["rows_usable"]))
+        return
     prepared, key = read_once(
         wanted,
         open_source(str(config.data)),
@@ -144,8 +146,8 @@ def usable_rows(
         afresh=config.overwrite,
         progress=progress,
     )
+    check(prepared.usable)
     keep(prepared, folder.path / TOKENS, key)
-    return prepared.usable
 
 
 def main_method(methods: Sequence[Method], *, within: str) -> Method:

@@ -226,7 +226,31 @@ def _selection_remarks(config: Mapping[str, Any]) -> list[str]:
 
 def warnings_of(result: Mapping[str, Any]) -> list[str]:
     """Why the tables may say less than they seem to."""
-    return list(filter(None, [leak_warning(result), tuning_warning(result["results"])]))
+    rows = result["results"]
+    return list(filter(None, [leak_warning(result), size_warning(rows), tuning_warning(rows)]))
+
+
+def size_warning(rows: Sequence[Row]) -> str:
+    """At which sizes methods were not tuned on as many rows; empty if at none.
+
+    A random draw without a model knows nothing of rows that the target's tokenizer cannot use.
+    """
+    by_size: dict[float, dict[str, int]] = {}
+    for row in rows:
+        if row["keep"] is not None:
+            by_size.setdefault(row["keep"], {})[row["method"]] = row["rows"]
+    unlike = {keep: found for keep, found in by_size.items() if len(set(found.values())) > 1}
+    if not unlike:
+        return ""
+    said = "; ".join(
+        f"{', '.join(f'{method} {count(n)}' for method, n in found.items())} at keep {keep:g}"
+        for keep, found in unlike.items()
+    )
+    return (
+        f"Warning: coresets of one size were not tuned on as many rows ({said}): those that the "
+        "target cannot use were skipped, so differences show the size as well. Leave such rows out "
+        "of the data."
+    )
 
 
 def tuning_warning(rows: Sequence[Row]) -> str:

@@ -3,7 +3,7 @@
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -83,9 +83,10 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: settings are lines like `keep: [0.1, 0.2]`")
-        lines = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
-        inner = [(key.value, [str(one.value) for one, _ in value.value])
-                 for key, value in node.value if isinstance(value, yaml.MappingNode)]  # fmt: skip
+        named = list(_named(node))
+        lines = [(key.value, key.start_mark.line + 1) for key, _ in named]
+        inner = [(key.value, [one.value for one, _ in _named(value)])
+                 for key, value in named if isinstance(value, yaml.MappingNode)]  # fmt: skip
         values = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -108,6 +109,14 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise ConfigError(f"{path}: {key} has {_clipped(twice[0])} twice")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def _named(node: yaml.MappingNode) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    """Keys that are plain values, with what they stand for; others are refused once it is loaded.
+
+    They cannot be written out either: lists that hold one another many times are endless as text.
+    """
+    return ((key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode))
 
 
 def dump_yaml(config: Settings, *, replay: str | None = None) -> str:

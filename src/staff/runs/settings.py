@@ -61,7 +61,7 @@ def pairs(value: Any) -> Any:
         return value
     found: dict[str, str] = {}
     for text in listed(value):
-        name, equals, file = str(text).partition("=")
+        name, equals, file = text.partition("=") if isinstance(text, str) else ("", "", "")
         if not (name and equals):
             raise ValueError(f"must look like NAME=FILE, and {reprlib.repr(text)} does not")
         if name in found:

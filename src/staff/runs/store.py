@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from staff.data.writers import replacing
 from staff.errors import ConfigError, ProcessGoneError, RunError, StaffError
 from staff.notes import read_note
+from staff.runs.compare_config import CompareConfig
 from staff.runs.config import FREE, SCORE_KEYS, SelectConfig
 from staff.runs.config_file import build, dump_yaml, load_yaml, written_by
 from staff.runs.links import listed, refuse_links_out
@@ -341,7 +342,8 @@ def _is_no_folder(path: Path) -> bool:
 def check_inputs_outside(config: Settings, folder: Path) -> None:
     """Raise `RunError` if a run would read what it is about to replace."""
     named = [(name, getattr(config, name, None)) for name in INPUTS]
-    named += [(f"own {name}", file) for name, file in getattr(config, "own", {}).items()]
+    own = config.own_files() if isinstance(config, CompareConfig) else {}
+    named += [(f"own {name}", file) for (name, _, _), file in own.items()]
     for name, given in named:
         if given and Path(given).resolve().is_relative_to(folder.resolve()):
             raise RunError(
