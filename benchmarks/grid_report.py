@@ -135,8 +135,8 @@ def _losses(found: Found) -> Iterator[str]:
         mean, gap = found.value("loss", method, keep), found.gap("loss", method, keep)
         yield (
             f"| {method} | {keep or ''} | {tuning['rows'] if tuning else 0} | {len(seeds)} "
-            f"| {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}) "
-            f"| {signed(gap, 3)} | {verdict(gap, smaller_is_better=True) if gap else ''} |"
+            f"| {spelt(mean, 3)} | {signed(gap, 3)} "
+            f"| {verdict(gap, smaller_is_better=True) if gap else ''} |"
         )
     yield ""
 
@@ -152,8 +152,7 @@ def _answers(found: Found, metric: str, title: str) -> Iterator[str]:
         seeds = found.seeds(metric, method, keep)
         mean, gap = found.value(metric, method, keep), found.gap(metric, method, keep)
         yield (
-            f"| {method} | {keep or ''} | {len(seeds)} | {mean.mean:.1f} "
-            f"({mean.low:.1f} to {mean.high:.1f}) | {signed(gap, 1)} "
+            f"| {method} | {keep or ''} | {len(seeds)} | {spelt(mean, 1)} | {signed(gap, 1)} "
             f"| {verdict(gap, smaller_is_better=False) if gap else ''} |"
         )
     yield ""
@@ -301,9 +300,12 @@ def _scaled(metric: str, found: Interval) -> Interval:
 
 def signed(gap: Interval | None, digits: int) -> str:
     """A difference and its interval with their signs; empty where there is none."""
-    if gap is None:
-        return ""
-    mean, low, high = (f"{end:+.{digits}f}" for end in gap)
+    return "" if gap is None else spelt(gap, digits, sign="+")
+
+
+def spelt(found: Interval, digits: int, *, sign: str = "") -> str:
+    """A value and its interval."""
+    mean, low, high = (f"{end:{sign}.{digits}f}" for end in found)
     return f"{mean} ({low} to {high})"
 
 

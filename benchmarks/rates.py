@@ -1,5 +1,4 @@
-"""Whether STAFF is better than random depends on how well the target is fine-tuned: one task,
-several learning rates.
+"""Methods against random on one task, at several learning rates.
 
     python benchmarks/grid.py --store benchmarks/results/rates/RATE run --data DIR \\
         --tasks e2e_nlg --rows 6000 --learning-rate RATE --keep 0.05 0.1 --no-full --no-generate \\
@@ -13,7 +12,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from grid_report import Found, load, signed
+from grid_report import Found, load, signed, spelt
 
 STORE = Path(__file__).parent / "results" / "rates"
 RESULTS = STORE.with_suffix(".md")
@@ -42,13 +41,10 @@ def _rows(found: Found) -> Iterator[str]:
         for method in VARIANTS:
             if not (seeds := found.seeds("loss", method, keep)):
                 continue
-            loss = found.value("loss", method, keep)
+            loss = spelt(found.value("loss", method, keep), 3)
             rows = found.cells[method, keep, min(seeds)]["tuning"]["rows"]
             gap = found.percent(method, keep, minus="random")
-            yield (
-                f"| {method} | {keep} | {rows} | {len(seeds)} "
-                f"| {loss.mean:.3f} ({loss.low:.3f} to {loss.high:.3f}) | {signed(gap, 1)} |"
-            )
+            yield (f"| {method} | {keep} | {rows} | {len(seeds)} | {loss} | {signed(gap, 1)} |")
 
 
 def main() -> None:
@@ -56,7 +52,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=STORE)
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     args = parser.parse_args()
-    stores = sorted((path for path in args.store.iterdir()), key=lambda path: float(path.name))
+    stores = sorted(args.store.iterdir(), key=lambda path: float(path.name))
     text = "\n".join(lines(stores)) + "\n"
     print(text, end="")
     if args.write:

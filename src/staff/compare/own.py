@@ -1,5 +1,7 @@
 """Coresets of the user's own: training files that are compared like those of a method."""
 
+from collections.abc import Mapping, Sequence
+
 from staff.data.files import open_source
 from staff.errors import ConfigError
 from staff.planning.counts import tokenised
@@ -16,6 +18,11 @@ def hashed(config: CompareConfig) -> dict[str, list[dict[str, str]]]:
         if file not in found[name]:
             found[name][file] = {"path": file, "sha256": open_source(file).content_hash()}
     return {name: list(files.values()) for name, files in found.items()}
+
+
+def hash_of_path(own: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, str]:
+    """SHA-256 of each file by its path; own: as from `hashed`."""
+    return {one["path"]: one["sha256"] for files in own.values() for one in files}
 
 
 def check_sizes(config: CompareConfig, usable: int, *, progress: Progress | None) -> None:

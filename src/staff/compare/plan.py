@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from staff import planning
-from staff.compare.own import check_sizes
+from staff.compare.own import check_sizes, hash_of_path, hashed
 from staff.compare.selection import main_method, scored_first, scoring_config
 from staff.data.files import open_source
 from staff.notes import read_object
@@ -65,8 +65,7 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
 
 def _count_done(config: CompareConfig, folder: CompareFolder, cells: Sequence[Cell]) -> int:
     """How many cells are done; of the user's own coresets, of their files as they are now."""
-    own = config.own_files()
-    hashes = {file: open_source(file).content_hash() for file in set(own.values())}
+    own, hashes = config.own_files(), hash_of_path(hashed(config))
     done = 0
     for cell in cells:
         path = folder.cell(cell.name) / DONE

@@ -14,7 +14,7 @@ from typing import Any
 from staff.compare.cells import Inputs, finished, run_cell
 from staff.compare.files import write_results
 from staff.compare.leaks import count_leaks
-from staff.compare.own import check_sizes, hashed
+from staff.compare.own import check_sizes, hash_of_path, hashed
 from staff.compare.results import Group, results
 from staff.compare.selection import Chosen, check_usable, choose
 from staff.data.files import Source, open_source
@@ -105,12 +105,12 @@ def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     tokenisers = tokenisers_of([*paths.values()], max_length=config.max_length, trust=trust)
     for role, tokeniser in zip(paths, tokenisers, strict=True):
         models[role]["tokenizer"] = tokeniser.fingerprint
-    own = {"own": hashed(config)} if config.own else {}
-    leaked, of = count_leaks([train, *map(open_source, _own_hashes(own))], test, options)
+    own = hashed(config)
+    leaked, of = count_leaks([train, *map(open_source, hash_of_path(own))], test, options)
     return {
         "data": {"path": config.data, **_contents(train)},
         "test": {"path": config.test, **_contents(test)},
-        **own,
+        **({"own": own} if own else {}),
         "models": models,
         "leaks": {"rows": leaked, "of": of},
     }
@@ -125,15 +125,11 @@ def _check_unchanged(found: Mapping[str, Any]) -> None:
         (open_source(str(found[name]["path"]), split=split), found[name]["sha256"])
         for name, split in CompareConfig.inputs.items()
     ]
-    read += [(open_source(path), sha256) for path, sha256 in _own_hashes(found).items()]
+    own = hash_of_path(found.get("own", {}))
+    read += [(open_source(path), sha256) for path, sha256 in own.items()]
     for source, sha256 in read:
         if source.files:
             source.check_unchanged(sha256)
-
-
-def _own_hashes(found: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of each file of the user's own, by path."""
-    return {one["path"]: one["sha256"] for files in found.get("own", {}).values() for one in files}
 
 
 def _known(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +156,7 @@ def _cells(
     check: raises if something that was read is not what `found` says any more.
     """
     known = _known(found)
-    own = _own_hashes(found)
+    own = hash_of_path(found.get("own", {}))
     [tokeniser] = tokenisers_of(
         (str(config.target),), max_length=config.max_length, trust=trust_of(config)
     )
