@@ -1,18 +1,30 @@
 """The job from Python: rows in memory in, rows in memory out."""
 
 import copy
+import json
 import tempfile
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 from datasets.utils import are_progress_bars_disabled
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from staff import ConfigError, DataError, ModelError, RunError, select_coreset
+from staff import (
+    Comparison,
+    ConfigError,
+    DataError,
+    ModelError,
+    Run,
+    RunError,
+    StaffError,
+    compare_coresets,
+    select_coreset,
+)
 from staff.runs.manifest import read_manifest
 from staff.runs.selection_file import read_selection
 
@@ -204,4 +216,91 @@ def test_models_that_cannot_be_kept_are_refused_in_words(loaded, tmp_path):
     for given, words in ((odd, "LlamaForCausalLM in memory cannot .*: `temper"), (empty, "meta")):
         with pytest.raises(ModelError, match=words):
             select_coreset(rows(), small=(given, tokenizer), method="grand", keep=0.5)
+    assert files(tmp_path) == []
+
+
+def test_a_finished_run_is_read_again(tmp_path):
+    file = tmp_path / "a.parquet"
+    rows().to_parquet(file)
+    run = select_coreset(file, method="random", keep=0.5, out=tmp_path / "run")
+    again = Run.read(str(tmp_path / "run"))
+    assert again == replace(run, manifest=again.manifest)
+    assert again.manifest == json.loads((tmp_path / "run" / "manifest.json").read_bytes())
+    assert again.report.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "20 usable rows of 20" in again.summary()
+    with pytest.raises(RunError, match="there is no run folder"):
+        Run.read(tmp_path / "none")
+    with pytest.raises(RunError, match="contains no comparison: staff compare makes one"):
+        Comparison.read(tmp_path / "run")
+    (tmp_path / "run" / "selection.parquet").write_bytes(file.read_bytes())
+    with pytest.raises(RunError, match="is damaged or from another run"):
+        Run.read(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def compared(family, tmp_path_factory):
+    """Rows in memory, one file of a user's own; the target once untuned and twice tuned."""
+    folder = tmp_path_factory.mktemp("compared")
+    rows().select(range(10)).to_parquet(folder / "mine.parquet")
+    settings = {
+        "test": rows().select([3, 7]),
+        "target": family[1],
+        "methods": ["random"],
+        "own": {"mine": folder / "mine.parquet"},
+        "keep": 0.5,
+        "seeds": 1,
+        "metrics": ["loss"],
+        "full": False,
+        "epochs": 1,
+        "out": folder / "out",
+    }
+    with pytest.warns(UserWarning, match="2 of 2 test prompts") as said:
+        found = compare_coresets(rows(), **settings)
+    assert {one.filename for one in said} == {__file__}
+    return found, settings
+
+
+def test_a_comparison_of_rows_in_memory(compared):
+    found, settings = compared
+    methods = [(row["method"], row["rows"], row["items"]) for row in found.results]
+    assert methods == [("untuned", 0, 2), ("random", 10, 2), ("mine", 10, 2)]
+    out = settings["out"]
+    assert pq.read_table(out / "results.parquet").to_pylist() == found.results
+    assert Dataset.from_parquet(str(out.parent / "out-test.parquet"))["n"][:] == [3, 7]
+    assert "random" in found.summary()
+    assert found.summary(60) == Comparison.read(out).summary(60)
+    assert found._repr_markdown_() == (out / "results.md").read_text(encoding="utf-8")
+    assert found.report.is_file()
+    assert repr(found) == (
+        f"Comparison(folder={str(out)!r}, methods=['random', 'mine'], keep=[0.5], seeds=1, "
+        "metrics=['loss'])"
+    )
+    with pytest.raises(RunError, match=r"contains a comparison: Comparison\.read takes it"):
+        Run.read(out)
+
+
+def test_a_comparison_goes_on_with_what_is_missing(compared):
+    found, settings = compared
+    cell = settings["out"] / "cells" / "random-0.5-seed0" / "cell.json"
+    before = cell.stat().st_mtime_ns
+    with pytest.warns(UserWarning, match="test prompts"):
+        more = compare_coresets(rows(), **{**settings, "own": {}, "metrics": ["loss", "exact"]})
+    assert {row["metric"] for row in more.results} == {"loss", "exact"}
+    assert {row["method"] for row in more.results} == {"untuned", "random"}
+    assert [r["value"] for r in more.results[:2]] == [r["value"] for r in found.results[:2]]
+    assert cell.stat().st_mtime_ns > before  # it has another metric now
+    with pytest.raises(RunError, match=r"out-test\.parquet contains other rows"):
+        compare_coresets(rows(), **{**settings, "test": rows().select([3, 8])})
+
+
+def test_what_a_comparison_lacks_is_told_before_anything_is_written(family, tmp_path):
+    test = rows().select([0])
+    wrong = {
+        "out is missing": {"test": test, "target": family[1], "keep": 0.5},
+        "test is a list": {"test": test.to_list(), "target": family[1], "out": tmp_path / "out"},
+        "nothing to choose": {"test": test, "target": family[1], "out": tmp_path / "out"},
+    }
+    for words, settings in wrong.items():
+        with pytest.raises(StaffError, match=words):
+            compare_coresets(rows(), methods=["random"], **settings)
     assert files(tmp_path) == []

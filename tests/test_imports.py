@@ -62,7 +62,11 @@ ALLOWED = {
         *("data", "models", "runs", "selectors", "training", "reports", "scores", "ledger"),
     },
     "exports": {"data", "runs", "models"},
-    "api": {"pipeline", "checks", "runs", "data", "models", "reports", "team"},
+    "finished": {"runs", "reports"},
+    "api": {
+        *("pipeline", "compare", "finished", "checks", "runs", "data", "models", "reports"),
+        "team",
+    },
     "demo": {"pipeline", "single", "data", "runs", "selectors", "training"},
 }
 

@@ -37,7 +37,7 @@ is written by `python tools/reference.py` from the docstrings, and a test checks
 date. Runnable code: [examples](../../examples).
 """
 MODULES = {
-    "staff": ("select_coreset", "Run"),
+    "staff": ("select_coreset", "Run", "compare_coresets", "Comparison"),
     "staff.errors": ("StaffError", "ConfigError", "DataError", "ModelError", "RunError"),
     "staff.selectors": None,  # all that it names
     "staff.types": ("Selection", "Regions", "Verification", "Round", "Budget"),
@@ -119,10 +119,22 @@ def _entry(name: str, thing: Any) -> str:
     if kind:
         for member, value in vars(thing).items():
             function = value.fget if isinstance(value, property) else value
+            function = function.__func__ if isinstance(value, classmethod) else function
             if inspect.isfunction(function) and not member.startswith("_"):
-                called = member if isinstance(value, property) else f"{member}()"
-                text += f"\n- `{called}`: {_prose(inspect.getdoc(function) or '')}\n"
+                called = member if isinstance(value, property) else _call(value, function)
+                prose = _prose(inspect.getdoc(function) or "")
+                text += textwrap.indent(f"`{called}`: {prose}\n", "  ").replace("  ", "\n- ", 1)
     return text
+
+
+def _call(value: Any, function: Any) -> str:
+    """A method as it is called: without self or cls, the latter by the name of its class."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    del tree.args.args[0]
+    owner = function.__qualname__.split(".")[0]
+    name = f"{owner}.{tree.name}" if isinstance(value, classmethod) else tree.name
+    return f"{name}({ast.unparse(tree.args)})"
 
 
 def _signature(function: Any) -> str:

@@ -2,6 +2,7 @@
 
 >>> from staff.selectors import select_staff  # own scores: NumPy only
 >>> from staff import select_coreset          # the whole job, as `staff select`
+>>> from staff import compare_coresets        # is it better than random? as `staff compare`
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from staff.errors import ConfigError, DataError, ModelError, RunError, StaffError
 
 if TYPE_CHECKING:
-    from staff.api import Run, select_coreset
+    from staff.api import Comparison, Run, compare_coresets, select_coreset
 
 __version__ = "0.1.0"
 __all__ = [
+    "Comparison",
     "ConfigError",
     "DataError",
     "ModelError",
@@ -20,13 +22,14 @@ __all__ = [
     "RunError",
     "StaffError",
     "__version__",
+    "compare_coresets",
     "select_coreset",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import the pipeline when it is used: `staff --help` and the selectors need no torch."""
-    if name in ("Run", "select_coreset"):
+    if name in ("Comparison", "Run", "compare_coresets", "select_coreset"):
         from staff import api
 
         return getattr(api, name)

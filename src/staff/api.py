@@ -1,21 +1,23 @@
-"""The main job from Python."""
+"""The main jobs from Python."""
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from staff import pipeline
 from staff.checks import check_inputs, with_sibling
 from staff.data.in_memory import is_dataset, keep_rows
 from staff.errors import ConfigError
+from staff.finished import Comparison, Run
 from staff.models.in_memory import is_loaded, keep_model
 from staff.models.trust import Trust
 from staff.progress import WARNING, Progress
+from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
 from staff.runs.manifest import read_manifest
@@ -24,45 +26,13 @@ from staff.runs.unheeded import unheeded
 from staff.team import gathers
 
 PACKAGE = Path(__file__).parent
+MODELS = ("small", "target")
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished run: its folder, its manifest (docs/formats.md) and its coreset files."""
-
-    folder: Path
-    manifest: dict[str, Any]
-
-    @property
-    def coresets(self) -> dict[str, Path]:
-        """Coreset name (``"0.1"``, ``"n400"``) -> file."""
-        return {c["name"]: self.folder / c["path"] for c in self.manifest["coresets"]}
-
-    def table(self) -> dict[str, Any]:
-        """Columns of selection.parquet by name, NumPy arrays [n]."""
-        from staff.runs.selection_file import read_selection
-
-        return read_selection(self.folder / "selection.parquet")
-
-    def __repr__(self) -> str:
-        """The run in a line: the whole manifest would fill screens."""
-        if not self.manifest:  # of a process that has nothing to help with
-            return f"Run(folder={str(self.folder)!r})"
-        told: dict[str, Any] = {
-            "folder": str(self.folder),
-            "method": self.manifest["config"]["method"],
-            "usable_rows": self.manifest["data"]["rows_usable"],
-            "coresets": {c["name"]: c["total"] for c in self.manifest["coresets"]},
-        }
-        if proxy := self.manifest.get("proxy"):
-            told["proxy"] = proxy["verdict"]
-        return f"Run({', '.join(f'{name}={value!r}' for name, value in told.items())})"
-
-
 Model = str | Path | tuple[Any, Any]
+Paired = TypeVar("Paired", SelectConfig, CompareConfig)
 
 
 @overload
@@ -110,38 +80,99 @@ def select_coreset(
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.
     """
-    sizes = {k: v for k, v in (("keep", keep), ("total", total)) if v is not None}
-    flags: dict[str, Any] = {**sizes, **settings}
-    in_memory = is_dataset(data)
-    loaded: dict[str, Any] = {}
+    settings |= {k: v for k, v in (("keep", keep), ("total", total)) if v is not None}
     earlier = scores.folder if isinstance(scores, Run) else scores
-    places = {"data": data, "small": small, "target": target, "out": out, "scores": earlier}
-    for name, given in places.items():
-        if name in ("small", "target") and is_loaded(name, given):
-            loaded[name] = given
-        elif given is not None and not (name == "data" and in_memory):
-            flags[name] = str(given)
-    if not in_memory and not loaded:
-        return _run(flags, progress)
+    given = {"data": data, "small": small, "target": target, "out": out, "scores": earlier}
+    with _on_disk(given, settings, SelectConfig) as flags:
+        run = _run(flags, progress)
+        return _chosen(data, run) if is_dataset(data) else run
+
+
+def compare_coresets(
+    data: "str | Path | Dataset | None" = None,
+    *,
+    test: "str | Path | Dataset | None" = None,
+    target: Model | None = None,
+    small: Model | None = None,
+    methods: Sequence[str] | None = None,
+    own: Mapping[str, str | Path] | None = None,
+    keep: float | Sequence[float] | None = None,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    progress: Progress | bool | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Compare selection methods as `staff compare` does: is one better than a random subset here?
+
+    data, small, target, progress: as `select_coreset` takes them. test: rows to evaluate on, in the
+    format of the data. methods: of selection; own: files of your own coresets by name, compared
+    like methods. keep: fractions in (0, 1]. seeds: repetitions. out: the comparison's folder.
+    settings: any other of `staff compare`, all in docs/reference/cli.md, as a keyword.
+
+    Rows and models in memory are saved next to the folder: ``OUT-data.parquet``,
+    ``OUT-test.parquet``, ``OUT-small``, ``OUT-target``.
+
+    Called again with the same `out`, it computes only what is missing: methods, sizes and seeds
+    can be added. What `staff compare` prints as a warning is a `UserWarning`.
+
+    Returns a `Comparison`; a notebook shows it as tables, ``print(it.summary())`` prints it.
+
+    Raises:
+        ConfigError, DataError, ModelError, RunError: what is wrong and what to do.
+    """
+    listed = {"methods": methods, "keep": keep, "seeds": seeds}
+    settings |= {name: value for name, value in listed.items() if value is not None}
+    if own is not None:
+        settings["own"] = {name: str(file) for name, file in own.items()}
+    given = {"data": data, "test": test, "small": small, "target": target, "out": out}
+    with _on_disk(given, settings, CompareConfig) as flags:
+        config = _settings(CompareConfig, flags)
+        if gathers():
+            raise ConfigError("a comparison works in one process: start it without torchrun")
+        from staff.compare.run import compare
+
+        found = compare(config, progress=_shown(progress), say=_warn)
+        return Comparison(Path(config.folder), found)
+
+
+@contextmanager
+def _on_disk(
+    given: Mapping[str, Any], settings: Mapping[str, Any], kind: type[Paired]
+) -> Iterator[dict[str, Any]]:
+    """The settings of a job; rows and models in memory are kept in files beside its folder.
+
+    given: data, models and folders by the names of their settings, None where there is none.
+    Without a folder the rows' run is in one that is removed at the end.
+    """
+    rows, models, flags = {}, {}, dict(settings)
+    for name, value in given.items():
+        if name in ("data", "test") and is_dataset(value, name=name):
+            rows[name] = value
+        elif name in MODELS and is_loaded(name, value):
+            models[name] = value
+        elif value is not None:
+            flags[name] = str(value)
+    if not rows and not models:
+        yield flags
+        return
     if gathers():
         raise ConfigError(
             "data and models in memory belong to one process, and torchrun started several: give "
             "their paths, or start without it"
         )
     with TemporaryDirectory(prefix="staff-") as scratch:
-        if in_memory:
+        if rows and kind is SelectConfig:
             flags.setdefault("out", str(Path(scratch) / "run"))
-            flags["data"] = _beside(flags, "data.parquet")
-        flags |= {role: _beside(flags, role) for role in loaded}
-        config = build(SelectConfig, flags=flags)
+        flags |= {name: _beside(flags, f"{name}.parquet") for name in rows}
+        flags |= {role: _beside(flags, role) for role in models}
+        config = build(kind, flags=flags)
         RunFolder(config.folder).check_usable()  # both before anything is written
-        if in_memory:
-            keep_rows(data, Path(flags["data"]))
-        for role, (model, tokenizer) in loaded.items():
+        for name, dataset in rows.items():
+            keep_rows(dataset, Path(flags[name]))
+        for role, (model, tokenizer) in models.items():
             tokenizer_of = partial(_fingerprint, trust=Trust(code=config.trust_remote_code))
             keep_model(model, tokenizer, Path(flags[role]), fingerprint=tokenizer_of)
-        run = _run(flags, progress)
-        return _chosen(data, run) if in_memory else run
+        yield flags
 
 
 def _beside(flags: Mapping[str, Any], name: str) -> str:
@@ -160,20 +191,31 @@ def _fingerprint(folder: Path, *, trust: Trust) -> str:
     return Tokeniser(load_tokenizer(str(folder), trust=trust), max_length=None).fingerprint
 
 
-def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
-    config = with_sibling(build(SelectConfig, flags=flags))
+def _settings(kind: type[Paired], flags: Mapping[str, Any]) -> Paired:
+    """The settings of a job, checked like those of its command."""
+    config = with_sibling(build(kind, flags=flags))
     check_inputs(config)
     for text in unheeded(config, flags):
         _warn(f"{WARNING}{text}")
-    if isinstance(progress, bool):
-        from staff.reports.bars import bars
+    return config
 
-        progress = bars() if progress else None
+
+def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
+    config = _settings(SelectConfig, flags)
     run = pipeline.reselect if config.scores else pipeline.select
-    manifest = run(config, progress=progress, say=_warn)
+    manifest = run(config, progress=_shown(progress), say=_warn)
     if not manifest and not config.scores:  # this process helped the one that wrote it
         manifest = read_manifest(config.folder)
     return Run(Path(config.folder), manifest)
+
+
+def _shown(progress: Progress | bool | None) -> Progress | None:
+    """Bars where True is given."""
+    if not isinstance(progress, bool):
+        return progress
+    from staff.reports.bars import bars
+
+    return bars() if progress else None
 
 
 def _warn(text: str) -> None:

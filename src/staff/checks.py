@@ -86,7 +86,7 @@ def check_inputs(config: AnyConfig) -> None:
 
                 read_ids(path)
     elif isinstance(config, CompareConfig):
-        CompareFolder(str(config.out)).check_same_config(config)
+        CompareFolder(config.folder).check_same_config(config)
         models = (config.small, config.target)
         check_data(config, config.test, split=config.inputs["test"])
         for file in dict.fromkeys(config.own_files().values()):

@@ -22,7 +22,7 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
     Tokens of a coreset are estimated from the mean length; of evaluation, those of one pass
     over the test data a cell, without the answers that are generated.
     """
-    folder, times = CompareFolder(str(config.out)), config.seeds
+    folder, times = CompareFolder(config.folder), config.seeds
     main = main_method(config.methods, within=config.within)
     selection = planning.plan(scoring_config(config, folder, 0, main), progress=progress)
     work = {stage["name"]: (times, stage) for stage in selection["stages"]}

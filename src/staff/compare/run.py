@@ -40,7 +40,7 @@ def compare(
 
     Raises `StaffError` children; finished cells and stages are kept for the next start.
     """
-    folder, say = CompareFolder(str(config.out)), _warning_once(say)
+    folder, say = CompareFolder(config.folder), _warning_once(say)
     with folder.lock():
         folder.check_same_config(config)
         result = manifests.begin("compare", config.model_dump(mode="json"), seed=0)

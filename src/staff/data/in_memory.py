@@ -11,8 +11,10 @@ from staff.errors import DataError, RunError
 from staff.hashing import hash_file
 
 
-def is_dataset(data: Any) -> bool:
+def is_dataset(data: Any, *, name: str = "data") -> bool:
     """Whether this is a `datasets.Dataset`; imports nothing for the question.
+
+    name: of the argument, for messages.
 
     Raises:
         DataError: it is rows in memory of another kind, with what to make of them.
@@ -32,7 +34,7 @@ def is_dataset(data: Any) -> bool:
             )
     if data is not None and not isinstance(data, str | Path):
         raise DataError(
-            f"data is a {type(data).__name__}: give a path, a Hub id, or a datasets.Dataset "
+            f"{name} is a {type(data).__name__}: give a path, a Hub id, or a datasets.Dataset "
             "(Dataset.from_list, Dataset.from_pandas)"
         )
     return False

@@ -139,6 +139,11 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
                 )
 
     @property
+    def folder(self) -> str:
+        """Where the comparison goes."""
+        return str(self.out)
+
+    @property
     def entrants(self) -> tuple[str, ...]:
         """All that is compared at each size: methods, then coresets of the user's own."""
         return (*self.methods, *self.own)
