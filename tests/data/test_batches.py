@@ -9,9 +9,15 @@ from staff.types import IGNORE, TokenisedExample
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 1000))
-def test_every_sample_once_within_the_budget(lengths, budget):
-    batches = token_budget_batches(np.array(lengths, np.int32), batch_tokens=budget)
+@given(
+    st.lists(st.integers(1, 400), max_size=60),
+    st.integers(1, 1000),
+    st.none() | st.integers(1, 400),
+)
+def test_every_sample_once_within_the_budget(lengths, budget, apart):
+    batches = token_budget_batches(np.array(lengths, np.int32), batch_tokens=budget, apart=apart)
+    for batch in batches if apart else ():
+        assert len({lengths[i] > apart for i in batch}) == 1
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         size = len(batch) * max(lengths[i] for i in batch)

@@ -5,11 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from staff.data.batches import collate
 from staff.data.store import TokenStore
 from staff.errors import ModelError, RunError, StaffError
 from staff.scores.effort import Scorer
+from staff.scores.oracle import oracle_effort
 from staff.scores.run import PartScorer, forget_others, plan_parts, score_rows
 from staff.scores.shards import read_features, read_scores
+from staff.training.evaluate import item_losses
 from staff.types import IGNORE, TokenisedExample
 
 FACTS = {"scorer": "last-value", "model_hash": "m", "data_hash": "d", "seed": 0}
@@ -296,3 +299,24 @@ def test_one_row_without_a_score_is_allowed_however_few_a_process_has(store, tmp
     whole = run(score, store, tmp_path / "s", shard_rows=49)
     assert whole.reused == 50
     assert np.isnan(whole.table.columns["effort"]).sum() == 1
+
+
+def test_rows_beyond_the_original_context_change_no_other_rows_scores(store, tmp_path, tiny):
+    """A row of more than 12 tokens has the long frequencies (longrope), and those in its batch."""
+    longrope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 4.0, 9.0, 16.0],
+    }
+    context = {"original_max_position_embeddings": 12, "max_position_embeddings": 64}
+    model = tiny("phi3", rope_parameters=longrope, **context)
+    scorer, examples = Scorer(model), store.get(range(len(store)))
+    found = run(scorer, store, tmp_path / "s", batch_tokens=400).table.columns
+    truth = [oracle_effort(model, row) for row in examples]
+    np.testing.assert_allclose(found["effort"], truth, rtol=1e-4)
+    mixed = scorer(collate(examples, pad_id=0))["effort"]
+    short = store.lengths <= 12
+    assert not np.allclose(mixed[short], found["effort"][short], rtol=0.01)
+    losses = item_losses(model=model, tokens=store, batch_tokens=400)
+    np.testing.assert_allclose(losses, found["loss"], rtol=1e-5)

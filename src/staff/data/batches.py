@@ -28,23 +28,31 @@ class Batch:
     attention_mask: "Tensor"
 
 
-def token_budget_batches(lengths: Any, *, batch_tokens: int) -> list[Ints]:
+def token_budget_batches(
+    lengths: Any, *, batch_tokens: int, apart: int | None = None
+) -> list[Ints]:
     """Group samples of like length so that B·T, padding counted, stays within `batch_tokens`.
 
     lengths: int [n], tokens of each sample. Returns int64 [B] positions a batch, each sample
     once; the longest come first, so that memory runs out at the start if at all. A sample longer
     than the budget is a batch of its own. Equal lengths keep their order.
 
+    apart: a sample with more tokens shares no batch with one that has not
+    (`staff.models.rotary.longest_alike`).
+
     >>> [batch.tolist() for batch in token_budget_batches([3, 9, 4, 3], batch_tokens=8)]
     [[1], [2, 0], [3]]
     """
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    longer = 0 if apart is None else int((lengths > apart).sum())
     batches = []
     start = 0
     while start < len(order):
         longest = max(1, int(lengths[order[start]]))
         size = max(1, batch_tokens // longest)
+        if start < longer:
+            size = min(size, longer - start)
         batches.append(read_only(order[start : start + size]))
         start += size
     return batches

@@ -24,6 +24,7 @@ from staff.models.by_row import NOT_TAKEN, by_row, may_go_by_row, mixes_rows, wi
 from staff.models.narrow import narrowed, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
+from staff.models.rotary import longest_alike
 from staff.scores.flat import Flat, Laying, keeps_rows_apart, takes_flash_lengths
 from staff.scores.norms import wide
 from staff.scores.phi import PHI, PerSampleShapeLost
@@ -69,6 +70,7 @@ class Scorer:
         for parameter in self.phi.parameters if self.phi else ():
             parameter.requires_grad_(True)
         self.head = output_head(self.model)
+        self.apart = longest_alike(self.model)
         self.signals = tuple(signals)
         self.features = features
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters

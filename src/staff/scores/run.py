@@ -153,6 +153,7 @@ class PartScorer:
     ) -> None:
         self.scorer, self.store, self.pad_id = scorer, store, pad_id
         self.rows = rows
+        self.apart = getattr(scorer, "apart", None)
         self.not_finite: set[int] = set()  # positions whose scores are not finite
         self.batches = Halving(batch_tokens, note=lambda text: None)
 
@@ -169,7 +170,7 @@ class PartScorer:
         self.batches.note = stage.note
         columns: dict[str, Any] = {}
         done = self.batches.run(
-            token_budget_batches(lengths, batch_tokens=self.batches.limit),
+            token_budget_batches(lengths, batch_tokens=self.batches.limit, apart=self.apart),
             lengths,
             lambda places: self._score(positions[places]),
             describe=lambda place: self._named(int(positions[place])),

@@ -173,6 +173,7 @@ def item_losses(
     from staff.models.adapters import without_peft
     from staff.models.by_row import by_row
     from staff.models.memory import Halving
+    from staff.models.rotary import longest_alike
     from staff.training.packed import packing_of
 
     lengths = np.asarray(tokens.lengths)
@@ -192,7 +193,7 @@ def item_losses(
         by_row(base) if packing else nullcontext(),
     ):
         for rows, means in Halving(batch_tokens, note=stage.note).run(
-            token_budget_batches(lengths, batch_tokens=batch_tokens),
+            token_budget_batches(lengths, batch_tokens=batch_tokens, apart=longest_alike(base)),
             lengths,
             mean_losses,
             describe=lambda row: f"test item {row} ({lengths[row]} tokens)",
