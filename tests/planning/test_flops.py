@@ -149,6 +149,20 @@ def test_other_families_are_near(tiny, store, family):
     )
 
 
+def test_values_from_a_latent_vector(tiny, latent, store):
+    """DeepSeek: queries and keys are of another width than values, and the config's head_dim is
+    that of the part with positions."""
+    heads = {"qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 8}
+    model = tiny("llama", **(latent | heads), attn_implementation="eager")
+    shape = shape_of(model)
+    assert shape.attention == 2 * 4 * (12 + 4 + 8) // 2  # blocks, heads, mean of both products
+    assert (shape.last_output, shape.value[1]) == (4 * 8 * 32, 4 * 8)
+    tokens = store([(24, 10), (24, 6), (24, 20), (24, 3)])
+    scorer, batch = Scorer(model), collate(tokens.get(range(4)), pad_id=0)
+    expected = flops.score(shape, work_of([np.arange(4)], tokens), phi="last-value")[0]
+    assert counted(lambda: scorer(batch)) == pytest.approx(expected, rel=0.35)
+
+
 def test_of_routed_experts_the_chosen_count(tiny, store):
     """Their LoRA is added to all of them, whatever the rows; memory in test_memory."""
     changes = {"num_local_experts": 8, "experts_implementation": "eager"}  # that can be counted

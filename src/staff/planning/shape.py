@@ -51,7 +51,8 @@ class Shape:
     parameters: all of it, tied weights once. vocabulary, hidden: of the output head, V and D.
     blocks: how many. linear: weights of the blocks' linear layers that a token meets, N (of
     routed experts only the chosen). ends: Σ (d_in + d_out) of these layers. attention: Σ
-    heads·head_dim over the blocks that attend, scores: Σ heads; eager: whether attention keeps a
+    heads·head_dim over the blocks that attend (queries and values may differ: their mean),
+    scores: Σ heads; eager: whether attention keeps a
     number for every head and pair of tokens; capped: whether logits are, which keeps them once
     more. last_attention, last_output, last_mlp: of the last
     block alone heads·head_dim, its output projection's weights, and those of the parts that
@@ -127,7 +128,7 @@ def shape_of(model: Any) -> Shape:
         eager=caps_attention(config) or config._attn_implementation == "eager",
         capped=getattr(config, "final_logit_softcapping", None) is not None,
         last_attention=last.width,
-        last_output=last.width * hidden,
+        last_output=last.output * hidden,
         last_mlp=sum(_linear(part, routed)[0] for part in token_wise_parts(model)),
         value=(hidden, last.values),
         quantisable=sum(layers),
@@ -138,11 +139,12 @@ def shape_of(model: Any) -> Shape:
 
 
 class _Attention(NamedTuple):
-    """Of one block: heads, heads·head_dim, and that of the heads of values."""
+    """Of one block: heads, heads·head_dim, that of the heads of values, and of the output."""
 
     heads: int
     width: int
     values: int
+    output: int
 
 
 def _of_block(config: Any, number: int) -> Any:
@@ -154,9 +156,13 @@ def _attention(model: Any, config: Any) -> _Attention:
     heads = getattr(config, "num_attention_heads", None)
     if not heads:
         raise ModelError(f"{type(model).__name__}: its config does not say how many heads it has")
+    if getattr(config, "qk_nope_head_dim", None):  # keys and values from a latent vector (DeepSeek)
+        queries = config.qk_nope_head_dim + config.qk_rope_head_dim
+        values = heads * config.v_head_dim
+        return _Attention(heads, (heads * queries + values) // 2, values, values)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     values = getattr(config, "num_key_value_heads", None) or heads
-    return _Attention(heads, heads * head_dim, values * head_dim)
+    return _Attention(heads, heads * head_dim, values * head_dim, heads * head_dim)
 
 
 def _lora_of(model: Any, routed: tuple[int, int]) -> Lora:
