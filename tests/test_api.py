@@ -5,6 +5,7 @@ import json
 import tempfile
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -110,6 +111,24 @@ def test_a_file_gives_a_run_as_ever(tmp_path):
         for row, taken in zip(rows().to_list(), run.table()["selected@0.5"], strict=True)
         if taken
     ]
+
+
+@pytest.mark.skipif(not hasattr(datasets, "Json"), reason="these datasets have no type for JSON")
+def test_messages_of_unlike_fields():
+    """`datasets` keeps each as JSON."""
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    talks = [
+        [
+            {"role": "user", "content": f"a{i}"},
+            {"role": "assistant", "tool_calls": [call] * (i + 1)},
+        ]
+        for i in range(4)
+    ]
+    data = Dataset.from_list([{"messages": talk} for talk in talks], on_mixed_types="use_json")
+    assert "Json" in str(data.features["messages"])
+    chosen = select_coreset(data, method="random", keep=0.5)
+    assert len(chosen) == 2
+    assert all(talk in talks for talk in chosen["messages"])
 
 
 @pytest.mark.parametrize(

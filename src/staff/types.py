@@ -3,6 +3,7 @@
 n samples, K regions, B batch, T tokens, v verified, m chosen.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,17 +28,30 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. `role` is system, user, assistant or tool."""
+    """One turn of a conversation. `role` is system, user, assistant or tool.
+
+    more: its other fields that chat templates read, as they get them: tool calls, reasoning, …
+    learnt: False for an answer that is not in the loss.
+    """
 
     role: str
     content: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+    learnt: bool = True
+
+    @property
+    def text(self) -> str:
+        """Its words for a reader, behind them as JSON what else there is of it."""
+        spelt = json.dumps(self.more, ensure_ascii=False, default=str) if self.more else ""
+        return "\n".join(filter(None, (self.content, spelt)))
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One usable training sample.
 
-    Either `messages`, or `prompt` and `response` (`prompt` is empty for plain text).
+    Either `messages`, or `prompt` and `response` (`prompt` is empty for plain text). given: what
+    the chat template gets beside the messages: tools, and arguments of its own.
     """
 
     id: str
@@ -45,6 +59,7 @@ class Example:
     response: str = ""
     messages: tuple[Message, ...] = ()
     source: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -141,27 +142,47 @@ def test_chat_formats(record, options, messages):
         (
             {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
             CHAT,
-            "tool call",
+            "message 1 has a tool call without the name of a function",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": "f()"}]},
+            CHAT,
+            "message 1 has a tool call without the name of a function",
         ),
         (
             {"messages": [{"role": "assistant", "content": "a", "weight": 0}]},
             CHAT,
-            "message 1 has weight 0, which is not supported",
+            "no answer is in the loss: all have weight 0",
         ),
         (
-            {"messages": [{"role": "assistant", "content": "a", "thinking": "b"}]},
+            {"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]},
             CHAT,
-            "message 1 has a separate thinking.* into content as",
+            r"message 1 has weight 0\.5: only 0 and 1 are known",
         ),
         (
-            {**turns(("user", "a"), ("assistant", "b")), "tools": [{"type": "function"}]},
+            {"messages": [{"role": "assistant", "content": "a", "thinking": "\ud800"}]},
             CHAT,
-            "offers tools",
+            "half of a surrogate pair",
         ),
         (
-            talk(("human", "a"), ("gpt", "b")) | {"tools": '[{"name": "f"}]'},
+            {**turns(("user", "a"), ("assistant", "b")), "tools": [3]},
+            CHAT,
+            "tools is not a list of objects",
+        ),
+        (
+            talk(("human", "a"), ("gpt", "b")) | {"tools": "all of them"},
             SHAREGPT,
-            "offers tools",
+            "tools is not a list of objects",
+        ),
+        (
+            {"prompt": ASKED, "completion": ANSWER, "chat_template_kwargs": "x"},
+            CHATS,
+            "chat_template_kwargs is not an object but text",
+        ),
+        (
+            {**turns(("user", "a"), ("assistant", "b")), "chat_template_kwargs": {"messages": []}},
+            CHAT,
+            "chat_template_kwargs has messages, which is not one for rows to give",
         ),
         (talk(("human", "a"), ("gpt", "")), SHAREGPT, "response is empty"),
         (
@@ -182,6 +203,52 @@ def test_what_a_table_has_for_no_tools_and_no_thoughts():
     for tools in (None, "", "[]", [], {}):
         record = {"messages": [{"role": "assistant", "content": "a", **nothing}], "tools": tools}
         assert to_example(record, CHAT).messages == (Message("assistant", "a"),)
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def test_calls_of_tools_as_templates_take_them():
+    """Arguments as an object, whatever they came as; a null of a table is none."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": [1, None]}}}
+    for given in (
+        call,
+        {**call, "function": {"name": "f", "arguments": '{"x": [1, null]}'}, "index": None},
+    ):
+        asks = {"role": "assistant", "content": None, "tool_calls": [given], "thinking": ""}
+        answers = {"role": "tool", "content": "y", "tool_call_id": "1", "name": None}
+        example = to_example({"messages": [*ASKED, asks, answers], "tools": [TOOL]}, CHAT)
+        _, calls, result = example.messages
+        assert calls == Message("assistant", "", {"tool_calls": [call]})
+        assert result == Message("tool", "y", {"tool_call_id": "1"})
+        assert example.given == {"tools": [TOOL]}
+    asks = {"role": "assistant", "content": "c", "tool_calls": [{"name": "f", "arguments": "{"}]}
+    assert to_example({"messages": [asks]}, CHAT).messages[0].more == {
+        "tool_calls": [{"name": "f", "arguments": "{"}]  # which is no JSON
+    }
+    older = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
+    assert to_example({"messages": [older]}, CHAT).messages[0].more == {
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    }
+
+
+def test_what_else_a_template_gets():
+    asks = {"role": "assistant", "content": "b", "reasoning_content": "r", "other": 1}
+    record = {
+        "messages": json.dumps([*ASKED, asks]),
+        "tools": json.dumps([TOOL]),
+        "chat_template_kwargs": {"enable_thinking": False, "budget": None},
+    }
+    example = to_example(record, CHAT)
+    assert example.messages[1] == Message("assistant", "b", {"reasoning_content": "r"})
+    assert example.given == {"tools": [TOOL], "enable_thinking": False}
+
+
+def test_an_answer_of_weight_0_is_not_learnt():
+    first = {"role": "assistant", "content": "b", "weight": 0}
+    last = {"role": "assistant", "content": "d", "weight": 1}
+    messages = to_example({"messages": [*ASKED, first, *ASKED, last]}, CHAT).messages
+    assert [message.learnt for message in messages] == [True, False, True, True]
 
 
 def test_a_picture_without_a_place_in_the_text_is_a_column_as_any_other():
@@ -229,7 +296,14 @@ def test_content_id_is_of_the_content_only():
         Example(id="", messages=(Message("user", "a"), Message("assistant", "b"))),
         Example(id="", messages=(Message("assistant", "a"), Message("user", "b"))),
     ]
-    assert len({content_id(e) for e in (example, *others)}) == 5
+    others += [
+        replace(others[2], given={"tools": []}),
+        replace(others[2], messages=(Message("user", "a"), Message("assistant", "b", {"n": 1}))),
+        replace(
+            others[2], messages=(Message("user", "a"), Message("assistant", "b", learnt=False))
+        ),
+    ]
+    assert len({content_id(e) for e in (example, *others)}) == 8
     assert content_id(example) == "6232661aa6e8e307"  # stored ids must stay valid
 
 

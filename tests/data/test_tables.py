@@ -53,3 +53,29 @@ def test_nested_columns(tmp_path):
     record = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
     assert [r.record for r in open_source(tmp_path / "a.parquet").records()] == [record]
+
+
+def as_json(values):
+    return pa.ExtensionArray.from_storage(pa.json_(), pa.array(values, pa.string()))
+
+
+def test_json_in_columns(tmp_path):
+    """`datasets` stores so what has not one type, as messages of which some call tools."""
+    texts = as_json(['{"a": [1, null]}', '"b"', None, "{", "[" * 100_000])
+    lists = pa.ListArray.from_arrays(pa.array([0, 2, 3, 4, 5]), texts)
+    structs = pa.StructArray.from_arrays([texts[:4], pa.array([1, 2, 3, 4])], ["x", "n"])
+    table = pa.table({"lists": lists, "structs": structs, "plain": ["{", "[", "c", "d"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as f, pa.ipc.new_file(f, table.schema) as w:
+        w.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        first, second, third, fourth = open_source(tmp_path / name).records()
+        assert first.record == {
+            "lists": [{"a": [1, None]}, "b"],
+            "structs": {"x": {"a": [1, None]}, "n": 1},
+            "plain": "{",
+        }
+        assert second.record == {"lists": [None], "structs": {"x": "b", "n": 2}, "plain": "["}
+        assert third.record is None
+        assert third.problem.startswith("cannot be read: Expecting property name")
+        assert fourth.problem.startswith("cannot be read: ")

@@ -61,6 +61,42 @@ def sharegpt():
     ]
 
 
+def calls():
+    """Every other one calls a tool; each has another tool, or none."""
+    tool = {"type": "function", "function": {"name": "add", "description": "Adds."}}
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {i} + 1?"},
+                *(
+                    [
+                        {"role": "assistant", "content": None, "tool_calls": [call]},
+                        {"role": "tool", "content": f"{i + 1}", "name": "add"},
+                    ]
+                    if i % 2
+                    else []
+                ),
+                {"role": "assistant", "content": f"{i + 1}", "reasoning_content": f"{i}, {i + 1}."},
+            ],
+            "tools": [{**tool, "number": i}] if i % 3 else None,
+            "chat_template_kwargs": {"mood": f"glad {i}"} if i % 2 else None,
+        }
+        for i in range(N)
+    ]
+
+
+# A chat template that writes all of that.
+CALLING = (
+    "{{ bos_token }}{{ mood | default('calm') }}\n{% if tools %}{{ tools | tojson }}\n{% endif %}"
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' }}{% if m['role'] == 'assistant' %}"
+    "{% generation %}{% if m.reasoning_content %}{{ m.reasoning_content + '\n' }}{% endif %}"
+    "{{ m['content'] }}{% for call in m.tool_calls or [] %}{{ call | tojson }}{% endfor %}"
+    "{{ eos_token }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{{ '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
 def texts():
     return [{"text": f"Line {i}\nand more"} for i in range(N)]
 
@@ -78,6 +114,7 @@ RECORDS = {
     "messages pair": (chat_pairs, {}),
     "text": (texts, {}),
 }
+TOOLS = {"calls": (calls, {})}  # which LLaMA-Factory and axolotl are not given
 
 
 def line(record):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import load_dataset, load_from_disk
-from export_records import RECORDS, line, pairs
+from export_records import RECORDS, calls, chats, line, pairs
 
 from staff import select_coreset
 from staff.cli.export import told
@@ -144,10 +144,10 @@ def test_a_data_set_as_a_whole_is_what_trl_trains_on(make_run, family, tmp_path)
     """It fails of one of these columns, and of another takes the labels that are there."""
     from trl import SFTConfig, SFTTrainer
 
-    extra = {"chat_template_kwargs": {"x": 1}, "labels": 3, "images": [], "chosen": "c", "topic": 1}
+    extra = {"labels": 3, "images": [], "chosen": "c", "topic": 1}
     run = make_run([{**row, **extra} for row in RECORDS["messages"][0]()])
     facts = export(run, to="hf-dataset")
-    assert facts["left_out"] == ["chat_template_kwargs", "chosen", "images", "labels"]
+    assert facts["left_out"] == ["chosen", "images", "labels"]
     args = {"bf16": False, "use_cpu": True, "report_to": "none", "assistant_only_loss": True}
     trainer = SFTTrainer(
         model=family[0],
@@ -157,6 +157,47 @@ def test_a_data_set_as_a_whole_is_what_trl_trains_on(make_run, family, tmp_path)
     # TRL has not always made the labels this early.
     made = "labels" if "labels" in trainer.train_dataset.column_names else "assistant_masks"
     assert all(len(row[made]) == len(row["input_ids"]) for row in trainer.train_dataset)
+
+
+def test_calls_of_tools_are_in_the_data_set_as_they_were(make_run, tmp_path):
+    """None has the fields of another: rows of one type would give all of them to each."""
+    run = make_run(calls(), keep=1.0)
+    facts = export(run, to="hf-dataset")
+    assert facts["left_out"] == []
+    rows = load_from_disk(facts["folder"]).to_list()
+    for row, record in zip(rows, calls(), strict=True):
+        messages = [{**m, "content": m["content"] or ""} for m in record["messages"]]
+        assert row["messages"] == messages
+        assert (row["tools"] and json.loads(row["tools"])) == record["tools"]
+        assert row["chat_template_kwargs"] == (record["chat_template_kwargs"] or {})
+    again = select_coreset(facts["folder"], method="random", keep=1.0, out=tmp_path / "again")
+    ids = [pq.read_table(r / "selection.parquet")["id"].to_pylist() for r in (run, again.folder)]
+    assert ids[0] == ids[1]  # which are of the contents
+
+
+@pytest.mark.parametrize("to", ["llama-factory", "axolotl"])
+def test_calls_of_tools_are_refused_where_they_would_be_lost(make_run, to):
+    run = make_run(calls(), keep=1.0)
+    with pytest.raises(DataError, match="message 2 has reasoning_content, which only exports for"):
+        export(run, to=to, model=MODEL)
+    answer = {"role": "assistant", "content": "a"}
+    kept = [{**row, "messages": [row["messages"][0], answer]} for row in calls()]
+    with pytest.raises(DataError, match=r"8 of 12 rows .*\n.*: offers tools, which only exports"):
+        export(make_run(kept, name="tools", keep=1.0), to=to, model=MODEL)
+    facts = export(
+        make_run([{**row, "tools": None} for row in kept], name="plain", keep=1.0),
+        to=to,
+        model=MODEL,
+    )
+    assert (facts["rows"], facts["left_out"]) == (12, ["chat_template_kwargs"])
+
+
+@pytest.mark.parametrize("to", TRAINERS)
+def test_an_answer_of_weight_0_would_be_learnt(make_run, to):
+    rows = chats()
+    rows[3]["messages"][2]["weight"] = 0
+    with pytest.raises(DataError, match="message 3 has weight 0, and the trainer would learn it"):
+        export(make_run(rows, keep=1.0), to=to, model=MODEL)
 
 
 def test_which_coreset(make_run, tmp_path):

@@ -3,12 +3,13 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 
 import pytest
-from export_records import RECORDS
+from export_records import CALLING, RECORDS, TOOLS
 from packaging.version import Version
 
 from staff.data.files import open_source
@@ -22,13 +23,22 @@ SHORT = ["--max_steps", "2", "--report_to", "none", "--disable_tqdm", "true"]
 
 
 @pytest.fixture
-def exported(make_run, family):
+def calling(family, tmp_path):
+    """The target with a chat template that writes calls of tools."""
+    folder = tmp_path / "calling"
+    shutil.copytree(family[1], folder)
+    (folder / "chat_template.jinja").write_text(CALLING, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def exported(make_run, family, calling):
     """Exports a run over records of a format; gives the folder and the examples in it."""
 
     def make(records):
-        rows, settings = RECORDS[records]
+        rows, settings = (RECORDS | TOOLS)[records]
         run = make_run(rows(), name=records.replace(" ", "-"), **settings)
-        export(run, to="trl", model=family[1])
+        export(run, to="trl", model=str(calling) if records in TOOLS else family[1])
         options = RecordOptions(**read_manifest(run)["data"]["reading"])
         found = open_source(run / "coreset-0.5.jsonl").records()
         return run / "coreset-0.5-trl", [to_example(raw.record, options) for raw in found]
@@ -67,11 +77,12 @@ def test_the_script_trains_on_every_row_and_needs_no_staff(exported):
     assert len(examples) == 6
 
 
-@pytest.mark.parametrize("records", RECORDS)
-def test_what_trl_learns_is_what_was_scored(exported, script, family, records):
+@pytest.mark.parametrize("records", [*RECORDS, *TOOLS])
+def test_what_trl_learns_is_what_was_scored(exported, script, family, calling, records):
     out, examples = exported(records)
     trainer = script(out).prepare([*SHORT, "--bf16", "false"])
-    tokeniser = Tokeniser(load_tokenizer(family[1]), max_length=512)
+    model = calling if records in TOOLS else family[1]
+    tokeniser = Tokeniser(load_tokenizer(model), max_length=512)
     kept = trainer.train_dataset.to_list()
     assert len(kept) == len(examples) == 6
     for row, example in zip(kept, examples, strict=True):

@@ -43,11 +43,11 @@ def _prompts(example: Example) -> list[str]:
     """What stands before each answer. One question of a user is the same in and out of a chat."""
     if not example.messages:
         return [example.prompt or example.response]
-    turns = [f"{turn.role}: {turn.content}" for turn in example.messages]
+    turns = [f"{turn.role}: {turn.text}" for turn in example.messages]
     answers = [n for n, turn in enumerate(example.messages) if turn.role == "assistant"]
     prompts = ["\n".join(turns[:n]) for n in answers]
     if answers[0] == 1 and example.messages[0].role == "user":
-        prompts[0] = example.messages[0].content
+        prompts[0] = example.messages[0].text
     return prompts
 
 

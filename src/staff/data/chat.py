@@ -1,27 +1,30 @@
 """Token ids of a conversation in the tokenizer's own chat template, loss on assistant turns.
 
 Templates that mark assistant turns with ``{% generation %}`` are used as they are. For others, each
-turn is found by rendering the conversation up to it: the text of the first k messages, with and
-without the k-th, must be a prefix of the whole. Where it is not, because the template writes the
-last turn differently, the turn is found by its words.
+turn is found by rendering the conversation up to it (`staff.data.turns`).
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate
+from itertools import product
 from typing import Any
 
 import numpy as np
 
+from staff.data.records import THOUGHTS
+from staff.data.turns import Span, Template, Turn, Turns, writes_calls
 from staff.errors import BadRow, DataError
-from staff.types import Bools, Ints, Message
+from staff.types import Bools, Example, Ints
 
-Span = tuple[int, int]  # characters [start, end) of a rendered conversation
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 OPEN, CLOSE = "\U0010fff0", "\U0010fff1"  # private use: around text that only looks special
 MARKED = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
-END = "\U0010fff2"  # private use, too: behind the words of a message
+# The same as Python and JSON spell them.
+ESCAPED = re.compile(
+    "|".join(re.escape(spell(c)[1:-1]) for c in (OPEN, CLOSE) for spell in (repr, json.dumps)), re.I
+)
 # What a template takes for today (Llama 3, SmolLM3, gpt-oss): runs must not depend on the date.
 TODAY = datetime(2024, 7, 26)
 DATE_PARTS = ("d", "-d", "m", "-m", "b", "B", "y", "Y", "a", "A", "j", "H", "I", "M", "S", "p")
@@ -55,16 +58,20 @@ class ChatEncoder:
         self._special = any_of(special)
         self._added = any_of(special | {str(t) for t in tokenizer.added_tokens_decoder.values()})
 
-    def encode_batch(
-        self, conversations: Sequence[Sequence[Message]]
-    ) -> list[tuple[Ints, Bools] | BadRow]:
-        """(ids int64 [T], in the loss bool [T]) of each, or the `BadRow` it is."""
+    def encode_batch(self, examples: Sequence[Example]) -> list[tuple[Ints, Bools] | BadRow]:
+        """(ids int64 [T], in the loss bool [T]) of each conversation, or the `BadRow` it is."""
         results: list[Any] = []
-        for conversation in conversations:
+        for example in examples:
             try:
-                results.append(self._render(conversation))
+                results.append(self._render(example))
             except BadRow as bad:
                 results.append(bad)
+                continue
+            more = example.given or any(message.more for message in example.messages)
+            if more and ESCAPED.search(results[-1][0]):
+                results[-1] = BadRow(
+                    f"the chat template of {self.source} escapes special tokens of the data"
+                )
         plain = [i for i, r in enumerate(results) if not isinstance(r, BadRow) and OPEN not in r[0]]
         encoded = self._tokens([results[i][0] for i in plain]) if plain else []
         for i, tokens in zip(plain, encoded, strict=True):
@@ -75,143 +82,110 @@ class ChatEncoder:
                 results[i] = _with_mask(tokens, result[1], self._special_ids)
         return results
 
-    def _render(self, conversation: Sequence[Message]) -> tuple[str, list[Span]]:
-        """The conversation as text (special look-alikes marked) and its assistant turns."""
-        messages = [{"role": m.role, "content": self._mark(m.content)} for m in conversation]
+    def _render(self, example: Example) -> tuple[str, list[Span]]:
+        """The conversation as text (special look-alikes marked) and its turns in the loss."""
+        given = self._marked(example.given)
+
+        def template(messages: Sequence[Turn], *, prompt: bool = False) -> str:
+            return self._template(messages, given, prompt=prompt)[0]
+
+        messages = self._form(example, template)
+        answers = [m.learnt for m in example.messages if m.role == "assistant"]
         if self.marks_turns:
-            return self._template(messages, marks=True)
-        whole, _ = self._template(messages)
+            whole, spans = self._template(messages, given, marks=True)
+            if not all(answers):
+                if len(spans) != len(answers):
+                    raise BadRow(
+                        f"the chat template of {self.source} marks {len(spans)} turns of "
+                        f"{len(answers)} answers, so those of weight 0 cannot be told"
+                    )
+                spans = [span for span, learnt in zip(spans, answers, strict=True) if learnt]
+            return whole, spans
+
+        turns = Turns(messages, template, added=self._added)
         spans = []
-        for k, message in enumerate(messages):
-            if message["role"] == "assistant":
-                spans.append(self._turn(messages, k, whole))
-        return whole, spans
+        for k, message in enumerate(example.messages):
+            if message.role != "assistant" or not message.learnt:
+                continue
+            if (span := turns.find(k)) is None:
+                raise BadRow(
+                    f"the chat template of {self.source} writes earlier turns differently as the "
+                    "conversation goes on, so assistant turns cannot be told apart; mark them in "
+                    "the template with {% generation %} … {% endgeneration %}, or use single turns"
+                )
+            spans.append(span)
+        return turns.whole, spans
 
-    def _turn(self, messages: list[dict[str, str]], k: int, whole: str) -> Span:
-        """The characters that message k adds after its header."""
-        if k == 0:
-            before = opened = ""  # most templates cannot render an empty conversation
+    def _form(self, example: Example, template: Template) -> list[Turn]:
+        """The messages in the first form that the template writes with all that is in them.
+
+        Most take the arguments of a tool's call as an object and no words as an empty text, some
+        want the text of the object, or null.
+        """
+        plain = [
+            {"role": m.role, "content": self._mark(m.content), **self._marked(m.more)}
+            for m in example.messages
+        ]
+        if not any(message.more for message in example.messages):
+            return plain
+        refused = None
+        for as_text, null in product((False, True), repeat=2):
+            messages = [_formed(message, as_text=as_text, null=null) for message in plain]
+            try:
+                whole = template(messages)
+                if writes_calls(messages, template):
+                    break
+                refused = BadRow(f"the chat template of {self.source} leaves out tool calls")
+            except BadRow as bad:
+                refused = refused or bad
         else:
-            before, _ = self._template(messages[:k])
-            opened, _ = self._template(messages[:k], prompt=True)
-        upto = whole if k == len(messages) - 1 else self._template(messages[: k + 1])[0]
-        if whole.startswith(opened) and whole.startswith(upto) and len(opened) < len(upto):
-            start = len(opened)
-            if opened == before:  # the template writes no header on request: look for the text
-                words = self._words(messages[: k + 1], k, upto)
-                text = messages[k]["content"].strip()
-                start = max(start, words[0] if words else upto.find(text, start))
-            return start, len(upto)
-        if found := self._turn_by_words(messages, k, whole, before, opened, upto):
-            return found
-        raise BadRow(
-            f"the chat template of {self.source} writes earlier turns differently as the "
-            "conversation goes on, so assistant turns cannot be told apart; mark them in the "
-            "template with {% generation %} … {% endgeneration %}, or use single turns"
-        )
-
-    def _turn_by_words(
-        self,
-        messages: list[dict[str, str]],
-        k: int,
-        whole: str,
-        before: str,
-        opened: str,
-        upto: str,
-    ) -> Span | None:
-        """The same where the template writes a last turn, or asks for one, in a way of its own.
-
-        Qwen3 thinks in the last answer only, Phi-3 puts eos behind it, and DeepSeek-R1 asks with a
-        ``<think>`` that it does not write. The turn begins where the whole parts from what asks
-        for it, behind all earlier words and a header, and ends with its own words and what is
-        the same behind them. None where any of that is not to be found.
-
-        What the template makes, whole: of all messages. before: of those before k; opened: the
-        same, asking for an answer; upto: of those up to k.
-        """
-        own, here = self._words(messages[: k + 1], k, upto), self._words(messages, k, whole)
-        if own is None or here is None:
-            return None
-        start, header = self._common_length(opened, whole), opened != before
-        if start < len(opened):
-            earlier = self._ends(messages[:k], range(k), opened, prompt=True)
-            if earlier is None or start < max(earlier, default=0):
-                return None
-            if header and start <= self._common_length(opened, before):
-                return None
-        if here[0] >= 0:
-            start = min(start, here[0]) if header else here[0]
-        elif not header:
-            return None
-        end = here[1] + self._common_length(upto[own[1] :], whole[here[1] :])
-        return (start, end) if start < end else None
-
-    def _words(self, messages: list[dict[str, str]], k: int, text: str) -> Span | None:
-        """Where in `text`, the template's of these messages, the words of message k are.
-
-        -1 for the start where the template left some out; None where they cannot be found.
-        """
-        ends = self._ends(messages, [k], text)
-        if ends is None or len(ends) != 1:
-            return None
-        words = messages[k]["content"].strip()
-        return (ends[0] - len(words) if text.endswith(words, 0, ends[0]) else -1), ends[0]
-
-    def _ends(
-        self,
-        messages: list[dict[str, str]],
-        which: Sequence[int],
-        text: str,
-        *,
-        prompt: bool = False,
-    ) -> list[int] | None:
-        """Where in `text`, the template's of these messages, the words of some of them end.
-
-        None where the template would write another text if it met a mark there.
-        """
-        marked = [dict(message) for message in messages]
-        for n in which:
-            content = marked[n]["content"]
-            end = len(content.rstrip())
-            marked[n]["content"] = content[:end] + END + content[end:]
-        try:
-            parts = self._template(marked, prompt=prompt)[0].split(END)
-        except BadRow:
-            return None
-        return list(accumulate(map(len, parts[:-1]))) if "".join(parts) == text else None
-
-    def _common_length(self, one: str, other: str) -> int:
-        """How many characters both begin with, no added token of either cut in two."""
-        alike = next(
-            (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-            min(len(one), len(other)),
-        )
-        found = alike
-        for text in (one, other):
-            for token in self._added.finditer(text):
-                if token.start() < alike < token.end():
-                    found = min(found, token.start())
-        return found
+            assert refused is not None
+            raise refused
+        last = messages[-1]
+        asked = last["role"] == "assistant" and example.given.keys() <= {"tools"}
+        for name in THOUGHTS if asked else ():
+            if str(last.get(name) or "").strip() not in whole:
+                raise BadRow(
+                    f"the chat template of {self.source} leaves out {name} of an answer: write it "
+                    "into its content as the model does (<think> … </think>)"
+                )
+        return messages
 
     def _template(
-        self, messages: list[dict[str, str]], *, prompt: bool = False, marks: bool = False
+        self,
+        messages: Sequence[Turn],
+        given: Mapping[str, Any],
+        *,
+        prompt: bool = False,
+        marks: bool = False,
     ) -> tuple[str, list[Span]]:
+        """given: what the template gets beside the messages."""
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        settings = {"date_string": TODAY.strftime("%d %b %Y"), **self.tokenizer.special_tokens_map}
         try:
             rendered: Any = render_jinja_template(
-                conversations=[messages],
+                conversations=[list(messages)],
                 chat_template=self._dated,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marks,
-                date_string=TODAY.strftime("%d %b %Y"),
-                **self.tokenizer.special_tokens_map,
+                **{**settings, **given},
             )
         except TemplateError as error:
             raise BadRow(f"the chat template refuses it: {error}") from error
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise BadRow(f"the chat template cannot write it: {error}") from error
         [text], spans = rendered
         return text, [(start, end) for start, end in spans[0]] if marks else []
+
+    def _marked(self, value: Any) -> Any:
+        """The same, with all texts in it marked."""
+        if isinstance(value, str):
+            return self._mark(value)
+        if isinstance(value, Mapping):
+            return {self._mark(str(name)): self._marked(one) for name, one in value.items()}
+        return [self._marked(one) for one in value] if isinstance(value, list) else value
 
     def _mark(self, text: str) -> str:
         if not self._special.search(text):
@@ -267,6 +241,27 @@ class ChatEncoder:
             for token, (start, end) in tokens
             if end > len(lead) or not lead
         ]
+
+
+def _formed(message: Turn, *, as_text: bool, null: bool) -> Turn:
+    """A call of tools with arguments as text, or null for no words; any other message as it is."""
+    if not message.get("tool_calls"):
+        return message
+    calls = message["tool_calls"]
+    return {
+        **message,
+        "content": message["content"] or (None if null else ""),
+        "tool_calls": [_as_text(call) for call in calls] if as_text else calls,
+    }
+
+
+def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool's call with its arguments as the text of JSON."""
+    if "function" in call:
+        return {**call, "function": _as_text(call["function"])}
+    given = call.get("arguments")
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    return {**call, "arguments": text} if "arguments" in call else dict(call)
 
 
 def _with_a_date(template: str) -> str:

@@ -39,7 +39,13 @@ REQUIRED = {
     "messages-pair": ("prompt", "completion"),
     "text": ("text",),
 }
-OPTIONAL = {"alpaca": ("input",), "messages": ("system",), "sharegpt": ("system",)}
+TOOLS = ("tools", "chat_template_kwargs")  # as TRL names them
+OPTIONAL = {
+    "alpaca": ("input",),
+    "messages": ("system", *TOOLS),
+    "sharegpt": ("system", *TOOLS),
+    "messages-pair": TOOLS,
+}
 CHAT_COLUMNS = ("messages", "conversations")
 HEEDS = {
     "prompt-response": {"prompt_column", "prompt_template", "response_column"},

@@ -6,7 +6,7 @@ file -> RawRecord -> Example -> TokenisedExample -> TokenStore, a few hundred ro
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -278,7 +278,7 @@ class _Ids:
         if self.options.id_column:
             return [(e, times > 0) for (_, e), times in zip(made, before, strict=True)]
         return [
-            (Example(f"{e.id}-{times}", e.prompt, e.response, e.messages, e.source), times > 0)
+            (replace(e, id=f"{e.id}-{times}"), times > 0)
             for (_, e), times in zip(made, before, strict=True)
         ]
 

@@ -6,7 +6,7 @@ A format is one function `(record, options) -> Example` and one line in `FORMATS
 import hashlib
 import json
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as quoted
@@ -36,7 +36,14 @@ ROLES = {
 }
 
 MEDIA = ("image", "video", "audio")  # columns beside texts that say <image> where one belongs
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # as transformers reads them of a message
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+# Fields of a message that chat templates read beside role and content.
+FIELDS = (*THOUGHTS, "tool_calls", "tool_call_id", "name")
+# What `_render` gives a template itself, and so no column may.
+RESERVED = frozenset(
+    "messages conversations chat_template tools add_generation_prompt "  # noqa: SIM905
+    "continue_final_message return_assistant_tokens_mask".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ def from_messages_pair(record: Record, options: RecordOptions) -> Example:
             "give the conversation as messages"
         )
     response = _turns(record, response_column, "role", "content", first=len(prompt) + 1)
-    return _conversation((*prompt, *response))
+    return _conversation((*prompt, *response), record)
 
 
 def from_text(record: Record, options: RecordOptions) -> Example:
@@ -130,7 +137,7 @@ def to_example(record: Record, options: RecordOptions) -> Example:
     """
     example = FORMATS[options.format or ""](record, options)
     texts = (example.prompt, example.response, *(m.content for m in example.messages))
-    for text in texts:
+    for text in (*texts, *_json_texts(example)):
         if not text.isascii():
             _refuse_half_characters(text)
     for kind in MEDIA:
@@ -151,15 +158,30 @@ def to_example(record: Record, options: RecordOptions) -> Example:
     if source is not None:
         source = str(source)
         _refuse_half_characters(source)
-    return Example(name, example.prompt, example.response, example.messages, source)
+    return replace(example, id=name, source=source)
 
 
 def content_id(example: Example) -> str:
-    """16 hex digits of the SHA-256 of what is learnt from: texts and roles, nothing else."""
+    """16 hex digits of the SHA-256 of what is learnt from: texts, roles, tools, nothing else."""
     # As json.dumps writes the three of them, in a tenth of its time.
-    turns = ", ".join(f"[{quoted(m.role)}, {quoted(m.content)}]" for m in example.messages)
-    content = f"[{quoted(example.prompt)}, {quoted(example.response)}, [{turns}]]"
+    turns = ", ".join(
+        f"[{quoted(m.role)}, {quoted(m.content)}{_more(m.more)}{'' if m.learnt else ', 0'}]"
+        for m in example.messages
+    )
+    texts = f"{quoted(example.prompt)}, {quoted(example.response)}"
+    content = f"[{texts}, [{turns}]{_more(example.given)}]"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _more(values: Mapping[str, Any]) -> str:
+    return f", {json.dumps(values, sort_keys=True, default=str)}" if values else ""
+
+
+def _json_texts(example: Example) -> Iterator[str]:
+    """What a chat template gets beside texts, as JSON."""
+    for values in (example.given, *(message.more for message in example.messages)):
+        if values:
+            yield json.dumps(values, ensure_ascii=False, default=str)
 
 
 def fill_template(template: str, record: Record) -> str:
@@ -209,7 +231,7 @@ def _refuse_half_characters(text: str) -> None:
 
 
 def _chat(record: Record, column: str, role_key: str, text_key: str) -> Example:
-    example = _conversation(_turns(record, column, role_key, text_key))
+    example = _conversation(_turns(record, column, role_key, text_key), record)
     system = record.get("system")
     if isinstance(system, str) and system and example.messages[0].role != "system":
         return replace(example, messages=(Message("system", system), *example.messages))
@@ -225,26 +247,47 @@ def _turns(
         raise BadRow(f"{column} is missing")
     if not isinstance(turns, list):
         raise BadRow(f"{column} is not a list but {_kind_of(turns)}")
-    if record.get("tools") and record["tools"] != "[]":
-        raise BadRow("offers tools, which are not supported")
     return tuple(_message(turn, n, role_key, text_key) for n, turn in enumerate(turns, first))
 
 
 def turns_in(value: object) -> object:
     """What a column holds, as a list where it is the text of one: CSV can hold no other."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    return _from_json(value, "[")
+
+
+def _from_json(value: object, start: str) -> object:
+    """The value, or what it spells where it is the text of a list or an object in JSON."""
+    if isinstance(value, str) and value.lstrip().startswith(start):
         with suppress(ValueError, RecursionError):
             return json.loads(value, object_pairs_hook=once)
     return value
 
 
-def _conversation(messages: tuple[Message, ...]) -> Example:
-    answers = [message.content for message in messages if message.role == "assistant"]
+def _conversation(messages: tuple[Message, ...], record: Record) -> Example:
+    answers = [message for message in messages if message.role == "assistant"]
     if not answers:
         raise BadRow("response is missing (no assistant turn)")
-    if not any(answer.strip() for answer in answers):
+    if not any(answer.learnt for answer in answers):
+        raise BadRow("no answer is in the loss: all have weight 0")
+    if not any(a.learnt and (a.content.strip() or a.more.keys() - {"name"}) for a in answers):
         raise BadRow("response is empty")
-    return Example(id="", messages=messages)
+    return Example(id="", messages=messages, given=_given(record))
+
+
+def _given(record: Record) -> dict[str, Any]:
+    """What a chat template gets beside the messages, of the columns that TRL names so."""
+    given: dict[str, Any] = {}
+    if tools := _from_json(record.get("tools"), "["):
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise BadRow("tools is not a list of objects")
+        given["tools"] = tools
+    if more := _from_json(record.get("chat_template_kwargs"), "{"):
+        if not isinstance(more, dict):
+            raise BadRow(f"chat_template_kwargs is not an object but {_kind_of(more)}")
+        if taken := sorted(RESERVED & more.keys()):
+            raise BadRow(f"chat_template_kwargs has {taken[0]}, which is not one for rows to give")
+        given |= {name: value for name, value in more.items() if value is not None}
+    return given
 
 
 def _message(turn: object, number: int, role_key: str, text_key: str) -> Message:
@@ -255,17 +298,17 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         raise BadRow(f"message {number} has no {role_key}, only {', '.join(turn) or 'nothing'}")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"message {number} has an unknown {role_key} {role!r}")
-    if turn.get("tool_calls") or turn.get("function_call"):
-        raise BadRow(f"message {number} is a tool call, which is not supported")
-    if turn.get("weight") not in (None, 1) and ROLES[role] == "assistant":  # 0: not in the loss
-        raise BadRow(f"message {number} has weight {turn['weight']!r}, which is not supported")
-    for key in THOUGHTS:
-        if turn.get(key):
-            raise BadRow(
-                f"message {number} has a separate {key}, which is not supported: write it into "
-                f"{text_key} as the model does (<think> … </think>)"
-            )
+    learnt = True
+    if ROLES[role] == "assistant" and turn.get("weight") is not None:  # OpenAI's
+        if turn["weight"] not in (0, 1):
+            raise BadRow(f"message {number} has weight {turn['weight']!r}: only 0 and 1 are known")
+        learnt = turn["weight"] == 1
+    more = {name: turn[name] for name in FIELDS if turn.get(name)}
+    if calls := turn.get("tool_calls") or turn.get("function_call"):
+        more["tool_calls"] = _calls(calls, number)
     content = turn.get(text_key)
+    if content is None and "tool_calls" in more:
+        content = ""
     if isinstance(content, list):  # OpenAI's content parts
         parts = [part if isinstance(part, dict) else {} for part in content]
         if any(
@@ -276,4 +319,25 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
     if not isinstance(content, str):
         lack = "missing" if content is None else f"not text but {_kind_of(content)}"
         raise BadRow(f"message {number}: {text_key} is {lack}")
-    return Message(ROLES[role], content)
+    return Message(ROLES[role], content, more, learnt)
+
+
+def _calls(calls: object, number: int) -> list[dict[str, Any]]:
+    """Tool calls as chat templates take them: OpenAI's, whose arguments may be the text of JSON.
+
+    Its older `function_call` is the function of a single call.
+    """
+    if isinstance(calls, dict):
+        calls = [{"type": "function", "function": calls}]
+    calls = turns_in(calls)
+    found = []
+    for call in calls if isinstance(calls, list) else [calls]:
+        given = call if isinstance(call, dict) else {}
+        function = given.get("function", given)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise BadRow(f"message {number} has a tool call without the name of a function")
+        if "arguments" in function:
+            function = {**function, "arguments": _from_json(function["arguments"], "{")}
+        given = {name: value for name, value in given.items() if value is not None}
+        found.append({**given, "function": function} if "function" in given else function)
+    return found

@@ -11,7 +11,8 @@ def last_responses(source: Source, prepared: Prepared) -> list[str | None]:
 
     Tokens cannot give it back where the tokenizer cannot spell it. None where the row's tokens do
     not stand for the whole of it: a conversation that was cut may have lost its last turns, and
-    without a prompt the first token of the text may be what the model is given to go on from.
+    without a prompt the first token of the text may be what the model is given to go on from. None,
+    too, where a chat template is to spell more than words: a tool's call, or thoughts.
     """
     cut = prepared.stores[0].truncated
     place = {int(row): n for n, row in enumerate(prepared.rows)}
@@ -25,6 +26,8 @@ def last_responses(source: Source, prepared: Prepared) -> list[str | None]:
     return found
 
 
-def _last_response(example: Example) -> str:
-    answers = [m.content for m in example.messages if m.role == "assistant"]
-    return answers[-1] if answers else example.response
+def _last_response(example: Example) -> str | None:
+    answers = [m for m in example.messages if m.role == "assistant" and m.learnt]
+    if not answers:
+        return example.response
+    return None if answers[-1].more.keys() - {"name"} else answers[-1].content

@@ -1,7 +1,8 @@
 """Stream rows from Parquet, Arrow and the Hugging Face Hub."""
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -130,24 +131,63 @@ def _arrow_faults(path: Path) -> Iterator[None]:
 def _rows(batches: Iterable[Any]) -> Iterator[RawRecord]:
     row = 0
     for batch in batches:
+        spelt = {field.name: decode for field in batch.schema if (decode := _decoder(field.type))}
         for start in range(0, batch.num_rows, BATCH_ROWS):
             part = batch.slice(start, BATCH_ROWS)
             records: list[tuple[dict[str, Any] | None, str | None]]
             try:
-                records = [(record, None) for record in part.to_pylist()]
-            except (ValueError, OverflowError):
-                records = [_record_or_problem(part.slice(i, 1)) for i in range(part.num_rows)]
+                records = [(record, None) for record in _records(part, spelt)]
+            except (ValueError, OverflowError, RecursionError):
+                ones = (part.slice(i, 1) for i in range(part.num_rows))
+                records = [_record_or_problem(one, spelt) for one in ones]
             for record, problem in records:
                 yield RawRecord(row, None, record, None, problem)
                 row += 1
 
 
-def _record_or_problem(one_row: Any) -> tuple[dict[str, Any] | None, str | None]:
+Decoder = Callable[[Any], Any]
+
+
+def _records(part: Any, spelt: Mapping[str, Decoder]) -> list[dict[str, Any]]:
+    """Rows as Python values. spelt: what makes values of columns with JSON in them."""
+    records: list[dict[str, Any]] = part.to_pylist()
+    for record in records if spelt else ():
+        record |= {name: decode(record[name]) for name, decode in spelt.items()}
+    return records
+
+
+def _decoder(kind: Any) -> Decoder | None:
+    """What makes values of an Arrow type that has JSON in it, of any other None.
+
+    `datasets` stores so what has no one type, as messages of which some call tools.
+    """
+    import pyarrow as pa
+
+    if getattr(kind, "extension_name", "") == "arrow.json":
+        return lambda text: None if text is None else json.loads(text)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = _decoder(kind.value_type)
+        return inner and (lambda values: None if values is None else list(map(inner, values)))
+    if pa.types.is_struct(kind):
+        within = {field.name: decode for field in kind if (decode := _decoder(field.type))}
+        return (
+            (lambda value: value and value | {n: f(value[n]) for n, f in within.items()})
+            if within
+            else None
+        )
+    return None
+
+
+def _record_or_problem(
+    one_row: Any, spelt: Mapping[str, Decoder]
+) -> tuple[dict[str, Any] | None, str | None]:
     """A row, or why Python has no values for it: a year beyond 9999, a struct's field twice."""
     try:
-        return one_row.to_pylist()[0], None
+        return _records(one_row, spelt)[0], None
     except UnicodeDecodeError:
         return None, "invalid UTF-8"
+    except RecursionError:
+        return None, "cannot be read: JSON that is nested too deeply"
     except (ValueError, OverflowError) as error:
         return None, f"cannot be read: {error}"
 

@@ -84,7 +84,7 @@ class Tokeniser:
         if chats:
             self._chat = self._chat or ChatEncoder(self.tokenizer, source=self.source)
             for i, encoded in zip(
-                chats, self._chat.encode_batch([examples[i].messages for i in chats]), strict=True
+                chats, self._chat.encode_batch([examples[i] for i in chats]), strict=True
             ):
                 results[i] = (
                     encoded if isinstance(encoded, BadRow) else self._finish(examples[i], *encoded)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from staff.exports import snippets
-from staff.exports.trainer import Job, Kind, Trainer, turns, within
+from staff.exports.trainer import Job, Kind, Trainer, plain_turns, within
 from staff.types import Example
 
 LENGTH = 2048  # where lengths are not known
@@ -43,7 +43,7 @@ def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
         return {"text": example.response}
     if kind == "pair":
         return {"prompt": example.prompt, "response": example.response}
-    return {"messages": turns(example)}
+    return {"messages": plain_turns(example)}
 
 
 def files(job: Job) -> Mapping[str, str]:

@@ -84,6 +84,7 @@ def export(
         kind=found.kind,
         model=tuned,
         length=row_length(coreset, tuned, wraps=trainer.wraps),
+        given=found.given,
         bits=bits_of(coreset.manifest),
         rows_at_once=rows_at_once,
         steps=steps,
@@ -182,12 +183,12 @@ def _write_data(
     chat = job.kind in ("chat", "single")
     types = found.columns.types
     if trainer.save is None:
-        write_table(folder / job.data, rows, types, chat=chat)
+        write_table(folder / job.data, rows, types, chat=chat, rich=found.rich)
         return [job.data]
     # Not below `folder`: libraries of remote files read more than a path into some names.
     with TemporaryDirectory(prefix="staff-") as scratch:
         table, made = Path(scratch) / job.data, Path(scratch) / "made"
-        write_table(table, rows, types, chat=chat)
+        write_table(table, rows, types, chat=chat, rich=found.rich)
         trainer.save(table, made)
         names = sorted(path.name for path in made.iterdir())
         for name in names:

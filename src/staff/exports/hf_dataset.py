@@ -49,4 +49,6 @@ TAKEN = frozenset(
         *("image", "images", "input_ids", "labels", "completion_mask", "assistant_masks"),
     }
 )
-HF_DATASET = Trainer(shape=trl.shape, command=command, save=save, taken=trl.TRL.taken | TAKEN)
+HF_DATASET = Trainer(
+    shape=trl.shape, command=command, save=save, taken=trl.TRL.taken | TAKEN, gives=True
+)

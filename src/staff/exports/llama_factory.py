@@ -10,7 +10,7 @@ from typing import Any
 
 from staff.errors import BadRow
 from staff.exports import snippets
-from staff.exports.trainer import Job, Kind, Model, Trainer, turns, within
+from staff.exports.trainer import Job, Kind, Model, Trainer, plain_turns, within
 from staff.hashing import fingerprint
 from staff.types import Example
 
@@ -64,7 +64,7 @@ def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
         return {"text": example.response}
     if kind == "pair":
         return {"prompt": example.prompt, "response": example.response}
-    messages = turns(example)
+    messages = plain_turns(example)
     while messages[-1]["role"] not in ANSWERS:
         messages.pop()
     start = 1 if messages[0]["role"] == "system" else 0

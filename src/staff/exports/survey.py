@@ -11,7 +11,7 @@ from staff.data.writers import json_text
 from staff.errors import BadRow, DataError, RunError
 from staff.exports.columns import Columns, values_of
 from staff.exports.coreset import Coreset
-from staff.exports.trainer import Kind, Trainer, kind_of
+from staff.exports.trainer import GIVEN, Kind, Trainer, given_columns, kind_of
 from staff.types import Example
 
 
@@ -20,13 +20,17 @@ class Survey:
     """What the first look at all rows found.
 
     kind: what they are. rows: how many can be written. columns: the user's own, and their types.
-    rejected: lines of rejected.jsonl. cut: rows that lose turns behind their last answer.
+    rejected: lines of rejected.jsonl. cut: rows that lose turns behind their last answer. given:
+    columns of what chat templates get beside messages. rich: whether messages have more than role
+    and content.
     """
 
     kind: Kind
     columns: Columns
     rows: int = 0
     cut: int = 0
+    given: tuple[str, ...] = ()
+    rich: bool = False
     rejected: list[str] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)
 
@@ -41,6 +45,7 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
     last_only = trainer.splits
     found = Survey(kind_of(coreset, last_only=False), Columns(coreset.options, trainer.taken))
     shown: list[str] = []
+    given = set[str]()
     total = 0
     for raw in coreset.records():
         total += 1
@@ -58,6 +63,8 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
         found.rows += 1
         found.cut += len(row.get("messages", ())) < len(example.messages)
         found.columns.see(raw.record or {})
+        found.rich |= trainer.gives and any(message.more for message in example.messages)
+        given |= {name for name, value in given_columns(example).items() if value}
         last_only = last_only and _ends_in_its_only_answer(example)
     if total != coreset.rows:
         raise RunError(
@@ -67,6 +74,10 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
     if shown and (on_bad_row == "error" or not found.rows):
         raise DataError(_rejected_text(coreset, trainer, shown, len(found.rejected)))
     found.kind = kind_of(coreset, last_only=last_only)
+    if trainer.gives:
+        found.given = tuple(name for name in GIVEN if name in given)
+    else:
+        found.columns.left_out |= given
     return found
 
 
@@ -76,6 +87,7 @@ def shaped(coreset: Coreset, trainer: Trainer, found: Survey) -> Iterator[Mappin
     for raw in coreset.records():
         if raw.row not in found.bad:
             row = trainer.shape(_example(raw, coreset), found.kind)
+            row = {k: v for k, v in row.items() if k not in GIVEN or k in found.given}
             yield {**row, **values_of(raw.record or {}, types)}
 
 

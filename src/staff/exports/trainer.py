@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from staff.data.columns import TOOLS
 from staff.data.records import CHAT
+from staff.data.writers import json_text
+from staff.errors import BadRow
 from staff.exports.coreset import Coreset
 from staff.types import Example
 
 Kind = Literal["pair", "chat", "single", "text"]
+GIVEN = TOOLS  # as TRL names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Job:
 
     data: name of the data file. kind: what the rows are; ``single`` is a conversation whose only
     answer is its last turn. length: tokens at which a row is cut, None if that is not known.
+    given: columns of what chat templates get beside messages.
     bits: of the weights of linear layers in which the model is to be loaded, 4 or 8; None: in full.
     rows_at_once: that are computed together; steps: gradients of so many add up before each step.
     """
@@ -48,6 +53,7 @@ class Job:
     model: Model
     length: int | None
     bits: Literal[4, 8] | None
+    given: tuple[str, ...]
     rows_at_once: int
     steps: int
 
@@ -61,7 +67,8 @@ class Trainer:
     the model to be tuned in it; None where there are none. save: makes the data of a Parquet file,
     in a folder that is empty, where the trainer takes no Parquet. taken: names of columns that mean
     something to it, so that none of the user's may go by them. splits: takes conversations that end
-    in their only answer as prompt and completion. wraps: puts a template of its own around rows,
+    in their only answer as prompt and completion. gives: hands a row's tools and arguments on to
+    the chat template, from columns named so. wraps: puts a template of its own around rows,
     beyond what was counted. note: what it would do with a row it cannot take.
     """
 
@@ -71,6 +78,7 @@ class Trainer:
     save: Callable[[Path, Path], None] | None = None
     taken: frozenset[str] = frozenset()
     splits: bool = False
+    gives: bool = False
     wraps: bool = False
     note: str = ""
 
@@ -82,9 +90,37 @@ def kind_of(coreset: Coreset, *, last_only: bool) -> Kind:
     return "text" if coreset.options.format == "text" else "pair"
 
 
-def turns(example: Example) -> list[dict[str, str]]:
-    """The messages of a conversation as OpenAI writes them."""
+def turns(example: Example) -> list[dict[str, Any]]:
+    """The messages of a conversation as OpenAI writes them, with all that chat templates read.
+
+    Raises `BadRow` for an answer that is not to be learnt: no such mark is there for it.
+    """
+    _refuse_unlearnt(example)
+    return [{"role": m.role, "content": m.content, **m.more} for m in example.messages]
+
+
+def plain_turns(example: Example) -> list[dict[str, Any]]:
+    """Role and content alone; `BadRow` where that is not all there is to learn."""
+    _refuse_unlearnt(example)
+    for number, message in enumerate(example.messages, 1):
+        if more := message.more.keys() - {"name", "tool_call_id"}:
+            raise BadRow(f"message {number} has {min(more)}, which only exports for TRL hold")
+    if "tools" in example.given:
+        raise BadRow("offers tools, which only exports for TRL hold")
     return [{"role": m.role, "content": m.content} for m in example.messages]
+
+
+def given_columns(example: Example) -> dict[str, Any]:
+    """What a chat template gets beside the messages, in the columns of `GIVEN`."""
+    given = dict(example.given)
+    tools = given.pop("tools", None)
+    return {"tools": tools and json_text(tools), "chat_template_kwargs": given}
+
+
+def _refuse_unlearnt(example: Example) -> None:
+    for number, message in enumerate(example.messages, 1):
+        if not message.learnt:
+            raise BadRow(f"message {number} has weight 0, and the trainer would learn it")
 
 
 def within(command: str) -> Callable[[str], str]:

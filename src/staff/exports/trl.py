@@ -8,7 +8,7 @@ from importlib.resources import files as package_files
 from typing import Any
 
 from staff.exports import snippets
-from staff.exports.trainer import Job, Kind, Trainer, turns, within
+from staff.exports.trainer import Job, Kind, Trainer, given_columns, turns, within
 from staff.types import Example
 
 COLUMNS = {
@@ -32,9 +32,10 @@ QUANTISED: dict[int, dict[str, Any]] = {
 def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
     """A row whose text is the one that was scored: a line feed parts prompt and response."""
     if kind == "single":
-        return {"prompt": turns(example)[:-1], "completion": turns(example)[-1:]}
+        messages = turns(example)
+        return {"prompt": messages[:-1], "completion": messages[-1:], **given_columns(example)}
     if kind == "chat":
-        return {"messages": turns(example)}
+        return {"messages": turns(example), **given_columns(example)}
     if kind == "text":
         return {"text": example.response}
     return {
@@ -56,7 +57,7 @@ def files(job: Job) -> Mapping[str, str]:
                 "path": "parquet",
                 "data_files": job.data,
                 "split": "train",
-                "columns": COLUMNS[job.kind],
+                "columns": [*COLUMNS[job.kind], *job.given],
             }
         ],
         "output_dir": "tuned",
@@ -91,4 +92,5 @@ TRL = Trainer(
     command=within("python train.py"),
     taken=frozenset({"prompt", "completion", "messages", "text"}),
     splits=True,
+    gives=True,
 )

@@ -148,6 +148,6 @@ def _examples(
 def _texts(example: Example) -> Texts:
     if not example.messages:
         return Texts((("", example.prompt),) if example.prompt else (), example.response)
-    turns = [(message.role, message.content) for message in example.messages]
+    turns = [(message.role, message.text) for message in example.messages]
     answer = max(i for i, (role, _) in enumerate(turns) if role == "assistant")
     return Texts(tuple(turns[:answer] + turns[answer + 1 :]), turns[answer][1])
