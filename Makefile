@@ -21,9 +21,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/staff demo --out runs/demo
 
-# A file's tests stay in one process; each process computes with one thread.
+# A file's tests stay in one process, long files first (tests/conftest.py); each process computes with one
+# thread.
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL)
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
@@ -77,13 +79,13 @@ endef
 OLDEST ?= build/oldest
 NEWEST ?= build/newest
 test-oldest: $(OLDEST)/.installed
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q $(PARALLEL)
 
 test-newest:
 	$(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
 	  -c constraints.txt -e '.[dev]'
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -q $(PARALLEL)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)

@@ -18,7 +18,26 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# The files that take longest: begun first, or one process would still be at them when the others are
+# done.
+LONG = (
+    *("tests/test_team.py", "tests/test_faults.py", "tests/docs/test_commands.py"),
+    *(
+        "tests/test_process.py",
+        "tests/training/test_checkpoints.py",
+        "tests/compare/test_process.py",
+    ),
+    *("tests/compare/test_run.py", "tests/test_pipeline.py", "tests/test_demo.py"),
+    *("tests/test_methods.py", "tests/exports/test_trl.py", "tests/planning/test_estimate.py"),
+    *("tests/test_rounds.py", "tests/reports/test_browser.py", "tests/test_benchmarks.py"),
+)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first; all others keep their order."""
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(LONG)))
 
 
 @pytest.fixture(scope="session")

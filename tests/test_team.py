@@ -51,9 +51,9 @@ def scores(out):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
-def test_two_processes_leave_what_one_does_and_a_killed_one_is_told_of(select, tmp_path):
+def test_two_processes_leave_what_one_does_and_a_killed_one_is_told_of(select, finish, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, *select, "--out", str(one)], check=True, capture_output=True)
+    finish(*select[len(STAFF) :], "--out", str(one))
 
     process = subprocess.Popen(
         [*PROCESSES, *select, "--out", str(two)], stderr=subprocess.PIPE, text=True
@@ -85,7 +85,7 @@ def test_two_processes_leave_what_one_does_and_a_killed_one_is_told_of(select, t
     assert not verified["reused"]
 
 
-def test_two_processes_fine_tune_as_one_does(select, tmp_path):
+def test_two_processes_fine_tune_as_one_does(select, finish, tmp_path):
     """Three rows a batch, and one in the last: then one process has none.
 
     As Slurm starts them: accelerate would take PMI_SIZE for processes of its own.
@@ -93,12 +93,11 @@ def test_two_processes_fine_tune_as_one_does(select, tmp_path):
     tuned = [part for part in select if part != "--skip-finetune"]
     tuned += ["--epochs", "1", "--batch-size", "3", "--learning-rate", "0.01"]
     found = {}
-    for name, start in (("one", [sys.executable]), ("two", PROCESSES)):
+    finish(*tuned[len(STAFF) :], "--out", str(tmp_path / "one"))
+    command = [*PROCESSES, *tuned, "--out", str(tmp_path / "two")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PMI_SIZE": "2"})
+    for name in ("one", "two"):
         out = tmp_path / name
-        env = os.environ | ({"PMI_SIZE": "2"} if name == "two" else {})
-        subprocess.run(
-            [*start, *tuned, "--out", str(out)], check=True, capture_output=True, env=env
-        )
         columns = pq.read_table(out / "selection.parquet")
         found[name] = np.array(columns["score_small"])
         losses = (out / "adapter" / "loss.jsonl").read_text().splitlines()
