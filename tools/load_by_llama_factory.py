@@ -2,8 +2,8 @@
 
 Usage, in the folder of an export, with the Python that has LLaMA-Factory:
 python load_by_llama_factory.py
-Prints JSON: `rows`, each as [messages, system], how many were `trained` on, and the settings that
-are `unknown` to it.
+Prints JSON: `rows`, each as [messages, system, tools], how many were `trained` on, and the
+settings that are `unknown` to it.
 """
 
 import json
@@ -39,6 +39,6 @@ template = get_template_and_fix_tokenizer(tokenizer, data)
 kind = PretrainDatasetProcessor if settings["stage"] == "pt" else SupervisedDatasetProcessor
 processor = kind(template=template, tokenizer=tokenizer, processor=None, data_args=data)
 tokens = rows.map(processor.preprocess_dataset, batched=True, remove_columns=rows.column_names)
-found = [[row["_prompt"] + row["_response"], row["_system"]] for row in rows]
+found = [[row["_prompt"] + row["_response"], row["_system"], row["_tools"]] for row in rows]
 unknown = sorted(set(settings) - known)
 json.dump({"rows": found, "trained": len(tokens), "unknown": unknown}, sys.stdout)

@@ -223,9 +223,16 @@ def test_calls_of_tools_as_templates_take_them():
         assert result == Message("tool", "y", {"tool_call_id": "1"})
         assert example.given == {"tools": [TOOL]}
     asks = {"role": "assistant", "content": "c", "tool_calls": [{"name": "f", "arguments": "{"}]}
-    assert to_example({"messages": [asks]}, CHAT).messages[0].more == {
-        "tool_calls": [{"name": "f", "arguments": "{"}]  # which is no JSON
+    assert to_example({"messages": [asks]}, CHAT).messages[0].more == {  # which is no JSON
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{"}}]
     }
+    asked = ("function_call", '{"name": "f", "arguments": {"x": 1}}'), ("observation", "y")
+    calls, result, _ = to_example(talk(*asked, ("gpt", "b")), SHAREGPT).messages
+    assert (calls.role, calls.content, result) == ("assistant", "", Message("tool", "y"))
+    assert calls.more["tool_calls"][0]["function"] == {"name": "f", "arguments": {"x": 1}}
+    for text in ("f(x)", "", None):
+        with pytest.raises(BadRow, match="message 1"):
+            to_example(talk(("function_call", text), ("gpt", "b")), SHAREGPT)
     older = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
     assert to_example({"messages": [older]}, CHAT).messages[0].more == {
         "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]

@@ -1,9 +1,10 @@
 """Runs without a model, of every record format, to export from."""
 
 import json
+import shutil
 
 import pytest
-from export_records import RECORDS, line, pairs
+from export_records import CALLING, RECORDS, line, pairs
 
 from staff import select_coreset
 
@@ -41,3 +42,12 @@ def change_manifest():
         file.write_text(json.dumps(manifest))
 
     return change
+
+
+@pytest.fixture
+def calling(family, tmp_path):
+    """The target with a chat template that writes calls of tools."""
+    folder = tmp_path / "calling"
+    shutil.copytree(family[1], folder)
+    (folder / "chat_template.jinja").write_text(CALLING, encoding="utf-8")
+    return folder

@@ -86,6 +86,29 @@ def calls():
     ]
 
 
+def plain_calls():
+    """The same without thoughts and arguments of the template; tools as LLaMA-Factory wants them."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    rows = []
+    for row in calls():
+        for message in row["messages"]:
+            message.pop("reasoning_content", None)
+        tools = [
+            {"type": "function", "function": {**tool["function"], "parameters": schema}}
+            for tool in row["tools"] or []
+        ]
+        rows.append({"messages": row["messages"], "tools": tools or None})
+    return rows
+
+
+def thinking_calls():
+    """The same with thoughts."""
+    rows = plain_calls()
+    for row, whole in zip(rows, calls(), strict=True):
+        row["messages"][-1]["reasoning_content"] = whole["messages"][-1]["reasoning_content"]
+    return rows
+
+
 # A chat template that writes all of that.
 CALLING = (
     "{{ bos_token }}{{ mood | default('calm') }}\n{% if tools %}{{ tools | tojson }}\n{% endif %}"
@@ -114,7 +137,11 @@ RECORDS = {
     "messages pair": (chat_pairs, {}),
     "text": (texts, {}),
 }
-TOOLS = {"calls": (calls, {})}  # which LLaMA-Factory and axolotl are not given
+TOOLS = {
+    "calls": (calls, {}),
+    "plain calls": (plain_calls, {}),
+    "thinking calls": (thinking_calls, {}),
+}
 
 
 def line(record):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import load_dataset, load_from_disk
-from export_records import RECORDS, calls, chats, line, pairs
+from export_records import RECORDS, calls, chats, line, pairs, plain_calls
 
 from staff import select_coreset
 from staff.cli.export import told
@@ -175,20 +175,23 @@ def test_calls_of_tools_are_in_the_data_set_as_they_were(make_run, tmp_path):
     assert ids[0] == ids[1]  # which are of the contents
 
 
-@pytest.mark.parametrize("to", ["llama-factory", "axolotl"])
-def test_calls_of_tools_are_refused_where_they_would_be_lost(make_run, to):
+def test_llama_factory_is_given_no_call_that_it_would_lose(make_run):
+    """It leaves out words beside a call and knows no thoughts; and fails of a tool like the last."""
+    words, bare = plain_calls(), plain_calls()
+    words[3]["messages"][1]["content"] = "Let me see."
+    del bare[4]["tools"][0]["function"]["parameters"]
+    for name, rows, reason in (
+        ("thoughts", calls(), "message 2 has reasoning_content, which LLaMA-Factory has no place"),
+        ("words", words, "message 2 has words beside a call of tools, which LLaMA-Factory leaves"),
+        ("bare", bare, "offers a tool without properties of its parameters"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            export(make_run(rows, name=name, keep=1.0), to="llama-factory", model=MODEL)
+
+
+def test_arguments_of_a_template_that_a_trainer_does_not_take_are_told(make_run):
     run = make_run(calls(), keep=1.0)
-    with pytest.raises(DataError, match="message 2 has reasoning_content, which only exports for"):
-        export(run, to=to, model=MODEL)
-    answer = {"role": "assistant", "content": "a"}
-    kept = [{**row, "messages": [row["messages"][0], answer]} for row in calls()]
-    with pytest.raises(DataError, match=r"8 of 12 rows .*\n.*: offers tools, which only exports"):
-        export(make_run(kept, name="tools", keep=1.0), to=to, model=MODEL)
-    facts = export(
-        make_run([{**row, "tools": None} for row in kept], name="plain", keep=1.0),
-        to=to,
-        model=MODEL,
-    )
+    facts = export(run, to="axolotl", model=MODEL)
     assert (facts["rows"], facts["left_out"]) == (12, ["chat_template_kwargs"])
 
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from export_records import RECORDS
+from export_records import RECORDS, TOOLS
 
 from staff.data.files import open_source
 from staff.data.records import RecordOptions, to_example
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def ran(make_run, change_manifest, family):
+def ran(make_run, change_manifest, family, calling):
     """Runs a command of a trainer in its export of records; gives the run and the process.
 
     quantize: how the run is to have kept its target.
@@ -29,10 +29,10 @@ def ran(make_run, change_manifest, family):
         python = ROOT / "build" / to / "bin" / "python"
         if not python.exists():
             pytest.skip(f"{to} is not installed: make test-exports")
-        rows, settings = RECORDS[records]
+        rows, settings = (RECORDS | TOOLS)[records]
         folder = make_run(rows(), name=records.replace(" ", "-"), **settings)
         change_manifest(folder, quantize=quantize, batch_size=4, micro_batch_size=2)
-        export(folder, to=to, model=family[1])
+        export(folder, to=to, model=str(calling) if records in TOOLS else family[1])
         done = subprocess.run(
             [python, *command], capture_output=True, text=True, cwd=folder / f"coreset-0.5-{to}",
             env={**os.environ, "DISABLE_VERSION_CHECK": "1", "AXOLOTL_DO_NOT_TRACK": "1",
@@ -86,15 +86,16 @@ def test_axolotl_trains_by_the_yaml(ran, quantize):
     assert in_bits == [quantize == "nf4", quantize == "llm-int8"]
 
 
-@pytest.mark.parametrize("records", RECORDS)
+@pytest.mark.parametrize("records", [*RECORDS, "plain calls"])
 def test_llama_factory_takes_every_row_with_all_its_turns(loaded, records):
     facts, examples = loaded(records, "llama-factory")
     assert facts["unknown"] == []
     assert facts["trained"] == len(examples) == 6
-    for (messages, system), example in zip(facts["rows"], examples, strict=True):
+    for (messages, system, tools), example in zip(facts["rows"], examples, strict=True):
         turns = [(m["role"], m["content"]) for m in messages]
+        assert (json.loads(tools) if tools else None) == example.given.get("tools")
         if example.messages:
-            given = [(m.role, m.content) for m in example.messages if m.role != "system"]
+            given = [_turn(m) for m in example.messages if m.role != "system"]
             first = example.messages[0]
             assert (turns, system or "") == (given, first.content if first.role == "system" else "")
         elif example.prompt:
@@ -103,11 +104,19 @@ def test_llama_factory_takes_every_row_with_all_its_turns(loaded, records):
             assert turns == [("user", example.response)]
 
 
-@pytest.mark.parametrize("records", RECORDS)
-def test_axolotl_learns_what_was_scored(loaded, family, records):
+def _turn(message):
+    """Role and content as LLaMA-Factory has them: a call is the text of JSON."""
+    if not (calls := message.more.get("tool_calls")):
+        return {"tool": "observation"}.get(message.role, message.role), message.content
+    return "function", json.dumps([call["function"] for call in calls])
+
+
+@pytest.mark.parametrize("records", [*RECORDS, "plain calls", "thinking calls"])
+def test_axolotl_learns_what_was_scored(loaded, family, calling, records):
     facts, examples = loaded(records, "axolotl")
     assert facts["unknown"] == []
-    tokeniser = Tokeniser(load_tokenizer(family[1]), max_length=512)
+    model = calling if records in TOOLS else family[1]
+    tokeniser = Tokeniser(load_tokenizer(model), max_length=512)
     assert len(facts["rows"]) == len(examples) == 6
     for row, example in zip(facts["rows"], examples, strict=True):
         scored = tokeniser.encode(example)

@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 
 import pytest
-from export_records import CALLING, RECORDS, TOOLS
+from export_records import RECORDS, TOOLS
 from packaging.version import Version
 
 from staff.data.files import open_source
@@ -20,15 +19,6 @@ from staff.models.load import load_tokenizer
 from staff.runs.manifest import read_manifest
 
 SHORT = ["--max_steps", "2", "--report_to", "none", "--disable_tqdm", "true"]
-
-
-@pytest.fixture
-def calling(family, tmp_path):
-    """The target with a chat template that writes calls of tools."""
-    folder = tmp_path / "calling"
-    shutil.copytree(family[1], folder)
-    (folder / "chat_template.jinja").write_text(CALLING, encoding="utf-8")
-    return folder
 
 
 @pytest.fixture
@@ -77,7 +67,7 @@ def test_the_script_trains_on_every_row_and_needs_no_staff(exported):
     assert len(examples) == 6
 
 
-@pytest.mark.parametrize("records", [*RECORDS, *TOOLS])
+@pytest.mark.parametrize("records", [*RECORDS, "calls"])
 def test_what_trl_learns_is_what_was_scored(exported, script, family, calling, records):
     out, examples = exported(records)
     trainer = script(out).prepare([*SHORT, "--bf16", "false"])

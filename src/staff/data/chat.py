@@ -257,11 +257,11 @@ def _formed(message: Turn, *, as_text: bool, null: bool) -> Turn:
 
 def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:
     """A tool's call with its arguments as the text of JSON."""
-    if "function" in call:
-        return {**call, "function": _as_text(call["function"])}
-    given = call.get("arguments")
-    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
-    return {**call, "arguments": text} if "arguments" in call else dict(call)
+    function = call["function"]
+    if isinstance(function.get("arguments", ""), str):
+        return dict(call)
+    text = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
 
 
 def _with_a_date(template: str) -> str:

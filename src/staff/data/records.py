@@ -30,6 +30,7 @@ ROLES = {
     "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
+    "function_call": "assistant",  # whose text is the call in JSON
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
@@ -304,9 +305,12 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
             raise BadRow(f"message {number} has weight {turn['weight']!r}: only 0 and 1 are known")
         learnt = turn["weight"] == 1
     more = {name: turn[name] for name in FIELDS if turn.get(name)}
-    if calls := turn.get("tool_calls") or turn.get("function_call"):
-        more["tool_calls"] = _calls(calls, number)
     content = turn.get(text_key)
+    calls = turn.get("tool_calls") or turn.get("function_call")
+    if role == "function_call":
+        calls, content = content, None
+    if calls:
+        more["tool_calls"] = _calls(calls, number)
     if content is None and "tool_calls" in more:
         content = ""
     if isinstance(content, list):  # OpenAI's content parts
@@ -325,19 +329,18 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
 def _calls(calls: object, number: int) -> list[dict[str, Any]]:
     """Tool calls as chat templates take them: OpenAI's, whose arguments may be the text of JSON.
 
-    Its older `function_call` is the function of a single call.
+    A function by itself is a call of it.
     """
-    if isinstance(calls, dict):
-        calls = [{"type": "function", "function": calls}]
-    calls = turns_in(calls)
+    calls = _from_json(turns_in(calls), "{")
     found = []
     for call in calls if isinstance(calls, list) else [calls]:
         given = call if isinstance(call, dict) else {}
-        function = given.get("function", given)
+        given = given if "function" in given else {"type": "function", "function": given}
+        function = given["function"]
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise BadRow(f"message {number} has a tool call without the name of a function")
         if "arguments" in function:
             function = {**function, "arguments": _from_json(function["arguments"], "{")}
         given = {name: value for name, value in given.items() if value is not None}
-        found.append({**given, "function": function} if "function" in given else function)
+        found.append({**given, "function": function})
     return found

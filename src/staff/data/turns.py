@@ -160,25 +160,17 @@ def writes_calls(messages: Sequence[Turn], template: Template) -> bool:
 
 def _said(message: Turn) -> str:
     """A message's words; where it calls tools, the name of the last one."""
-    words: str = _called(message)["name"] if message.get("tool_calls") else message["content"] or ""
+    calls = message.get("tool_calls")
+    words: str = calls[-1]["function"]["name"] if calls else message["content"] or ""
     return words.strip()
 
 
 def _with_end(message: Turn) -> Turn:
     """The same with a mark behind its words, or the last tool's name: words beside it may go."""
     if message.get("tool_calls"):
-        function = _called(message)
-        function = {**function, "name": function["name"] + END}
         *others, last = message["tool_calls"]
-        last = {**last, "function": function} if "function" in last else function
-        return {**message, "tool_calls": [*others, last]}
+        function = {**last["function"], "name": last["function"]["name"] + END}
+        return {**message, "tool_calls": [*others, {**last, "function": function}]}
     content = message["content"] or ""
     end = len(content.rstrip())
     return {**message, "content": content[:end] + END + content[end:]}
-
-
-def _called(message: Turn) -> Turn:
-    """The function that a message calls last."""
-    last = message["tool_calls"][-1]
-    function: Turn = last.get("function", last)
-    return function

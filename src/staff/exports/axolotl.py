@@ -6,8 +6,9 @@ Formats: https://docs.axolotl.ai/docs/dataset-formats/ (Apache-2.0), held agains
 from collections.abc import Mapping
 from typing import Any
 
+from staff.data.records import FIELDS
 from staff.exports import snippets
-from staff.exports.trainer import Job, Kind, Trainer, plain_turns, within
+from staff.exports.trainer import Job, Kind, Trainer, given_columns, turns, within
 from staff.types import Example
 
 LENGTH = 2048  # where lengths are not known
@@ -30,6 +31,8 @@ TYPES: dict[str, dict[str, Any]] = {
     },
     "text": {"type": "completion", "field": "text"},
 }
+# Of other fields it would keep only those that it finds in the text of a template.
+FIELDS_OF = {name: name for name in ("role", "content", *FIELDS)}
 # Of 4 bits it takes nf4 with scales in 8 bits, as the run did, unless it is told otherwise.
 QUANTISED: dict[int, dict[str, Any]] = {
     4: {"adapter": "qlora", "load_in_4bit": True},
@@ -43,17 +46,18 @@ def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
         return {"text": example.response}
     if kind == "pair":
         return {"prompt": example.prompt, "response": example.response}
-    return {"messages": plain_turns(example)}
+    return {"messages": turns(example), "tools": given_columns(example)["tools"]}
 
 
 def files(job: Job) -> Mapping[str, str]:
     """train.yaml."""
     kind = "chat" if job.kind == "single" else job.kind
+    reading = TYPES[kind] | ({"message_property_mappings": FIELDS_OF} if job.rich else {})
     named = snippets.LAYERS.get(job.model.kind or "")
     settings = {
         "base_model": job.model.name,
         "revision_of_model": job.model.revision,
-        "datasets": [{"path": job.data, "ds_type": "parquet", "split": "train", **TYPES[kind]}],
+        "datasets": [{"path": job.data, "ds_type": "parquet", "split": "train", **reading}],
         # Without it the end of a turn is not learnt where it is no end of sequence.
         "eot_tokens": [job.model.turn_end] if kind == "chat" and job.model.turn_end else None,
         # Its cache goes by names, not contents: another coreset of this name must not meet it.
@@ -87,6 +91,7 @@ def files(job: Job) -> Mapping[str, str]:
 
 AXOLOTL = Trainer(
     shape=shape,
+    gives=frozenset({"tools"}),
     files=files,
     command=within("axolotl train train.yaml"),
     # Columns that its strategies look for by these names, whatever the YAML says.

@@ -85,6 +85,7 @@ def export(
         model=tuned,
         length=row_length(coreset, tuned, wraps=trainer.wraps),
         given=found.given,
+        rich=found.rich,
         bits=bits_of(coreset.manifest),
         rows_at_once=rows_at_once,
         steps=steps,

@@ -50,5 +50,9 @@ TAKEN = frozenset(
     }
 )
 HF_DATASET = Trainer(
-    shape=trl.shape, command=command, save=save, taken=trl.TRL.taken | TAKEN, gives=True
+    shape=trl.shape,
+    command=command,
+    save=save,
+    taken=trl.TRL.taken | TAKEN,
+    gives=trl.TRL.gives,
 )

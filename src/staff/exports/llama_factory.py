@@ -8,14 +8,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from staff.data.writers import json_text
 from staff.errors import BadRow
 from staff.exports import snippets
-from staff.exports.trainer import Job, Kind, Model, Trainer, plain_turns, within
+from staff.exports.trainer import Job, Kind, Model, Trainer, given_columns, turns, within
 from staff.hashing import fingerprint
 from staff.types import Example
 
 CUTOFF = 2048  # its own default, where lengths are not known
-ASKS, ANSWERS = ("user", "tool"), ("assistant",)
+FUNCTION = "function"  # the role of a call of tools
+ASKS, ANSWERS = ("user", "tool"), ("assistant", FUNCTION)
 ENTRIES: dict[str, dict[str, Any]] = {
     "pair": {"columns": {"prompt": "prompt", "response": "response"}},
     "text": {"columns": {"prompt": "text"}},
@@ -28,7 +30,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
             "user_tag": "user",
             "assistant_tag": "assistant",
             "observation_tag": "tool",
-            "function_tag": "function",
+            "function_tag": FUNCTION,
             "system_tag": "system",
         },
     },
@@ -64,7 +66,7 @@ def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
         return {"text": example.response}
     if kind == "pair":
         return {"prompt": example.prompt, "response": example.response}
-    messages = plain_turns(example)
+    messages = [_turn(message, number) for number, message in enumerate(turns(example), 1)]
     while messages[-1]["role"] not in ANSWERS:
         messages.pop()
     start = 1 if messages[0]["role"] == "system" else 0
@@ -75,7 +77,33 @@ def shape(example: Example, kind: Kind) -> Mapping[str, Any]:
                 f"message {start + number + 1} is from {message['role']} where LLaMA-Factory wants "
                 f"{wanted}"
             )
-    return {"messages": messages}
+    return {"messages": messages, "tools": _tools(example)}
+
+
+def _turn(message: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Role and content alone: a call of tools is the text of JSON, of a role of its own."""
+    if more := message.keys() - {"role", "content", "name", "tool_call_id", "tool_calls"}:
+        raise BadRow(f"message {number} has {min(more)}, which LLaMA-Factory has no place for")
+    if "tool_calls" not in message:
+        return {"role": message["role"], "content": message["content"]}
+    if message["content"].strip():
+        raise BadRow(
+            f"message {number} has words beside a call of tools, which LLaMA-Factory leaves out"
+        )
+    called = [call["function"] for call in message["tool_calls"]]
+    calls = [{"name": one["name"], "arguments": one.get("arguments") or {}} for one in called]
+    return {"role": FUNCTION, "content": json_text(calls)}
+
+
+def _tools(example: Example) -> str | None:
+    """The tools on offer as the text of JSON; `BadRow` for what LLaMA-Factory would fail of."""
+    for tool in example.given.get("tools", ()):
+        function = tool.get("function", tool)
+        parameters = function.get("parameters") if isinstance(function, dict) else None
+        if not isinstance(parameters, dict) or "properties" not in parameters:
+            raise BadRow("offers a tool without properties of its parameters")
+    text: str | None = given_columns(example)["tools"]
+    return text
 
 
 def files(job: Job) -> Mapping[str, str]:
@@ -83,6 +111,9 @@ def files(job: Job) -> Mapping[str, str]:
     name = f"coreset-{job.coreset.name}"
     kind = "chat" if job.kind == "single" else job.kind
     entry = {name: {"file_name": job.data, **ENTRIES[kind]}}
+    if job.given:
+        columns = {**ENTRIES[kind]["columns"], **{column: column for column in job.given}}
+        entry[name]["columns"] = columns
     template = _template(job.model, kind)
     remarks = []
     if template == "default":
@@ -147,6 +178,7 @@ LLAMA_FACTORY = Trainer(
     files=files,
     command=within("llamafactory-cli train train.yaml"),
     taken=frozenset({"prompt", "response", "messages", "text"}),
+    gives=frozenset({"tools"}),
     wraps=True,
     note="LLaMA-Factory would skip them, with no more than a line in its log.",
 )

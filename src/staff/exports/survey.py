@@ -11,6 +11,7 @@ from staff.data.writers import json_text
 from staff.errors import BadRow, DataError, RunError
 from staff.exports.columns import Columns, values_of
 from staff.exports.coreset import Coreset
+from staff.exports.table import TURNS
 from staff.exports.trainer import GIVEN, Kind, Trainer, given_columns, kind_of
 from staff.types import Example
 
@@ -63,7 +64,7 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
         found.rows += 1
         found.cut += len(row.get("messages", ())) < len(example.messages)
         found.columns.see(raw.record or {})
-        found.rich |= trainer.gives and any(message.more for message in example.messages)
+        found.rich |= _is_rich(row)
         given |= {name for name, value in given_columns(example).items() if value}
         last_only = last_only and _ends_in_its_only_answer(example)
     if total != coreset.rows:
@@ -74,10 +75,8 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
     if shown and (on_bad_row == "error" or not found.rows):
         raise DataError(_rejected_text(coreset, trainer, shown, len(found.rejected)))
     found.kind = kind_of(coreset, last_only=last_only)
-    if trainer.gives:
-        found.given = tuple(name for name in GIVEN if name in given)
-    else:
-        found.columns.left_out |= given
+    found.given = tuple(name for name in GIVEN if name in given & trainer.gives)
+    found.columns.left_out |= given - trainer.gives
     return found
 
 
@@ -89,6 +88,12 @@ def shaped(coreset: Coreset, trainer: Trainer, found: Survey) -> Iterator[Mappin
             row = trainer.shape(_example(raw, coreset), found.kind)
             row = {k: v for k, v in row.items() if k not in GIVEN or k in found.given}
             yield {**row, **values_of(raw.record or {}, types)}
+
+
+def _is_rich(row: Mapping[str, Any]) -> bool:
+    """Whether a message in the row has more than role and content."""
+    lists = [row[name] for name in TURNS if isinstance(row.get(name), list)]
+    return any(message.keys() - {"role", "content"} for turns in lists for message in turns)
 
 
 def _example(raw: RawRecord, coreset: Coreset) -> Example:

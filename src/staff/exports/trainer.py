@@ -42,7 +42,8 @@ class Job:
 
     data: name of the data file. kind: what the rows are; ``single`` is a conversation whose only
     answer is its last turn. length: tokens at which a row is cut, None if that is not known.
-    given: columns of what chat templates get beside messages.
+    given: columns of what chat templates get beside messages. rich: whether messages have more than
+    role and content.
     bits: of the weights of linear layers in which the model is to be loaded, 4 or 8; None: in full.
     rows_at_once: that are computed together; steps: gradients of so many add up before each step.
     """
@@ -54,6 +55,7 @@ class Job:
     length: int | None
     bits: Literal[4, 8] | None
     given: tuple[str, ...]
+    rich: bool
     rows_at_once: int
     steps: int
 
@@ -67,8 +69,8 @@ class Trainer:
     the model to be tuned in it; None where there are none. save: makes the data of a Parquet file,
     in a folder that is empty, where the trainer takes no Parquet. taken: names of columns that mean
     something to it, so that none of the user's may go by them. splits: takes conversations that end
-    in their only answer as prompt and completion. gives: hands a row's tools and arguments on to
-    the chat template, from columns named so. wraps: puts a template of its own around rows,
+    in their only answer as prompt and completion. gives: columns, of `GIVEN`, that it hands on
+    to the chat template. wraps: puts a template of its own around rows,
     beyond what was counted. note: what it would do with a row it cannot take.
     """
 
@@ -78,7 +80,7 @@ class Trainer:
     save: Callable[[Path, Path], None] | None = None
     taken: frozenset[str] = frozenset()
     splits: bool = False
-    gives: bool = False
+    gives: frozenset[str] = frozenset()
     wraps: bool = False
     note: str = ""
 
@@ -97,17 +99,6 @@ def turns(example: Example) -> list[dict[str, Any]]:
     """
     _refuse_unlearnt(example)
     return [{"role": m.role, "content": m.content, **m.more} for m in example.messages]
-
-
-def plain_turns(example: Example) -> list[dict[str, Any]]:
-    """Role and content alone; `BadRow` where that is not all there is to learn."""
-    _refuse_unlearnt(example)
-    for number, message in enumerate(example.messages, 1):
-        if more := message.more.keys() - {"name", "tool_call_id"}:
-            raise BadRow(f"message {number} has {min(more)}, which only exports for TRL hold")
-    if "tools" in example.given:
-        raise BadRow("offers tools, which only exports for TRL hold")
-    return [{"role": m.role, "content": m.content} for m in example.messages]
 
 
 def given_columns(example: Example) -> dict[str, Any]:

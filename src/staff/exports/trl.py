@@ -8,7 +8,7 @@ from importlib.resources import files as package_files
 from typing import Any
 
 from staff.exports import snippets
-from staff.exports.trainer import Job, Kind, Trainer, given_columns, turns, within
+from staff.exports.trainer import GIVEN, Job, Kind, Trainer, given_columns, turns, within
 from staff.types import Example
 
 COLUMNS = {
@@ -92,5 +92,5 @@ TRL = Trainer(
     command=within("python train.py"),
     taken=frozenset({"prompt", "completion", "messages", "text"}),
     splits=True,
-    gives=True,
+    gives=frozenset(GIVEN),
 )
