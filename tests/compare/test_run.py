@@ -339,6 +339,17 @@ def test_other_settings_are_refused_and_overwritten_when_told(settings, work):
     assert len(work.done) == 10
 
 
+def test_methods_that_need_a_small_model_come_to_a_comparison_without(settings, work, family):
+    """A random subset stays what it was: the rows that may be chosen from are the same."""
+    random = compare(settings())["cells"]
+    more = {"methods": ("random", "length"), "small": family[0], "skip_finetune": True}
+    result = compare(settings(**more))
+    assert [what for what, name in work.done[5:]] == ["tune", "evaluate"]  # of length alone
+    assert result["cells"][:-1] == random
+    with pytest.raises(RunError, match=r"was made with small = .*, now it is .*: choose another"):
+        compare(settings(**more | {"small": "another"}))
+
+
 def test_the_same_number_of_steps(settings, work):
     # 12 rows in batches of 5 are 3 steps an epoch, twice: 6 steps for every tuning.
     compare(settings(same="steps", batch_size=5, epochs=2))

@@ -17,6 +17,7 @@ from staff.progress import Progress
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import RESELECT, TECHNICAL, SelectConfig
+from staff.runs.config_file import build
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs
 from staff.runs.manifest import is_of_these_versions, read_manifest
 from staff.runs.settings import Method
@@ -241,7 +242,16 @@ def _kept(
 
 
 def _of_others(folder: RunFolder, config: SelectConfig, known: Mapping[str, Any]) -> bool:
-    """Whether an unfinished selection began with other data, models or tokenizers."""
+    """Whether a selection began with other data, models or tokenizers, or without a small model.
+
+    The last is of a comparison of random subsets, to which other methods come.
+    """
+    if (
+        config.small
+        and folder.config.is_file()
+        and not build(SelectConfig, file=folder.config).small
+    ):
+        return True
     now = input_facts(data=(config.data, known["data"])) | model_inputs(known["models"])
     try:
         check_same_inputs(folder, now)

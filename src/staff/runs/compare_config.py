@@ -163,5 +163,9 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
         return tuple(coreset_name(keep) for keep in self.keep)
 
 
+OF_SMALL = {  # settings that say nothing without a small model
+    *("small", "small_epochs", "small_learning_rate", "small_quantize"),
+    *("skip_finetune", "finetune_on", "phi"),
+}
 # May change in a folder that holds results: they say which cells there are, not what is in them.
 FREE_HERE = FREE | {"methods", "own", "keep", "seeds", "full", "metrics"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from staff.errors import RunError
 from staff.runs.compare_cells import DONE, cells_of
-from staff.runs.compare_config import FREE_HERE, CompareConfig
+from staff.runs.compare_config import FREE_HERE, OF_SMALL, CompareConfig
 from staff.runs.config_file import build, dump_yaml, written_by
 from staff.runs.store import (
     RunFolder,
@@ -79,8 +79,9 @@ class CompareFolder:
         before, now = (
             c.model_dump(mode="json") for c in (build(CompareConfig, file=self.config), config)
         )
+        free = FREE_HERE | (set() if before["small"] else OF_SMALL)  # nothing is made with it yet
         refuse_other_settings(
-            self.path, before, now, [key for key in config.ordered() if key not in FREE_HERE]
+            self.path, before, now, [key for key in config.ordered() if key not in free]
         )
 
     @contextmanager
