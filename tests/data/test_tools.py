@@ -122,6 +122,63 @@ def test_answers_of_weight_0_are_read_and_not_learnt(tokenizer, marked):
     assert len(learnt(tokenizer, both)) == 2
 
 
+def test_later_turns_that_begin_as_an_earlier_one_was_asked_for(tokenizer):
+    """Qwen3.5 asks with the start of a thought, and writes none of those before the last question.
+
+    The header of the second call was found behind the last question, and so its words were left
+    out.
+    """
+    tokenizer.chat_template = (
+        "{% set ns = namespace(at=0) %}"
+        "{% for m in messages %}{% if m.role == 'user' %}{% set ns.at = loop.index0 %}{% endif %}"
+        "{% endfor %}{% for m in messages %}<|{{ m.role }}|>\n"
+        "{% if m.role == 'assistant' and loop.index0 > ns.at %}<think>\n</think>\n{% endif %}"
+        "{{ m.content }}{% for call in m.tool_calls or [] %}<tool>{{ call.function.name }}</tool>"
+        "{% endfor %}<|eos|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n<think>\n{% endif %}"
+    )
+    tokenizer.add_tokens(["<think>", "</think>", "<tool>", "</tool>"])
+    talk = example(ASK, CALL, RESULT, {**CALL, "content": "Again."}, RESULT, SAYS, AGAIN, SAYS)
+    encoded = Tokeniser(tokenizer, max_length=None).encode(talk)
+    assert learnt(tokenizer, encoded) == [
+        "<tool>weather</tool><|eos|>\n",
+        "Again.<tool>weather</tool><|eos|>\n",
+        "It rains.<|eos|>\n",
+        "</think>\nIt rains.<|eos|>\n",
+    ]
+
+
+def test_what_is_written_away_from_its_turn(tokenizer):
+    """Gemma 4 writes the words beside a call behind the answer of the tool."""
+    tokenizer.chat_template = CALLING.replace(
+        "{% if m.content %}{{ m.content }}{% endif %}",
+        "{% if m.content and not m.tool_calls %}{{ m.content }}{% endif %}"
+        "{% if m.role == 'tool' and loop.previtem.content %}{{ loop.previtem.content }}{% endif %}",
+    )
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    assert len(learnt(tokenizer, tokeniser.encode(example(ASK, CALL, RESULT, SAYS)))) == 2
+    with pytest.raises(BadRow, match="writes a part of an answer away from it, behind a tool's"):
+        tokeniser.encode(example(ASK, {**CALL, "content": "Let me look."}, RESULT, SAYS))
+
+
+def test_a_second_call_in_one_message_is_not_left_out(tokenizer):
+    """Though as many names are there as calls: the answer of the tool has it, too (gpt-oss)."""
+    two = {**CALL, "tool_calls": CALL["tool_calls"] * 2}
+    talk = example(ASK, CALL, RESULT, two, RESULT, SAYS)
+    tokenizer.chat_template = CALLING
+    encoded = Tokeniser(tokenizer, max_length=None).encode(talk)
+    call = '<call>weather([["city", "Ulm"]])</call>'
+    assert learnt(tokenizer, encoded)[:2] == [f"{call}<|eos|>\n", f"{call * 2}<|eos|>\n"]
+    tokenizer.chat_template = CALLING.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{% if m.content %}",
+        "{% if m.role == 'tool' %}{{ loop.previtem.tool_calls[0].function.name }}{% endif %}"
+        "{% if m.content %}",
+    )
+    with pytest.raises(BadRow, match="leaves out tool calls"):
+        Tokeniser(tokenizer, max_length=None).encode(talk)
+
+
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [

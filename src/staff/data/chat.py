@@ -114,6 +114,13 @@ class ChatEncoder:
                     "the template with {% generation %} … {% endgeneration %}, or use single turns"
                 )
             spans.append(span)
+        plain = all(answers) and not any(message.more for message in example.messages)
+        learnt = [m.role == "assistant" and m.learnt for m in example.messages]
+        if not plain and not turns.hold(spans, learnt):
+            raise BadRow(
+                f"the chat template of {self.source} writes a part of an answer away from it, "
+                "behind a tool's result for instance, so assistant turns cannot be told apart"
+            )
         return turns.whole, spans
 
     def _form(self, example: Example, template: Template) -> list[Turn]:
