@@ -122,6 +122,23 @@ def test_answers_of_weight_0_are_read_and_not_learnt(tokenizer, marked):
     assert len(learnt(tokenizer, both)) == 2
 
 
+def test_marks_that_are_as_many_as_answers_by_chance(tokenizer):
+    """Two of the first answer, thoughts and words, and none of the second."""
+    marked = "{% generation %}{{ X }}{% endgeneration %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.reasoning_content %}"
+        + marked.replace("X", "m.reasoning_content")
+        + "{{ '|' }}"
+        + marked.replace("X", "m.content")
+        + "{% else %}{{ m.content }}{% endif %}<|eos|>\n{% endfor %}"
+    )
+    first = {**SAYS, "reasoning_content": "Wet."}
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    assert learnt(tokenizer, tokeniser.encode(example(ASK, first, AGAIN, SAYS)))
+    with pytest.raises(BadRow, match="marks 2 turns of 2 answers, so those of weight 0 cannot"):
+        tokeniser.encode(example(ASK, {**first, "weight": 0}, AGAIN, {**SAYS, "content": "Yes."}))
+
+
 def test_later_turns_that_begin_as_an_earlier_one_was_asked_for(tokenizer):
     """Qwen3.5 asks with the start of a thought, and writes none of those before the last question.
 
@@ -187,12 +204,39 @@ def test_a_second_call_in_one_message_is_not_left_out(tokenizer):
             [ASK, {**SAYS, "reasoning_content": "Wet."}],
             "leaves out reasoning_content of an answer: write it into its content",
         ),
+        (
+            [ASK, {**SAYS, "thinking": "Wet."}, AGAIN, SAYS],
+            "leaves out thinking of an answer: write it into its content",
+        ),
     ],
 )
-def test_what_a_template_leaves_out_is_not_left_out_in_silence(tokenizer, messages, reason):
+@pytest.mark.parametrize("more", [{}, {"mood": "glad"}])
+def test_what_a_template_leaves_out_is_not_left_out_in_silence(tokenizer, messages, reason, more):
     tokeniser = Tokeniser(tokenizer, max_length=None, source="some/model")
     with pytest.raises(BadRow, match=reason):
-        tokeniser.encode(example(*messages))
+        tokeniser.encode(example(*messages, chat_template_kwargs=more))
+
+
+def test_thoughts_that_a_row_itself_leaves_out(tokenizer):
+    tokenizer.chat_template = CALLING.replace("if m.reasoning", "if not quick and m.reasoning")
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    for more, thought in (({}, "<think>Wet.</think>\n"), ({"quick": True}, "")):
+        answer = {**SAYS, "reasoning_content": "Wet."}
+        encoded = tokeniser.encode(example(ASK, answer, chat_template_kwargs=more))
+        assert learnt(tokenizer, encoded) == [f"{thought}It rains.<|eos|>\n"]
+
+
+def test_rows_with_tools_in_a_template_of_their_own(tokenizer):
+    """Command R has two; transformers takes the second for rows with tools."""
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = {"default": plain, "tool_use": CALLING}
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    encoded = tokeniser.encode(example(ASK, CALL, RESULT, SAYS))
+    assert learnt(tokenizer, encoded)[1] == "It rains.<|eos|>\n"
+    without = tokeniser.encode(example(ASK, SAYS, tools=None))
+    tokenizer.chat_template = plain
+    usual = Tokeniser(tokenizer, max_length=None).encode(example(ASK, SAYS, tools=None))
+    assert without.input_ids.tolist() == usual.input_ids.tolist()
 
 
 def test_arguments_of_the_template(tokenizer):
