@@ -42,7 +42,7 @@ class Message:
     @property
     def text(self) -> str:
         """Its words for a reader, behind them as JSON what else there is of it."""
-        spelt = json.dumps(self.more, ensure_ascii=False, default=str) if self.more else ""
+        spelt = json.dumps(self.more, ensure_ascii=False) if self.more else ""
         return "\n".join(filter(None, (self.content, spelt)))
 
 

@@ -20,6 +20,7 @@ CHATS = RecordOptions(format="messages-pair", prompt_column="prompt", response_c
 ASKED, ANSWER = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
 SHAREGPT = RecordOptions(format="sharegpt")
 TEXT = RecordOptions(format="text")
+DEEP = '{"a":' * 500 + "1" + "}" * 500
 
 
 def turns(*pairs):
@@ -165,6 +166,38 @@ def test_chat_formats(record, options, messages):
             "half of a surrogate pair",
         ),
         (
+            {**turns(("user", "a"), ("assistant", "b")), "tools": [json.loads(DEEP)]},
+            CHAT,
+            "tools is nested more than 100 levels deep",
+        ),
+        (
+            {**turns(("user", "a"), ("assistant", "b")), "tools": [{"x": {1: "a"}}]},
+            CHAT,
+            "tools has a key that is no text: 1",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": DEEP}]}]},
+            CHAT,
+            "message 1: tool_calls is nested more than 100 levels deep",
+        ),
+        (
+            {
+                "messages": [  # as a map in a table is read
+                    {"role": "assistant", "tool_calls": [{"name": "f", "arguments": [("a", "b")]}]}
+                ]
+            },
+            CHAT,
+            "message 1: tool_calls contains a tuple, which is not JSON: write its text",
+        ),
+        (
+            {
+                **turns(("user", "a"), ("assistant", "b")),
+                "chat_template_kwargs": {"max_length": 5},  # TRL would cut the row
+            },
+            CHAT,
+            "chat_template_kwargs has max_length, which is not one for rows to give",
+        ),
+        (
             {**turns(("user", "a"), ("assistant", "b")), "tools": [3]},
             CHAT,
             "tools is not a list of objects",
@@ -200,7 +233,7 @@ def test_bad_rows(record, options, reason):
 
 def test_what_a_table_has_for_no_tools_and_no_thoughts():
     nothing = {"tool_calls": None, "reasoning_content": None, "thinking": "", "weight": 1}
-    for tools in (None, "", "[]", [], {}):
+    for tools in (None, "", "[]", "null", [], {}):
         record = {"messages": [{"role": "assistant", "content": "a", **nothing}], "tools": tools}
         assert to_example(record, CHAT).messages == (Message("assistant", "a"),)
 

@@ -122,6 +122,80 @@ def test_answers_of_weight_0_are_read_and_not_learnt(tokenizer, marked):
     assert len(learnt(tokenizer, both)) == 2
 
 
+def test_marks_that_are_as_many_as_answers_by_chance(tokenizer):
+    """Two of the first answer, thoughts and words, and none of the second."""
+    marked = "{% generation %}{{ X }}{% endgeneration %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.reasoning_content %}"
+        + marked.replace("X", "m.reasoning_content")
+        + "{{ '|' }}"
+        + marked.replace("X", "m.content")
+        + "{% else %}{{ m.content }}{% endif %}<|eos|>\n{% endfor %}"
+    )
+    first = {**SAYS, "reasoning_content": "Wet."}
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    assert learnt(tokenizer, tokeniser.encode(example(ASK, first, AGAIN, SAYS)))
+    with pytest.raises(BadRow, match="marks 2 turns of 2 answers, so those of weight 0 cannot"):
+        tokeniser.encode(example(ASK, {**first, "weight": 0}, AGAIN, {**SAYS, "content": "Yes."}))
+
+
+def test_later_turns_that_begin_as_an_earlier_one_was_asked_for(tokenizer):
+    """Qwen3.5 asks with the start of a thought, and writes none of those before the last question.
+
+    The header of the second call was found behind the last question, and so its words were left
+    out.
+    """
+    tokenizer.chat_template = (
+        "{% set ns = namespace(at=0) %}"
+        "{% for m in messages %}{% if m.role == 'user' %}{% set ns.at = loop.index0 %}{% endif %}"
+        "{% endfor %}{% for m in messages %}<|{{ m.role }}|>\n"
+        "{% if m.role == 'assistant' and loop.index0 > ns.at %}<think>\n</think>\n{% endif %}"
+        "{{ m.content }}{% for call in m.tool_calls or [] %}<tool>{{ call.function.name }}</tool>"
+        "{% endfor %}<|eos|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n<think>\n{% endif %}"
+    )
+    tokenizer.add_tokens(["<think>", "</think>", "<tool>", "</tool>"])
+    talk = example(ASK, CALL, RESULT, {**CALL, "content": "Again."}, RESULT, SAYS, AGAIN, SAYS)
+    encoded = Tokeniser(tokenizer, max_length=None).encode(talk)
+    assert learnt(tokenizer, encoded) == [
+        "<tool>weather</tool><|eos|>\n",
+        "Again.<tool>weather</tool><|eos|>\n",
+        "It rains.<|eos|>\n",
+        "</think>\nIt rains.<|eos|>\n",
+    ]
+
+
+def test_what_is_written_away_from_its_turn(tokenizer):
+    """Gemma 4 writes the words beside a call behind the answer of the tool."""
+    tokenizer.chat_template = CALLING.replace(
+        "{% if m.content %}{{ m.content }}{% endif %}",
+        "{% if m.content and not m.tool_calls %}{{ m.content }}{% endif %}"
+        "{% if m.role == 'tool' and loop.previtem.content %}{{ loop.previtem.content }}{% endif %}",
+    )
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    assert len(learnt(tokenizer, tokeniser.encode(example(ASK, CALL, RESULT, SAYS)))) == 2
+    with pytest.raises(BadRow, match="writes a part of an answer away from it, behind a tool's"):
+        tokeniser.encode(example(ASK, {**CALL, "content": "Let me look."}, RESULT, SAYS))
+
+
+def test_a_second_call_in_one_message_is_not_left_out(tokenizer):
+    """Though as many names are there as calls: the answer of the tool has it, too (gpt-oss)."""
+    two = {**CALL, "tool_calls": CALL["tool_calls"] * 2}
+    talk = example(ASK, CALL, RESULT, two, RESULT, SAYS)
+    tokenizer.chat_template = CALLING
+    encoded = Tokeniser(tokenizer, max_length=None).encode(talk)
+    call = '<call>weather([["city", "Ulm"]])</call>'
+    assert learnt(tokenizer, encoded)[:2] == [f"{call}<|eos|>\n", f"{call * 2}<|eos|>\n"]
+    tokenizer.chat_template = CALLING.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{% if m.content %}",
+        "{% if m.role == 'tool' %}{{ loop.previtem.tool_calls[0].function.name }}{% endif %}"
+        "{% if m.content %}",
+    )
+    with pytest.raises(BadRow, match="leaves out tool calls"):
+        Tokeniser(tokenizer, max_length=None).encode(talk)
+
+
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
@@ -130,12 +204,39 @@ def test_answers_of_weight_0_are_read_and_not_learnt(tokenizer, marked):
             [ASK, {**SAYS, "reasoning_content": "Wet."}],
             "leaves out reasoning_content of an answer: write it into its content",
         ),
+        (
+            [ASK, {**SAYS, "thinking": "Wet."}, AGAIN, SAYS],
+            "leaves out thinking of an answer: write it into its content",
+        ),
     ],
 )
-def test_what_a_template_leaves_out_is_not_left_out_in_silence(tokenizer, messages, reason):
+@pytest.mark.parametrize("more", [{}, {"mood": "glad"}])
+def test_what_a_template_leaves_out_is_not_left_out_in_silence(tokenizer, messages, reason, more):
     tokeniser = Tokeniser(tokenizer, max_length=None, source="some/model")
     with pytest.raises(BadRow, match=reason):
-        tokeniser.encode(example(*messages))
+        tokeniser.encode(example(*messages, chat_template_kwargs=more))
+
+
+def test_thoughts_that_a_row_itself_leaves_out(tokenizer):
+    tokenizer.chat_template = CALLING.replace("if m.reasoning", "if not quick and m.reasoning")
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    for more, thought in (({}, "<think>Wet.</think>\n"), ({"quick": True}, "")):
+        answer = {**SAYS, "reasoning_content": "Wet."}
+        encoded = tokeniser.encode(example(ASK, answer, chat_template_kwargs=more))
+        assert learnt(tokenizer, encoded) == [f"{thought}It rains.<|eos|>\n"]
+
+
+def test_rows_with_tools_in_a_template_of_their_own(tokenizer):
+    """Command R has two; transformers takes the second for rows with tools."""
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = {"default": plain, "tool_use": CALLING}
+    tokeniser = Tokeniser(tokenizer, max_length=None)
+    encoded = tokeniser.encode(example(ASK, CALL, RESULT, SAYS))
+    assert learnt(tokenizer, encoded)[1] == "It rains.<|eos|>\n"
+    without = tokeniser.encode(example(ASK, SAYS, tools=None))
+    tokenizer.chat_template = plain
+    usual = Tokeniser(tokenizer, max_length=None).encode(example(ASK, SAYS, tools=None))
+    assert without.input_ids.tolist() == usual.input_ids.tolist()
 
 
 def test_arguments_of_the_template(tokenizer):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -159,6 +160,15 @@ def test_a_data_set_as_a_whole_is_what_trl_trains_on(make_run, family, tmp_path)
     assert all(len(row[made]) == len(row["input_ids"]) for row in trainer.train_dataset)
 
 
+def test_datasets_without_a_type_for_json(make_run, monkeypatch):
+    """Before 4.7."""
+    monkeypatch.delattr(datasets, "Json", raising=False)
+    run = make_run(calls(), keep=1.0)
+    with pytest.raises(ConfigError, match=r"cannot hold tool calls, .*: pip install -U 'datasets"):
+        export(run, to="hf-dataset")
+
+
+@pytest.mark.skipif(not hasattr(datasets, "Json"), reason="these datasets have no type for JSON")
 def test_calls_of_tools_are_in_the_data_set_as_they_were(make_run, tmp_path):
     """None has the fields of another: rows of one type would give all of them to each."""
     run = make_run(calls(), keep=1.0)

@@ -39,8 +39,9 @@ class ChatEncoder:
     def __init__(self, tokenizer: Any, *, source: str = "") -> None:
         self.tokenizer = tokenizer
         self.source = source or "this model"
-        try:
+        try:  # some have a second one for rows with tools (Command R)
             self.template: str = tokenizer.get_chat_template()
+            for_tools: str = tokenizer.get_chat_template(tools=[])
         except ValueError as error:
             raise DataError(
                 f"the tokenizer of {self.source} has no chat template, which messages need. Use an "
@@ -51,8 +52,7 @@ class ChatEncoder:
                 f"the tokenizer of {self.source} does not say which characters its tokens come "
                 "from, which messages need. Use a model with a tokenizer.json."
             )
-        self._dated = _with_a_date(self.template)
-        self.marks_turns = GENERATION.search(self.template) is not None
+        self._dated = [_with_a_date(template) for template in (self.template, for_tools)]
         special = special_tokens(tokenizer)
         self._special_ids = tokenizer.convert_tokens_to_ids(sorted(special))
         self._special = any_of(special)
@@ -89,17 +89,20 @@ class ChatEncoder:
         def template(messages: Sequence[Turn], *, prompt: bool = False) -> str:
             return self._template(messages, given, prompt=prompt)[0]
 
-        messages = self._form(example, template)
+        messages = self._form(example, given, template)
         answers = [m.learnt for m in example.messages if m.role == "assistant"]
-        if self.marks_turns:
+        learnt = [m.role == "assistant" and m.learnt for m in example.messages]
+        if GENERATION.search(self._template_for(given)):
             whole, spans = self._template(messages, given, marks=True)
             if not all(answers):
-                if len(spans) != len(answers):
+                marked, turns = len(spans), Turns(messages, template, added=self._added)
+                if marked == len(answers):
+                    spans = [span for span, kept in zip(spans, answers, strict=True) if kept]
+                if marked != len(answers) or not turns.hold(spans, learnt):
                     raise BadRow(
-                        f"the chat template of {self.source} marks {len(spans)} turns of "
+                        f"the chat template of {self.source} marks {marked} turns of "
                         f"{len(answers)} answers, so those of weight 0 cannot be told"
                     )
-                spans = [span for span, learnt in zip(spans, answers, strict=True) if learnt]
             return whole, spans
 
         turns = Turns(messages, template, added=self._added)
@@ -114,9 +117,15 @@ class ChatEncoder:
                     "the template with {% generation %} … {% endgeneration %}, or use single turns"
                 )
             spans.append(span)
+        plain = all(answers) and not any(message.more for message in example.messages)
+        if not plain and not turns.hold(spans, learnt):
+            raise BadRow(
+                f"the chat template of {self.source} writes a part of an answer away from it, "
+                "behind a tool's result for instance, so assistant turns cannot be told apart"
+            )
         return turns.whole, spans
 
-    def _form(self, example: Example, template: Template) -> list[Turn]:
+    def _form(self, example: Example, given: Mapping[str, Any], template: Template) -> list[Turn]:
         """The messages in the first form that the template writes with all that is in them.
 
         Most take the arguments of a tool's call as an object and no words as an empty text, some
@@ -132,7 +141,7 @@ class ChatEncoder:
         for as_text, null in product((False, True), repeat=2):
             messages = [_formed(message, as_text=as_text, null=null) for message in plain]
             try:
-                whole = template(messages)
+                template(messages)
                 if writes_calls(messages, template):
                     break
                 refused = BadRow(f"the chat template of {self.source} leaves out tool calls")
@@ -141,15 +150,33 @@ class ChatEncoder:
         else:
             assert refused is not None
             raise refused
-        last = messages[-1]
-        asked = last["role"] == "assistant" and example.given.keys() <= {"tools"}
-        for name in THOUGHTS if asked else ():
-            if str(last.get(name) or "").strip() not in whole:
+        self._refuse_lost_thoughts(messages, given)
+        return messages
+
+    def _refuse_lost_thoughts(self, messages: Sequence[Turn], given: Mapping[str, Any]) -> None:
+        """Thoughts that a template leaves out of an answer even where it is the last one.
+
+        Of earlier answers they may go, and where the row's own arguments ask for it.
+        """
+        thinking = [k for k, m in enumerate(messages) if any(m.get(name) for name in THOUGHTS)]
+        if not thinking or messages[thinking[-1]]["role"] != "assistant":
+            return
+        upto = messages[: thinking[-1] + 1]
+        tools = {name: value for name, value in given.items() if name == "tools"}
+        try:
+            written = "".join(self._template(upto, arguments)[0] for arguments in (given, tools))
+        except BadRow:
+            return  # it takes no talk that ends there
+        for name in THOUGHTS:
+            if str(upto[-1].get(name) or "").strip() not in written:
                 raise BadRow(
                     f"the chat template of {self.source} leaves out {name} of an answer: write it "
                     "into its content as the model does (<think> … </think>)"
                 )
-        return messages
+
+    def _template_for(self, given: Mapping[str, Any]) -> str:
+        """The template, with a fixed date."""
+        return self._dated["tools" in given]
 
     def _template(
         self,
@@ -167,7 +194,7 @@ class ChatEncoder:
         try:
             rendered: Any = render_jinja_template(
                 conversations=[list(messages)],
-                chat_template=self._dated,
+                chat_template=self._template_for(given),
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marks,
                 **{**settings, **given},

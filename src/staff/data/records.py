@@ -40,10 +40,13 @@ MEDIA = ("image", "video", "audio")  # columns beside texts that say <image> whe
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 # Fields of a message that chat templates read beside role and content.
 FIELDS = (*THOUGHTS, "tool_calls", "tool_call_id", "name")
-# What `_render` gives a template itself, and so no column may.
+DEEPEST = 100  # levels of lists and objects in what a template gets: Python ends at about 300
+# What is given to a template in another way, or is an argument of transformers' own function (which
+# TRL calls with the column) and would cut the row.
 RESERVED = frozenset(
-    "messages conversations chat_template tools add_generation_prompt "  # noqa: SIM905
-    "continue_final_message return_assistant_tokens_mask".split()
+    "self messages conversation conversations chat_template tools add_generation_prompt "  # noqa: SIM905
+    "continue_final_message return_assistant_tokens_mask tokenize padding truncation max_length "
+    "return_tensors return_dict tokenizer_kwargs processor_kwargs".split()
 )
 
 
@@ -175,14 +178,14 @@ def content_id(example: Example) -> str:
 
 
 def _more(values: Mapping[str, Any]) -> str:
-    return f", {json.dumps(values, sort_keys=True, default=str)}" if values else ""
+    return f", {json.dumps(values, sort_keys=True)}" if values else ""
 
 
 def _json_texts(example: Example) -> Iterator[str]:
     """What a chat template gets beside texts, as JSON."""
     for values in (example.given, *(message.more for message in example.messages)):
         if values:
-            yield json.dumps(values, ensure_ascii=False, default=str)
+            yield json.dumps(values, ensure_ascii=False)
 
 
 def fill_template(template: str, record: Record) -> str:
@@ -278,17 +281,44 @@ def _conversation(messages: tuple[Message, ...], record: Record) -> Example:
 def _given(record: Record) -> dict[str, Any]:
     """What a chat template gets beside the messages, of the columns that TRL names so."""
     given: dict[str, Any] = {}
-    if tools := _from_json(record.get("tools"), "["):
+    if tools := _json_column(record, "tools", "["):
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
             raise BadRow("tools is not a list of objects")
+        _refuse_unspellable(tools, "tools")
         given["tools"] = tools
-    if more := _from_json(record.get("chat_template_kwargs"), "{"):
+    if more := _json_column(record, "chat_template_kwargs", "{"):
         if not isinstance(more, dict):
             raise BadRow(f"chat_template_kwargs is not an object but {_kind_of(more)}")
+        _refuse_unspellable(more, "chat_template_kwargs")
         if taken := sorted(RESERVED & more.keys()):
             raise BadRow(f"chat_template_kwargs has {taken[0]}, which is not one for rows to give")
         given |= {name: value for name, value in more.items() if value is not None}
     return given
+
+
+def _json_column(record: Record, name: str, start: str) -> object:
+    """What a column holds or spells; pandas writes nothing as null."""
+    value = _from_json(record.get(name), start)
+    return None if value == "null" else value
+
+
+def _refuse_unspellable(value: object, what: str, *, level: int = 0) -> None:
+    """Only what JSON has, and no deeper than any template could write it.
+
+    A map of Arrow's would be written as a list of pairs, and a date as its type.
+    """
+    if level > DEEPEST:
+        raise BadRow(f"{what} is nested more than {DEEPEST} levels deep")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise BadRow(f"{what} has a key that is no text: {name!r}")
+            _refuse_unspellable(inner, what, level=level + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_unspellable(inner, what, level=level + 1)
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise BadRow(f"{what} contains a {type(value).__name__}, which is not JSON: write its text")
 
 
 def _message(turn: object, number: int, role_key: str, text_key: str) -> Message:
@@ -311,6 +341,8 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         calls, content = content, None
     if calls:
         more["tool_calls"] = _calls(calls, number)
+    for name, value in more.items():
+        _refuse_unspellable(value, f"message {number}: {name}")
     if content is None and "tool_calls" in more:
         content = ""
     if isinstance(content, list):  # OpenAI's content parts

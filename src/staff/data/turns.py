@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
+from staff.data.records import THOUGHTS
 from staff.errors import BadRow
 
 Span = tuple[int, int]  # characters [start, end) of a rendered conversation
 Turn = dict[str, Any]  # role and content, as a chat template gets them, and what else it reads
 END = "\U0010fff2"  # private use: behind the words of a message
+BEGIN = "\U0010fff3"  # private use, too: before them
+BETWEEN = re.compile(f"{BEGIN}([^{BEGIN}{END}]*){END}")
 
 
 class Template(Protocol):
@@ -81,7 +84,7 @@ class Turns:
                 return None
             asked = self._common_length(opened, before)
             if start < max(earlier, default=0):
-                behind = self._behind_header(k, opened[asked:])
+                behind = self._behind_header(k, opened[asked:], before=here[1])
                 if behind is None:
                     return None
                 start = behind
@@ -94,20 +97,50 @@ class Turns:
         end = here[1] + self._common_length(upto[own[1] :], whole[here[1] :])
         return (start, end) if start < end else None
 
-    def _behind_header(self, k: int, header: str) -> int | None:
+    def _behind_header(self, k: int, header: str, *, before: int) -> int | None:
         """Where the header of message k ends in the whole, if it begins as it is asked for.
 
         For templates that write turns before it differently, too, when the talk goes on (Qwen3.5:
-        no thoughts in the calls before the last question).
+        no thoughts in the calls before the last question). before: where its words end: later
+        turns may begin more as it is asked for.
         """
         ends = self._ends(self.messages, range(k), self.whole)
         least = self.added.match(header)
         if not ends or least is None:
             return None
         for length in range(len(header), least.end() - 1, -1):
-            if (at := self.whole.find(header[:length], ends[-1])) >= 0:
-                return at + length
+            if (at := self.whole.find(header[:length], ends[-1], before)) >= 0:
+                return at + self._common_length(header, self.whole[at:])
         return None
+
+    def hold(self, spans: Sequence[Span], learnt: Sequence[bool]) -> bool:
+        """Whether the words of the messages that are learnt are in these spans, and no others.
+
+        Some templates write the words beside a call behind its tool's answer (Gemma 4). learnt: of
+        each message. True, too, where the template would write another text if it met marks.
+        """
+        for within in (True, False):
+            marked = [
+                _with_marks(message, name=not within) if kind == within else message
+                for message, kind in zip(self.messages, learnt, strict=True)
+            ]
+            for start, end in self._marked(marked):
+                parts = [(max(start, first), min(end, last)) for first, last in spans]
+                inside = sum(max(0, last - first) for first, last in parts)
+                if inside != (end - start if within else 0):
+                    return False
+        return True
+
+    def _marked(self, messages: Sequence[Turn]) -> list[Span]:
+        """Where in the whole the marked parts of these messages are; none if it is another text."""
+        try:
+            pieces = BETWEEN.split(self.template(messages))  # plain, marked, plain, … plain
+        except BadRow:
+            return []
+        if "".join(pieces) != self.whole:
+            return []
+        ends = list(accumulate(map(len, pieces)))
+        return list(zip(ends[:-1:2], ends[1::2], strict=True))
 
     def _words(self, messages: Sequence[Turn], k: int, text: str) -> Span | None:
         """Where in `text`, the template's of these messages, the words of message k are.
@@ -153,9 +186,21 @@ class Turns:
 
 def writes_calls(messages: Sequence[Turn], template: Template) -> bool:
     """Whether a template writes every call of a tool, and not the words beside it alone."""
-    calling = [message for message in messages if message.get("tool_calls")]
-    marked = [_with_end(message) if message.get("tool_calls") else message for message in messages]
-    return not calling or template(marked).count(END) >= len(calling)
+    count = 0
+
+    def marked(call: Turn) -> Turn:
+        nonlocal count
+        count += 1
+        return _renamed(call, f"{BEGIN}{count}{END}")
+
+    marked_all = [
+        {**message, "tool_calls": list(map(marked, message["tool_calls"]))}
+        if message.get("tool_calls")
+        else message
+        for message in messages
+    ]
+    # A tool's answer may tell its name again, so they are told apart.
+    return not count or len(set(BETWEEN.findall(template(marked_all)))) == count
 
 
 def _said(message: Turn) -> str:
@@ -169,8 +214,31 @@ def _with_end(message: Turn) -> Turn:
     """The same with a mark behind its words, or the last tool's name: words beside it may go."""
     if message.get("tool_calls"):
         *others, last = message["tool_calls"]
-        function = {**last["function"], "name": last["function"]["name"] + END}
-        return {**message, "tool_calls": [*others, {**last, "function": function}]}
+        return {**message, "tool_calls": [*others, _renamed(last, END)]}
     content = message["content"] or ""
     end = len(content.rstrip())
     return {**message, "content": content[:end] + END + content[end:]}
+
+
+def _with_marks(message: Turn, *, name: bool) -> Turn:
+    """The same with marks around its words and thoughts, and with `name` around tools it calls."""
+    texts = {field: message.get(field) for field in ("content", *THOUGHTS)}
+    marked = {field: _around(text) for field, text in texts.items() if isinstance(text, str)}
+    if not name or not message.get("tool_calls"):
+        return {**message, **marked}
+    calls = [_renamed(call, around=True) for call in message["tool_calls"]]
+    return {**message, **marked, "tool_calls": calls}
+
+
+def _around(text: str) -> str:
+    """A text with marks around all but the white space at its ends, which templates take off."""
+    words = text.strip()
+    start = len(text) - len(text.lstrip())
+    return f"{text[:start]}{BEGIN}{words}{END}{text[start + len(words) :]}" if words else text
+
+
+def _renamed(call: Turn, behind: str = "", *, around: bool = False) -> Turn:
+    """A tool's call with something behind the tool's name, or with marks around it."""
+    function = call["function"]
+    name = _around(function["name"]) if around else function["name"] + behind
+    return {**call, "function": {**function, "name": name}}

@@ -4,16 +4,28 @@ import shlex
 from pathlib import Path
 
 from staff.data.in_memory import without_bars
+from staff.errors import ConfigError
 from staff.exports import trl
 from staff.exports.trainer import Trainer
 from staff.hashing import hash_file
 
 
 def save(table: Path, out: Path) -> None:
-    """Write what `datasets.load_from_disk` reads, of a Parquet file."""
+    """Write what `datasets.load_from_disk` reads, of a Parquet file.
+
+    Raises:
+        ConfigError: it has tool calls or reasoning, and this version of `datasets` is too old.
+    """
+    import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Dataset
+
+    if "arrow.json" in str(pq.read_schema(table)) and not hasattr(datasets, "Json"):
+        raise ConfigError(
+            f"datasets {datasets.__version__} cannot hold tool calls, reasoning or arguments of "
+            "chat templates: pip install -U 'datasets>=4.7'"
+        )
 
     # By way of a file that is mapped: `Dataset.from_parquet` takes its path for a pattern.
     stream = table.with_suffix(".arrow")
