@@ -13,6 +13,7 @@ from staff.scores.oracle import oracle_effort
 from staff.scores.run import PartScorer, forget_others, plan_parts, score_rows
 from staff.scores.shards import read_features, read_scores
 from staff.training.evaluate import item_losses
+from staff.training.generate import generate_greedily
 from staff.types import IGNORE, TokenisedExample
 
 FACTS = {"scorer": "last-value", "model_hash": "m", "data_hash": "d", "seed": 0}
@@ -320,3 +321,10 @@ def test_rows_beyond_the_original_context_change_no_other_rows_scores(store, tmp
     assert not np.allclose(mixed[short], found["effort"][short], rtol=0.01)
     losses = item_losses(model=model, tokens=store, batch_tokens=400)
     np.testing.assert_allclose(losses, found["loss"], rtol=1e-5)
+    prompts = [row.input_ids for row in examples]
+    settings = {"model": model, "max_new_tokens": 3, "eos_ids": [], "pad_id": 0}
+    answers = generate_greedily(prompts=prompts, batch_tokens=10_000, **settings)
+    alone = [generate_greedily(prompts=[p], batch_tokens=10_000, **settings)[0] for p in prompts]
+    within = [n for n, prompt in enumerate(prompts) if len(prompt) + 3 <= 12]
+    assert within
+    assert [answers[n] for n in within] == [alone[n] for n in within]

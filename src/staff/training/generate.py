@@ -42,6 +42,7 @@ def generate_greedily(
 
     from staff.data.batches import collate, token_budget_batches
     from staff.models.memory import Halving
+    from staff.models.rotary import longest_alike
 
     settings = GenerationConfig(
         do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=pad_id, use_cache=True
@@ -57,7 +58,9 @@ def generate_greedily(
     # Prompts of different room share no batch, or one would shorten another's answer.
     for room in np.unique(rooms[rooms > 0])[::-1]:
         group = np.flatnonzero(rooms == room)
-        found = token_budget_batches(sizes[group], batch_tokens=batch_tokens)
+        found = token_budget_batches(
+            sizes[group], batch_tokens=batch_tokens, apart=longest_alike(model)
+        )
         batches += [group[places] for places in found]
     outputs: list[list[int]] = [[] for _ in prompts]
 
