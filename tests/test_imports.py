@@ -50,7 +50,8 @@ ALLOWED = {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs", "team"),
         *("scores", "selectors", "asked", "foreseen"),
     },
-    "team": {"training"},
+    "heartbeat": set(),
+    "team": {"training", "heartbeat"},
     "single": {"team", "stages", "ledger", "data", "runs", "training", "selectors"},
     "check_model": {"stages", "data", "runs", "models", "scores", "selectors"},
     "planning": {

@@ -15,6 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError, ToldElsewhereError
+from staff.heartbeat import Heartbeat
 from staff.training.alone import alone
 
 PATIENCE = timedelta(days=30)  # of those who wait while rank 0 fine-tunes; torchrun ends them
@@ -198,13 +199,16 @@ def gathered(follow: Callable[[Team], None]) -> Iterator[bool]:
     with alone() as told:
         _take_own_gpu(int(told.get("LOCAL_RANK") or 0))
         _here.append(team)
+        alive = Heartbeat(store, rank=team.rank, size=team.size)
         try:
             if team.rank:
-                follow(team)
+                with alive:
+                    follow(team)
                 yield False
                 return
             try:
-                yield True
+                with alive:
+                    yield True
             except StaffError as error:
                 with suppress(StaffError):
                     team.dismiss(error)
