@@ -88,8 +88,13 @@ class Heartbeat:
 
     def _watch(self) -> None:
         """Tell of a process that is silent; not in the thread that talks, which may hang itself."""
+        before = monotonic()
         while not self._over.wait(self._every):
-            silent = [r for r, at in self._heard.items() if monotonic() - at > self._patience]
+            now = monotonic()
+            if now - before > self._patience / 2:  # it is this process that stood still
+                self._heard = dict.fromkeys(self._others, now)
+            before = now
+            silent = [r for r, at in self._heard.items() if now - at > self._patience]
             if silent:
                 self._gone(min(silent))
                 return
