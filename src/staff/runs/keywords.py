@@ -8,9 +8,8 @@ from staff.runs.settings import Settings
 FLAG = re.compile(
     r"(?<!\S)--(?P<no>no-)?(?P<name>[a-z][a-z-]*[a-z])(?: (?P<value>\w[\w./-]*\w|\w|'[^']*'))?"
 )
-COMMAND = re.compile(
-    r"\b(?<!method )(staff|torchrun) ((?!\. )[^,;:\n])*$"
-)  # it is for a shell, not for us
+# What is to be typed in a shell stays as it is.
+COMMAND = re.compile(r"\b(?<!method )(staff|torchrun) ((?!\. )[^,;:\n])*$")
 
 
 def in_python(text: str, config: type[Settings]) -> str:
