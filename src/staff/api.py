@@ -108,8 +108,9 @@ def compare_coresets(
 
     data, small, target, progress: as `select_coreset` takes them. test: rows to evaluate on, in the
     format of the data. methods: of selection; own: files of your own coresets by name, compared
-    like methods, ``{"mine": "mine.jsonl"}``. keep: fractions in (0, 1]. seeds: repetitions. out: the comparison's folder.
-    settings: any other of `staff compare`, all in docs/reference/cli.md, as a keyword.
+    like methods, ``{"mine": "mine.jsonl"}``. keep: fractions in (0, 1]. seeds: repetitions. out:
+    the comparison's folder. settings: any other of `staff compare`, all in docs/reference/cli.md,
+    as a keyword.
 
     Rows and models in memory are saved next to the folder: ``OUT-data.parquet``,
     ``OUT-test.parquet``, ``OUT-small``, ``OUT-target``.
