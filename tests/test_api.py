@@ -88,8 +88,10 @@ def test_conversations_and_rejected_rows(tmp_path):
             for i, text in enumerate(answers)
         ]
     )
-    with pytest.raises(DataError, match="2 of 8 rows cannot be used"):
+    with pytest.raises(DataError, match=r"^data: 2 of 8 rows cannot be used") as told:
         select_coreset(data, method="random", keep=0.5)
+    assert "\n  data, row 1: " in str(told.value)  # its file is gone by now
+    assert 'leave them out with on_bad_row="skip"' in str(told.value)
     chosen = select_coreset(data, method="random", keep=1.0, on_bad_row="skip")
     assert chosen["n"][:] == [0, 2, 3, 4, 6, 7]
 
@@ -153,7 +155,7 @@ def test_settings_are_checked_before_a_row_is_written(tmp_path):
         select_coreset(rows(), method="random", out=tmp_path / "run")
     assert files(tmp_path) == []
     (tmp_path / "taken").write_text("")
-    with pytest.raises(RunError, match="taken is a file: --out takes a folder"):
+    with pytest.raises(RunError, match="taken is a file: out takes a folder"):
         select_coreset(rows(), method="random", keep=0.5, out=tmp_path / "taken")
     assert files(tmp_path) == ["taken"]
 
@@ -310,6 +312,22 @@ def test_a_comparison_goes_on_with_what_is_missing(compared):
     assert cell.stat().st_mtime_ns > before  # it has another metric now
     with pytest.raises(RunError, match=r"out-test\.parquet contains other rows"):
         compare_coresets(rows(), **{**settings, "test": rows().select([3, 8])})
+
+
+def test_coresets_of_ones_own_are_given_as_files():
+    for own, words in (
+        (["mine.jsonl"], r'own takes files by name: own=\{"mine": "mine.jsonl"\}'),
+        ({"mine": rows()}, "own has a Dataset as 'mine': write the rows to a file"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            compare_coresets(rows(), test=rows(), methods=["random"], own=own, keep=0.5, out="out")
+
+
+def test_messages_name_keywords_not_flags(tmp_path):
+    with pytest.raises(ConfigError, match=r"^out is missing: give out=runs/NAME$"):
+        select_coreset("a.jsonl", method="random", keep=0.5)
+    with pytest.warns(UserWarning, match=r'^cut has no effect with method="random"$'):
+        select_coreset(rows(), method="random", keep=0.5, cut=0.2)
 
 
 def test_what_a_comparison_lacks_is_told_before_anything_is_written(family, tmp_path):

@@ -422,7 +422,7 @@ def test_fine_tuning_on_a_part_of_the_rows(data, family, tmp_path):
     ("wish", "error", "words"),
     [
         ({"include": "not-here\n"}, ConfigError, "no usable row has the id 'not-here'"),
-        ({"include": "{0}\n", "exclude": "{0}\n"}, ConfigError, "in both --include and --exclude"),
+        ({"include": "{0}\n", "exclude": "{0}\n"}, ConfigError, "in both include and exclude"),
         ({"include": "{0}\n{0}\n"}, DataError, "is in line 1 and line 2"),
         ({"quota_column": "prt"}, DataError, "has no column 'prt' for quotas; it has: mr, part, ref"),
     ],

@@ -354,7 +354,7 @@ def test_bad_rows_stop_the_run_or_are_set_aside(data, family, tmp_path):
 
 def test_a_total_above_n_is_refused(data, family, tmp_path):
     small, target = family
-    with pytest.raises(ConfigError, match=r"--total 500: .*train.jsonl has only 120 rows"):
+    with pytest.raises(ConfigError, match=r"total=500: .*train.jsonl has only 120 rows"):
         select_coreset(
             data, small=small, target=target, out=tmp_path / "a", total=500, skip_finetune=True,
             **COLUMNS,
@@ -363,7 +363,7 @@ def test_a_total_above_n_is_refused(data, family, tmp_path):
 
 def test_a_length_beyond_the_context_is_refused(data, family, tmp_path):
     small, target = family
-    with pytest.raises(ConfigError, match=r"--max-length 9999: .* takes at most 512 tokens"):
+    with pytest.raises(ConfigError, match=r"max_length=9999: .* takes at most 512 tokens"):
         select_coreset(
             data, small=small, target=target, out=tmp_path / "a", keep=0.1, max_length=9999,
             **COLUMNS,
@@ -404,7 +404,7 @@ def test_the_printed_advice_works_in_the_same_folder(data, family, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(data.read_bytes() + b"not json\n")
     settings = {**SETTINGS, "skip_finetune": True, "keep": (0.1,)}
-    with pytest.raises(DataError, match="--on-bad-row skip"):
+    with pytest.raises(DataError, match='on_bad_row="skip"'):
         select_coreset(bad, small=small, target=target, out=tmp_path / "a", **settings)
     run = select_coreset(
         bad, small=small, target=target, out=tmp_path / "a", on_bad_row="skip", **settings

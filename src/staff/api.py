@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from staff import pipeline
 from staff.checks import check_inputs, with_sibling
 from staff.data.in_memory import is_dataset, keep_rows
-from staff.errors import ConfigError
+from staff.errors import ConfigError, StaffError
 from staff.finished import Comparison, Run
 from staff.models.in_memory import is_loaded, keep_model
 from staff.models.trust import Trust
@@ -20,7 +20,9 @@ from staff.progress import WARNING, Progress
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
+from staff.runs.keywords import in_python
 from staff.runs.manifest import read_manifest
+from staff.runs.settings import Settings
 from staff.runs.store import RunFolder
 from staff.runs.unheeded import unheeded
 from staff.team import gathers
@@ -83,7 +85,7 @@ def select_coreset(
     settings |= {k: v for k, v in (("keep", keep), ("total", total)) if v is not None}
     earlier = scores.folder if isinstance(scores, Run) else scores
     given = {"data": data, "small": small, "target": target, "out": out, "scores": earlier}
-    with _on_disk(given, settings, SelectConfig) as flags:
+    with _in_python(SelectConfig), _on_disk(given, settings, SelectConfig) as flags:
         run = _run(flags, progress)
         return _chosen(data, run) if is_dataset(data) else run
 
@@ -106,8 +108,9 @@ def compare_coresets(
 
     data, small, target, progress: as `select_coreset` takes them. test: rows to evaluate on, in the
     format of the data. methods: of selection; own: files of your own coresets by name, compared
-    like methods. keep: fractions in (0, 1]. seeds: repetitions. out: the comparison's folder.
-    settings: any other of `staff compare`, all in docs/reference/cli.md, as a keyword.
+    like methods, ``{"mine": "mine.jsonl"}``. keep: fractions in (0, 1]. seeds: repetitions. out:
+    the comparison's folder. settings: any other of `staff compare`, all in docs/reference/cli.md,
+    as a keyword.
 
     Rows and models in memory are saved next to the folder: ``OUT-data.parquet``,
     ``OUT-test.parquet``, ``OUT-small``, ``OUT-target``.
@@ -123,16 +126,44 @@ def compare_coresets(
     listed = {"methods": methods, "keep": keep, "seeds": seeds}
     settings |= {name: value for name, value in listed.items() if value is not None}
     if own is not None:
-        settings["own"] = {name: str(file) for name, file in own.items()}
+        settings["own"] = _files(own)
     given = {"data": data, "test": test, "small": small, "target": target, "out": out}
-    with _on_disk(given, settings, CompareConfig) as flags:
+    with _in_python(CompareConfig), _on_disk(given, settings, CompareConfig) as flags:
         config = _settings(CompareConfig, flags)
         if gathers():
             raise ConfigError("a comparison works in one process: start it without torchrun")
         from staff.compare.run import compare
 
-        found = compare(config, progress=_shown(progress), say=_warn)
+        found = compare(config, progress=_shown(progress), say=partial(_warn, CompareConfig))
         return Comparison(Path(config.folder), found)
+
+
+def _files(own: Any) -> dict[str, str]:
+    """The user's coresets: a file by each name.
+
+    Raises:
+        ConfigError: they are given in another way; says how.
+    """
+    if not isinstance(own, Mapping):
+        raise ConfigError('own takes files by name: own={"mine": "mine.jsonl"}')
+    for name, file in own.items():
+        if not isinstance(file, str | Path):
+            raise ConfigError(
+                f"own has a {type(file).__name__} as {name!r}: write the rows to a file "
+                f'(Dataset.to_parquet) and give its path, own={{{name!r}: "mine.parquet"}}. Of '
+                "several sizes the path has {keep} in it"
+            )
+    return {name: str(file) for name, file in own.items()}
+
+
+@contextmanager
+def _in_python(kind: type[Settings]) -> Iterator[None]:
+    """Errors that name flags name keywords instead."""
+    try:
+        yield
+    except StaffError as error:
+        error.args = (in_python(str(error), kind),)
+        raise
 
 
 @contextmanager
@@ -160,7 +191,7 @@ def _on_disk(
             "data and models in memory belong to one process, and torchrun started several: give "
             "their paths, or start without it"
         )
-    with TemporaryDirectory(prefix="staff-") as scratch:
+    with TemporaryDirectory(prefix="staff-") as scratch, _unlocated(scratch):
         if rows and kind is SelectConfig:
             flags.setdefault("out", str(Path(scratch) / "run"))
         flags |= {name: _beside(flags, f"{name}.parquet") for name in rows}
@@ -173,6 +204,16 @@ def _on_disk(
             tokenizer_of = partial(_fingerprint, trust=Trust(code=config.trust_remote_code))
             keep_model(model, tokenizer, Path(flags[role]), fingerprint=tokenizer_of)
         yield flags
+
+
+@contextmanager
+def _unlocated(scratch: str) -> Iterator[None]:
+    """Errors do not name files that are gone when they are read: data instead of its file."""
+    try:
+        yield
+    except StaffError as error:
+        error.args = (str(error).replace(str(Path(scratch) / "run-data.parquet"), "data"),)
+        raise
 
 
 def _beside(flags: Mapping[str, Any], name: str) -> str:
@@ -196,14 +237,14 @@ def _settings(kind: type[Paired], flags: Mapping[str, Any]) -> Paired:
     config = with_sibling(build(kind, flags=flags))
     check_inputs(config)
     for text in unheeded(config, flags):
-        _warn(f"{WARNING}{text}")
+        _warn(kind, f"{WARNING}{text}")
     return config
 
 
 def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
     config = _settings(SelectConfig, flags)
     run = pipeline.reselect if config.scores else pipeline.select
-    manifest = run(config, progress=_shown(progress), say=_warn)
+    manifest = run(config, progress=_shown(progress), say=partial(_warn, SelectConfig))
     if not manifest and not config.scores:  # this process helped the one that wrote it
         manifest = read_manifest(config.folder)
     return Run(Path(config.folder), manifest)
@@ -218,13 +259,13 @@ def _shown(progress: Progress | bool | None) -> Progress | None:
     return bars() if progress else None
 
 
-def _warn(text: str) -> None:
+def _warn(kind: type[Settings], text: str) -> None:
     """Pass a warning on to Python's own, of the line that called; nothing else that a run says."""
     if text.startswith(WARNING):
         frame, level = sys._getframe(), 1
         while frame.f_back and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
             frame, level = frame.f_back, level + 1
-        warnings.warn(text.removeprefix(WARNING), stacklevel=level)
+        warnings.warn(in_python(text.removeprefix(WARNING), kind), stacklevel=level)
 
 
 def _chosen(rows: Any, run: Run) -> "Dataset | DatasetDict":

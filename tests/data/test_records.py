@@ -138,7 +138,7 @@ def test_chat_formats(record, options, messages):
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             CHAT,
-            "something other than text",
+            "message 1 contains something other than text: a part of type 'image_url'",
         ),
         (
             {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},

@@ -217,6 +217,16 @@ def test_what_a_template_leaves_out_is_not_left_out_in_silence(tokenizer, messag
         tokeniser.encode(example(*messages, chat_template_kwargs=more))
 
 
+def test_a_call_without_arguments_is_told_from_other_faults(tokenizer):
+    bare = {**CALL, "tool_calls": [{"function": {"name": "rain"}}]}
+    for template in (CALLING, CALLING.replace(".items() | list", "")):
+        tokenizer.chat_template = template
+        with pytest.raises(
+            BadRow, match=r"^a tool call has no arguments \(\{\} stands for none\)$"
+        ):
+            Tokeniser(tokenizer, max_length=None).encode(example(ASK, bare))
+
+
 def test_thoughts_that_a_row_itself_leaves_out(tokenizer):
     tokenizer.chat_template = CALLING.replace("if m.reasoning", "if not quick and m.reasoning")
     tokeniser = Tokeniser(tokenizer, max_length=None)

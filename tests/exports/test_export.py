@@ -423,6 +423,7 @@ def test_rows_that_a_trainer_would_skip_stop_the_export_or_are_set_aside(make_ru
     assert main([*command, "--on-bad-row", "skip"]) == 0
     told = capsys.readouterr().out
     assert "2 rows left out: see rejected.jsonl" in told
+    assert "coreset 1, 2 of 4 rows\n" in (out / "train.yaml").read_text()
     assert "1 row without the turns after its last answer" in told
     assert [len(row["messages"]) for row in rows_of(out)] == [2, 2]
     rejected = [json.loads(text) for text in (out / "rejected.jsonl").read_text().splitlines()]

@@ -187,7 +187,7 @@ class ChatEncoder:
         marks: bool = False,
     ) -> tuple[str, list[Span]]:
         """given: what the template gets beside the messages."""
-        from jinja2 import TemplateError
+        from jinja2 import TemplateError, UndefinedError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         settings = {"date_string": TODAY.strftime("%d %b %Y"), **self.tokenizer.special_tokens_map}
@@ -199,10 +199,12 @@ class ChatEncoder:
                 return_assistant_tokens_mask=marks,
                 **{**settings, **given},
             )
-        except TemplateError as error:
-            raise BadRow(f"the chat template refuses it: {error}") from error
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise BadRow(f"the chat template cannot write it: {error}") from error
+        except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
+            told = isinstance(error, TemplateError)
+            if _bare(messages) and (not told or isinstance(error, UndefinedError)):
+                raise BadRow("a tool call has no arguments ({} stands for none)") from error
+            how = "refuses" if told else "cannot write"
+            raise BadRow(f"the chat template {how} it: {error}") from error
         [text], spans = rendered
         return text, [(start, end) for start, end in spans[0]] if marks else []
 
@@ -280,6 +282,12 @@ def _formed(message: Turn, *, as_text: bool, null: bool) -> Turn:
         "content": message["content"] or (None if null else ""),
         "tool_calls": [_as_text(call) for call in calls] if as_text else calls,
     }
+
+
+def _bare(messages: Sequence[Turn]) -> bool:
+    """Whether a call of a tool is without arguments, which most templates cannot write."""
+    calls = [call for message in messages for call in message.get("tool_calls") or ()]
+    return any("arguments" not in call["function"] for call in calls)
 
 
 def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:

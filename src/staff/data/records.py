@@ -347,10 +347,11 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         content = ""
     if isinstance(content, list):  # OpenAI's content parts
         parts = [part if isinstance(part, dict) else {} for part in content]
-        if any(
-            part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts
-        ):
-            raise BadRow(f"message {number} contains something other than text")
+        for part in parts:
+            if part.get("type") != "text" or not isinstance(part.get("text"), str):
+                kind = part.get("type")
+                named = f": a part of type {kind!r}" if isinstance(kind, str) else ""
+                raise BadRow(f"message {number} contains something other than text{named}")
         content = "".join(part["text"] for part in parts)
     if not isinstance(content, str):
         lack = "missing" if content is None else f"not text but {_kind_of(content)}"

@@ -81,6 +81,7 @@ def export(
     job = Job(
         coreset=coreset,
         data=f"coreset-{coreset.name}.parquet",
+        rows=found.rows,
         kind=found.kind,
         model=tuned,
         length=row_length(coreset, tuned, wraps=trainer.wraps),

@@ -20,7 +20,8 @@ def settings_text(values: Mapping[str, Any], job: Job, *remarks: str) -> str:
     remarks: lines of ours above them.
     """
     kept = {name: value for name, value in values.items() if value is not None}
-    about = f"staff {__version__}: coreset {job.coreset.name}, {job.coreset.rows} rows"
+    part = "" if job.rows == job.coreset.rows else f"{job.rows} of "  # some were left out
+    about = f"staff {__version__}: coreset {job.coreset.name}, {part}{job.coreset.rows} rows"
     head = [about, *remarks, "Paths are relative to this folder; move it as a whole."]
     body = yaml.dump(kept, Dumper=_LineFeeds, sort_keys=False, width=10_000)
     return "".join(f"# {line}\n" for line in head) + body

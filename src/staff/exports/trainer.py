@@ -40,16 +40,17 @@ class Model:
 class Job:
     """What the files of an export are written from: no text of the data is in it.
 
-    data: name of the data file. kind: what the rows are; ``single`` is a conversation whose only
-    answer is its last turn. length: tokens at which a row is cut, None if that is not known.
-    given: columns of what chat templates get beside messages. rich: whether messages have more than
-    role and content.
+    data: name of the data file. rows: how many are in it. kind: what they are; ``single`` is a
+    conversation whose only answer is its last turn. length: tokens at which a row is cut, None if
+    that is not known. given: columns of what chat templates get beside messages. rich: whether
+    messages have more than role and content.
     bits: of the weights of linear layers in which the model is to be loaded, 4 or 8; None: in full.
     rows_at_once: that are computed together; steps: gradients of so many add up before each step.
     """
 
     coreset: Coreset
     data: str
+    rows: int
     kind: Kind
     model: Model
     length: int | None
