@@ -214,7 +214,7 @@ def lines(path):
 
 
 SHARES = """
-import sys, time
+import os, sys, time
 from datetime import timedelta
 import torch
 from torch.distributed import distributed_c10d
@@ -234,7 +234,8 @@ def check(_):
     same = torch.equal(held(input_ids=ids).logits, whole(input_ids=ids).logits)
     again = sum(p.to_local().numel() for p in held.model.layers.parameters())
     blocks = sum(p.numel() for p in whole.model.layers.parameters())
-    print(mine / sum(p.numel() for p in whole.parameters()), again / blocks, same, flush=True)
+    told = f"{mine / sum(p.numel() for p in whole.parameters())} {again / blocks} {same}\\n"
+    os.write(1, told.encode())  # in one: the other process writes to the same pipe
     return 0
 
 with gathered(lambda team: team.follow(check)) as leads:
