@@ -2,8 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -157,13 +157,18 @@ def _files(own: Any) -> dict[str, str]:
 
 
 @contextmanager
-def _in_python(kind: type[Settings]) -> Iterator[None]:
-    """Errors that name flags name keywords instead."""
+def _retold(change: Callable[[str], str]) -> Iterator[None]:
+    """Errors in other words."""
     try:
         yield
     except StaffError as error:
-        error.args = (in_python(str(error), kind),)
+        error.args = (change(str(error)),)
         raise
+
+
+def _in_python(kind: type[Settings]) -> AbstractContextManager[None]:
+    """Errors that name flags name keywords instead."""
+    return _retold(partial(in_python, config=kind))
 
 
 @contextmanager
@@ -206,14 +211,9 @@ def _on_disk(
         yield flags
 
 
-@contextmanager
-def _unlocated(scratch: str) -> Iterator[None]:
+def _unlocated(scratch: str) -> AbstractContextManager[None]:
     """Errors do not name files that are gone when they are read: data instead of its file."""
-    try:
-        yield
-    except StaffError as error:
-        error.args = (str(error).replace(str(Path(scratch) / "run-data.parquet"), "data"),)
-        raise
+    return _retold(lambda text: text.replace(str(Path(scratch) / "run-data.parquet"), "data"))
 
 
 def _beside(flags: Mapping[str, Any], name: str) -> str:

@@ -1,5 +1,6 @@
 """What is finished, as Python objects: a run, a comparison."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -67,7 +68,7 @@ class Run:
         }
         if proxy := self.manifest.get("proxy"):
             told["proxy"] = proxy["verdict"]
-        return f"Run({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+        return _in_a_line("Run", told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +123,8 @@ class Comparison:
             "seeds": config["seeds"],
             "metrics": config["metrics"],
         }
-        return f"Comparison({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+        return _in_a_line("Comparison", told)
+
+
+def _in_a_line(kind: str, told: Mapping[str, Any]) -> str:
+    return f"{kind}({', '.join(f'{name}={value!r}' for name, value in told.items())})"

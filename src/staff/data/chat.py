@@ -52,7 +52,9 @@ class ChatEncoder:
                 f"the tokenizer of {self.source} does not say which characters its tokens come "
                 "from, which messages need. Use a model with a tokenizer.json."
             )
-        self._dated = [_with_a_date(template) for template in (self.template, for_tools)]
+        both = (self.template, for_tools)
+        self._dated = [_with_a_date(template) for template in both]
+        self._marks_turns = [GENERATION.search(template) is not None for template in both]
         special = special_tokens(tokenizer)
         self._special_ids = tokenizer.convert_tokens_to_ids(sorted(special))
         self._special = any_of(special)
@@ -92,7 +94,7 @@ class ChatEncoder:
         messages = self._form(example, given, template)
         answers = [m.learnt for m in example.messages if m.role == "assistant"]
         learnt = [m.role == "assistant" and m.learnt for m in example.messages]
-        if GENERATION.search(self._template_for(given)):
+        if self._marks_turns["tools" in given]:
             whole, spans = self._template(messages, given, marks=True)
             if not all(answers):
                 marked, turns = len(spans), Turns(messages, template, added=self._added)
@@ -174,10 +176,6 @@ class ChatEncoder:
                     "into its content as the model does (<think> … </think>)"
                 )
 
-    def _template_for(self, given: Mapping[str, Any]) -> str:
-        """The template, with a fixed date."""
-        return self._dated["tools" in given]
-
     def _template(
         self,
         messages: Sequence[Turn],
@@ -194,7 +192,7 @@ class ChatEncoder:
         try:
             rendered: Any = render_jinja_template(
                 conversations=[list(messages)],
-                chat_template=self._template_for(given),
+                chat_template=self._dated["tools" in given],
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marks,
                 **{**settings, **given},

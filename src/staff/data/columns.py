@@ -39,12 +39,13 @@ REQUIRED = {
     "messages-pair": ("prompt", "completion"),
     "text": ("text",),
 }
-TOOLS = ("tools", "chat_template_kwargs")  # as TRL names them
+# What chat templates get beside messages, as TRL names it.
+GIVEN = ("tools", "chat_template_kwargs")
 OPTIONAL = {
     "alpaca": ("input",),
-    "messages": ("system", *TOOLS),
-    "sharegpt": ("system", *TOOLS),
-    "messages-pair": TOOLS,
+    "messages": ("system", *GIVEN),
+    "sharegpt": ("system", *GIVEN),
+    "messages-pair": GIVEN,
 }
 CHAT_COLUMNS = ("messages", "conversations")
 HEEDS = {

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from staff.data.columns import GIVEN
 from staff.data.prepare import REJECTED, SHOWN_BAD_ROWS
 from staff.data.raw import RawRecord
 from staff.data.records import to_example
@@ -12,7 +13,7 @@ from staff.errors import BadRow, DataError, RunError
 from staff.exports.columns import Columns, values_of
 from staff.exports.coreset import Coreset
 from staff.exports.table import TURNS
-from staff.exports.trainer import GIVEN, Kind, Trainer, given_columns, kind_of
+from staff.exports.trainer import Kind, Trainer, given_columns, kind_of
 from staff.types import Example
 
 

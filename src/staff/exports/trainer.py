@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from staff.data.columns import TOOLS
 from staff.data.records import CHAT
 from staff.data.writers import json_text
 from staff.errors import BadRow
@@ -14,7 +13,6 @@ from staff.exports.coreset import Coreset
 from staff.types import Example
 
 Kind = Literal["pair", "chat", "single", "text"]
-GIVEN = TOOLS  # as TRL names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +68,9 @@ class Trainer:
     the model to be tuned in it; None where there are none. save: makes the data of a Parquet file,
     in a folder that is empty, where the trainer takes no Parquet. taken: names of columns that mean
     something to it, so that none of the user's may go by them. splits: takes conversations that end
-    in their only answer as prompt and completion. gives: columns, of `GIVEN`, that it hands on
-    to the chat template. wraps: puts a template of its own around rows,
-    beyond what was counted. note: what it would do with a row it cannot take.
+    in their only answer as prompt and completion. gives: columns, of `data.columns.GIVEN`,
+    that it hands on to the chat template. wraps: puts a template of its own around rows, beyond
+    what was counted. note: what it would do with a row it cannot take.
     """
 
     shape: Callable[[Example, Kind], Mapping[str, Any]]
@@ -98,21 +96,17 @@ def turns(example: Example) -> list[dict[str, Any]]:
 
     Raises `BadRow` for an answer that is not to be learnt: no such mark is there for it.
     """
-    _refuse_unlearnt(example)
+    for number, message in enumerate(example.messages, 1):
+        if not message.learnt:
+            raise BadRow(f"message {number} has weight 0, and the trainer would learn it")
     return [{"role": m.role, "content": m.content, **m.more} for m in example.messages]
 
 
 def given_columns(example: Example) -> dict[str, Any]:
-    """What a chat template gets beside the messages, in the columns of `GIVEN`."""
+    """What a chat template gets beside the messages, in the columns of `data.columns.GIVEN`."""
     given = dict(example.given)
     tools = given.pop("tools", None)
     return {"tools": tools and json_text(tools), "chat_template_kwargs": given}
-
-
-def _refuse_unlearnt(example: Example) -> None:
-    for number, message in enumerate(example.messages, 1):
-        if not message.learnt:
-            raise BadRow(f"message {number} has weight 0, and the trainer would learn it")
 
 
 def within(command: str) -> Callable[[str], str]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from importlib.resources import files as package_files
 from typing import Any
 
+from staff.data.columns import GIVEN
 from staff.exports import snippets
-from staff.exports.trainer import GIVEN, Job, Kind, Trainer, given_columns, turns, within
+from staff.exports.trainer import Job, Kind, Trainer, given_columns, turns, within
 from staff.types import Example
 
 COLUMNS = {
