@@ -1,8 +1,10 @@
 """Every kind of file gives the same rows, again and again."""
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,6 +61,10 @@ def make(kind: str, records: list[dict], folder: Path) -> Path:
         return path
     if kind.endswith(".gz"):
         content = gzip.compress(content)
+    if kind.endswith(".bz2"):  # in two streams, as parallel compressors write them
+        content = bz2.compress(content[:99]) + bz2.compress(content[99:])
+    if kind.endswith(".xz"):
+        content = lzma.compress(content)
     if kind.endswith(".zst"):  # in two frames, as parallel compressors write them
         half = len(content) // 2
         compress = zstandard.ZstdCompressor().compress
@@ -70,13 +76,16 @@ def make(kind: str, records: list[dict], folder: Path) -> Path:
 KINDS = {
     "jsonl": "jsonl",
     "jsonl.gz": "jsonl",
+    "jsonl.bz2": "jsonl",
     "jsonl.zst": "jsonl",
     "ndjson": "jsonl",
     "json": "json",
     "json.gz": "json",
+    "json.xz": "json",
     "json.zst": "json",
     "csv": "csv",
     "csv.gz": "csv",
+    "csv.xz": "csv",
     "tsv": "tsv",
     "tsv.zst": "tsv",
     "parquet": "parquet",
@@ -99,7 +108,7 @@ def test_every_kind_gives_the_same_rows_twice(kind, records, tmp_path):
     assert len(source.head(3)) == 3
 
 
-@pytest.mark.parametrize("kind", ["jsonl.gz", "csv.gz", "jsonl.zst"])
+@pytest.mark.parametrize("kind", ["jsonl.gz", "csv.xz", "jsonl.zst"])
 def test_endings_in_capitals(kind, records, tmp_path):
     path = make(kind, records, tmp_path)
     path = path.rename(path.with_name(path.name.upper()))

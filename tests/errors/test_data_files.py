@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,8 +52,8 @@ CASES = [
     ("a folder that does not exist", {}, select("data/train.jsonl"), 3, 'no such file: data/train.jsonl. The folder data is not there either.'),
     ("an empty file", {"a.jsonl": ""}, select("a.jsonl"), 3, 'a.jsonl is empty. Give a file with at least one row.'),
     ("blank lines only", {"a.jsonl": "\n\n  \n"}, select("a.jsonl"), 3, 'a.jsonl holds no rows. Give a file with at least one.'),
-    ("an unknown file ending", {"a.txt": GOOD}, select("a.txt"), 3, 'a.txt: unknown kind of file. Known endings: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .ipc, .feather; jsonl, json, csv, tsv also with .gz or .zst.'),
-    ("a compressed Parquet file", {"a.parquet.gz": packed("x")}, select("a.parquet.gz"), 3, 'a.parquet.gz: unknown kind of file. Known endings: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .ipc, .feather; jsonl, json, csv, tsv also with .gz or .zst.'),
+    ("an unknown file ending", {"a.txt": GOOD}, select("a.txt"), 3, 'a.txt: unknown kind of file. Known endings: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .ipc, .feather; jsonl, json, csv, tsv also with .gz or .bz2 or .xz or .zst.'),
+    ("a compressed Parquet file", {"a.parquet.gz": packed("x")}, select("a.parquet.gz"), 3, 'a.parquet.gz: unknown kind of file. Known endings: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .ipc, .feather; jsonl, json, csv, tsv also with .gz or .bz2 or .xz or .zst.'),
     ("UTF-16 JSON Lines", {"a.jsonl": GOOD.encode("utf-16")}, select("a.jsonl"), 3, 'a.jsonl is UTF-16 text. Save it as UTF-8.'),
     ("UTF-16 CSV", {"a.csv": "prompt,response\na,b\n".encode("utf-16")}, select("a.csv"), 3, 'a.csv is UTF-16 text. Save it as UTF-8.'),
     ("a line that is not JSON", {"a.jsonl": GOOD + "oops\n"}, select("a.jsonl"), 3, 'a.jsonl: 1 of 2 rows cannot be used:\n  a.jsonl, line 2 (row 1): broken JSON: Expecting value at column 1\nFix them, or leave them out with --on-bad-row skip (they go to rejected.jsonl).'),
@@ -65,6 +66,9 @@ CASES = [
     ("more than five rows that are not JSON", {"a.jsonl": GOOD + "oops\n" * 7}, select("a.jsonl"), 3, 'a.jsonl: 7 of 8 rows cannot be used; the first 5:\n  a.jsonl, line 2 (row 1): broken JSON: Expecting value at column 1\n  a.jsonl, line 3 (row 2): broken JSON: Expecting value at column 1\n  a.jsonl, line 4 (row 3): broken JSON: Expecting value at column 1\n  a.jsonl, line 5 (row 4): broken JSON: Expecting value at column 1\n  a.jsonl, line 6 (row 5): broken JSON: Expecting value at column 1\nFix them, or leave them out with --on-bad-row skip (they go to rejected.jsonl).'),
     ("text named .gz", {"a.jsonl.gz": GOOD}, select("a.jsonl.gz"), 3, 'a.jsonl.gz is not a whole .gz file (Not a gzipped file (b\'{"\')). Fetch or compress it again.'),
     ("a .gz file cut short", {"a.jsonl.gz": packed(GOOD * 99)[:-9]}, select("a.jsonl.gz"), 3, 'a.jsonl.gz is not a whole .gz file (Compressed file ended before the end-of-stream marker was reached). Fetch or compress it again.'),
+    ("text named .bz2", {"a.jsonl.bz2": GOOD}, select("a.jsonl.bz2"), 3, 'a.jsonl.bz2 is not a whole .bz2 file (Invalid data stream). Fetch or compress it again.'),
+    ("text named .xz", {"a.jsonl.xz": GOOD}, select("a.jsonl.xz"), 3, 'a.jsonl.xz is not a whole .xz file (Input format not supported by decoder). Fetch or compress it again.'),
+    ("a .xz file cut short", {"a.jsonl.xz": lzma.compress(GOOD.encode() * 99)[:-9]}, select("a.jsonl.xz"), 3, 'a.jsonl.xz is not a whole .xz file (Compressed file ended before the end-of-stream marker was reached). Fetch or compress it again.'),
     ("a .zst file cut short", {"a.jsonl.zst": zstandard.compress(GOOD.encode() * 99)[:-9]}, select("a.jsonl.zst"), 3, 'a.jsonl.zst is not a whole .zst file (the compressed file ends in the middle). Fetch or compress it again.'),
     ("text named .zst", {"a.jsonl.zst": GOOD}, select("a.jsonl.zst"), 3, 'a.jsonl.zst is not a whole .zst file (zstd decompressor error: Unknown frame descriptor). Fetch or compress it again.'),
     ("a .gz file of 40 KB that unpacks to a row of 40 MB", {"a.jsonl.gz": packed('{"prompt": "' + " " * 40_000_000)}, select("a.jsonl.gz"), 3, 'a.jsonl.gz, line 1: a row is longer than 32 MiB. Split it, or check that the file is what its ending says.'),

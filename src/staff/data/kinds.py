@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from staff.data.streams import BOM, open_bytes
+from staff.data.streams import BOM, UNPACKED, open_bytes
 from staff.errors import DataError
 
 KINDS = {
@@ -17,7 +17,6 @@ KINDS = {
     ".ipc": "arrow",
     ".feather": "arrow",
 }
-COMPRESSED = (".gz", ".zst")
 TEXT_KINDS = ("jsonl", "json", "csv", "tsv")
 SNIFF_BYTES = 1 << 20
 
@@ -31,7 +30,7 @@ def named_kind(path: Path) -> str | None:
 
 def is_packed(path: Path) -> bool:
     """Whether the name says that the file is compressed."""
-    return path.suffix.lower() in COMPRESSED
+    return path.suffix.lower() in UNPACKED
 
 
 def kind_of(path: Path) -> str:
@@ -43,7 +42,7 @@ def kind_of(path: Path) -> str:
     if kind is None:
         raise DataError(
             f"{path}: unknown kind of file. Known endings: {', '.join(KINDS)}; "
-            f"{', '.join(TEXT_KINDS)} also with {' or '.join(COMPRESSED)}."
+            f"{', '.join(TEXT_KINDS)} also with {' or '.join(UNPACKED)}."
         )
     return _json_kind(path) if kind == "json" else kind
 

@@ -1,9 +1,11 @@
 """Open plain and compressed files as bytes or as UTF-8 text."""
 
+import bz2
 import gzip
 import io
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, AnyStr
@@ -54,25 +56,36 @@ class _ZstdStream(io.RawIOBase):
         super().close()
 
 
+def _open_zst(path: Path, _: str) -> IO[bytes]:
+    return io.BufferedReader(_ZstdStream(path), CHUNK_BYTES)
+
+
+# Which opener unpacks files of an ending.
+UNPACKED: dict[str, Callable[[Path, str], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zst,
+}
+
+
 @contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a plain, .gz or .zst file for reading; its faults become `DataError`."""
-    stream: IO[bytes]
+    """Open a plain or compressed (.gz, .bz2, .xz, .zst) file for reading.
+
+    Its faults become `DataError`.
+    """
+    opener = UNPACKED.get(path.suffix.lower())
     try:
-        if path.suffix.lower() == ".gz":
-            stream = gzip.open(path)  # type: ignore[assignment]  # noqa: SIM115 - closed below
-        elif path.suffix.lower() == ".zst":
-            stream = io.BufferedReader(_ZstdStream(path), CHUNK_BYTES)
-        else:
-            stream = path.open("rb")
-        with stream:
+        with opener(path, "rb") if opener else path.open("rb") as stream:
             yield stream
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError) as error:
+        if isinstance(error, OSError) and not (opener and error.errno is None):
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        # Broken gzip and bzip2 data is an OSError, too, but not the system's.
         raise DataError(
             f"{path} is not a whole {path.suffix} file ({error}). Fetch or compress it again."
         ) from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 @contextmanager

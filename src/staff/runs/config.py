@@ -38,7 +38,9 @@ from staff.runs.shared_settings import (
 )
 
 # What a default folder's name leaves out of the data's; the dot of coreset-0.1 stays.
-ENDING = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|zst))?$")
+ENDING = re.compile(
+    r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|ipc|feather))?(\.(gz|bz2|xz|zst))?$"
+)
 
 
 DRAWN = ("last-value-lora", "adapter")  # phi that draws at random
