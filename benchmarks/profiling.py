@@ -12,6 +12,7 @@ DIR as for grid.py. (A file named profile.py would shadow a module of Python's o
 
 import argparse
 import cProfile
+import os
 import platform
 import pstats
 import sys
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # profiled is one thread
     warnings.simplefilter("ignore", FutureWarning)  # PEFT and transformers about each other
     lines = []
     tasks = {"e2e_demo": args.rows} | ({"dialogsum": min(args.rows, 1000)} if args.data else {})

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 FAMILY = ROOT / "src" / "staff" / "assets" / "family"
 RESULTS = Path(__file__).parent / "results"
 MEASURED, REPORT = RESULTS / "scaling.json", RESULTS / "scaling.md"
+CHART = ROOT / "docs" / "scaling.svg"
 # Set -> its columns of prompt and response.
 SETS = {
     "clinc150": ("text", "intent"),
@@ -263,6 +264,47 @@ def _exponents(cells: list[Any], stage: str, what: str) -> Iterator[str]:
     )
 
 
+def plot(found: dict[str, Any]) -> str:
+    """SVG: the seconds and the peak memory of the tables, by number of rows."""
+    import vl_convert
+
+    points = []
+    for n, cell in _sizes(found, "selection"):
+        again = cell["again"]
+        points += [
+            {"rows": n, "of": "a run, scores given", "s": cell["seconds"], "mb": cell["peak_mb"]},
+            {"rows": n, "of": "reading in it", "s": cell["stages"]["read"]},
+            {"rows": n, "of": "selecting again", "s": again["seconds"], "mb": again["peak_mb"]},
+        ]
+    for n, cell in _sizes(found, "scoring"):
+        points.append(
+            {"rows": n, "of": "scoring", "s": cell["stages"]["score"], "mb": cell["peak_mb"]}
+        )
+    ticks = {"values": [10**power for power in range(3, 7)], "format": "~s"}
+    x = {"field": "rows", "type": "quantitative", "scale": {"type": "log"}, "axis": ticks}
+    order = ["scoring", "a run, scores given", "reading in it", "selecting again"]
+    colours = {"domain": order, "range": ["#e69f00", "#0072b2", "#56b4e9", "#009e73"]}
+    colour = {"field": "of", "type": "nominal", "title": None, "scale": colours}
+
+    def panel(field: str, title: str, scale: str, limit: float | None = None) -> dict[str, Any]:
+        y = {"field": field, "type": "quantitative", "title": title, "scale": {"type": scale}}
+        there = {"filter": f"isValid(datum.{field})"}
+        lines = {"mark": {"type": "line", "point": True}, "transform": [there]}
+        layers = [{**lines, "encoding": {"x": x, "y": y, "color": colour}}]
+        if limit is not None:
+            rule = {"y": {"datum": limit, "type": "quantitative"}}
+            layers.append({"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": rule})
+        return {"width": 300, "height": 220, "layer": layers}
+
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "background": "white",
+        "data": {"values": points},
+        "hconcat": [panel("s", "seconds", "log"), panel("mb", "peak MB", "linear", ALLOWED_MB)],
+    }
+    return str(vl_convert.vegalite_to_svg(spec))
+
+
 def known(machine: str, *, again: bool) -> dict[str, Any]:
     """The cells that were finished on this machine with these versions; none of another's."""
     if MEASURED.is_file() and not again:
@@ -277,7 +319,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--full", action="store_true", help="score 10^5 rows, too")
     parser.add_argument("--again", action="store_true", help="measure what was measured before")
-    parser.add_argument("--write", action="store_true", help=f"keep cells; write {REPORT.name}")
+    parser.add_argument("--write", action="store_true", help="keep cells; write table and chart")
     parser.add_argument("--only", choices=sorted(CELLS), nargs="+", default=list(CELLS))
     parser.add_argument("--select", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--rows", nargs="+", help=argparse.SUPPRESS)
@@ -313,6 +355,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         REPORT.write_text(text, encoding="utf-8")
+        CHART.write_text(plot(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
