@@ -40,7 +40,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import ways
 from peers import unpadded
-from scoring import PAD, machine, make_model, make_rows, plain_way, released_way, seconds, staff_way
+from scoring import PAD, make_model, make_rows, plain_way, released_way, seconds, staff_way, threads
 from staff.data.batches import Batch, collate, token_budget_batches
 from staff.models.by_row import attending
 from staff.models.device import choose_device
@@ -48,7 +48,7 @@ from staff.scores.check import hold_against_oracle
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 from staff.types import IGNORE, Floats, TokenisedExample
-from written import command_line
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results"
 FAMILIES = Path(__file__).parents[1] / "tests" / "data" / "families.json"
@@ -248,7 +248,11 @@ def _sample(device: torch.device, samples: list[int], done: threading.Event) -> 
 
 def describe(device: torch.device) -> Results:
     """The machine: processor, versions, and of a GPU its name, memory and driver."""
-    found: Results = {"host": machine(), "device": device.type.upper(), "date": str(date.today())}
+    found: Results = {
+        "host": machine(threads()),
+        "device": device.type.upper(),
+        "date": str(date.today()),
+    }
     for package in PACKAGES:
         try:
             found[package] = version(package)

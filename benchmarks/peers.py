@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 import ways
-from scoring import PAD, machine, make_model, make_rows, released_way, seconds
+from scoring import PAD, make_model, make_rows, released_way, seconds, threads
 from staff.data.batches import Batch, collate
 from staff.data.files import open_source
 from staff.demo import COLUMNS, TARGET, TASK
@@ -49,7 +49,7 @@ from staff.scores.oracle import oracle_effort
 from staff.stages import reading
 from staff.stages.facts import tokenisers_of
 from staff.types import Floats, TokenisedExample
-from written import command_line
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "peers.md"
 OURS = "staff"
@@ -229,7 +229,7 @@ def main() -> None:
         f"{args.rows} rows in batches of {args.batch_rows} of similar length; medians of "
         f"{args.repeats} repetitions, in turn; in brackets the lowest and highest ratio of a "
         "repetition.",
-        f"{machine()}, {peers_versions()}",
+        f"{machine(threads())}, {peers_versions()}",
     ]
     for setting in settings(args):
         tokens = sum(len(row.input_ids) for row in setting.rows)

@@ -22,9 +22,8 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
-from scoring import machine
 from staff.demo import SMALL, TARGET, TASK
-from written import command_line
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "processes.md"
 WHOLE = "whole command"

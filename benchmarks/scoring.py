@@ -18,7 +18,6 @@ Same threads, same attention kernel (PyTorch's SDPA), same batches. The figures 
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -29,14 +28,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from staff.data.batches import Batch, collate, token_budget_batches
 from staff.models.device import choose_dtype
 from staff.scores.effort import Scorer
 from staff.types import IGNORE, TokenisedExample
-from written import command_line
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "scoring.md"
 PAD = 0
@@ -130,19 +128,8 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def machine() -> str:
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            x.partition(":")[2].strip() for x in info.read_text().splitlines() if "model name" in x
-        ]
-        name = names[0] if names else name
-    return (
-        f"{name}, {torch.get_num_threads()} threads, {platform.system()}, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}"
-    )
+def threads() -> str:
+    return f"{torch.get_num_threads()} threads"
 
 
 def main() -> None:
@@ -202,7 +189,7 @@ def main() -> None:
         f"{args.rows} rows, {tokens} tokens, {len(batches)} batches of at most {args.batch_tokens} "
         f"padded tokens; {parameters:.0f}M parameters; medians of {args.repeats}"
     )
-    text = "\n".join([setting, machine(), "", *lines, ""])
+    text = "\n".join([setting, machine(threads()), "", *lines, ""])
     sys.stdout.write(text)
     if args.write:
         command = command_line(__file__)

@@ -1,6 +1,9 @@
-"""The command line that a results page gives for itself."""
+"""What a results page says of its making: command line and machine."""
 
+import os
+import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -12,3 +15,17 @@ def command_line(script: str, *, data: Path | None = None, work: Path | None = N
     spelt = {str(path): name for path, name in ((data, "DIR"), (work, "WORK")) if path}
     words = [spelt.get(word, word) for word in sys.argv[1:]]
     return " ".join([f"python benchmarks/{Path(script).name}", *words])
+
+
+def machine(used: str | None = None) -> str:
+    """Processor, `used` of it (by default its CPUs), system and versions of what computes."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line.partition(":") for line in info.read_text().splitlines()]
+        name = next((text.strip() for key, _, text in lines if "model name" in key), name)
+    cpus = f"{os.cpu_count()} CPUs"
+    return (
+        f"{name}, {used or cpus}, {platform.system()}, Python {platform.python_version()}, "
+        f"torch {version('torch')}, transformers {version('transformers')}"
+    )
