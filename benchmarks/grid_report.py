@@ -1,7 +1,7 @@
 """Tables and a plot of the grid's finished cells."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,12 @@ class Found:
         """The metric with its interval."""
         return _scaled(metric, interval_of(self.over(metric, method, keep), metric))
 
+    def bleu(self, method: str, keep: str | None) -> str:
+        """The corpus's BLEU, mean over seeds; it is no mean over items, so it has no interval."""
+        values = [c["values"] for (m, k, _), c in self.cells.items() if (m, k) == (method, keep)]
+        known = [value["bleu"] for value in values if "bleu" in value]
+        return f"{np.mean(known):.1f}" if known else ""
+
     def gap(
         self, metric: str, method: str, keep: str | None, *, minus: str = "random"
     ) -> Interval | None:
@@ -90,6 +96,7 @@ def report(store: Path) -> Iterator[str]:
     """Every task's tables as Markdown; wins, ties and losses over tasks; STAFF's settings."""
     tasks = load(store)
     yield from _over_random(tasks)
+    yield from _staff_over(tasks)
     yield from _against_random(tasks)
     for task, found in tasks.items():
         yield f"## {task}\n"
@@ -106,10 +113,27 @@ def _over_random(tasks: Mapping[str, Found]) -> Iterator[str]:
     """The core methods' losses over random's, task by task."""
     yield "## Test loss over random's, %\n"
     yield "With 95 % intervals over seeds and items; below 0 is better than random.\n"
+    yield from _by_task(tasks, CORE, lambda found, *key: _percent(found, *key, minus="random"))
+
+
+def _staff_over(tasks: Mapping[str, Found]) -> Iterator[str]:
+    """STAFF's losses over those of the other core methods, task by task."""
+    others = [name for name in CORE if name not in ("staff", "random")]
+    yield "## STAFF's test loss over that of another method, %\n"
+    yield "With 95 % intervals over seeds and items; below 0: STAFF is better than this method.\n"
+    yield from _by_task(
+        tasks, others, lambda found, other, keep: _percent(found, "staff", keep, minus=other)
+    )
+
+
+def _by_task(
+    tasks: Mapping[str, Found], methods: Sequence[str], text: Callable[[Found, str, str], str]
+) -> Iterator[str]:
+    """A table of methods and fractions against tasks; text: of a task, a method and a fraction."""
     yield f"| method | keep | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 2) + "|"
-    keys = {key for found in tasks.values() for key in found.rows("loss", CORE) if key[1]}
+    keys = {key for found in tasks.values() for key in found.rows("loss", methods) if key[1]}
     for method, keep in sorted(keys, key=_place):
-        texts = [_percent(found, method, str(keep), minus="random") for found in tasks.values()]
+        texts = [text(found, method, str(keep)) for found in tasks.values()]
         if any(texts):
             yield f"| {method} | {keep} | {' | '.join(texts)} |"
     yield ""
@@ -147,15 +171,20 @@ def _answers(found: Found, metric: str, title: str) -> Iterator[str]:
         if known := found.values.get(metric):
             yield f"No answer of any of {len(known)} cells is right to the letter.\n"
         return
-    yield f"| tuned on | keep | seeds | {title} | minus random | |\n" + "| --- " * 6 + "|"
+    bleu = metric == "rougeL"  # beside it, of the same answers
+    head = f"| tuned on | keep | seeds | {title} | minus random | |" + " BLEU |" * bleu
+    yield f"{head}\n" + "| --- " * (6 + bleu) + "|"
     for method, keep in rows:
         seeds = found.seeds(metric, method, keep)
         mean, gap = found.value(metric, method, keep), found.gap(metric, method, keep)
         yield (
             f"| {method} | {keep or ''} | {len(seeds)} | {spelt(mean, 1)} | {signed(gap, 1)} "
             f"| {verdict(gap, smaller_is_better=False) if gap else ''} |"
+            + (f" {found.bleu(method, keep)} |" if bleu else "")
         )
     yield ""
+    if bleu:
+        yield "BLEU: of all answers at once, mean over seeds.\n"
 
 
 def _against_random(tasks: Mapping[str, Found]) -> Iterator[str]:

@@ -110,6 +110,25 @@ def test_one_seed_is_no_win(grid):
     assert not any("moderate" in line for line in lines)
 
 
+def test_staff_is_set_against_the_other_methods_and_bleu_beside_rouge(grid):
+    import grid_report
+
+    keys = [(m, "0.1", s) for m in ("random", "ccs", "staff") for s in (0, 1)]
+    level = {"random": 2.0, "ccs": 1.0, "staff": 1.5}
+    found = grid_report.Found(
+        cells={key: {"values": {"bleu": 10.0 + key[2]}} for key in keys},
+        values={
+            "loss": {key: np.full(50, level[key[0]]) for key in keys},
+            "rougeL": {key: np.full(50, 30.0) for key in keys},
+        },
+    )
+    lines = list(grid_report._staff_over({"task": found}))
+    assert "| ccs | 0.1 | +50.0 (+50.0 to +50.0), 2 seeds |" in lines
+    assert not any("| random |" in line or "| staff |" in line for line in lines)
+    [staff] = [line for line in grid_report._answers(found, "rougeL", "R") if "| staff" in line]
+    assert staff.endswith("| tie | 10.5 |")
+
+
 def test_no_exact_match_at_all_is_said(grid):
     import grid_report
 

@@ -88,9 +88,10 @@ def check_inputs(config: AnyConfig) -> None:
     elif isinstance(config, CompareConfig):
         CompareFolder(config.folder).check_same_config(config)
         models = (config.small, config.target)
-        check_data(config, config.test, split=config.inputs["test"])
+        others = config.without_source()
+        check_data(others, config.test, split=config.inputs["test"])
         for file in dict.fromkeys(config.own_files().values()):
-            check_data(config, file, split=config.split)
+            check_data(others, file, split=config.split)
     else:
         models = (config.model,)
         if not isinstance(config, CheckModelConfig):  # which leaves nothing

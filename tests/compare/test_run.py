@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from staff.checks import check_inputs
 from staff.compare.plan import plan
 from staff.compare.run import _contents, compare
 from staff.data.files import open_source
@@ -359,10 +360,17 @@ def test_the_same_number_of_steps(settings, work):
     ]
 
 
-def test_leaks_are_told(settings, work, tmp_path):
+def test_leaks_are_told_and_the_test_data_need_no_sources(settings, work, tmp_path):
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     (tmp_path / "test.jsonl").write_text((tmp_path / "train.jsonl").read_text())
+    (tmp_path / "train.jsonl").write_text(
+        "".join(json.dumps(row | {"source": "web"}) + "\n" for row in rows)
+    )
+    asked = settings(source_column="source")
+    check_inputs(asked)
+    assert plan(asked)["cells"] == 3
     said = []
-    result = compare(settings(), say=said.append)
+    result = compare(asked, say=said.append)
     assert said[0] == "warning: 12 of 12 test prompts (100 %) occur in the training data"
     assert result["leaks"] == {"rows": 12, "of": 12}
 

@@ -73,6 +73,7 @@ def run_cell(
     """
     tuned_from, made_from = fingerprints(cell, config, inputs)
     (folder / DONE).unlink(missing_ok=True)
+    config = config.without_source()  # which the fingerprints have, as they always had
     tuning = _tune(cell, config, inputs, folder, tuned_from, check, progress)
     measured = single.evaluate(
         EvaluateConfig(

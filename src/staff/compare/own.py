@@ -35,7 +35,8 @@ def check_sizes(config: CompareConfig, usable: int, *, progress: Progress | None
     for (name, keep, _), file in config.own_files().items():
         if file not in counts:
             models = (str(config.target),)
-            with tokenised(config, open_source(file), models, progress) as prepared:
+            read = tokenised(config.without_source(), open_source(file), models, progress)
+            with read as prepared:
                 counts[file] = prepared.usable
         if counts[file] != (wanted := total_of(keep, usable)):
             raise ConfigError(

@@ -95,7 +95,7 @@ def _warning_once(say: Say) -> Say:
 
 def _inputs(config: CompareConfig, progress: Progress | None) -> dict[str, Any]:
     """Data, test data, models and the tokenizers that selections read with, and leaks."""
-    options, trust = record_options(config), trust_of(config)
+    options, trust = record_options(config.without_source()), trust_of(config)
     train, test = (
         open_source(str(getattr(config, name)), split=split)
         for name, split in config.inputs.items()

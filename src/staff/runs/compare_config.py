@@ -157,6 +157,10 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
             for seed in range(self.seeds)
         }
 
+    def without_source(self) -> Self:
+        """The settings to read test data and coresets with, which need no column of sources."""
+        return self.model_copy(update={"source_column": None})
+
     @property
     def keep_names(self) -> tuple[str, ...]:
         """The fractions as they are written in file names."""

@@ -46,6 +46,14 @@ def select_d2(
 
     A total larger than the pool takes all of it, then the lowest-scored of the cut rows.
     Raises DataError for unusable scores, keys or neighbours, ConfigError for unusable settings.
+
+    Two hard rows that are alike, and an easier one far from both: the second of the twins is
+    not taken.
+
+    >>> def nearest(rows):
+    ...     return [[1], [0], [0]], [[0.0], [0.0], [9.0]]
+    >>> select_d2(scores=[10, 9, 6], connect=nearest, total=2, mislabel_ratio=0).rows
+    array([0, 2])
     """
     scores = as_scores(scores)
     n = len(scores)
