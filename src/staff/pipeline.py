@@ -29,7 +29,7 @@ from staff.progress import WARNING, Progress
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.config import RESELECT, SelectConfig
-from staff.runs.facts import data_facts, not_finite_facts, stability_facts
+from staff.runs.facts import data_facts, not_finite_facts, stability_facts, told_of_data
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.interpolate import interpolate
@@ -365,7 +365,11 @@ def reselect(
         result = manifests.begin("select", settings, seed=config.seed)
         kept = ("data", "models", "device", "interpolation")
         result |= {name: earlier[name] for name in kept if name in earlier}
-        source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
+        try:
+            source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
+        except DataError as error:
+            why = told_of_data(error, earlier["data"], "run this command there")
+            raise DataError(why) from None
         ledger = Ledger(folder.path)
         run = Run(config, folder, folder.path, source, ledger, result, progress, say)
         with run.ledger.stage("read", remember=False) as record:

@@ -48,6 +48,13 @@ def test_version(capsys):
     assert capsys.readouterr().out.strip() == staff.__version__
 
 
+def test_closed_streams_change_no_exit_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["--version"]) == 0
+    assert main(["report", str(tmp_path)]) == 5
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_the_flags_of_every_verb(shell):
     script = build_app().generate_completion(shell=shell)

@@ -119,7 +119,7 @@ def test_report_does_not_replace_a_page_by_a_poorer_one(finished, capsys):
     assert page.read_text() == "whole"
 
 
-def test_report_inside_the_run_folder(finished, capsys, monkeypatch):
+def test_report_and_select_inside_the_run_folder(finished, tmp_path, capsys, monkeypatch):
     manifest = read_manifest(finished[0])
     manifest["data"]["reading"] = {"format": "text"}  # or the page could not quote rows anyway
     write_manifest(finished[0] / "manifest.json", manifest)
@@ -129,6 +129,12 @@ def test_report_inside_the_run_folder(finished, capsys, monkeypatch):
     assert " --out ../run-tuned-0.1" in out
     assert "no such file: train.jsonl" in said
     assert said.endswith("from the folder that it was started in: run staff report there.\n")
+    again = tmp_path / "again"
+    assert main(["select", "--scores", ".", "--keep", "0.5", "--out", str(again)]) == 3
+    said = capsys.readouterr().err
+    assert "no such file: train.jsonl" in said
+    assert said.endswith("from the folder that it was started in: run this command there.\n")
+    assert not again.exists()
 
 
 def test_report_of_a_comparison(tmp_path, capsys):

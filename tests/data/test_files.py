@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -185,6 +186,12 @@ def test_missing_file_names_the_nearest(records, tmp_path):
 def test_empty_file(tmp_path):
     (tmp_path / "train.jsonl").touch()
     with pytest.raises(DataError, match=r"train.jsonl is empty"):
+        open_source(tmp_path / "train.jsonl")
+
+
+def test_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "train.jsonl")
+    with pytest.raises(DataError, match=r"train.jsonl is a pipe or a device, .* to a file"):
         open_source(tmp_path / "train.jsonl")
 
 

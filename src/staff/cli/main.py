@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, UnknownOptionError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
@@ -82,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup ignores it
             signal.signal(signal.SIGINT, _stop)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # a service may start with them closed
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ± still gets its numbers

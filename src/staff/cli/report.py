@@ -15,6 +15,7 @@ EXAMPLES = """
   staff report runs/x | less
   staff report compared
 """
+THERE = "run staff report there"  # where the run was started, if it names its data from there
 
 
 def report(
@@ -60,6 +61,7 @@ def report(
 def write_page(folder: str, manifest: dict[str, Any]) -> str:
     """Write report.html; return a line that says so, or why not."""
     from staff.reports.html import data_of, write_report
+    from staff.runs.facts import told_of_data
     from staff.runs.store import RunFolder
 
     run = RunFolder(folder)
@@ -67,20 +69,12 @@ def write_page(folder: str, manifest: dict[str, Any]) -> str:
     try:
         source = data_of(manifest)
     except DataError as error:
+        why = told_of_data(error, manifest["data"], THERE)
         if run.report.is_file():
-            return f"{run.report} was not rewritten: {_told(error, manifest)}"
-        missing = f"Prompts and responses are missing: {_told(error, manifest)}"
+            return f"{run.report} was not rewritten: {why}"
+        missing = f"Prompts and responses are missing: {why}"
     write_report(run, manifest, source, missing=missing)
     return f"Report: {run.report}. {missing}".rstrip(". ") + "."
-
-
-def _told(error: DataError, manifest: dict[str, Any]) -> str:
-    """The error, and what to do about data that were named from another folder."""
-    path = Path(manifest["data"]["path"])
-    if path.is_absolute() or path.exists() or manifest["data"].get("revision"):  # of the Hub
-        return str(error)
-    words = "The run names it from the folder that it was started in: run staff report there."
-    return f"{str(error).rstrip('.')}. {words}"
 
 
 app = command_app("report", report, examples=EXAMPLES)

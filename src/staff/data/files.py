@@ -98,7 +98,8 @@ def open_source(
     id, or the folder of a split. `revision` is the commit of a Hub data set; so is ``@`` with 40
     hexadecimal digits at the end of its id, which goes before.
 
-    Raises `DataError`: missing or empty file, unknown kind of file or folder, no such split.
+    Raises `DataError`: missing or empty file, a pipe, unknown kind of file or folder, no such
+    split.
     """
     name = str(path_or_hub_id)
     path = Path(name).expanduser()
@@ -110,6 +111,10 @@ def open_source(
         if isinstance(path_or_hub_id, str) and HUB_ID.fullmatch(name) and not named_kind(path):
             return _hub_source(name, split, revision)
         raise DataError(f"no such file: {name}{_nearest(path)}")
+    if not path.is_file():
+        raise DataError(
+            f"{name} is a pipe or a device, and rows are read more than once. Write them to a file."
+        )
     kind = kind_of(path)
     if path.stat().st_size == 0:
         raise DataError(f"{name} is empty. Give a file with at least one row.")

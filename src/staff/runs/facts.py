@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,15 @@ from staff.selectors.stability import stability
 from staff.types import Floats, Ints, Round, Selection
 
 NAMED = 100  # rows without a finite score that a manifest names; it counts all
+
+
+def told_of_data(error: Exception, data: Mapping[str, Any], advice: str) -> str:
+    """Why the data of a manifest cannot be opened, with advice if they are named from elsewhere."""
+    path = Path(data["path"])
+    if path.is_absolute() or path.exists() or data.get("revision"):  # the last: of the Hub
+        return str(error)
+    end = "" if str(error).endswith((".", "?")) else "."
+    return f"{error}{end} The run names it from the folder that it was started in: {advice}."
 
 
 def data_facts(source: Source, sha256: str, prepared: Prepared) -> dict[str, Any]:

@@ -254,8 +254,7 @@ class RunFolder:
 
     def _take_away(self, made: list[Path]) -> None:
         """Remove what a run left that was refused before its first result, and these folders."""
-        for name in (".stages.json", ".inputs.json", "rejected.jsonl"):
-            (self.path / name).unlink(missing_ok=True)
+        self.clear()  # also coresets that need no scores, or the same command would be refused
         shutil.rmtree(self.path / "tokens", ignore_errors=True)
         remove_empty(self.path / name for name in FOLDERS)
         self.config.unlink(missing_ok=True)  # as long as anything is here, it says that it is ours
