@@ -81,8 +81,10 @@ def main() -> None:
         lines.append(f"| {name} | {plain:,.0f} | {tight:,.0f} |")
     page = (
         "# Peak memory of a step of fine-tuning\n\n"
-        f"`{command_line(__file__)}`, {date.today()}, {machine()}. Growth over one step: a Llama of\n"
-        "12 blocks of 192, 16 rows of 256 tokens, CPU, float32.\n\n" + "\n".join(lines) + "\n"
+        f"`{command_line(__file__)}`, {date.today()}, {machine()}.\n"
+        "Growth over one step: a Llama of 12 blocks of 192, 16 rows of 256 tokens, CPU, float32.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     print(page)
     if arguments.write:
