@@ -106,6 +106,20 @@ def test_what_does_not_fit_into_memory_is_told(scripts):
     assert found["small"]["apart"] == {"median": 1.0, "largest": 1.0}
 
 
+def test_a_family_that_fails_does_not_end_the_measurement(scripts, monkeypatch):
+    import torch
+
+    def fails(model, examples):
+        raise RuntimeError("no kernel image is available\nfor execution on the device")
+
+    gpu = scripts("gpu")
+    monkeypatch.setattr(gpu, "hold_against_oracle", fails)
+    found = gpu.families(["llama"], torch.device("cpu"), rows=1)
+    assert found == [{"family": "llama", "why": "RuntimeError: no kernel image is available"}]
+    line = "| llama | not measured: RuntimeError: no kernel image is available | | | |"
+    assert line in gpu.families_table(found)
+
+
 def test_the_gpu_command_on_a_cpu(tmp_path):
     command = ["bash", str(BENCHMARKS / "gpu.sh"), "--device", "cpu", "--tiny", "--name", "trial"]
     done = subprocess.run(

@@ -249,6 +249,26 @@ def test_an_adapter_is_read_to_the_host_whatever_gpus_there_are(
             load_model(str(folder), device="cpu", adapter=str(tmp_path / "a"), merge=merge)
 
 
+@pytest.mark.parametrize("what", [torch.OutOfMemoryError, RuntimeError])
+def test_a_model_for_which_there_is_no_memory(folder, tiny, tmp_path, monkeypatch, what):
+    """While a weight is read, or put together, of which transformers tells in its own words."""
+    from transformers import core_model_loading as loading
+
+    def fail(*args, **how):
+        raise what("CUDA error: out of memory")
+
+    tiny("mixtral").save_pretrained(tmp_path / "experts")
+    (tmp_path / "experts" / "tokenizer.json").write_text("{}")
+    for place, function, model in (
+        (loading, "_materialize_copy", folder),
+        (loading.MergeModulelist, "convert", tmp_path / "experts"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, function, fail)
+            with pytest.raises(ModelError, match="does not fit into the memory of cpu; see --quan"):
+                load_model(str(model), device="cpu")
+
+
 def test_an_adapter_for_which_there_is_no_memory(folder, trained_lora, tmp_path, monkeypatch):
     trained_lora(load_model(str(folder), dtype="float32", device="cpu"), tmp_path / "a")
 

@@ -198,6 +198,18 @@ def test_models_that_are_in_use_at_once_do_not_overwrite_each_others_weights(mon
     assert spread_of(config, "m").folder in found  # at the next start, the same
 
 
+def test_workers_of_ray_do_not_overwrite_each_others_weights(monkeypatch):
+    """They share a machine, and know of no team; one that reads while another writes reads zeros."""
+    options = {"device_map": "auto", "offload_folder": "x", "executor": "ray"}
+    config, found = ScoreConfig(data="d", model="m", out="o", **options), []
+    for gpu, number in (("0", 7), ("1", 8), ("0", 9), ("", 7), ("", 8)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpu)
+        monkeypatch.setattr("os.getpid", lambda number=number: number)
+        found.append(spread_of(config, "m").folder)
+    assert found[2] == found[0]  # a worker that came after it on the same GPU
+    assert len(set(found)) == 4
+
+
 def test_weights_leave_room_on_a_gpu_that_is_not_named(monkeypatch):
     two_gpus(monkeypatch)
     told = Spread(room={1: 99}).arguments(torch.device("cuda:0"))

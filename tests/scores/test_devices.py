@@ -7,10 +7,12 @@ from accelerate import dispatch_model
 from pretended import gpus, put, waits_of
 
 from staff.data.batches import collate
+from staff.models.adapters import attach_fresh, lora_parameters
 from staff.scores.check import hold_against_oracle
 from staff.scores.effort import Scorer
 from staff.training.evaluate import item_losses
 from staff.training.generate import generate_greedily
+from staff.training.response_loss import response_losses
 
 PHIS = ("last-value", "last-value-lora", "lm-head", "adapter")
 PARTS = [f"model.{name}" for name in ("embed_tokens", "layers.0", "layers.1", "norm", "rotary_emb")]
@@ -119,3 +121,29 @@ def test_an_evaluation_on_a_gpu(tiny, rows):
         losses, new = measured(model)
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)
     assert new == expected
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_gradients_of_a_fine_tuning_on_a_gpu(tiny, rows, again):
+    """Activation checkpointing computes the blocks again in the backward pass."""
+    batch = collate(rows, pad_id=0)
+    inputs = {k: getattr(batch, k) for k in ("input_ids", "labels", "attention_mask")}
+
+    def gradients(model, inputs):
+        model.train()
+        if again:
+            model.get_base_model().gradient_checkpointing_enable()
+            model.enable_input_require_grads()
+        losses, _ = response_losses(model, **inputs)
+        losses.sum().backward()
+        return [p.grad for p in lora_parameters(model) if p.grad.any()]
+
+    wanted = gradients(attach_fresh(tiny("llama"), seed=0), inputs)
+    model = attach_fresh(tiny("llama"), seed=0)
+    with gpus():
+        put(model, lambda name: "cuda:0")
+        found = gradients(model, {k: v.to("cuda:0") for k, v in inputs.items()})
+        assert {gradient.device for gradient in found} == {torch.device("cuda:0")}
+        found = [gradient.cpu() for gradient in found]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert len(wanted) == 14  # lora_B of seven layers in two blocks; A's are zero while B is

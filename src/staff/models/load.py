@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from staff.errors import ModelError
+from staff.errors import ModelError, tells_of_memory
 from staff.models.device import caps_attention, choose_device, choose_dtype
 from staff.models.folder import first_line, local_folder, not_loaded_as_causal, read_config
 from staff.models.load_adapter import is_tied, load_adapter, untie
-from staff.models.memory import release_memory
+from staff.models.memory import is_out_of_memory, release_memory
 from staff.models.placement import Spread
 from staff.models.quantised import NONE, hush, quantisation, settle
 from staff.models.trust import NO_TRUST, Trust, code_not_run, needs_code
@@ -216,9 +216,7 @@ def _refusal(
 
     The libraries raise the same few classes for all of them: their words tell which it is.
     """
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error) or tells_of_memory(_unconverted(error)):
         return ModelError(
             f"{path} does not fit into the memory of {place}; see --quantize and --device-map"
         )
@@ -248,6 +246,19 @@ def _refusal(
             "--offload-folder DIR"
         )
     return ModelError(f"{path} cannot be loaded: {first_line(error)}")
+
+
+def _unconverted(error: Exception) -> str:
+    """What happened to the first weight that transformers could not quantise or put together.
+
+    It goes on with the others, and tells of it in a report only, which is kept off the terminal.
+    """
+    found: dict[str, str] = {}
+    step = error.__traceback__
+    while step is not None:
+        found = getattr(step.tb_frame.f_locals.get("loading_info"), "conversion_errors", found)
+        step = step.tb_next
+    return next(iter(found.values()), "")
 
 
 def _uncapped_not_taken(folder: Path, attention: str, trust: Trust) -> dict[str, Any]:

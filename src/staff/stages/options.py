@@ -1,5 +1,7 @@
 """The settings of a command, translated for the parts that do the work."""
 
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +54,21 @@ def spread_of(config: Any, *loaded: str | None) -> Spread | None:
     room = parse_room(config.max_memory) if config.max_memory else {}
     folder = config.offload_folder
     if folder:
-        team = current()
-        folder = str(Path(folder) / fingerprint([*loaded, team.rank if team else 0])[:12])
+        folder = str(Path(folder) / fingerprint([*loaded, _who(config)])[:12])
     return Spread(room=room, folder=folder, one_gpu=one_gpu)
+
+
+def _who(config: Any) -> Any:
+    """Which of the processes this is that work on a run at once; the same at the next start.
+
+    Ray's workers have no number that stays, but on their machine a GPU of their own, which Ray
+    names to them so; those on CPUs only what they are to the system.
+    """
+    if team := current():
+        return team.rank
+    if getattr(config, "executor", "local") != "ray":
+        return 0
+    return [platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES") or os.getpid()]
 
 
 def cache_of(config: Any) -> Cache | None:
