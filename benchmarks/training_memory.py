@@ -82,9 +82,8 @@ def main() -> None:
     page = (
         "# Peak memory of a step of fine-tuning\n\n"
         f"`{command_line(__file__)}`, {date.today()}, {machine()}.\n"
-        "Growth over one step: a Llama of 12 blocks of 192, 16 rows of 256 tokens, CPU, float32.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        "Growth over one step: a Llama of 12 blocks of 192, 16 rows of 256 tokens,\n"
+        "CPU, float32.\n\n" + "\n".join(lines) + "\n"
     )
     print(page)
     if arguments.write:

@@ -148,11 +148,23 @@ def test_memory_stays_below_the_models_size(tmp_path):
     assert spread["bytes"] < 0.6 * size
 
 
-def two_gpus(monkeypatch):
-    """Have the libraries find as much free memory on two GPUs."""
-    monkeypatch.setattr(
-        "transformers.integrations.accelerate.get_max_memory", lambda: {0: 100, 1: 100, "cpu": 90}
-    )
+@pytest.fixture
+def asked(monkeypatch):
+    """Have the libraries find as much free memory on two GPUs; the GPUs that were asked for it."""
+    found = []
+
+    def free(*places):
+        found.extend(place.index if hasattr(place, "index") else place for place in places)
+        return 100, 200
+
+    def free_everywhere():
+        return {i: free(i)[0] for i in (0, 1)} | {"cpu": 90}
+
+    monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", free_everywhere)
+    monkeypatch.setattr("torch.cuda.mem_get_info", free)
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda place: 30)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda place: 10)
+    return found
 
 
 @pytest.mark.parametrize(("device", "ranks", "place", "over"), [
@@ -163,23 +175,26 @@ def two_gpus(monkeypatch):
     ("auto", 2, "cuda:1", {1, "cpu"}),  # what else there is, is the other processes'
     ("cpu", 1, "cpu", {"cpu"}),
 ])  # fmt: skip
-def test_a_gpu_that_is_named_is_the_only_one(monkeypatch, device, ranks, place, over):
-    two_gpus(monkeypatch)
+def test_a_gpu_that_is_named_is_the_only_one(monkeypatch, asked, device, ranks, place, over):
     monkeypatch.setenv("WORLD_SIZE", str(ranks))
     config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
     told = spread_of(config).arguments(torch.device(place))
     assert set(told["max_memory"]) == over
+    assert {*asked, "cpu"} == over  # asking takes memory of a GPU
+    gpus = [most for name, most in told["max_memory"].items() if name != "cpu"]
+    assert gpus in ([], [90, 90], [int(0.9 * (100 + 30 - 10))])
+    assert told["max_memory"]["cpu"] > 0
 
 
-def test_a_process_of_a_team_has_its_own_gpu_only(monkeypatch):
+def test_a_process_of_a_team_has_its_own_gpu_only(monkeypatch, asked):
     """While a team works torchrun's variables are put away, so it is not they that tell."""
-    two_gpus(monkeypatch)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr("staff.team._here", [Team(rank=1, size=2)])
     for device in ("auto", "cuda"):
         config = ScoreConfig(data="d", model="m", out="o", device=device, device_map="auto")
         told = spread_of(config).arguments(torch.device("cuda:1"))
         assert set(told["max_memory"]) == {1, "cpu"}
+    assert set(asked) == {1}
     config = ScoreConfig(data="d", model="m", out="o", device="cuda:0")
     with pytest.raises(ConfigError, match="--device cuda:0 would be the GPU of all processes of a"):
         device_used(config)
@@ -210,7 +225,7 @@ def test_workers_of_ray_do_not_overwrite_each_others_weights(monkeypatch):
     assert len(set(found)) == 4
 
 
-def test_weights_leave_room_on_a_gpu_that_is_not_named(monkeypatch):
-    two_gpus(monkeypatch)
+@pytest.mark.usefixtures("asked")
+def test_weights_leave_room_on_a_gpu_that_is_not_named():
     told = Spread(room={1: 99}).arguments(torch.device("cuda:0"))
     assert told["max_memory"] == {0: 90, 1: 99, "cpu": 90}

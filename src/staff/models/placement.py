@@ -29,18 +29,37 @@ class Spread:
 
     def arguments(self, place: "torch.device") -> dict[str, Any]:
         """What `from_pretrained` is to be told; place: as `device.choose_device` says."""
-        from transformers.integrations.accelerate import get_max_memory
-
-        # Of the host's memory it leaves a tenth itself, of a GPU's only where it is told of none.
-        room = {
-            name: most if name == "cpu" else int(FILLED * most)
-            for name, most in get_max_memory().items()
-        } | dict(self.room)
-        if place.type == "cpu":
-            room = {name: most for name, most in room.items() if name == "cpu"}
-        elif self.one_gpu:
-            room = {name: most for name, most in room.items() if name in (place.index, "cpu")}
+        free = self._free(place)
+        room = free | {
+            name: most
+            for name, most in self.room.items()
+            if name in free or not (self.one_gpu or place.type == "cpu")
+        }
         return {"device_map": "auto", "max_memory": room, "offload_folder": self.folder}
+
+    def _free(self, place: "torch.device") -> dict[int | str, int]:
+        """Bytes that each device may hold: nine tenths of what is free.
+
+        A GPU that is not to be used is not asked either: that alone would take memory of it.
+        """
+        import psutil
+        import torch
+
+        if place.type == "cuda" and self.one_gpu:
+            unused = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+            free: dict[int | str, int] = {place.index: torch.cuda.mem_get_info(place)[0] + unused}
+        elif place.type == "cpu":
+            free = {}
+        else:
+            from transformers.integrations.accelerate import get_max_memory
+
+            # Of the host's memory it leaves a tenth itself, of a GPU's only where told of none.
+            return {
+                name: most if name == "cpu" else int(FILLED * most)
+                for name, most in get_max_memory().items()
+            }
+        free["cpu"] = psutil.virtual_memory().available
+        return {name: int(FILLED * most) for name, most in free.items()}
 
 
 def check_room(room: Mapping[int | str, int]) -> None:
