@@ -188,3 +188,13 @@ def test_a_way_that_does_not_fit_is_in_no_ratio(scripts):
     assert scripts("gpu").ratios(medians) == [
         "| speed of staff (norms only) against bergson | 4.0 | |"
     ]
+
+
+@pytest.mark.slow
+def test_micro_batches_and_checkpointing_take_less_memory(scripts):
+    grown, ways = scripts("training_memory").grown, scripts("training_memory").WAYS
+    found = {name: grown(how, tight=True) for name, how in ways.items()}
+    whole = found["the whole batch at once"]
+    assert found["--micro-batch-size 2"] < whole / 2, found
+    assert found["--activation-checkpointing"] < whole * 2 / 3, found
+    assert found["both"] < found["--micro-batch-size 2"], found

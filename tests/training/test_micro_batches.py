@@ -1,10 +1,6 @@
 """Fewer rows at once, and activations computed twice: the same training in less memory."""
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -136,51 +132,3 @@ def test_a_batch_is_made_up_with_rows_in_no_loss(trainer_of, rows):
         labels.append([(part["labels"] != IGNORE).sum().item() for part in batch["parts"]])
     told = rows.response_lengths[ROWS].tolist()
     assert labels == [[told[0] + told[2], told[4]], [told[1] + told[3], 0]]
-
-
-PEAK = """
-import json, sys
-from pathlib import Path
-import numpy as np
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from staff.planning import peak
-from staff.training.finetune import finetune
-from staff.types import TokenisedExample
-
-class Rows:
-    ids = [str(i) for i in range(16)]
-    lengths = response_lengths = np.full(16, 256)
-    def get(self, positions):
-        ids = np.random.default_rng(0).integers(3, 1000, 256)
-        return [TokenisedExample("x", ids, np.r_[-100, ids[1:]]) for _ in positions]
-
-Rows.response_lengths = Rows.lengths - 1
-torch.manual_seed(0)
-model = LlamaForCausalLM(LlamaConfig(
-    vocab_size=1000, hidden_size=192, intermediate_size=528, num_hidden_layers=12,
-    num_attention_heads=4, max_position_embeddings=512,
-)).requires_grad_(False)
-before = peak.read("cpu")  # not getrusage's, which begins with that of the parent process
-finetune(model=model, tokens=Rows(), out=Path(sys.argv[1]), pad_id=0, max_steps=1, batch_size=16,
-         **json.loads(sys.argv[2]))
-print(peak.read("cpu") - before)
-"""
-
-
-@pytest.mark.slow
-def test_both_take_less_memory(tmp_path):
-    """A Llama of 12 blocks, 16 rows of 256 tokens; growth of the peak, in a process of its own."""
-    grown = {}
-    for name, how in (
-        ("whole", {}),
-        ("micro", {"micro_batch_size": 2}),
-        ("checkpointed", {"gradient_checkpointing": True}),
-    ):
-        command = [sys.executable, "-c", PEAK, str(tmp_path / name), json.dumps(how)]
-        # Else glibc's heap, full of holes, would be measured: up to twice what is in use.
-        env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-        grown[name] = int(done.stdout)
-    assert grown["micro"] < grown["whole"] / 2, grown
-    assert grown["checkpointed"] < grown["whole"] * 2 / 3, grown
