@@ -251,6 +251,20 @@ def test_splits_are_told_by_the_names_of_files(records, tmp_path):
         open_source(tmp_path, split="validation")
 
 
+def test_folders_that_are_not_read_are_told_of(records, tmp_path):
+    shards(tmp_path, "jsonl", records)
+    for name in ("day=2", "day=1", ".cache", "_old"):
+        (tmp_path / name).mkdir()
+        make("jsonl", records, tmp_path / name)
+    (tmp_path / "pictures").mkdir()
+    said = "not read: data files in the folders day=1, day=2"
+    assert open_source(tmp_path).note == said
+    assert open_source(f"{tmp_path}/*.jsonl").note is None
+    (tmp_path / "test.jsonl").write_text("{}\n")
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    assert open_source(tmp_path).note == f"split train; not read: test; {said}"
+
+
 def test_files_without_bytes_are_no_rows(records, tmp_path):
     rows = shards(tmp_path, "jsonl", records)
     (tmp_path / "part-00.jsonl").touch()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from staff.data.folders import common_kind, files_of, is_pattern, matching, said_of_splits
+from staff.data.folders import common_kind, files_of, is_pattern, matching, said_of_files
 from staff.data.kinds import SNIFF_BYTES, is_packed, kind_of, named_kind
 from staff.data.raw import RawRecord
 from staff.data.readers import READERS, Reader
@@ -28,7 +28,7 @@ class Source:
 
     name: the path or Hub id as given; kind: jsonl, json, csv, tsv, parquet, arrow or hub;
     files: what is read, in order (empty for the Hub); commit: gives that of a Hub data set;
-    note: which splits are read, where the files tell several.
+    note: which splits and folders are read or not, where one may wonder.
     """
 
     name: str
@@ -128,7 +128,7 @@ def _of_files(name: str, files: tuple[Path, ...], folder: Path | None = None) ->
         kind,
         files,
         lambda: _one_after_the_other(files, READERS[kind]),
-        note=said_of_splits(folder, files),
+        note=said_of_files(folder, files),
     )
 
 

@@ -73,11 +73,22 @@ def files_of(folder: Path, split: str) -> tuple[Path, ...]:
     return _with_rows(_of_split(files, split, folder), str(folder))
 
 
-def said_of_splits(folder: Path | None, files: Sequence[Path]) -> str | None:
-    """A line on the splits that are read or left out; None where no names tell several.
+def said_of_files(folder: Path | None, files: Sequence[Path]) -> str | None:
+    """A line on the splits and folders that are read or left out; None where none could be missed.
 
     folder: of which `files_of` found these files; None: `matching` did, which reads all of them.
     """
+    said = [_said_of_splits(folder, files)]
+    if folder and not (folder / "dataset_dict.json").is_file():
+        beside = files[0].parent.iterdir()
+        left = sorted(p.name for p in beside if not _hidden(p) and p.is_dir() and _listed_in(p))
+        if left:
+            names = ", ".join(left[:SHOWN]) + (" …" if len(left) > SHOWN else "")
+            said.append(f"not read: data files in the folder{'s' * (len(left) > 1)} {names}")
+    return "; ".join(filter(None, said)) or None
+
+
+def _said_of_splits(folder: Path | None, files: Sequence[Path]) -> str | None:
     read = _told(files)
     if folder is None:
         return f"files of several splits are read: {_in_words(read)}" if len(read) > 1 else None
@@ -119,8 +130,12 @@ def _listed_in(folder: Path) -> list[Path]:
         path
         for path in folder.iterdir()
         if named_kind(path) and not path.is_dir() and path.name not in ABOUT
-        if not path.name.startswith((".", "_"))
+        if not _hidden(path)
     )
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith((".", "_"))
 
 
 def _of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
