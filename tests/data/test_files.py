@@ -257,7 +257,7 @@ def test_folders_that_are_not_read_are_told_of(records, tmp_path):
         (tmp_path / name).mkdir()
         make("jsonl", records, tmp_path / name)
     (tmp_path / "pictures").mkdir()
-    said = "not read: data files in the folders day=1, day=2"
+    said = "left out: data files in the folders day=1, day=2"
     assert open_source(tmp_path).note == said
     assert open_source(f"{tmp_path}/*.jsonl").note is None
     (tmp_path / "test.jsonl").write_text("{}\n")

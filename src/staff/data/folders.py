@@ -84,7 +84,7 @@ def said_of_files(folder: Path | None, files: Sequence[Path]) -> str | None:
         left = sorted(p.name for p in beside if not _hidden(p) and p.is_dir() and _listed_in(p))
         if left:
             names = ", ".join(left[:SHOWN]) + (" …" if len(left) > SHOWN else "")
-            said.append(f"not read: data files in the folder{'s' * (len(left) > 1)} {names}")
+            said.append(f"left out: data files in the folder{'s' * (len(left) > 1)} {names}")
     return "; ".join(filter(None, said)) or None
 
 
