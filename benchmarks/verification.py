@@ -182,9 +182,8 @@ def agreement(scores: dict[str, np.ndarray]) -> Iterator[str]:
         for rows in (np.ones(len(small), bool), left):
             found = rank_correlation(scores[column][rows], target[rows])
             assert found is not None
-            assert found.interval is not None
-            low, high = found.interval
-            texts.append(f"{found.value:.2f} ({low:.2f} to {high:.2f})")
+            ends = "" if found.interval is None else " ({:.2f} to {:.2f})".format(*found.interval)
+            texts.append(f"{found.value:.2f}{ends}")
         yield f"| {name} | {' | '.join(texts)} |"
     yield ""
 
