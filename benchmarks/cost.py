@@ -5,7 +5,8 @@
 
 Cost: the demo's data and embedded family; the small model is fine-tuned for T epochs on all rows
 or a part, scores all rows, the target verifies; beside it the target is tuned on everything, all
-in one process. Quality: the grid's finished cells (grid.py), paired with those of T = 3.
+in one process. Quality: the grid's finished cells (grid.py), paired with those of T = 3. The chart
+has one against the other; --write makes it anew from the cells that there are.
 """
 
 import argparse
@@ -19,13 +20,16 @@ from typing import Any
 
 import torch
 
-from grid_report import Found, load, over_tasks
+from grid_report import Found, load, over_tasks, signed
 from staff import pipeline, single
 from staff.demo import COLUMNS, EPOCHS, LEARNING_RATE, SMALL, TARGET, TASK
 from staff.runs.config import FinetuneConfig, SelectConfig
+from staff.training.statistics import Interval
+from tasks import TASKS
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED, REPORT = RESULTS / "cost.json", RESULTS / "cost.md"
+CHART = REPORT.with_suffix(".svg")
 STAGES = ("fine-tune small", "score small", "interpolate", "verify on target")
 WAYS: dict[str, dict[str, Any]] = {
     "T = 3": {"epochs": 3},
@@ -49,6 +53,9 @@ CURVES = {
 }
 
 WITHOUT = {"fine-tuning (T = 0)": "random-epochs-0", "verifying": "plain-random"}
+UNVERIFIED = "T = 3, not verified"  # in the chart, beside the ways of `VERIFIED`
+AIM = {"ratio": 0.05, "percent": 1.0}  # at most; the latter of the interval's upper end
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 SEEDS = (0, 1, 2)
 MEAN = (
     f"Mean: of the logarithm over the tasks that have {len(SEEDS)} seeds, with Student's interval "
@@ -100,13 +107,19 @@ def report() -> Iterator[str]:
     """The tables as Markdown."""
     yield "# What selection costs, and what saving does\n"
     yield "`python benchmarks/cost.py measure`, `report --write`\n"
+    tasks = load_tasks(RESULTS / "grid")
     if MEASURED.is_file():
         yield from _costs(json.loads(MEASURED.read_text()))
-    tasks = {
-        task: found
-        for task, found in load(RESULTS / "grid").items()
-        if any(key[0] in curve[1:] for key in found.cells for curve in CURVES.values())
-    }
+        yield f"## Cost against quality\n\n![Test loss against cost ratio]({CHART.name})\n"
+        yield (
+            f"Test loss against T = 3's at keep 0.1. Black: the mean over the tasks that have "
+            f"{len(SEEDS)} seeds, with Student's 95 % interval over seeds (means of different ways "
+            "may be over different tasks). Coloured: each task, moved sideways so that none hides "
+            "another; hollow: fewer seeds. The figures and the tasks' intervals are below. Shaded: "
+            f"the aim, a ratio of at most {AIM['ratio']} with the upper end of the interval at "
+            f"most {AIM['percent']:g} %. Ratios: those above, of E2E NLG in float32; with a larger "
+            "target they are smaller.\n"
+        )
     yield from _worth(tasks)
     for title, curve in CURVES.items():
         yield f"## Test loss over that of T = 3, %: {title}\n"
@@ -116,6 +129,15 @@ def report() -> Iterator[str]:
         for way, variant in list(zip(WAYS, curve, strict=True))[1:]:
             yield _row(way, tasks, variant, curve[0])
         yield f"\n{MEAN}\n"
+
+
+def load_tasks(store: Path) -> dict[str, Found]:
+    """The grid's tasks that have cells of a saving."""
+    return {
+        task: found
+        for task, found in load(store).items()
+        if any(key[0] in curve[1:] for key in found.cells for curve in CURVES.values())
+    }
 
 
 def _costs(measured: dict[str, Any]) -> Iterator[str]:
@@ -135,10 +157,15 @@ def _costs(measured: dict[str, Any]) -> Iterator[str]:
         for way, stages in found["ways"].items():
             parts = [stages.get(name, 0) for name in STAGES]
             texts = " | ".join(f"{part:.1f}" for part in parts)
-            total, verify = sum(parts), parts[-1]
-            yield f"| {way} | {texts} | {total / tuning:.3f} | {(total - verify) / tuning:.3f} |"
+            verified, plain = (ratio(stages, tuning, verified=v) for v in (True, False))
+            yield f"| {way} | {texts} | {verified:.3f} | {plain:.3f} |"
         yield ""
     yield "Ratio: selection (these four stages) to tuning the target on everything.\n"
+
+
+def ratio(stages: Mapping[str, float], tuning: float, *, verified: bool) -> float:
+    """Seconds of selection to those of tuning the target on everything."""
+    return sum(stages.get(name, 0) for name in (STAGES if verified else STAGES[:-1])) / tuning
 
 
 def _worth(tasks: Mapping[str, Found]) -> Iterator[str]:
@@ -159,23 +186,28 @@ def _head(first: str, tasks: Mapping[str, Found]) -> str:
 def _row(name: str, tasks: Mapping[str, Found], variant: str, base: str) -> str:
     """The variant's loss over the base's, task by task and over the tasks that have all seeds."""
     cells = [_increase(found, variant, base) for found in tasks.values()]
+    mean = ""
+    if pooled := over_all(tasks, variant, base):
+        gap, known = pooled
+        mean = signed(gap, 1) + (f", {known} tasks" if known < len(tasks) else "")
+    return f"| {name} | {' | '.join(cells)} | {mean} |"
+
+
+def over_all(tasks: Mapping[str, Found], variant: str, base: str) -> tuple[Interval, int] | None:
+    """The loss over the base's, %, mean over the tasks that have all seeds, and how many these are.
+
+    None if they are fewer than two.
+    """
     losses = {
         task: found.values["loss"]
         for task, found in tasks.items()
         if set(SEEDS) <= found.shared("loss", variant, "0.1", base)
     }
-    mean = ""
-    if len(losses) > 1:
-        value, reach = over_tasks(losses, variant, base, list(losses), SEEDS)
-        mean = _percent(value, value - reach, value + reach)
-        if len(losses) < len(tasks):
-            mean += f", {len(losses)} tasks"
-    return f"| {name} | {' | '.join(cells)} | {mean} |"
-
-
-def _percent(*logarithms: float) -> str:
-    mean, low, high = (100 * (math.exp(value) - 1) for value in logarithms)
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    if len(losses) < 2:
+        return None
+    value, reach = over_tasks(losses, variant, base, list(losses), SEEDS)
+    ends = (value, value - reach, value + reach)
+    return Interval(*(100 * math.expm1(end) for end in ends)), len(losses)
 
 
 def _increase(found: Found, variant: str, base: str) -> str:
@@ -183,8 +215,139 @@ def _increase(found: Found, variant: str, base: str) -> str:
     if gap is None:
         return ""
     seeds = len(found.shared("loss", variant, "0.1", base))
-    mean, low, high = gap
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f}), {seeds} seed{'s' * (seeds > 1)}"
+    return f"{signed(gap, 1)}, {seeds} seed{'s' * (seeds > 1)}"
+
+
+def points(tasks: Mapping[str, Found], measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the chart shows: of every panel and way, its mean over tasks and every task.
+
+    Each has a panel, way, ratio and y; a mean `low`, `high` and `tasks`, a task its name and
+    whether it has `all` seeds. T = 3 is the `base` of its panel, at 0.
+    """
+    found, tuning = measured["ways"], measured["tuning"]
+    shown = []
+    for title, curve in CURVES.items():
+        verified = title == VERIFIED
+        ways = {
+            way: (variant, ratio(found[way], tuning, verified=verified))
+            for way, variant in zip(WAYS, curve, strict=True)
+            if way in found
+        }
+        if verified:
+            cost = ratio(found["T = 3"], tuning, verified=False)
+            ways[UNVERIFIED] = (WITHOUT["verifying"], cost)
+        for way, (variant, cost) in ways.items():
+            place = {"panel": title, "way": way, "ratio": cost}
+            if variant == curve[0]:
+                shown.append({**place, "y": 0.0, "base": True})
+                continue
+            if pooled := over_all(tasks, variant, curve[0]):
+                (mean, low, high), known = pooled
+                shown.append({**place, "y": mean, "low": low, "high": high, "tasks": known})
+            for task, one in tasks.items():
+                if gap := one.percent(variant, minus=curve[0]):
+                    seeds = one.shared("loss", variant, "0.1", curve[0])
+                    full = set(SEEDS) <= seeds
+                    shown.append({**place, "y": gap.mean, "task": task, "all": full})
+    return shown
+
+
+def plot(shown: Sequence[dict[str, Any]]) -> str:
+    """SVG of `points`: cost ratio against test loss, one panel above the other."""
+    import vl_convert
+
+    names = [name for name in TASKS if any(point.get("task") == name for point in shown)]
+    ratios = [point["ratio"] for point in shown]
+    reach = 0.8 * min(ratios), 1.2 * max(ratios)
+    panels = [[p for p in shown if p["panel"] == title] for title in CURVES]
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "background": "white",
+        "vconcat": [_panel(points, names, reach) for points in panels if points],
+    }
+    return str(vl_convert.vegalite_to_svg(spec))
+
+
+def _panel(
+    shown: Sequence[dict[str, Any]], names: Sequence[str], reach: tuple[float, float]
+) -> dict[str, Any]:
+    """Vega-Lite of one panel's points; the tasks' names and the ratios' reach are of all panels."""
+    over = {point["way"]: point["tasks"] for point in shown if "tasks" in point}
+    ways = {point["way"]: point["ratio"] for point in shown if "base" not in point}
+    labels = [
+        {"ratio": cost, "text": f"{way} (mean of {over[way]} tasks)" if way in over else way}
+        for way, cost in ways.items()
+    ]
+    ends = [point[end] for point in shown for end in ("y", "low", "high") if end in point]
+    lowest, highest = min(ends) - 3, max(*ends, AIM["percent"]) + 3
+    log = {"type": "log", "domain": reach, "nice": False}
+    ticks = {"values": [0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5], "format": "~g"}
+    x = {"type": "quantitative", "scale": log, "axis": ticks, "title": "cost ratio (log scale)"}
+    y = {
+        "type": "quantitative",
+        "scale": {"domain": [lowest, highest], "nice": False},
+        "title": "test loss against T = 3's, %",
+    }
+    at = {"x": {**x, "field": "ratio"}, "y": {**y, "field": "y"}}
+    task = {
+        "field": "task",
+        "type": "nominal",
+        "scale": {"domain": names, "range": COLOURS},
+        "title": "single tasks",
+        "legend": {"orient": "bottom"},
+    }
+    aim = {"x": reach[0], "x2": AIM["ratio"], "y": lowest, "y2": AIM["percent"]}
+    black = {"fill": "black", "stroke": "black", "opacity": 1}
+    diamond = {**black, "type": "point", "shape": "diamond", "size": 90}
+    base, means = ([p for p in shown if kind in p] for kind in ("base", "tasks"))
+    corner = {name: {"field": name} for name in ("x2", "y2")}
+    layers: list[tuple[Sequence[dict[str, Any]], dict[str, Any], dict[str, Any]]] = [
+        (
+            [aim],
+            {"type": "rect", "color": "#009e73", "opacity": 0.12},
+            {"x": {**x, "field": "x"}, "y": {**y, "field": "y"}, **corner},
+        ),
+        ([{}], {"type": "rule", "strokeDash": [4, 3]}, {"y": {**y, "datum": 0}}),
+        (base, diamond, at),
+        *(
+            (
+                [point for point in shown if point.get("task") == name],
+                # Tasks of one loss would hide each other.
+                {"type": "point", "size": 34, "opacity": 1, "xOffset": 4 * i - 2 * len(names) + 2},
+                {
+                    **at,
+                    "stroke": task,
+                    "fill": {"condition": {"test": "datum.all", **task}, "value": "white"},
+                },
+            )
+            for i, name in enumerate(names)
+        ),
+        (
+            means,
+            {"type": "rule", "strokeWidth": 2},
+            {**at, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+        ),
+        (means, diamond, at),
+        (
+            base,
+            {"type": "text", "align": "left", "dx": 8, "dy": -8},
+            {**at, "text": {"field": "way"}},
+        ),
+        (
+            labels,
+            {"type": "text", "angle": 315, "align": "left", "dx": 4, "dy": -2},
+            {"x": at["x"], "y": {"value": 0}, "text": {"field": "text"}},
+        ),
+    ]
+    return {
+        "title": {"text": shown[0]["panel"], "anchor": "start"},
+        "width": 640,
+        "height": 260,
+        "layer": [
+            {"data": {"values": values}, "mark": mark, "encoding": encoding}
+            for values, mark, encoding in layers
+        ],
+    }
 
 
 def main() -> None:
@@ -192,8 +355,10 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     timing = verbs.add_parser("measure", help="time the stages")
     timing.add_argument("--dtypes", nargs="+", default=["float32"], help="e.g. float32 bfloat16")
-    showing = verbs.add_parser("report", help="tables")
-    showing.add_argument("--write", action="store_true", help=f"also write {REPORT.name}")
+    showing = verbs.add_parser("report", help="tables and a chart")
+    showing.add_argument(
+        "--write", action="store_true", help=f"also write {REPORT.name} and {CHART.name}"
+    )
     args = parser.parse_args()
     if args.verb == "measure":
         measure(args.dtypes)
@@ -202,6 +367,9 @@ def main() -> None:
     print(text)
     if args.write:
         REPORT.write_text(text + "\n")
+        if MEASURED.is_file():
+            measured = json.loads(MEASURED.read_text())["dtypes"]["float32"]
+            CHART.write_text(plot(points(load_tasks(RESULTS / "grid"), measured)))
 
 
 if __name__ == "__main__":

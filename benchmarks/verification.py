@@ -1,5 +1,7 @@
 """Rows that `--verify-per-region auto` uses, compared with a fixed b_v at equally stable budgets.
 
+Before that, how well the small model's scores agree with the target's, fine-tuned and not.
+
     python benchmarks/verification.py [--seeds 40] [--write]
     python benchmarks/verification.py --score    # makes the stored scores again, a few minutes
 
@@ -16,7 +18,7 @@ import argparse
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -28,6 +30,7 @@ import pyarrow.parquet as pq
 
 from staff.rng import priorities
 from staff.selectors import allocate, choose_rows, stratify, weigh
+from staff.selectors.agreement import rank_correlation
 from staff.selectors.rounds import CAP, budget_error, verify_in_rounds
 from staff.types import Regions, Verification
 
@@ -65,7 +68,7 @@ def cases() -> dict[str, Case]:
     def made(target: np.ndarray) -> Case:
         return Case(small, target, small)
 
-    table = {name: column.to_numpy() for name, column in _stored().items()}
+    table = _stored()
     tuned, target, untuned = (table[k] for k in ("small", "target", "small_untuned"))
     return {
         "ratios alike, noise 0.3": made(small * np.exp(0.3 * noise)),
@@ -78,9 +81,9 @@ def cases() -> dict[str, Case]:
     }
 
 
-def _stored() -> dict[str, pa.ChunkedArray]:
+def _stored() -> dict[str, np.ndarray]:
     table = pq.read_table(STORED)
-    return {name: table[name] for name in table.column_names}
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def distance(pool: Regions, found: Verification, exact: Verification) -> float:
@@ -157,12 +160,43 @@ def score() -> None:
     pq.write_table(pa.table(rounded), STORED, compression="zstd")
 
 
+def agreement(scores: dict[str, np.ndarray]) -> Iterator[str]:
+    """Spearman's correlations of the small model's scores with the target's, as Markdown.
+
+    scores: by column of the stored file, each [n]. The cut is of the tuned model's highest scores.
+    """
+    small, target = scores["small"], scores["target"]
+    left = stratify(small, regions=1, cut=CUT).of_row >= 0
+    yield "## Small model against target"
+    yield ""
+    yield (
+        f"Spearman's rank correlation of the scores of all {len(small):,} rows of E2E NLG "
+        "(embedded family, target not fine-tuned), with Fisher's 95 % interval; other tasks, from "
+        "the verified rows alone: [regions.md](regions.md)."
+    )
+    yield ""
+    yield f"| small model | all rows | without the {100 * CUT:g} % that the cut takes |"
+    yield "| --- | --- | --- |"
+    for name, column in (("not fine-tuned (T = 0)", "small_untuned"), ("T = 3", "small")):
+        texts = []
+        for rows in (np.ones(len(small), bool), left):
+            found = rank_correlation(scores[column][rows], target[rows])
+            assert found is not None
+            ends = "" if found.interval is None else " ({:.2f} to {:.2f})".format(*found.interval)
+            texts.append(f"{found.value:.2f}{ends}")
+        yield f"| {name} | {' | '.join(texts)} |"
+    yield ""
+
+
 def report(seeds: int) -> str:
     lines = [
         "# Rows verified by `--verify-per-region auto` and by a fixed b_v",
         "",
         f"`python benchmarks/verification.py --seeds {seeds} --write`, {date.today()}, "
         f"{platform.machine()}, NumPy {np.__version__}, {os.cpu_count()} CPUs",
+        "",
+        *agreement(_stored()),
+        "## Rows of auto and of a fixed b_v",
         "",
         "Distance: share of the budget (keep 0.1) in other regions than if every row were "
         f"verified, mean over {seeds} seeds; K = 50, cap {CAP:,}. Predicted: auto's own estimate "

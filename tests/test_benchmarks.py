@@ -198,3 +198,78 @@ def test_micro_batches_and_checkpointing_take_less_memory(scripts):
     assert found["--micro-batch-size 2"] < whole / 2, found
     assert found["--activation-checkpointing"] < whole * 2 / 3, found
     assert found["both"] < found["--micro-batch-size 2"], found
+
+
+def test_the_chart_of_cost_has_means_of_tasks_with_all_seeds_and_every_task(scripts):
+    cost, found = scripts("cost"), scripts("grid_report").Found
+
+    def task(**levels):
+        values = {}
+        for name, (level, seeds) in levels.items():
+            variant = name.replace("_", "-")
+            values |= {(variant, "0.1", s): np.full(9, level) for s in range(seeds)}
+        return found(values={"loss": values})
+
+    tasks = {
+        "cogs": task(within_random=(1.0, 3), random_epochs_0=(1.2, 3), random_epochs_1=(2.0, 1)),
+        "snips": task(within_random=(1.0, 3), random_epochs_0=(1.2, 3)),
+        "dialogsum": task(within_random=(1.0, 1), random_epochs_0=(0.5, 1)),
+    }
+    stages = {"fine-tune small": 30, "score small": 9, "verify on target": 1, "read": 50}
+    short = {name: seconds for name, seconds in stages.items() if name != "fine-tune small"}
+    measured = {"tuning": 100, "ways": {"T = 3": stages, "T = 1": stages, "T = 0": short}}
+    shown = cost.points(tasks, measured)
+    mine = [point for point in shown if point["way"] == "T = 0" and "y" in point]
+    mine = [point for point in mine if point["panel"] == cost.VERIFIED]
+    assert {point["ratio"] for point in mine} == {0.1}
+    [mean] = [point for point in mine if "tasks" in point]
+    assert [mean[k] for k in ("y", "low", "high")] == pytest.approx([20] * 3)
+    assert mean["tasks"] == 2
+    single = {p["task"]: (round(p["y"], 6), p["all"]) for p in mine if "task" in p}
+    assert single == {"cogs": (20, True), "snips": (20, True), "dialogsum": (-50, False)}
+    [one] = [point for point in shown if point["way"] == "T = 1"]  # one seed: no mean
+    assert (one["task"], one["all"]) == ("cogs", False)
+    bases = [p["ratio"] for p in shown if "base" in p]
+    assert bases == [0.4, 0.39]  # the second is not verified
+    svg = cost.plot(shown)
+    for text in ("T = 0 (mean of 2 tasks)", "T = 1", "dialogsum"):
+        assert f">{text}</text>" in svg
+
+
+def test_the_agreement_of_two_models_is_told_with_and_without_the_cut(scripts):
+    target = np.arange(1.0, 101)
+    small = target.copy()
+    small[:10] += 1000  # what the target finds easiest is what the cut takes
+    lines = list(
+        scripts("verification").agreement(
+            {"small": small, "small_untuned": target**2, "target": target}
+        )
+    )
+    [tuned] = [line for line in lines if line.startswith("| T = 3 |")]
+    # Ranks: ten rows go up by 90 and ninety down by 10: 1 - 6 (10·90² + 90·10²)/(100³ - 100).
+    assert tuned.startswith("| T = 3 | 0.46 (")
+    assert tuned.endswith("| 1.00 |")
+
+
+def test_regions_are_told_from_the_manifests_of_the_grid(scripts, tmp_path, monkeypatch):
+    regions = scripts("regions")
+    folder = tmp_path / "snips" / "seed1-0abc" / "random-epochs-1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").touch()
+    manifest = {
+        "created": "2026-01-02T00:00:00",
+        "regions": [{"ratio": v, "verified": v and 9} for v in (None, 8.0, 4.0, 2.0)],
+        "proxy": {
+            "rows": 27,
+            "spearman": 0.5,
+            "interval": [0.2, 0.7],
+            "budget_moved": {"0.1": 0.25},
+        },
+    }
+    monkeypatch.setattr(regions, "read_manifest", lambda folder: manifest)
+    found = regions.collect(tmp_path)
+    assert list(found) == ["snips, T = 1, seed 1"]
+    assert "| snips | T = 1 | 1 | 27 | 0.50 (0.20 to 0.70) |" in list(regions.report(found))
+    found["snips, T = 1, seed 1"]["scores"] = "T = 3"
+    wanted = "| snips | 1 | 3 | 8.00 | 8.00 | 4.00 | 4.00 | 2.00 | 25 % |"
+    assert wanted in list(regions.report(found))

@@ -83,6 +83,32 @@ def test_a_loss_in_percent_is_of_the_seeds_that_both_have(grid):
     assert found.percent("cut-0", minus="random") is None
 
 
+def test_settings_are_told_by_part_against_staff_and_random_with_their_seeds(grid):
+    import grid_report
+
+    items = np.linspace(-0.1, 0.1, 50)
+    level = {"random": 2.0, "staff": 1.0, "cut-0": 1.1, "plain-cut-0": 1.2}
+    losses = {(m, "0.1", s): v * (10 + items) for m, v in level.items() for s in (0, 1, 2)}
+    del losses["cut-0", "0.1", 2], losses["plain-cut-0", "0.1", 1], losses["plain-cut-0", "0.1", 2]
+    lines = list(grid_report._settings({"t": grid_report.Found(values={"loss": losses})}))
+    rows = [line.split(" | ") for line in lines if line.startswith("| ") and "seed" in line]
+    place, told = [row[:2] for row in rows], [row[2] for row in rows]
+    changed = [["| cut (0.1)", "cut-0"], ["| several at once", "plain-cut-0"]]
+    assert place == [*changed, ["| none", "staff"], *changed]
+    found = [text.partition(" (")[0] + text[text.index(",") :] for text in told]
+    over_staff = ["+10.0, 2 seeds |", "+20.0, 1 seed |"]
+    assert found == [*over_staff, "-50.0, 3 seeds |", "-45.0, 2 seeds |", "-40.0, 1 seed |"]
+
+
+def test_every_variant_of_staff_is_in_one_part(grid):
+    import grid_report
+
+    told = [name for _, name in grid_report._parts()]
+    assert sorted(told) == sorted(
+        ["staff", *(name for name in grid.VARIANTS if name not in grid_report.METHODS)]
+    )
+
+
 def test_a_loss_in_percent_is_as_uncertain_as_what_it_is_a_share_of(grid):
     import grid_report
 
