@@ -331,3 +331,24 @@ def test_a_stop_that_a_library_makes_an_import_error_of_is_a_stop(name, code):
         done.stderr
         == "stopped: run the same command again; it resumes from the last checkpoint or finished stage\n"
     )
+
+
+STOPPED_AT_ONCE = """
+import os, signal, sys
+from staff.__main__ import start
+
+class Slow:
+    def find_spec(name, *_):
+        if name == "cyclopts":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Slow)
+sys.exit(start())
+"""
+
+
+def test_ctrl_c_while_the_command_line_is_imported():
+    done = subprocess.run(
+        [*PYTHON, STOPPED_AT_ONCE, "select"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
