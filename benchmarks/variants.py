@@ -95,6 +95,10 @@ VARIANTS = {
     "target-scores": Variant(
         {**UNVERIFIED, "small": "target", "skip_finetune": True}, scored_anew=True
     ),
+    "random-target-scores": Variant(
+        {**UNVERIFIED, "small": "target", "skip_finetune": True, "within": "random"},
+        scored_anew=True,
+    ),
     # Small models of another family, with a tokenizer of their own
     "small-bitnet": Variant({"small": "bitstories1M"}, scored_anew=True),
     "small-stories": Variant({"small": "stories260K"}, scored_anew=True),
