@@ -76,7 +76,8 @@ def scores_figure(bins: Bins, name: str, *, title: str, threshold: float | None)
 def _count_axis(title: str, counts: Ints) -> Spec:
     """A vertical axis of rows; of few, ticks would be at halves as well."""
     most = int(counts.max(initial=0))
-    return axis("y", title, **({"values": list(range(most + 1))} if most < 5 else {}))
+    few: Spec = {"values": list(range(most + 1)), "format": "d"}
+    return axis("y", title, **(few if most < 5 else {}))
 
 
 def _count_layers(bins: Bins, x: Spec, threshold: float | None) -> list[Spec]:
