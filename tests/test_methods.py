@@ -19,6 +19,7 @@ from staff.runs.facts import from_cut
 from staff.runs.settings import Method
 from staff.scores.shards import read_features, read_scores
 from staff.selectors import (
+    SCORE,
     SELECTORS,
     explain,
     select_d2,
@@ -116,10 +117,29 @@ def test_every_method_selects_again_from_stored_scores(run, method, tmp_path, lo
         assert coreset["tokens"] == table["tokens"][table[f"selected@{name}"]].sum()
     assert ("regions" in manifest) == (method == "ccs")
     assert f"Method    {method}" in render(manifest, folder="x")
+    column = SCORE.get(method, "").replace("effort", "score_small")
+    name, shown = scores_on((again.folder / "report.html").read_text(encoding="utf-8"))
+    assert (name is not None) == ("score" in manifest) == bool(column)
+    if column:
+        assert len(shown) == 80
+        assert list(shown.values()) == pytest.approx(table[column][list(shown)], rel=0.005)
+        spread = manifest["score"]["chosen"]["n5"]
+        assert spread["median"] == np.median(table[column][table["selected@n5"]])
     for row in (0, int(np.flatnonzero(table["selected@n5"])[0])):
         told = tell(again.folder, id=None, row=row)
         assert ("is in the coreset of 5" in " ".join(told.split())) == table["selected@n5"][row]
         assert "nan" not in told
+
+
+def scores_on(page):
+    """Row -> the score that the table of a page has for it, and what it is called there."""
+    found = re.findall(
+        r'<th scope="row"><span class="label">Row </span>(\d+)</th>\s*(?:<td><span class="label">Region.*</td>\s*)?'
+        r'<td><span class="label">([^<]+) </span>([^<]+)',
+        page,
+    )  # fmt: skip
+    [name] = {name for _, name, _ in found} or {None}
+    return name, {int(row): float(score.replace(",", "")) for row, _, score in found}
 
 
 def test_a_report_of_regions_by_loss_shows_losses(run, tmp_path):
@@ -130,11 +150,10 @@ def test_a_report_of_regions_by_loss_shows_losses(run, tmp_path):
     assert "loss on the small model" in page
     assert "effort score on the small model" not in page
     losses = again.table()["loss"]
-    shown = re.findall(r'<th scope="row"><span class="label">Row </span>(\d+)', page)
-    scores = re.findall(r'<td><span class="label">Score </span>([^<]+)', page)
-    assert len(shown) == len(scores) > 0
-    for row, score in zip(shown, scores, strict=True):
-        assert float(score) == pytest.approx(losses[int(row)], rel=0.005)
+    name, shown = scores_on(page)
+    assert name == "Loss"
+    assert len(shown) == page.count("<tr data-region=") > 0
+    assert list(shown.values()) == pytest.approx(losses[list(shown)], rel=0.005)
 
 
 def test_a_run_with_the_models_gives_what_the_stored_scores_give(data, family, run, tmp_path):
@@ -168,6 +187,10 @@ def test_ifd_adds_one_pass_to_the_same_folder(data, family, tmp_path):
     assert ratio[chosen].min() >= ratio[~chosen & (ratio <= 1)].max()
     assert "IFD ratio is" in tell(run.folder, id=None, row=int(np.flatnonzero(chosen)[0]))
     page = (run.folder / "report.html").read_text(encoding="utf-8")
+    name, shown = scores_on(page)
+    assert name == "IFD ratio"
+    assert list(shown.values()) == pytest.approx(ratio[list(shown)], rel=0.005)
+    assert 'aria-label="IFD ratio: all rows and coreset 0.1' in page
     assert "cut, left out because its prompt makes its response less likely" in page
     again = select_coreset(scores=run.folder, method="ifd", keep=0.1, out=tmp_path / "again")
     assert again.coresets["0.1"].read_bytes() == run.coresets["0.1"].read_bytes()

@@ -17,6 +17,7 @@ from staff.runs import manifest as manifests
 from staff.runs.config import SelectConfig
 from staff.runs.facts import coreset_facts, cut_facts, region_facts, rounds_facts
 from staff.runs.proxy import proxy_facts
+from staff.runs.scored import EFFORT, score_facts, score_of
 from staff.runs.selection_file import write_selection
 from staff.runs.settings import coreset_name
 from staff.runs.store import RunFolder
@@ -53,6 +54,12 @@ def finish(
         run.ledger.stage("write", remember=False) as record,
         (run.progress or SilentProgress()).stage("write", total=total) as stage,
     ):
+        if score := score_of({"method": config.method, "difficulty": config.difficulty}):
+            result["score"] = score_facts(
+                score,
+                score.values({**rows.scores, EFFORT: rows.scores.get("effort")}),
+                {name: selection.rows for name, selection in selections.items()},
+            )
         of_row, verified = None, np.zeros(len(rows.ids), np.bool_)
         if method.regions is not None and method.verification is not None:
             of_row = method.regions.of_row

@@ -12,7 +12,7 @@ from staff.runs.manifest import begin, plain, write_manifest
 from staff.runs.proxy import proxy_facts
 from staff.runs.selection_file import write_selection
 from staff.runs.store import RunFolder
-from staff.selectors import select_random, select_staff
+from staff.selectors import select_random, select_ranked, select_staff
 
 READING = {"format": "prompt-response", "prompt_column": "prompt", "response_column": "response"}
 STAGES = [
@@ -52,6 +52,10 @@ def make_run(tmp_path):
         known: dict = {"scores": {}, "score_target": None, "regions": None, "verified": None}
         if method == "random":
             selections = [select_random(total=total, **common) for total in totals]
+        elif method != "staff":  # whatever its rule is, these are its columns
+            selections = [
+                select_ranked(scores=scores, total=t, keys=common["keys"]) for t in totals
+            ]
         else:
             selections = select_staff(
                 scores=scores, total=totals, verify=lambda rows: target[rows], regions=regions,
@@ -61,10 +65,11 @@ def make_run(tmp_path):
             verified[selections[0].verification.rows] = True
             known["score_target"] = np.where(verified, target, np.nan)
             known["regions"] = selections[0].regions.of_row
+        if method != "random":
             lengths = np.array([len(str(record.get("response", ""))) for record in records], float)
             known["scores"] = {"effort": scores, "response_length": lengths, "loss": scores / 2}
         named = {f"{k:g}": s for k, s in zip(keep, selections, strict=True)}
-        if method != "random":
+        if method == "staff":
             manifest["cut"] = cut_facts(selections[0], scores, 0.1)
             manifest["regions"] = region_facts(named)
             if proxy:

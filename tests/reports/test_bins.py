@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from staff.reports.bins import bin_lengths, bin_scores, count_by_region, intervals, sample
+from staff.reports.bins import bin_lengths, bin_scores, count_by_region, intervals, most, sample
 
 
 def test_score_bins_divide_the_regions_and_hold_their_upper_edge():
@@ -64,6 +64,21 @@ def test_length_bins_are_whole_numbers():
     assert len(wide.edges) <= 41
     assert set(np.diff(wide.edges)) == {25.0}
     assert wide.counts["all"].sum() + wide.beyond == 1000
+    lengths = np.append(np.arange(1.0, 201), [250, 5000])
+    assert bin_lengths(lengths, all=np.ones(202, bool)).edges[-1] < 260
+    tail = bin_lengths(lengths, tail=True, all=np.ones(202, bool))
+    assert most(lengths) == 250
+    assert set(np.diff(tail.edges)) == {10.0}
+    assert 374 <= tail.edges[-1] < 384
+    assert tail.beyond == 1
+
+
+def test_the_highest_value_that_is_no_outlier():
+    assert most(np.array([1.0, 2])) == 2
+    assert most(np.full(9, 3.0)) == 3
+    values = np.append(np.arange(40.0), 1e6)  # of fewer than a hundred, too
+    assert most(values) == 39
+    assert most(np.append(np.zeros(90), np.arange(10.0))) == 8  # most are equal: no fence
 
 
 def test_counts_by_region():

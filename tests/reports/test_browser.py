@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from chromium import driven
 
 from staff.compare.files import write_results
 from staff.reports.compared_html import render_comparison_page, write_compared
@@ -24,22 +25,29 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Open a page and return (its elements as HTML, what the browser complained of)."""
+def command():
+    """How a browser is started, without a profile: each has its own, for one whose last user is
+    not quite gone keeps the next one waiting."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    return [
+        program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--no-first-run", "--disable-extensions", "--disable-background-networking",
+    ]  # fmt: skip
 
-    def browse(path, width=1000):
-        # A profile each: one whose last user is not quite gone keeps the next one waiting.
+
+@pytest.fixture(scope="module")
+def browser(command, tmp_path_factory):
+    """Open a page and return (its elements as HTML, what the browser complained of)."""
+
+    def browse(path):
         profile = tmp_path_factory.mktemp("profile")
-        command = [
-            program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", "--disable-extensions", "--disable-background-networking",
-            f"--user-data-dir={profile}", f"--window-size={width},900", "--enable-logging=stderr",
+        how = [
+            f"--user-data-dir={profile}", "--window-size=1000,900", "--enable-logging=stderr",
             "--dump-dom", path.as_uri(),
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, timeout=300, check=True)
+        done = subprocess.run([*command, *how], capture_output=True, timeout=300, check=True)
         said = done.stderr.decode("utf-8", "replace").splitlines()
         return done.stdout.decode("utf-8"), [line for line in said if "CONSOLE" in line]
 
@@ -76,42 +84,110 @@ def test_in_a_browser_hostile_data_stay_text(make_run, browser):
     assert "48 of 48 shown" in dom  # the script ran
 
 
-def test_in_a_browser_one_chooses_searches_and_scrolls_one_way(
-    make_run, records, browser, tmp_path
+# What has the focus, and whether one can see that: of a hidden radio button, its label has the ring.
+FOCUS = """(() => {
+  const part = document.activeElement;
+  const shown = getComputedStyle(part.type === "radio" ? part.nextElementSibling : part);
+  const ring = shown.outlineStyle !== "none" && parseFloat(shown.outlineWidth) >= 2;
+  return [part.id || part.name || part.tagName, ring];
+})()"""
+
+# The least contrast of any text with what is behind it, as WCAG 2 has it, and the page's colour.
+CONTRAST = """(() => {
+  const parts = (color) => color.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (part) => {
+    for (; part; part = part.parentElement) {
+      const [r, g, b, a = 1] = parts(getComputedStyle(part).backgroundColor);
+      if (a === 1) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  let least = 21;
+  for (const part of document.querySelectorAll("body *:not(script)")) {
+    const says = [...part.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!says || !part.getClientRects().length) continue;
+    const style = getComputedStyle(part);
+    const color = part instanceof SVGElement ? style.fill : style.color;
+    const [low, high] = [light(parts(color)), light(behind(part))].sort((a, b) => a - b);
+    least = Math.min(least, (high + 0.05) / (low + 0.05));
+  }
+  return [least, getComputedStyle(document.body).backgroundColor];
+})()"""
+
+
+def test_in_a_browser_one_reads_a_run_on_a_phone_with_the_keyboard_and_in_the_dark(
+    make_run, records, command, tmp_path
 ):
-    """The page's own script, driven by another one, in a copy without the policy."""
     folder, manifest = make_run(records, sources=["web", "forum", "books"] * 100)
-    driver = """
-      const set = (id, value) => {
-        const field = document.getElementById(id);
-        field.value = value;
-        field.dispatchEvent(new Event("input", { bubbles: true }));
-        return document.getElementById("found").textContent;
-      };
-      const said = [set("search", "forum web"), set("search", "prompt FORUM")];
-      said.push(set("search", ""), set("fate", "yes"));
-      document.querySelector("input[value='0.3']").click();
-      said.push(document.getElementById("found").textContent);
-      said.push(document.querySelectorAll("figure[data-coreset='0.3'][hidden]").length);
-      said.push(document.querySelectorAll("figure[data-coreset='0.1'][hidden]").length);
-      said.push(document.documentElement.scrollWidth - innerWidth);
-      document.title = said.join("|");
-    """
-    page = re.sub(r"<meta http-equiv[^>]*>", "", render_run(folder, manifest, data_of(manifest)))
-    copy = tmp_path / "copy.html"
-    copy.write_text(page.replace("</body>", f"<script>{driver}</script></body>"), encoding="utf-8")
-    dom, complaints = browser(copy, width=500)
-    assert not complaints
-    none, forum, everything, some, more, shown, hidden, overflow = (
-        re.search("<title>(.*?)</title>", dom)[1].split("|")
-    )  # fmt: skip
-    rows = page.count("<tr data-region=")
-    found = page.count("<bdi>forum</bdi></small>")
-    assert 0 < found < rows
-    assert [none, forum, everything] == [f"{i} of {rows} shown" for i in (0, found, rows)]
-    assert 0 < int(some.split()[0]) < int(more.split()[0]) < rows
-    assert (shown, hidden) == ("0", "2")
-    assert int(overflow) <= 0
+    write_report(folder, manifest, data_of(manifest))
+    html = folder.report.read_text(encoding="utf-8")
+    rows, forum = html.count("<tr data-region="), html.count("<bdi>forum</bdi></small>")
+    assert 0 < forum < rows
+    with driven(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}"], folder.report.as_uri()
+    ) as page:
+
+        def found():
+            return page.run("document.getElementById('found').textContent")
+
+        def hidden(coreset):
+            return page.run(f"document.querySelectorAll(\"figure[data-coreset='{coreset}'][hidden]\").length")  # fmt: skip
+
+        def to(name):
+            """Press Tab until a part has the focus; what was on the way."""
+            passed = []
+            while not passed or passed[-1][0] != name:
+                page.press("Tab")
+                passed.append(page.run(FOCUS))
+                assert len(passed) < 20, passed
+            return passed
+
+        page.send("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1,
+                  mobile=False)  # fmt: skip
+        assert (
+            page.run("document.body.parentNode.scrollWidth - document.body.parentNode.clientWidth")
+            <= 0
+        )
+        stops = to("coreset")
+        assert (hidden("0.1"), hidden("0.3")) == (0, 2)
+        page.press("ArrowRight")
+        assert (hidden("0.1"), hidden("0.3")) == (2, 0)
+        stops += to("SUMMARY")
+        page.press("Enter")
+        assert page.run("document.querySelectorAll('details[open] .scroll').length") == 1
+        stops += to("search")
+        page.write("prompt FORUM")
+        assert found() == f"{forum} of {rows} shown"
+        page.write(" web")
+        assert found() == f"0 of {rows} shown"
+        page.run("document.getElementById('search').select()")
+        page.write(" ")
+        stops += to("region")
+        page.press("ArrowDown")
+        region = int(found().split()[0])
+        assert 0 < region < rows
+        stops += to("fate")
+        page.press("ArrowDown")
+        assert 0 < int(found().split()[0]) < region
+        assert [name for name, _ in stops if name != "DIV"] == [
+            "A", "coreset", "SUMMARY", "search", "region", "fate",
+        ]  # fmt: skip  # and the tables that scroll
+        assert all(ring for _, ring in stops), stops
+        page.press("ArrowUp")
+
+        colors = {}
+        for media in ("screen", "print"):
+            for scheme in ("light", "dark"):
+                features = [{"name": "prefers-color-scheme", "value": scheme}]
+                page.send("Emulation.setEmulatedMedia", media=media, features=features)
+                contrast, colors[media, scheme] = page.run(CONTRAST)
+                assert contrast >= 4.5, (media, scheme)
+        dark = colors.pop(("screen", "dark"))
+        assert sum(map(int, re.findall(r"\d+", dark))) < 120
+        assert set(colors.values()) == {"rgb(255, 255, 255)"}
+        assert not page.complaints
 
 
 def test_in_a_browser_hostile_paths_of_a_comparison_stay_text(make_compared, browser, tmp_path):

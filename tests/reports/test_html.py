@@ -26,8 +26,8 @@ def test_what_a_person_asks_of_a_run_is_there(make_run, records):
         "Chosen 30 · 90 10 % · 30 %",
         "2 rows skipped (see rejected.jsonl)",
         "small models/small (1.23M)",
-        "chosen ones (the norm of the small model's gradient; higher is harder); the 30 highest, "
-        "above 1.90, are cut as likely noise",
+        "Top : the effort score (the norm of the small model&#39;s gradient; higher is harder) of "
+        "all rows and of the chosen ones; the 30 highest, above 1.90, are cut as likely noise",
         "Table of 12 regions",
         "Is the small model a good proxy? Good: the same rows are hard for both models",
         "scores with the small model&#39;s: 0.8",
@@ -97,7 +97,86 @@ def test_a_random_run_has_rows_and_sources_only(make_run, records):
     page = render(folder, manifest)
     assert "h-sources" in page
     assert "prompt 1" in page
-    for absent in ("h-selection", "h-agreement", "h-lengths", 'id="region"'):
+    for absent in (
+        "h-selection",
+        "h-scores",
+        "h-agreement",
+        "h-lengths",
+        'id="region"',
+        "features",
+    ):
+        assert absent not in page
+
+
+def test_a_run_without_regions_has_the_scores_its_method_goes_by(make_run, records, monkeypatch):
+    folder, manifest = make_run(records, method="grand", sources=["web"] * 300)
+    table = pq.read_table(folder.selection)
+    scores = table["score_small"].to_numpy().copy()
+    scores[-3:] *= 1000  # three of those chosen, far from all others
+    scores[0] = np.nan
+    place = table.column_names.index("score_small")
+    table = table.set_column(place, "score_small", pa.array(scores, from_pandas=True))
+    pq.write_table(table, folder.selection)
+    drawn, draw = [], figures.scores_figure
+    monkeypatch.setattr(
+        figures,
+        "scores_figure",
+        lambda *given, **how: drawn.append((given, how)) or draw(*given, **how),
+    )
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render(folder, manifest)))
+    for (bins, name), how in drawn:
+        assert bins.counts["uncut"].sum() + bins.beyond == 299
+        assert bins.counts["chosen"].sum() == {"0.1": 27, "0.3": 87}[name]
+        assert bins.edges[-1] < 3.5  # the others can be told apart
+        assert how == {"title": "GraNd (effort) score on the small model", "threshold": None}
+    assert len(drawn) == 2
+    for words in (
+        "The method grand takes the highest scores. all rows chosen",
+        "Coreset 0.1: 30 rows. 3 rows, 3 of them chosen, have scores beyond the right edge.",
+        "Share Median GraNd score Chosen for 0.1",
+        "Row GraNd score Outcome Prompt Response",
+        "Row 299 web GraNd score 1,997 budget budget",
+        "Row 0 web GraNd score over-budget over-budget",
+    ):
+        assert words in page, words
+    assert "cut" not in page.split("Scores and the choice")[1].split("Settings and origin")[0]
+
+
+def test_what_a_method_dropped_is_marked_unless_each_value_of_a_quota_has_its_own(
+    make_run, records, monkeypatch
+):
+    def drawn_with(dropped):
+        table = pq.read_table(folder.selection)
+        reasons = np.array(table["reason@0.1"].to_pylist(), object)
+        reasons[dropped] = "cut"
+        place = table.column_names.index("reason@0.1")
+        pq.write_table(table.set_column(place, "reason@0.1", pa.array(reasons)), folder.selection)
+        found.clear()
+        return render(folder, manifest)
+
+    found, draw = [], figures.scores_figure
+    monkeypatch.setattr(
+        figures,
+        "scores_figure",
+        lambda *given, **how: found.append((given, how)) or draw(*given, **how),
+    )
+    folder, manifest = make_run(records, method="d2", keep=(0.1,))
+    above = drawn_with(np.arange(270, 300))
+    [((bins, _), how)] = found
+    assert how["threshold"] == pytest.approx(1 + 269 / 300)
+    assert bins.counts["cut"].sum() + bins.beyond == 30
+    assert "the 30 rows with the highest scores are cut" in above
+    assert "· cut, left out" in re.sub(r"\s+", " ", above)
+    drawn_with([100])
+    [((bins, _), how)] = found
+    assert how["threshold"] is None
+    assert bins.counts["cut"].sum() + bins.beyond == 31
+
+
+def test_a_method_of_features_has_no_score(make_run, records):
+    page = render(*make_run(records, method="k-centre", sources=["web"] * 300))
+    assert "The method k-centre chooses by features" in page
+    for absent in ("h-scores", "Median effort", 'class="score"', "goes by score"):
         assert absent not in page
 
 

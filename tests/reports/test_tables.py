@@ -5,13 +5,14 @@ from staff.reports.tables import MAX_SOURCES, SourceRow, by_source, medians, set
 
 def table(**columns):
     n = len(columns["source"])
-    return {"score_small": np.arange(n, dtype=float), "region": np.zeros(n, int), **columns}
+    return {"region": np.zeros(n, int), **columns}
 
 
 def test_sources_from_the_largest():
     sources = ["a", "b", None, "a", ""]
     chosen = {"0.4": np.array([True, True, False, False, False])}
-    found = by_source(table(source=sources, region=np.array([0, -1, -2, 0, 0])), chosen)
+    columns = table(source=sources, region=np.array([0, -1, -2, 0, 0]))
+    found = by_source(columns, chosen, scores=np.arange(5.0))
     assert found == [
         SourceRow("a", 2, 0, 1.5, {"0.4": 1}),
         SourceRow("(empty)", 1, 0, 4.0, {"0.4": 0}),
@@ -22,9 +23,8 @@ def test_sources_from_the_largest():
 
 def test_many_sources_end_in_one_row():
     sources = [f"s{i:03}" for i in range(100)] * 2
-    found = by_source(
-        table(source=sources, score_small=np.full(200, np.nan)), {"1": np.ones(200, bool)}
-    )
+    chosen = {"1": np.ones(200, bool)}
+    found = by_source(table(source=sources), chosen, scores=np.full(200, np.nan))
     assert len(found) == MAX_SOURCES
     assert found[-1] == SourceRow("(61 more sources)", 122, 0, None, {"1": 122})
     assert sum(source.rows for source in found) == 200
@@ -42,7 +42,8 @@ def test_medians_of_what_is_known():
         assert [(m["name"], m["all"], m["chosen"]["0.5"]) for m in found] == expected
     sources = ["a", "a", "a", "b"]
     longer |= {"source": sources, "region": np.array([0, 0, 0, -2])}
-    assert [s.score for s in by_source(longer, {})] == [2.0, None]
+    for scores, expected in ((longer["score_small"], [2.0, None]), (None, [None, None])):
+        assert [s.score for s in by_source(longer, {}, scores=scores)] == expected
 
 
 def test_settings_leave_out_what_is_not_set():

@@ -114,6 +114,29 @@ def test_the_next_command_reads_the_coreset_like_the_data():
     assert "None" not in text
 
 
+def test_the_score_of_a_method_without_regions_is_told():
+    spread = {"lowest": 0.5, "median": 1.25, "highest": 2000.0}
+    score = {
+        "column": "loss",
+        "all": spread,
+        "chosen": {"0.1": spread | {"lowest": 1.0}, "0.2": None},
+    }
+    run = manifest(regions=0, config={"method": "loss", "take": "highest"}, score=score)
+    text = render(run, folder="x", width=80)
+    assert (
+        "Method    loss: take highest\n\n"
+        "Score     loss on the small model, median (lowest to highest)\n"
+        "          all rows: 1.25 (0.500 to 2,000)\n"
+        "          coreset 0.1: 1.25 (1.00 to 2,000)\n\n"
+    ) in text
+    assert "Score  " not in render(run | {"regions": manifest()["regions"]}, folder="x", width=80)
+    by_features = render(manifest(regions=0, config={"method": "moderate"}), folder="x", width=99)
+    assert (
+        "Method    moderate: by features (mean hidden states of the small model), not by a score\n"
+        in by_features
+    )
+
+
 def test_unverified_and_flagged_regions():
     regions = manifest()["regions"]
     regions[0] |= {"verified": 0, "ratio": None, "interval": None}

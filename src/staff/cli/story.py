@@ -64,20 +64,13 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
 
 def _scores(config: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Any]:
     """The score the method used: its name in a sentence, and its values [n]; zeros if none."""
-    from staff.selectors import SCORE
+    from staff.runs.scored import EFFORT, score_of
 
-    method = config.get("method", "staff")
-    column = SCORE.get(method)
-    if method in ("ccs", "d2"):
-        column = config.get("difficulty", column)
-    if column is None:
+    score = score_of(config)
+    if score is None:
         return "score", np.zeros(len(table["id"]))
-    if method == "ifd":
-        # Not of `selectors.ifd`, which refuses a row without finite losses: such a row has a story.
-        return "IFD ratio", table["loss"] / table["unconditioned_loss"]
-    if column == "effort":
-        return "score on the small model", table["score_small"]
-    return f"{column.replace('_', ' ')} on the small model", table[column]
+    name = "score on the small model" if score.column == EFFORT else score.title
+    return name, score.values(table)
 
 
 def rebuild(manifest: Mapping[str, Any], table: Mapping[str, Any], name: str) -> Selection:

@@ -59,12 +59,28 @@ def bin_scores(scores: Floats, *, threshold: float, regions: int, **groups: Bool
     return _count(scores, edges, groups)
 
 
-def bin_lengths(lengths: Floats, **groups: Bools) -> Bins:
+def most(values: Floats) -> float:
+    """The highest value that is no outlier: a few may be many times higher than all others.
+
+    An outlier is above both the 99th percentile and Tukey's outer fence, which is three times the
+    interquartile range above the upper quartile.
+    """
+    lower, upper = np.percentile(values, (25, 75))
+    fence = upper + 3 * (upper - lower)
+    limit = max(fence, np.percentile(values, 99, method="lower"))
+    return float(values[values <= limit].max())
+
+
+def bin_lengths(lengths: Floats, *, tail: bool = False, **groups: Bools) -> Bins:
     """Whole numbers [n] in bins of one whole width, up to the 99th percentile.
 
-    The first bin (low - 1, low - 1 + step] begins with the smallest number there is.
+    The first bin (low - 1, low - 1 + step] begins with the smallest number there is. tail: up to
+    the last that is no outlier, and above it by half of that width at most, as `bin_scores` does.
     """
     low, high = float(lengths.min()), float(np.percentile(lengths, 99, method="higher"))
+    if tail:
+        end = most(lengths)
+        high = min(float(lengths.max()), float(math.floor(end + (end - low) / 2)))
     step = math.ceil((high - low + 1) / LENGTH_BINS)
     bins = math.ceil((high - low + 1) / step)
     return _count(lengths, low - 1 + step * np.arange(bins + 1, dtype=np.float64), groups)

@@ -14,49 +14,32 @@ from staff.selectors.agreement import Correlation
 from staff.types import Floats, Ints
 from staff.words import rows_of
 
-SCORES = {  # columns of selection.parquet
-    "score_small": "effort score on the small model",
-    "loss": "loss on the small model",
-    "entropy": "entropy on the small model",
-    "el2n": "EL2N on the small model",
-}
 MAX_EDGES = 60  # more region edges than this would be one grey surface
 MAX_RATIOS = 100
 
 
 def selection_figure(
-    bins: Bins, manifest: Mapping[str, Any], name: str, chosen: Ints, *, score: str = "score_small"
+    bins: Bins, manifest: Mapping[str, Any], name: str, chosen: Ints, *, title: str
 ) -> Markup:
     """One coreset over the axis of scores: all rows and chosen ones, V_i, chosen by region.
 
     bins: with the groups "uncut", "cut" and "chosen". chosen: rows of each region, int64 [K].
-    score: the column that regions are made of.
+    title: of the axis, what regions are made of.
     """
     regions, cut = manifest["regions"], manifest["cut"]
     domain = [float(bins.edges[0]), float(bins.edges[-1])]
     edges = sorted({r["lower"] for r in regions} | {r["upper"] for r in regions})
     shown = [{"x": edge} for edge in edges] if len(edges) <= MAX_EDGES else []
 
-    x, bottom = (axis("x", title, domain=domain) for title in (None, SCORES[score]))
+    x, bottom = axis("x", None, domain=domain), axis("x", title, domain=domain)
 
     def on_grid(height: int, x: Spec, *layers: Spec) -> Spec:
         return panel(height, marks("rule", shown, "grid", x, {}), *layers)
 
-    # The cut is drawn from above the others' counts: in the bin of the cut both may have rows.
-    uncut, both = bins.counts["uncut"], bins.counts["uncut"] + bins.counts["cut"]
-    rows = axis("y", "rows")
-    threshold = [{"x": cut["threshold"]}] if cut["rows"] else []
-    counts = on_grid(
-        150,
-        x,
-        staircase(steps(bins.edges, both), "cut", x, rows),
-        staircase(steps(bins.edges, uncut), "all", x, rows),
-        staircase(steps(bins.edges, bins.counts["chosen"]), "chosen", x, rows),
-        marks("rule", threshold, "cut-line", x, {}, strokeWidth=1.5),
-    )
+    counts = on_grid(150, x, *_count_layers(bins, x, cut["threshold"] if cut["rows"] else None))
     over_regions = partial(_over_regions, regions, least=float(bins.edges[0]))
     budgets = np.array([region["budgets"].get(name, 0) for region in regions])
-    drawn = axis("y", "chosen rows")
+    drawn = _count_axis("chosen rows", chosen)
     taken = on_grid(
         90,
         bottom,
@@ -70,6 +53,45 @@ def selection_figure(
         f"{significant(domain[1])}, in {len(regions)} regions; the table of regions has the numbers"
     )
     return draw(panels, label)
+
+
+def scores_figure(bins: Bins, name: str, *, title: str, threshold: float | None) -> Markup:
+    """One coreset over the axis of scores, without regions: all rows, and the chosen ones again.
+
+    bins: with the groups "uncut", "cut" and "chosen". title: of the axis. threshold: above it the
+    method drops rows, if there is such a score.
+    """
+    domain = [float(bins.edges[0]), float(bins.edges[-1])]
+    x, bottom = axis("x", None, domain=domain), axis("x", title, domain=domain)
+    chosen = bins.counts["chosen"]
+    y = _count_axis("chosen rows", chosen)
+    taken = staircase(steps(bins.edges, chosen), "chosen", bottom, y)
+    label = (
+        f"{title}: all rows and coreset {name}, from {significant(domain[0])} to "
+        f"{significant(domain[1])}; the table of medians has the numbers"
+    )
+    return draw([panel(150, *_count_layers(bins, x, threshold)), panel(90, taken)], label)
+
+
+def _count_axis(title: str, counts: Ints) -> Spec:
+    """A vertical axis of rows; of few, ticks would be at halves as well."""
+    most = int(counts.max(initial=0))
+    few: Spec = {"values": list(range(most + 1)), "format": "d"}
+    return axis("y", title, **(few if most < 5 else {}))
+
+
+def _count_layers(bins: Bins, x: Spec, threshold: float | None) -> list[Spec]:
+    """All rows, cut ones and chosen ones by score, and the threshold of the cut as a line."""
+    # The cut is drawn from above the others' counts: in the bin of the cut both may have rows.
+    uncut, both = bins.counts["uncut"], bins.counts["uncut"] + bins.counts["cut"]
+    rows = _count_axis("rows", both)
+    line = [] if threshold is None else [{"x": threshold}]
+    return [
+        staircase(steps(bins.edges, both), "cut", x, rows),
+        staircase(steps(bins.edges, uncut), "all", x, rows),
+        staircase(steps(bins.edges, bins.counts["chosen"]), "chosen", x, rows),
+        marks("rule", line, "cut-line", x, {}, strokeWidth=1.5),
+    ]
 
 
 def _ratio_layers(regions: Sequence[Mapping[str, Any]], x: Spec) -> list[Spec]:

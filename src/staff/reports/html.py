@@ -9,7 +9,16 @@ import numpy as np
 from staff.data.files import Source, open_source
 from staff.errors import DataError
 from staff.reports import figures
-from staff.reports.bins import bin_lengths, bin_scores, count_by_region, intervals, sample
+from staff.reports.bins import (
+    SCORE_BINS,
+    Bins,
+    bin_lengths,
+    bin_scores,
+    count_by_region,
+    intervals,
+    most,
+    sample,
+)
 from staff.reports.page import render_page
 from staff.reports.proxy import (
     findings,
@@ -22,10 +31,16 @@ from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
 from staff.reports.text import at_random, constraints, filled_up, quota_text
 from staff.runs.facts import trust_remarks
-from staff.runs.selection_file import check_regions, coreset_columns, read_numbers
+from staff.runs.scored import IFD, LENGTH, Score, by_features, score_of
+from staff.runs.selection_file import (
+    check_regions,
+    coreset_columns,
+    read_dropped,
+    read_numbers,
+)
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
-from staff.types import Bools
+from staff.types import Bools, Floats
 from staff.words import rows_of
 
 # What keeps the file small whatever the run: see also SHOWN and TEXT_BYTES in rows.py.
@@ -67,7 +82,11 @@ def render_run(
     folder: RunFolder, manifest: Mapping[str, Any], source: Source | None, *, missing: str = ""
 ) -> str:
     """The page as text; the same for the same run."""
-    table = read_numbers(folder.selection, {*COLUMNS, manifest["config"].get("difficulty")})
+    score = score_of(manifest["config"])
+    table = read_numbers(folder.selection, {*COLUMNS, *(score.columns if score else ())})
+    scores = score.values(table) if score else None
+    if score and score.column == IFD:
+        table[IFD] = scores  # beside the signals it is made of
     chosen = {name: table[f"selected@{name}"] for name in coreset_columns(table)[:MAX_CORESETS]}
     regions, stages = manifest.get("regions") or [], manifest.get("stages") or []
     if not regions:  # a random selection: the column is there, and null
@@ -89,12 +108,14 @@ def render_run(
         times_figure=figures.times_figure(stages) if stages else None,
         agreement=_agreement(table, manifest["seed"]),
         proxy=_proxy(manifest),
-        coresets=_coresets(manifest, table, chosen),
+        score=score,
+        by_features=by_features(manifest["config"]),
+        coresets=_coresets(folder, manifest, table, chosen, score),
         medians=medians(table, chosen),
-        sources=by_source(table, chosen, score=_score(manifest)) if "source" in table else [],
+        sources=by_source(table, chosen, scores=scores) if "source" in table else [],
         settings=settings(manifest),
         missing=missing,
-        **show_rows(folder, manifest, table, chosen, source, score=_score(manifest)),
+        **show_rows(folder, manifest, table, chosen, source, scores=scores),
     )
 
 
@@ -124,7 +145,11 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
 
 
 def _coresets(
-    manifest: Mapping[str, Any], table: Mapping[str, Any], chosen: Mapping[str, Bools]
+    folder: RunFolder,
+    manifest: Mapping[str, Any],
+    table: Mapping[str, Any],
+    chosen: Mapping[str, Bools],
+    score: Score | None,
 ) -> list[dict[str, Any]]:
     """The manifest's entry of each coreset shown, with its counts and charts, where scores are."""
     coresets = [dict(c) for c in manifest["coresets"] if c["name"] in chosen]
@@ -140,24 +165,19 @@ def _coresets(
             )
             coreset["lengths"] = figures.lengths_figure(lengths, coreset["name"])
             coreset["longer"] = lengths.beyond
-        if manifest.get("regions"):
-            coreset |= _by_region(manifest, table, rows, coreset["name"])
+        if score and manifest.get("regions"):
+            coreset |= _by_region(manifest, table, rows, coreset["name"], score)
+        elif score and not np.isnan(scores := score.values(table)).all():
+            dropped = read_dropped(folder.selection, coreset["name"])
+            coreset |= _by_score(scores, dropped, rows, coreset["name"], score)
     return coresets
 
 
-def _score(manifest: Mapping[str, Any]) -> str:
-    """The column of selection.parquet that regions are made of, if there are any."""
-    config = manifest["config"]
-    column = str(config.get("difficulty", "effort")) if config.get("method") == "ccs" else "effort"
-    return "score_small" if column == "effort" else column
-
-
 def _by_region(
-    manifest: Mapping[str, Any], table: Mapping[str, Any], rows: Bools, name: str
+    manifest: Mapping[str, Any], table: Mapping[str, Any], rows: Bools, name: str, score: Score
 ) -> dict[str, Any]:
     """One coreset's rows in each region, and the chart of the scores that regions are made of."""
-    region, column = table["region"], _score(manifest)
-    values = table[column]
+    region, values = table["region"], score.values(table)
     known = ~np.isnan(values)  # a row without a finite score is in no region and not chosen
     scores = bin_scores(
         values[known],
@@ -170,8 +190,37 @@ def _by_region(
     by_region = count_by_region(region, rows, len(manifest["regions"]))
     return {
         "by_region": by_region.tolist(),
-        "scores": figures.selection_figure(scores, manifest, name, by_region, score=column),
+        "scores": figures.selection_figure(scores, manifest, name, by_region, title=score.title),
         "beyond": scores.beyond,
+    }
+
+
+def _by_score(
+    values: Floats, dropped: Bools, rows: Bools, name: str, score: Score
+) -> dict[str, Any]:
+    """The chart of the scores that a method without regions goes by, for one coreset.
+
+    values: float64 [n]. dropped, rows: bool [n], what was left out beforehand and what is chosen.
+    """
+    known = ~np.isnan(values)
+    kept, out = known & ~dropped, known & dropped
+    groups = {"uncut": kept[known], "cut": out[known], "chosen": rows[known]}
+    threshold = None
+    bins: Bins
+    if score.column == LENGTH:
+        bins = bin_lengths(values[known], tail=True, **groups)
+    else:
+        highest = float(values[kept].max()) if out.any() and kept.any() else None
+        end = most(values[known]) if highest is None else highest
+        bins = bin_scores(values[known], threshold=end, regions=SCORE_BINS, **groups)
+        # Of groups with quotas each has its own rows dropped: there is no one score, then.
+        if highest is not None and values[out].min() >= highest:
+            threshold = highest
+    return {
+        "scores": figures.scores_figure(bins, name, title=score.title, threshold=threshold),
+        "dropped": int(np.count_nonzero(out)),
+        "beyond": bins.beyond,
+        "chosen_beyond": int(rows[known].sum() - bins.counts["chosen"].sum()),
     }
 
 

@@ -14,7 +14,7 @@ from staff.reports.bins import sample
 from staff.reports.page import clipped
 from staff.runs.selection_file import read_rows
 from staff.runs.store import RunFolder
-from staff.types import Bools, Example, Ints
+from staff.types import Bools, Example, Floats, Ints
 from staff.visible import visible
 
 SHOWN = 240  # rows in all; a person looks at some, and search wants a few of each region
@@ -44,27 +44,28 @@ def show_rows(
     chosen: Mapping[str, Bools],
     source: Source | None,
     *,
-    score: str = "score_small",
+    scores: Floats | None,
 ) -> dict[str, Any]:
     """What the page says of its sampled rows: `groups` (their regions) and `rows`.
 
-    score: the column that regions are made of.
+    scores: those the method goes by, float64 [n], if it goes by any.
     """
     anywhere = np.any(list(chosen.values()), axis=0)
     groups = choose_rows(table["region"], anywhere, seed=manifest["seed"])
-    stored = read_rows(folder.selection, np.concatenate(list(groups.values())))
+    positions = np.concatenate(list(groups.values()))
+    stored = read_rows(folder.selection, positions)
     texts: dict[int, Texts] = {}
     if source is not None:
         texts = read_texts(source, [row["row"] for row in stored], manifest["data"]["reading"])
     limit = fitting_limit(texts.values())
     rows = []
-    for row in stored:
+    for row, position in zip(stored, positions.tolist(), strict=True):
         said = texts.get(row["row"], Texts((), ""))
         rows.append(
             {
                 "row": row["row"],
                 "region": row["region"] or 0,  # null after a random selection
-                "score": row[score],
+                "score": None if scores is None else _known(scores[position]),
                 "target": row["score_target"],
                 "source": clipped(row.get("source") or "", 60),
                 "fates": {name: row[f"reason@{name}"] for name in chosen},
@@ -73,6 +74,10 @@ def show_rows(
             }
         )
     return {"groups": list(groups), "rows": rows}
+
+
+def _known(score: float) -> float | None:
+    return None if np.isnan(score) else float(score)
 
 
 def fitting_limit(texts: Iterable[Texts]) -> int:

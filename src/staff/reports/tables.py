@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from staff.types import Bools
+from staff.types import Bools, Floats
 
 MAX_SOURCES = 40
 SIGNALS = {
     "score_small": "effort score",
     "loss": "loss",
     "entropy": "entropy",
+    "el2n": "EL2N score",
+    "ifd": "IFD ratio",
     "response_length": "response tokens",
 }
 
@@ -30,14 +32,14 @@ class SourceRow:
 
 
 def by_source(
-    table: Mapping[str, Any], chosen: Mapping[str, Bools], *, score: str = "score_small"
+    table: Mapping[str, Any], chosen: Mapping[str, Bools], *, scores: Floats | None
 ) -> list[SourceRow]:
     """Sources from the largest; what comes after `MAX_SOURCES` of them is one row.
 
-    table: columns of selection.parquet, "source" among them. chosen: coreset -> bool [n]. score:
-    the column of the median.
+    table: columns of selection.parquet, "source" among them. chosen: coreset -> bool [n]. scores:
+    those the method goes by, float64 [n], if it goes by any.
     """
-    scores, cut = table[score], table["region"] == -1  # -2: on a list, not cut
+    cut = table["region"] == -1  # -2: on a list, not cut
     names, of_row = _numbered(table["source"])
     sizes = np.bincount(of_row, minlength=len(names))
     order = sorted(range(len(names)), key=lambda i: (-sizes[i], names[i]))
@@ -50,7 +52,7 @@ def by_source(
             name,
             int(rows.sum()),
             int((rows & cut).sum()),
-            median(scores[rows]),
+            None if scores is None else median(scores[rows]),
             {coreset: int((rows & mask).sum()) for coreset, mask in chosen.items()},
         )
         for name, rows in groups
@@ -71,7 +73,7 @@ def medians(table: Mapping[str, Any], chosen: Mapping[str, Bools]) -> list[dict[
 
     A few rows may be without any, those whose score is not finite.
     """
-    known = {words: table[column] for column, words in SIGNALS.items()}
+    known = {words: table[column] for column, words in SIGNALS.items() if column in table}
     return [
         {
             "name": words,

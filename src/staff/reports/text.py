@@ -16,6 +16,7 @@ from staff.reports.proxy import (
     rounds_text,
 )
 from staff.runs.facts import trust_remarks
+from staff.runs.scored import by_features, score_of
 from staff.runs.shared_settings import READING
 from staff.runs.unheeded import heeded_by
 from staff.selectors import SCORE
@@ -38,6 +39,7 @@ def render(manifest: Manifest, *, folder: str, width: int = 80) -> str:
         not_finite_block(manifest, width),
         interpolated_block(manifest, width),
         method_block(manifest, width),
+        score_block(manifest, width),
         regions_block(manifest, width),
         proxy_block(manifest, width),
         coresets_block(manifest, folder, width),
@@ -97,8 +99,24 @@ def method_block(manifest: Manifest, width: int) -> list[str]:
     facts = [f"{name.replace('_', ' ')} {config[name]}" for name in heeded if name in config]
     if method == "staff" and config.get("verify_against") == "untuned":
         facts.append("verify against untuned")
+    if by_features(config):
+        facts.append("by features (mean hidden states of the small model), not by a score")
     facts += constraints(manifest)
     return _wrapped([method + (": " if facts else "") + ", ".join(facts)], width, label="Method")
+
+
+def score_block(manifest: Manifest, width: int) -> list[str]:
+    """The score that a method without regions goes by: over all rows and over each coreset."""
+    score, facts = score_of(manifest.get("config") or {}), manifest.get("score")
+    if manifest.get("regions") or not score or not facts:  # the table of regions has scores
+        return []
+    named = {"all rows": facts["all"]}
+    named |= {f"coreset {name}": spread for name, spread in facts["chosen"].items() if spread}
+    told = [
+        f"{name}: {significant(one['median'])} ({_span(one['lowest'], one['highest'], ' to ')})"
+        for name, one in named.items()
+    ]
+    return _wrapped([f"{score.title}, median (lowest to highest)", *told], width, label="Score")
 
 
 def constraints(manifest: Manifest) -> list[str]:

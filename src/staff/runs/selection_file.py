@@ -131,6 +131,17 @@ def read_rows(path: str | Path, at: Ints) -> list[dict[str, Any]]:
     return [found[position] for position in at.tolist()]
 
 
+def read_dropped(path: str | Path, name: str) -> Bools:
+    """Whether the method dropped the row, bool [n], also where it filled up the coreset.
+
+    name: of the coreset, in a run without regions, where only dropped rows are a top-up.
+    """
+    with _faults(path):
+        reasons = pq.read_table(path, columns=[f"reason@{name}"])[f"reason@{name}"]
+    found: Bools = pc.is_in(reasons, pa.array(["cut", "top-up"])).to_numpy()
+    return found
+
+
 def check_regions(of_row: Ints, count: int) -> None:
     """Raise `RunError` if a row is in a region that the manifest, which has `count`, has not."""
     if len(of_row) and int(of_row.max()) >= count:

@@ -91,6 +91,18 @@ class _Cut(_Shape):
     threshold: float
 
 
+class _Spread(_Shape):
+    lowest: float
+    median: float
+    highest: float
+
+
+class _Score(_Shape):
+    column: str
+    all: _Spread
+    chosen: dict[str, _Spread | None]
+
+
 class _Listed(_Shape):
     path: str
     rows: Count
@@ -206,6 +218,7 @@ class _Selected(_Scored):
     data: _Data
     coresets: list[_Coreset]
     regions: list[_Region] | None = None
+    score: _Score | None = None
     cut: _Cut | None = None
     proxy: _Proxy | None = None
     verification: _Verification | None = None
