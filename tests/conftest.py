@@ -256,3 +256,18 @@ def hub_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     tables._hub_builder.cache_clear()
     yield add
     tables._hub_builder.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def traces():
+    """A function from a folder to what a write to any of its files, or to it, would change.
+
+    The lock apart: whoever looks whether there is anything to do holds it.
+    """
+
+    def look(folder):
+        files = [path for path in folder.rglob("*") if path.name != ".lock"]
+        stats = {path: path.lstat() for path in [folder, *files]}
+        return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
+
+    return look

@@ -202,6 +202,7 @@ def test_other_versions_score_again(select, monkeypatch):
     chosen = (select().folder / "selection.parquet").read_bytes()
     versions = scoring.versions_of
     monkeypatch.setattr(scoring, "versions_of", lambda *n: versions(*n) | {"torch": "0.0"})
+    monkeypatch.setattr("staff.runs.again.versions", lambda: {"torch": "0.0"})
     again = select()
     reused = {stage["name"]: stage["reused"] for stage in again.manifest["stages"]}
     assert not reused["score small"]

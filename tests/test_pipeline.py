@@ -155,10 +155,12 @@ def test_the_report_is_there_and_can_be_written_again(run, capsys):
     assert f"Report: {page}." in capsys.readouterr().err
 
 
-def test_running_again_repeats_nothing(run, data, family, seen):
+@pytest.mark.parametrize("missing", ["report.html", "selection.parquet", "coreset-0.1.jsonl"])
+def test_running_again_repeats_nothing(run, data, family, seen, missing):
     before = {path: len(rows) for path, rows in seen.items()}
     small, target = family
     files = dict(run.manifest["files"])
+    (run.folder / missing).unlink()
     again = select_coreset(data, small=small, target=target, out=run.folder, **SETTINGS)
     assert {path: len(rows) for path, rows in seen.items()} == before
     reused = [False, False, True, True, True, False, False]
@@ -168,6 +170,60 @@ def test_running_again_repeats_nothing(run, data, family, seen):
         run.manifest["stages"][2:5], again.manifest["stages"][2:5], strict=True
     ):
         assert after == before_ | {"reused": True}  # with what it cost then
+
+
+def test_a_finished_run_is_left_as_it_is(run, data, family, tmp_path, traces):
+    """By the same command, and by no other; of a selection from stored scores, too."""
+    small, target = family
+    folder = shutil.copytree(run.folder, tmp_path / "x", ignore=shutil.ignore_patterns(".lock"))
+    lists = {"exclude": tmp_path / "ids.txt"}
+    lists["exclude"].write_text("nobody\n")
+    said: list[str] = []
+
+    def again(**changes):
+        settings = {"out": folder, **SETTINGS, "dtype": "float32", **lists, **changes}
+        given = {name: str(v) if isinstance(v, Path) else v for name, v in settings.items()}
+        config = SelectConfig(data=str(data), small=small, target=target, **given)
+        return pipeline.select(config, say=said.append)
+
+    first = again()
+    assert not any("already finished" in text for text in said)
+    before = traces(folder)
+    assert again() == first == read_manifest(folder)
+    assert said[-1].startswith(f"already finished: {folder} was made from the same inputs")
+    assert traces(folder) == before
+    chosen = again_from(folder, tmp_path / "again", said)
+    before = traces(tmp_path / "again")
+    assert again_from(folder, tmp_path / "again", said) == chosen
+    assert traces(tmp_path / "again") == before
+    assert said[-1].startswith(f"already finished: {tmp_path / 'again'} was made from the same")
+
+    def made_again(act):
+        said.clear()
+        found = act()
+        assert not any("already finished" in text for text in said)
+        assert act() == found  # which is now what is there
+        return found
+
+    made_again(lambda: again(keep=(0.1,)))
+    lists["exclude"].write_text("nobody\nno one\n")
+    made_again(lambda: again(keep=(0.1,)))
+    made_again(lambda: again_from(folder, tmp_path / "again", said))  # of a run that is another one
+    coreset = folder / "coreset-0.1.jsonl"
+    coreset.write_bytes(coreset.read_bytes() + b"\n")
+    assert made_again(lambda: again(keep=(0.1,)))["files"][coreset.name] == hash_file(coreset)
+    edited = json.loads((folder / "manifest.json").read_text()) | {"coresets": [1]}
+    (folder / "manifest.json").write_text(json.dumps(edited))
+    made_again(lambda: again(keep=(0.1,)))
+    before = traces(folder)
+    again(keep=(0.1,), overwrite=True)
+    assert traces(folder) != before
+    assert "already finished" in (again(keep=(0.1,)), said[-1])[1]
+
+
+def again_from(scores, out, said):
+    config = SelectConfig(scores=str(scores), total=(5,), out=str(out))
+    return pipeline.reselect(config, say=said.append)
 
 
 def test_another_configuration_in_the_same_folder_is_refused(run, data, family):

@@ -153,7 +153,14 @@ def test_fine_tuning_that_is_killed_does_not_read_again(e2e_file, family, finish
 
 
 def test_a_run_replays_from_its_own_config(whole, finish):
-    finish("select", "--config", str(whole / "config.yaml"))
+    again, made = ("select", "--config", str(whole / "config.yaml")), whole / "manifest.json"
+    before = made.stat()
+    done = finish(*again)
+    assert f"already finished: {whole} was made from the same inputs" in done.stderr
+    assert "The target scored" in done.stdout
+    assert (made.stat().st_ino, made.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    (whole / "report.html").unlink()
+    finish(*again)
     manifest = json.loads((whole / "manifest.json").read_text())
     assert [s["reused"] for s in manifest["stages"]] == [
         False, False, True, True, True, False, False

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,7 +11,10 @@ import pytest
 from staff import single
 from staff.checks import check_inputs
 from staff.errors import DataError, RunError
+from staff.hashing import hash_file
+from staff.models.folder import model_hash
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
+from staff.runs.manifest import versions
 from staff.stages.lazy_scorer import LazyScorer
 from staff.training.statistics import mean_interval
 
@@ -29,7 +33,7 @@ def data(tmp_path, e2e_rows):
     return write
 
 
-def test_score(data, family, tmp_path):
+def test_score(data, family, tmp_path, traces):
     out = tmp_path / "scored"
     settings = {"model": family[0], "out": str(out), "on_bad_row": "skip", **COLUMNS}
     config = ScoreConfig(data=data([BAD, *data.rows]), **settings)
@@ -45,6 +49,11 @@ def test_score(data, family, tmp_path):
         "scores/small/part-00000.parquet",
     }
     assert not (out / "tokens").exists()
+    before, said = traces(out), []
+    assert single.score(config, say=said.append) == manifest
+    assert said[0].startswith(f"already finished: {out} was made from the same inputs")
+    assert traces(out) == before
+    (out / "rejected.jsonl").unlink()
     again = single.score(config)  # nothing is scored twice
     assert [stage["reused"] for stage in again["stages"]] == [False, False, True]
     assert again["files"] == manifest["files"]
@@ -85,11 +94,15 @@ def test_scores_without_padding_are_those_with_it(data, family, tmp_path, monkey
 
 @pytest.fixture
 def tune(data, family, tmp_path):
-    def run(**changes):
-        settings = {"data": data(data.rows), "model": family[0], "out": str(tmp_path / "tuned")}
-        settings |= {"max_steps": 2, "rank": 2, **COLUMNS}
-        return single.finetune(FinetuneConfig(**{**settings, **changes}))
+    def config(**changes):
+        settings = {"model": family[0], "out": str(tmp_path / "tuned"), "max_steps": 2, "rank": 2}
+        settings |= COLUMNS | changes
+        return FinetuneConfig(data=settings.pop("data", None) or data(data.rows), **settings)
 
+    def run(say=print, **changes):
+        return single.finetune(config(**changes), say=say)
+
+    run.config = config
     return run
 
 
@@ -102,7 +115,36 @@ def test_finetune(tune, data, tmp_path):
     assert facts["rejected_rows"] == str(kept)
     assert json.loads(kept.read_text())["row"] == 0
     names = {path.name for path in (tmp_path / "tuned").iterdir()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl"}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl", "staff.json"}
+
+
+def test_a_finished_adapter_is_left_as_it_is_by_the_same_command_alone(
+    tune, data, tmp_path, traces
+):
+    file, out, said = data([*data.rows, BAD]), tmp_path / "tuned", []
+    how = {"data": file, "on_bad_row": "skip"}
+    facts = tune(**how)
+    before = traces(tmp_path)
+    check_inputs(tune.config(**how))  # nor is it refused before torch is there
+    assert tune(**how, say=said.append) == facts
+    assert said[0].startswith(f"already finished: {out} was made from the same inputs")
+    assert traces(tmp_path) == before
+    with pytest.raises(RunError, match="already holds files"):
+        tune(**how, rank=3)
+    content = Path(file).read_text()
+    Path(file).write_text(content.replace("name[", "eman[", 1))
+    with pytest.raises(RunError, match="already holds files"):
+        tune(**how)
+    Path(file).write_text(content)
+    assert tune(**how) == facts
+    for damaged in (tmp_path / "tuned-rejected.jsonl", out / "loss.jsonl"):
+        kept = damaged.read_bytes()
+        damaged.unlink()
+        with pytest.raises(RunError, match="already holds files"):
+            tune(**how)
+        damaged.write_bytes(kept)
+    tune(**how, overwrite=True)
+    assert traces(tmp_path)[out / "loss.jsonl"] != before[out / "loss.jsonl"]
 
 
 @pytest.fixture
@@ -149,9 +191,10 @@ def test_finetune_overwrites_only_when_told_and_only_what_is_its_own(tune, data,
 
 @pytest.fixture
 def measure(data, family):
-    def run(lines, **changes):
-        settings = {"data": data(lines), "model": family[0], **COLUMNS}
-        return single.evaluate(EvaluateConfig(**{**settings, **changes}))
+    def run(lines, say=print, **changes):
+        settings = {"model": family[0], **COLUMNS, **changes}
+        file = settings.pop("data", None) or data(lines)
+        return single.evaluate(EvaluateConfig(data=file, **settings), say=say)
 
     return run
 
@@ -176,6 +219,35 @@ def test_evaluate(measure, data, tmp_path):
         assert low <= facts[metric]["value"] <= high
         assert low < high
     assert json.loads((out / "metrics.json").read_text())["bleu"] == facts["bleu"]
+
+
+def test_results_are_left_as_they_are_by_the_same_command_alone(
+    measure, data, family, tmp_path, traces
+):
+    file, out, said = data([*data.rows[:4], BAD]), tmp_path / "measured", []
+    how = {"data": file, "metrics": ("loss",), "on_bad_row": "skip", "out": str(out)}
+    facts = measure((), **how)
+    written = json.loads((out / "metrics.json").read_text())
+    assert (written["format"], written["command"]) == (1, "evaluate")
+    assert written["data"] == {"path": file, "sha256": hash_file(file)}
+    assert written["models"]["model"]["hash"] == model_hash(family[0])
+    assert written["versions"] == versions()
+    assert written["files"] == {
+        name: hash_file(out / name) for name in ("items.parquet", "rejected.jsonl")
+    }
+    before = traces(out)
+    check_inputs(EvaluateConfig(model=family[0], **COLUMNS, **how))
+    again = measure((), **how, say=said.append)
+    assert list(again.items()) == list(json.loads(json.dumps(facts)).items())  # in their order
+    assert said[0].startswith(f"already finished: {out} was made from the same inputs")
+    for change in ({"metrics": ("loss", "exact")}, {"max_length": 64}, {"data": data(data.rows)}):
+        with pytest.raises(RunError, match="results of another evaluation"):
+            measure((), **{**how, **change})
+    assert traces(out) == before
+    (out / "items.parquet").write_bytes(b"")
+    with pytest.raises(RunError, match="results of another evaluation"):
+        measure((), **how)
+    assert measure((), **how, overwrite=True) == facts
 
 
 def test_what_a_killed_evaluation_leaves_does_not_speak_of_other_items(

@@ -76,8 +76,9 @@ def select_coreset(
     ``OUT-data.parquet``, models as ``OUT-small`` and ``OUT-target`` (give a large model by its path
     instead: it would be in memory twice). With a `Dataset` and no `out`, nothing is left on disk.
 
-    Finished stages of an earlier call with the same settings and `out` are reused. What
-    `staff select` prints as a warning is a `UserWarning`.
+    Finished stages of an earlier call with the same settings and `out` are reused; a finished run
+    of the same is left as it is and returned. What `staff select` prints as a warning is a
+    `UserWarning`.
 
     Raises:
         ConfigError, DataError, ModelError, RunError: what is wrong and what to do.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from staff.errors import ConfigError, RunError
+from staff.runs.again import ITEMS, METRICS, may_be_made, refuse_results
 from staff.runs.cache import Cache
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
@@ -131,19 +132,15 @@ def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
     if isinstance(config, FinetuneConfig):
         from staff.training import adapter_folder
 
-        adapter_folder.check_out(out, overwrite=config.overwrite)
+        made = may_be_made(out / adapter_folder.STAMP)  # if by another command: refused later
+        adapter_folder.check_out(out, overwrite=config.overwrite or made)
         return
-    left = {"metrics.json", "items.parquet"}
+    left = {METRICS, ITEMS}
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if found & {"manifest.json", "config.yaml"} or ("rejected.jsonl" in found and not found & left):
         raise RunError(f"{out} contains a run, not an evaluation: choose another --out")
-    if not config.overwrite:
-        for name in ("metrics.json", "items.parquet"):
-            if (out / name).exists():
-                raise RunError(
-                    f"{out} contains the results of another evaluation ({name}): choose another "
-                    "--out, or add --overwrite"
-                )
+    if not config.overwrite and not may_be_made(out / METRICS):
+        refuse_results(out)
 
 
 def check_data(config: AnyConfig, data: str | None, *, split: str) -> None:

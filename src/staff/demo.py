@@ -124,6 +124,7 @@ def _evaluate(adapter: Path | None, folder: Path, progress: Progress | None) -> 
             metrics=("loss",) if adapter is None else ("loss", "rougeL"),
             out=str(folder),
             max_new_tokens=80,
+            overwrite=True,
             **COLUMNS,
         ),
         progress=progress,

@@ -7,7 +7,7 @@ reselect: the same from the stored scores of an earlier run, without any model
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -18,16 +18,20 @@ import numpy as np
 
 from staff.asked import look_at_models, models_of, requested_sizes
 from staff.data.files import open_source
+from staff.data.lists import read_ids
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
+from staff.data.tokenise import Tokeniser
 from staff.errors import DataError
 from staff.foreseen import too_many_regions, warnings_of
+from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
 from staff.outputs import Run, finish
 from staff.progress import WARNING, Progress
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
+from staff.runs.again import finished_run, made_from, told
 from staff.runs.config import RESELECT, SelectConfig
 from staff.runs.facts import data_facts, not_finite_facts, stability_facts, told_of_data
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
@@ -41,7 +45,7 @@ from staff.selectors.staff import Verify
 from staff.stages import scoring
 from staff.stages.draws import check_score_on, rows_to_score
 from staff.stages.following import follow
-from staff.stages.options import device_used
+from staff.stages.options import device_used, quantised_facts
 from staff.stages.reading import keep_read, note_read, read_once, tokens_of
 from staff.stages.scoring import Rounds, executing
 from staff.stages.tuning import check_team, finetune_small
@@ -70,7 +74,8 @@ def select(
     tokens: the folder that rows and tokens lie in and stay in, for other runs of the same data;
     by default the run's own, until it is done.
 
-    Raises `StaffError` children; whatever was finished is kept for the next start.
+    A folder that holds this very run, finished and whole, is left as it is. Raises `StaffError`
+    children; whatever was finished is kept for the next start.
 
     Of the processes that torchrun started, all but one help it score, and return nothing ({}).
     """
@@ -95,11 +100,15 @@ def _select_in(
 
 def _select(run: Run) -> dict[str, Any]:
     config, folder, result, wanted = run.config, run.folder, run.result, wanted_by(run.config)
-    prepared, key = _read(run)
+    tokenisers, data_hash = _check(run)
+    if finished := _finished(run, _made_from(run, data_hash, tokenisers)):
+        return finished
+    prepared, key = _read(run, tokenisers, data_hash)
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
     check_wishes(sizes, wishes)
+    result["made_from"] = _made_from(run, data_hash, tokenisers)  # with the lists as they are now
     if wanted:
         check_score_on(config.score_on, prepared.usable)
     if "verify" in wanted:
@@ -129,10 +138,10 @@ def _select(run: Run) -> dict[str, Any]:
     return finish(run, method, selections, wishes, rows)
 
 
-def _read(run: Run) -> tuple[Prepared, str]:
-    """Read and tokenise the usable rows; note them and the models in the manifest.
+def _check(run: Run) -> tuple[list[Tokeniser], str]:
+    """Hash data and models, note the models in the manifest, and refuse others than before.
 
-    Beside them what they are to be kept as, see `keep_read`.
+    Returns the models' tokenisers and the data's SHA-256.
     """
     config, result = run.config, run.result
     models = models_of(config)
@@ -147,6 +156,40 @@ def _read(run: Run) -> tuple[Prepared, str]:
         data_hash = run.source.content_hash()
         found = _inputs(config, data_hash, result.get("models", {}))
         check_same_inputs(run.folder, found, overwrite=config.overwrite)
+    return tokenisers, data_hash
+
+
+def _made_from(run: Run, data_hash: str, tokenisers: Sequence[Tokeniser] = (), **more: Any) -> str:
+    """What a run's files are made from; the same again leaves them as they are."""
+    config, result = run.config, run.result
+    lists = [path and read_ids(path) for path in (config.include, config.exclude)]
+    return made_from(
+        "select",
+        config,
+        data=data_hash,
+        models=result.get("models"),
+        tokenizers=[tokeniser.fingerprint for tokeniser in tokenisers],
+        dtype=result.get("device", {}).get("dtype"),
+        quantised=[quantised_facts(config.quantized(role)) for role in ("small", "target")],
+        lists=lists,
+        **more,
+    )
+
+
+def _finished(run: Run, made_from: str) -> dict[str, Any] | None:
+    """The manifest of the run that is in the folder, if this one would be the same."""
+    found = None if run.config.overwrite else finished_run(run.folder, made_from)
+    if found:
+        run.say(told(run.folder.path))
+    return found
+
+
+def _read(run: Run, tokenisers: Sequence[Tokeniser], data_hash: str) -> tuple[Prepared, str]:
+    """Read and tokenise the usable rows; note them in the manifest.
+
+    Beside them what they are to be kept as, see `keep_read`.
+    """
+    config, result = run.config, run.result
     with run.ledger.stage("read", remember=False) as record:
         prepared, key = read_once(
             config,
@@ -159,7 +202,8 @@ def _read(run: Run) -> tuple[Prepared, str]:
         )
         note_read(record, prepared)
     result["data"] = data_facts(run.source, data_hash, prepared)
-    by_role = {role: t.tokenizer for role, t in zip(models, tokenisers, strict=False)}
+    roles = models_of(config)
+    by_role = {role: t.tokenizer for role, t in zip(roles, tokenisers, strict=False)}
     for text in warnings_of(config, prepared, by_role):  # now, before hours of fine-tuning
         run.say(f"{WARNING}{text}")
     return prepared, key
@@ -395,6 +439,10 @@ def reselect(
             against=None if untuned is None else lambda chosen: untuned[chosen],
             candidates=~np.isnan(rows.target_scores),
         )
+        scores = fingerprint(earlier)  # its manifest, which has the hashes of its files
+        result["made_from"] = _made_from(run, earlier["data"]["sha256"], scores=scores)
+        if finished := _finished(run, result["made_from"]):
+            return finished
         method = prepare(config, inputs, free=wishes.free)
         _say_unverified(run, method)
         folder.begin_writing(config)

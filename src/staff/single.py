@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
@@ -11,16 +11,27 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from staff.data.files import open_source
+from staff.data.files import Source, open_source
 from staff.data.kept import keep, put_rejected
 from staff.data.places import refuse_link
 from staff.data.prepare import REJECTED, Prepared
 from staff.data.references import last_responses
+from staff.data.tokenise import Tokeniser
 from staff.errors import ProcessGoneError, StaffError
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.progress import Progress
 from staff.runs import manifest as manifests
+from staff.runs.again import (
+    ITEMS,
+    METRICS,
+    finished_run,
+    made_already,
+    made_from,
+    may_be_made,
+    refuse_results,
+    told,
+)
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
@@ -29,23 +40,33 @@ from staff.runs.shared_settings import RECIPE
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.verification import widening
 from staff.stages import reading, scoring, tuning
-from staff.stages.facts import model_facts, tokenisers_of
+from staff.stages.facts import end_tokens_hash, model_facts, tokenisers_of
 from staff.stages.following import follow
 from staff.stages.options import device_used, kernel_of, quantised_facts, spread_of, trust_of
 from staff.stages.reading import TOKENS, keep_read, note_read, read_once, tokens_of
 from staff.stages.scoring import executing
 from staff.stages.tuning import check_team
 from staff.team import gathered
-from staff.training.adapter_folder import check_out
+from staff.training.adapter_folder import STAMP, check_out
 from staff.training.evaluate import Evaluation
 from staff.training.evaluate import evaluate as measure
 from staff.training.finetune import FinetuneResult
 from staff.training.metrics import bleu_interval
 from staff.training.statistics import mean_interval, share_interval
 
+Say = Callable[[str], None]
 
-def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def score(
+    config: ScoreConfig, *, progress: Progress | None = None, say: Say = _silent
+) -> dict[str, Any]:
     """Score every row of a file with one model; returns the manifest of ``config.out``.
+
+    A folder that holds this very run, finished and whole, is left as it is; `say` is told.
 
     Of the processes that torchrun started, all but one help it, and return nothing ({}).
 
@@ -59,10 +80,12 @@ def score(config: ScoreConfig, *, progress: Progress | None = None) -> dict[str,
         with executing(config), folder.lock():
             folder.start(config, overwrite=config.overwrite)
             with tokens_of(folder.path):
-                return _score(config, folder, progress)
+                return _score(config, folder, progress, say)
 
 
-def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) -> dict[str, Any]:
+def _score(
+    config: ScoreConfig, folder: RunFolder, progress: Progress | None, say: Say
+) -> dict[str, Any]:
     model = str(config.model)
     ledger = Ledger(folder.path, afresh=config.overwrite)
     result = manifests.begin("score", config.model_dump(mode="json"), seed=config.seed)
@@ -72,6 +95,7 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
         result["models"] = facts = model_facts(
             model=model,
+            adapter=config.adapter,
             quantize=config.quantized,
             trust=trust_of(config),
             progress=progress,
@@ -80,6 +104,10 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
         inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
         check_same_inputs(folder, inputs, overwrite=config.overwrite)
+        result["made_from"] = _made_from(config, data_hash, facts, tokenisers)
+    if not config.overwrite and (finished := finished_run(folder, result["made_from"])):
+        say(told(folder.path))
+        return finished
     with ledger.stage("read", remember=False) as record:
         prepared, key = read_once(
             config,
@@ -116,13 +144,37 @@ def _score(config: ScoreConfig, folder: RunFolder, progress: Progress | None) ->
     return result
 
 
+def _made_from(
+    config: ScoreConfig | FinetuneConfig | EvaluateConfig,
+    data_hash: str,
+    models: Mapping[str, Any],
+    tokenisers: Sequence[Tokeniser],
+    **more: Any,
+) -> str:
+    """What a stage on its own is made from; the same again leaves what is there."""
+    return made_from(
+        config.command,
+        config,
+        data=data_hash,
+        models=models,
+        tokenizers=[tokeniser.fingerprint for tokeniser in tokenisers],
+        dtype=device_used(config)["dtype"],
+        quantised=quantised_facts(config.quantize),
+        **more,
+    )
+
+
 def finetune(
     config: FinetuneConfig,
     *,
     progress: Progress | None = None,
+    say: Say = _silent,
     on_placed: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Fine-tune a model on a file and leave a LoRA adapter folder at ``config.out``.
+
+    If that holds the adapter of this very fine-tuning, it is left as it is: `say` is told, and what
+    was returned then is returned again.
 
     With ``config.overwrite`` the adapter in that folder is replaced once the new one is
     complete; nothing else there is touched. Rejected rows go beside it: ``OUT-rejected.jsonl``;
@@ -137,22 +189,32 @@ def finetune(
             writes to it.
     """
     with gathered(follow) as leads:
-        return _finetune(config, progress, on_placed) if leads else {}
+        return _finetune(config, progress, say, on_placed) if leads else {}
 
 
 def _finetune(
     config: FinetuneConfig,
     progress: Progress | None,
+    say: Say,
     on_placed: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     check_team(config)
     out, model = Path(str(config.out)), str(config.model)
-    check_out(out, overwrite=config.overwrite)  # before an hour of reading
+    stamp, beside = out / STAMP, out.with_name(f"{out.name}-{REJECTED}")
+    check_out(out, overwrite=config.overwrite or may_be_made(stamp))  # before an hour of reading
     device_used(config)
+    source = open_source(str(config.data))
+    data_hash = source.content_hash()
+    tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
+    models = model_facts(model=model, trust=trust_of(config), progress=progress)
+    whole = _made_from(config, data_hash, models, tokenisers)
+    if not config.overwrite and (found := made_already(stamp, whole)):
+        known: dict[str, Any] = found.get("facts") or {}
+        if known and (beside.is_file() or not known["rejected"]):
+            say(told(out))
+            return known
+    check_out(out, overwrite=config.overwrite)
     with hold_beside(out), _tokens_beside(out) as scratch:
-        source = open_source(str(config.data))
-        data_hash = source.content_hash()
-        tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
         prepared, key = read_once(
             config,
             source,
@@ -165,13 +227,10 @@ def _finetune(
         keep(prepared, scratch / TOKENS, key)
         # Where there is no earlier adapter, a file of that name is somebody else's.
         ours = prepared.rejected or (out / "adapter_config.json").is_file()
-        beside = out.with_name(f"{out.name}-{REJECTED}") if ours else None
-        rejected = _keep_rejected(prepared, beside)
-        made_from = {
+        rejected = _keep_rejected(prepared, beside if ours else None)
+        trained_from = {
             "tokens": prepared.stores[0].content_hash,
-            "model": model_facts(model=model, trust=trust_of(config), progress=progress)["model"][
-                "hash"
-            ],
+            "model": models["model"]["hash"],
             "dtype": device_used(config)["dtype"],
             **{name: getattr(config, name) for name in (*RECIPE, "max_steps", "seed")},
             **kernel_of(config),
@@ -193,14 +252,19 @@ def _finetune(
                 "last_loss": round(result.losses[-1][1], 4),
             }
 
+        def mark(result: FinetuneResult) -> None:
+            facts = facts_of(result)
+            tuning.write_stamp(out, whole, facts=facts)
+            on_placed(facts)
+
         result = tuning.tune(
             config,
             prepared.stores[0],
-            model_hash=made_from["model"],
+            model_hash=trained_from["model"],
             out=out,
-            made_from=fingerprint(made_from),
+            made_from=fingerprint(trained_from),
             progress=progress,
-            on_placed=lambda result: on_placed(facts_of(result)),
+            on_placed=mark,
         )
     return facts_of(result)
 
@@ -221,20 +285,34 @@ def _tokens_beside(out: Path) -> Iterator[Path]:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+def evaluate(
+    config: EvaluateConfig, *, progress: Progress | None = None, say: Say = _silent
+) -> dict[str, Any]:
     """Measure a model on a test file: each metric with its 95 % interval over items.
 
     The value is the mean over items, but for bleu the corpus score, and its interval is that
     of the corpus score; None where it would hang on one item. With ``config.out``:
     ``items.parquet`` (id, each metric, prediction, reference), ``metrics.json`` and, if rows were
-    rejected, ``rejected.jsonl`` in that folder.
+    rejected, ``rejected.jsonl`` in that folder. If it holds the results of this very evaluation,
+    they are left as they are and returned; `say` is told.
+
+    Raises:
+        RunError: the folder holds other results and ``config.overwrite`` is off.
     """
     model = str(config.model)
     out = Path(config.out) if config.out else None
     device_used(config)  # refuses one that is not there
     source = open_source(str(config.data), split=config.split)
+    tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
+    made: dict[str, Any] = {}
+    if out:
+        made = _origin(config, source, tokenisers, progress)
+        if not config.overwrite:
+            if earlier := made_already(out / METRICS, made["made_from"]):
+                say(told(out))
+                return {k: v for k, v in earlier.items() if k not in made and k != "files"}
+            refuse_results(out)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
-        tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
         prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
         rejected = _keep_rejected(prepared, out / REJECTED if out else None)
         generates = set(config.metrics) != {"loss"}
@@ -261,20 +339,50 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> dic
         interval = _interval(found, name, seed=config.seed)
         facts[name] = {"value": found.summary[name], "interval": interval}
     if out:
-        _write_items(out, found, {"config": config.model_dump(mode="json"), **facts})
+        source.check_unchanged(made["data"]["sha256"])
+        _write_items(out, found, {**made, **facts})
     return facts
 
 
+def _origin(
+    config: EvaluateConfig,
+    source: Source,
+    tokenisers: Sequence[Tokeniser],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Where the results of an evaluation are from, as a manifest says it."""
+    made = manifests.begin("evaluate", config.model_dump(mode="json"), seed=config.seed)
+    trust, data_hash = trust_of(config), source.content_hash()
+    models = model_facts(
+        model=str(config.model),
+        adapter=config.adapter,
+        quantize=config.quantized,
+        trust=trust,
+        progress=progress,
+    )
+    models["model"]["tokenizer"] = tokenisers[0].fingerprint
+    ends = end_tokens_hash(str(config.model), trust=trust)
+    return {
+        **made,
+        "data": {"path": source.name, "sha256": data_hash},
+        "models": models,
+        "device": device_used(config),
+        "made_from": _made_from(config, data_hash, models, tokenisers, generation=ends),
+    }
+
+
 def _write_items(out: Path, found: Evaluation, facts: dict[str, Any]) -> None:
-    """items.parquet, then metrics.json with these facts of it."""
+    """items.parquet, then metrics.json with these facts and the hashes of the folder's files."""
     out.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = {"id": list(found.ids)}
     columns |= {name: pa.array(values) for name, values in found.per_item.items()}
     if found.predictions:
         columns |= {"prediction": list(found.predictions), "reference": list(found.references)}
-    (out / "metrics.json").unlink(missing_ok=True)  # it would speak of other items
-    write_atomic(out / "items.parquet", lambda file: pq.write_table(pa.table(columns), file))
-    manifests.write_manifest(out / "metrics.json", facts)
+    (out / METRICS).unlink(missing_ok=True)  # it would speak of other items
+    write_atomic(out / ITEMS, lambda file: pq.write_table(pa.table(columns), file))
+    written = [path for name in (ITEMS, REJECTED) if (path := out / name).is_file()]
+    files = manifests.hash_outputs(out, written)
+    manifests.write_manifest(out / METRICS, facts | {"files": files})
 
 
 def _interval(found: Evaluation, metric: str, *, seed: int) -> list[float] | None:

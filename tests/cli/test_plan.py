@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from staff import __version__
 from staff.cli.main import main
 
 COMMAND = "plan rows.jsonl --small small --target target --prompt-column mr --response-column ref"
@@ -64,6 +65,7 @@ def test_who_shares_the_work_is_told(place, capsys, more, words):
 def test_as_json(place, capsys, tmp_path):
     assert main([*COMMAND.split(), "--total", "5", "--device", "l4", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
+    assert (plan["format"], plan["staff_version"], plan["command"]) == (1, __version__, "plan")
     assert plan["coresets"][0]["name"] == "n5"
     assert plan["device"]["source"].startswith("https://")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "small", "target"]

@@ -284,12 +284,18 @@ def test_a_coreset_that_changes_while_it_is_read_is_no_export(run, monkeypatch):
     assert not (run / "coreset-0.5-trl" / "export.json").exists()
 
 
-def test_an_export_is_not_replaced_unless_told(run, capsys):
+def test_an_export_is_not_replaced_unless_told(run, capsys, traces):
     command = ["export", str(run), "--to", "trl", "--model", MODEL, "--quiet"]
     assert main(command) == 0
     out = run / "coreset-0.5-trl"
     (out / "tuned").mkdir()
     (out / "tuned" / "adapter.bin").write_text("hours of work")
+    before = traces(out)
+    assert main(command[:-1]) == 0  # the same again
+    assert f"already finished: {out} was made from the same inputs" in capsys.readouterr().err
+    assert traces(out) == before
+    assert main([part.replace(MODEL, "another/model") for part in command]) == 5
+    assert "holds an export" in capsys.readouterr().err
     (out / "train.yaml").write_text("edited: true\n")
     before = contents(out)
     assert main(command) == 5

@@ -27,7 +27,7 @@ def evaluate(config: EvaluateConfig, terminal: Terminal) -> None:
 
     with terminal.loading():
         from staff import single
-    facts = single.evaluate(config, progress=terminal.progress)
+    facts = single.evaluate(config, progress=terminal.progress, say=terminal.say)
     terminal.result(render_facts(facts))
 
 

@@ -38,6 +38,7 @@ def export(config: ExportConfig, terminal: Terminal) -> None:
         overwrite=config.overwrite,
         dry_run=terminal.dry_run,
         progress=terminal.progress,
+        say=terminal.say,
     )
     (terminal.result if terminal.dry_run else terminal.summary)(told(facts))
 

@@ -31,7 +31,7 @@ def finetune(config: FinetuneConfig, terminal: Terminal) -> None:
 
     with terminal.loading():
         from staff import single
-    facts = single.finetune(config, progress=terminal.progress)
+    facts = single.finetune(config, progress=terminal.progress, say=terminal.say)
     if facts:
         terminal.summary(render_facts(facts))
 

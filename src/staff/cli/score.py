@@ -30,7 +30,7 @@ def score(config: ScoreConfig, terminal: Terminal) -> None:
 
     with terminal.loading():
         from staff import single
-    manifest = single.score(config, progress=terminal.progress)
+    manifest = single.score(config, progress=terminal.progress, say=terminal.say)
     if manifest:
         terminal.summary(render(manifest, folder=str(config.out), width=terminal.width))
 

@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from staff.exports.trl import TRL
 from staff.hashing import hash_file
 from staff.notes import read_note
 from staff.progress import Progress, SilentProgress
+from staff.runs.again import made_already, made_from, may_be_made, told
 from staff.runs.store import check_place, write_atomic
 
 TRAINERS: dict[str, Trainer] = {
@@ -52,6 +54,7 @@ def export(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write a coreset of a finished run for a trainer; returns what was written, and what is next.
 
@@ -61,6 +64,8 @@ def export(
     there. dry_run: look at all rows, write nothing; ``files`` of the result is None. Beside what
     export.json says, the result has ``folder``, ``next`` (a command) and ``all_fit``: whether it is
     certain that no row is truncated.
+
+    If `out` holds this very export, it is left as it is, and `say` is told.
 
     Every row of the coreset is in it or, with ``on_bad_row="skip"``, in its rejected.jsonl. Nothing
     is written before all rows were looked at.
@@ -75,7 +80,7 @@ def export(
     trainer, coreset = TRAINERS[to], find_coreset(run, keep)
     tuned = trained_model(coreset, model) if trainer.files else Model("")
     folder = Path(out) if out is not None else Path(run) / f"coreset-{coreset.name}-{to}"
-    check_out(folder, overwrite=overwrite)
+    check_out(folder, overwrite=overwrite or may_be_made(folder / MANIFEST))
     found = survey(coreset, trainer, on_bad_row=on_bad_row)
     rows_at_once, steps = step_of(coreset.manifest)
     job = Job(
@@ -103,9 +108,16 @@ def export(
         "rejected": len(found.rejected),
         "turns_cut": found.cut,
         "left_out": sorted(found.columns.left_out),
-        "files": None,
     }
-    if not dry_run:
+    facts |= {"made_from": made_from("export", facts, **_inputs(job)), "files": None}
+    same = None if overwrite else made_already(folder / MANIFEST, str(facts["made_from"]))
+    if same:
+        say(told(folder))
+    else:
+        check_out(folder, overwrite=overwrite)
+    if same and not dry_run:
+        facts["files"] = same["files"]
+    elif not dry_run:
         facts["files"] = _write(folder, job, trainer, found, progress or SilentProgress())
         write_atomic(folder / MANIFEST, json.dumps(facts, indent=1) + "\n")
         (folder / UNFINISHED).unlink(missing_ok=True)
@@ -115,6 +127,13 @@ def export(
         "next": trainer.command(str(folder)),
         "all_fit": all_fit(coreset, tuned, job.length, wraps=trainer.wraps),
     }
+
+
+def _inputs(job: Job) -> dict[str, Any]:
+    """What the files are written from, wherever the run lies; of its manifest no more is used."""
+    found = asdict(job)
+    del found["coreset"]["manifest"], found["coreset"]["path"]
+    return found
 
 
 def check_out(folder: Path, *, overwrite: bool) -> None:

@@ -24,6 +24,7 @@ from staff.planning.shape import Shape, read_shape
 from staff.planning.shares import FEW, scorers
 from staff.planning.worth import worth
 from staff.progress import Progress
+from staff.runs.manifest import FORMAT
 from staff.runs.plan_config import PlanConfig
 from staff.stages.options import trust_of
 
@@ -64,8 +65,9 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
             for name, wanted in sizes.items()
         }
         result = {
+            "format": FORMAT,
+            "staff_version": __version__,
             "command": "plan",
-            "staff": __version__,
             **_facts(config, prepared, shapes),
             "device": device_facts(config, device, size),
             "processes": {"tuning": config.processes, "scoring": scorers(config)},

@@ -80,6 +80,13 @@ def model_facts(
     return facts
 
 
+def end_tokens_hash(model: str, *, trust: Trust = NO_TRUST) -> str | None:
+    """SHA-256 (hex) of what says how a model's answers end; None where nothing does."""
+    from staff.models.folder import generation_hash
+
+    return generation_hash(model, trust=trust)
+
+
 def count_parameters(model: str, *, trust: Trust = NO_TRUST) -> int:
     """Numbers in a model's weight files; tied weights are stored, and counted, once.
 

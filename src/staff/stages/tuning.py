@@ -75,7 +75,7 @@ def finetune_small(
     if cache and cache.fetch_adapter(made_from, fetched, ADAPTER_FILES):
         place_adapter(fetched, out)
         shutil.rmtree(fetched, ignore_errors=True)
-        _write_stamp(out, made_from)
+        write_stamp(out, made_from)
         shutil.rmtree(checkpoints_of(out), ignore_errors=True)  # of a start that was stopped
         record.reused = True
         return str(out)
@@ -87,7 +87,7 @@ def finetune_small(
         made_from=made_from,
         name="fine-tune small",
         progress=progress,
-        on_placed=lambda _: _write_stamp(out, made_from),
+        on_placed=lambda _: write_stamp(out, made_from),
     )
     record.rows, record.tokens = result.rows, result.tokens
     if cache:
@@ -176,6 +176,7 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
     return result
 
 
-def _write_stamp(adapter: Path, made_from: str) -> None:
-    stamp = {"made_from": made_from, "files": file_hashes(adapter)}
+def write_stamp(adapter: Path, made_from: str, **more: Any) -> None:
+    """Note beside an adapter what it was made from, and the hashes of its files."""
+    stamp = {"made_from": made_from, "files": file_hashes(adapter), **more}
     write_atomic(adapter / STAMP, json.dumps(stamp) + "\n")

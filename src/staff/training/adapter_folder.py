@@ -10,7 +10,7 @@ from typing import Any
 from staff.errors import RunError
 from staff.hashing import hash_file
 
-STAMP = "staff.json"  # a pipeline's: what the adapter was made from
+STAMP = "staff.json"  # what the adapter was made from
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "loss.jsonl")
 
 
