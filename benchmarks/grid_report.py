@@ -36,7 +36,7 @@ PARTS = {
     "phi (last-value)": ("phi-lm-head", "phi-adapter", "phi-last-value-lora"),
     "T, epochs of the small model (3)": ("epochs-1", "epochs-0", "tune-0.3"),
     "small model (1.1M)": ("small-4m", "small-bitnet", "small-stories"),
-    "small model (none: the target scores all rows)": ("target-scores",),
+    "small model (none: the target scores all rows, none are verified)": ("target-scores",),
 }
 SEVERAL = "several at once"
 Key = tuple[str, str | None, int | None]  # method, keep, seed

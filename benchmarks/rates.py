@@ -37,8 +37,8 @@ def lines(stores: list[Path]) -> Iterator[str]:
     yield "`python benchmarks/rates.py --write`; cells: see [rates.py](../rates.py)\n"
     yield "E2E NLG, 6,000 rows, the embedded family, three epochs of LoRA at the rate named for"
     yield "both models; test loss over 400 rows, in nats a token, and what it is over random's, %;"
-    yield "95 % intervals over seeds and items. The target's best rate is 0.01"
-    yield "([family.md](family.md))."
+    yield "95 % intervals over seeds and items, of 1 seed over items alone. The target's best rate"
+    yield "is 0.01 ([family.md](family.md))."
     for store in stores:
         found = load(store)[TASK]
         yield f"\n## {store.name}\n"

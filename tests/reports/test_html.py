@@ -145,12 +145,15 @@ def test_a_run_without_regions_has_the_scores_its_method_goes_by(make_run, recor
 def test_what_a_method_dropped_is_marked_unless_each_value_of_a_quota_has_its_own(
     make_run, records, monkeypatch
 ):
-    def drawn_with(dropped):
+    def replace(name, values):
         table = pq.read_table(folder.selection)
-        reasons = np.array(table["reason@0.1"].to_pylist(), object)
+        place = table.column_names.index(name)
+        pq.write_table(table.set_column(place, name, values), folder.selection)
+
+    def drawn_with(dropped):
+        reasons = np.array(pq.read_table(folder.selection)["reason@0.1"].to_pylist(), object)
         reasons[dropped] = "cut"
-        place = table.column_names.index("reason@0.1")
-        pq.write_table(table.set_column(place, "reason@0.1", pa.array(reasons)), folder.selection)
+        replace("reason@0.1", pa.array(reasons))
         found.clear()
         return render(folder, manifest)
 
@@ -167,10 +170,16 @@ def test_what_a_method_dropped_is_marked_unless_each_value_of_a_quota_has_its_ow
     assert bins.counts["cut"].sum() + bins.beyond == 30
     assert "the 30 rows with the highest scores are cut" in above
     assert "· cut, left out" in re.sub(r"\s+", " ", above)
-    drawn_with([100])
+    scores = pq.read_table(folder.selection)["score_small"].to_numpy().copy()
+    scores[0] *= 1e6  # of a row that is on a list, so it was not dropped
+    replace("score_small", pa.array(scores))
+    manifest["quotas"] = {"column": "source", "rows": {"a": 150, "b": 150}}
+    below = drawn_with([100])
     [((bins, _), how)] = found
     assert how["threshold"] is None
-    assert bins.counts["cut"].sum() + bins.beyond == 31
+    assert bins.counts["cut"].sum() + bins.beyond == 31 + 1
+    assert bins.edges[-1] < 3.5  # the others can be told apart
+    assert "the 31 rows with the highest scores among those of the same group are cut" in below
 
 
 def test_a_method_of_features_has_no_score(make_run, records):

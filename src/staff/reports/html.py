@@ -211,11 +211,11 @@ def _by_score(
         bins = bin_lengths(values[known], tail=True, **groups)
     else:
         highest = float(values[kept].max()) if out.any() and kept.any() else None
-        end = most(values[known]) if highest is None else highest
-        bins = bin_scores(values[known], threshold=end, regions=SCORE_BINS, **groups)
         # Of groups with quotas each has its own rows dropped: there is no one score, then.
         if highest is not None and values[out].min() >= highest:
             threshold = highest
+        end = most(values[known]) if threshold is None else threshold
+        bins = bin_scores(values[known], threshold=end, regions=SCORE_BINS, **groups)
     return {
         "scores": figures.scores_figure(bins, name, title=score.title, threshold=threshold),
         "dropped": int(np.count_nonzero(out)),

@@ -36,12 +36,15 @@ class Score:
         return COLUMNS.get(self.column, (self.column,))
 
     def values(self, table: Mapping[str, Any]) -> Floats:
-        """The score of every row, float64 [n], NaN = unknown. table: columns by name."""
+        """The score of every row, float64 [n], NaN = none or not finite. table: columns by name."""
         if self.column != IFD:
-            return np.asarray(table[self.column], np.float64)
-        # Not by `selectors.ifd`, which refuses rows without finite losses.
-        loss, alone = (np.asarray(table[name], np.float64) for name in self.columns)
-        return loss / alone
+            found = np.asarray(table[self.column], np.float64)
+        else:
+            # Not by `selectors.ifd`, which refuses losses of 0: rows on a list may have them.
+            loss, alone = (np.asarray(table[name], np.float64) for name in self.columns)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found = loss / alone
+        return np.where(np.isfinite(found), found, np.nan)
 
 
 OF_COLUMN = {
