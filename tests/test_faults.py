@@ -113,11 +113,15 @@ def test_a_folder_that_may_not_be_written_to(bound, tmp_path):
         ),
         (["select", "--config", "a.jsonl"], 2, "cannot read a.jsonl: Permission denied"),
         (["report", "run"], 1, "run/manifest.json: Permission denied"),
+        # A folder beside it that may not be looked into is none of data.
+        (["select", "disk", *RANDOM], 3, "cannot read disk/a.jsonl: Permission denied"),
     ],
 )
 def test_a_file_that_may_not_be_read(bound, tmp_path, arguments, code, message):
     (tmp_path / "run").mkdir()
-    for name in ("a.jsonl", "run/manifest.json"):
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    (tmp_path / "disk" / "lost+found").chmod(0)
+    for name in ("a.jsonl", "run/manifest.json", "disk/a.jsonl"):
         (tmp_path / name).write_text("{}")
         (tmp_path / name).chmod(0)
     out = [] if arguments[0] == "report" else ["--out", "out"]

@@ -226,6 +226,20 @@ def again_from(scores, out, said):
     return pipeline.reselect(config, say=said.append)
 
 
+def test_the_same_bytes_as_another_kind_of_file_are_other_data(tmp_path):
+    """A folder is the same setting, and the hash of its one file the same, whatever its name."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text\none, two\nthree\nfour\n")  # as TSV it has three rows
+    settings = {"data": folder, "method": "random", "total": 1, "on_bad_row": "skip"}
+    usable = []
+    for name in ("a.csv", "a.tsv"):
+        next(folder.iterdir()).rename(folder / name)
+        found = select_coreset(out=tmp_path / "run", **settings)
+        usable.append(found.manifest["data"]["rows_usable"])
+    assert usable == [2, 3]
+
+
 def test_another_configuration_in_the_same_folder_is_refused(run, data, family):
     small, target = family
     with pytest.raises(RunError, match="epochs = 1, now it is 2"):

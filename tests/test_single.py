@@ -251,19 +251,49 @@ def test_results_are_left_as_they_are_by_the_same_command_alone(
 
 
 def test_what_a_killed_evaluation_leaves_does_not_speak_of_other_items(
-    measure, data, tmp_path, monkeypatch
+    measure, data, family, tmp_path, monkeypatch
 ):
     out = tmp_path / "measured"
     measure(data.rows, metrics=("loss",), out=str(out))
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
+    fresh = {
+        "data": data([*data.rows[:4], BAD]),
+        "on_bad_row": "skip",
+        "out": str(tmp_path / "new"),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(single, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            measure((), metrics=("loss",), **fresh)
+    check_inputs(EvaluateConfig(model=family[0], **COLUMNS, **fresh))  # it can be run again
     monkeypatch.setattr("staff.runs.manifest.write_manifest", killed)
     with pytest.raises(KeyboardInterrupt):
         measure(data.rows[:4], metrics=("loss",), out=str(out), overwrite=True)
     assert not (out / "metrics.json").exists()
     assert len(pq.read_table(out / "items.parquet")) == 4
+
+
+def test_data_may_change_once_they_are_read_for_an_evaluation(measure, data, tmp_path, monkeypatch):
+    path, read = Path(data(data.rows[:3])), single.reading.read
+    how = {"data": str(path), "metrics": ("loss",), "out": str(tmp_path / "measured")}
+
+    def changing(*given, **more):
+        path.write_text("\n".join(data.rows[:2]))
+        return read(*given, **more)
+
+    def late(**given):
+        path.write_text("")
+        return measured(**given)
+
+    measured = single.measure
+    monkeypatch.setattr(single.reading, "read", changing)
+    with pytest.raises(DataError, match="changed while it was read"):
+        measure((), **how)
+    monkeypatch.setattr(single, "measure", late)
+    assert measure((), **how)["rows"] == 2
 
 
 def test_evaluate_takes_the_test_split(data, family, tmp_path):

@@ -166,7 +166,7 @@ def _made_from(run: Run, data_hash: str, tokenisers: Sequence[Tokeniser] = (), *
     return made_from(
         "select",
         config,
-        data=data_hash,
+        data=(run.source.kind, data_hash),  # the same bytes are other rows as CSV than as TSV
         models=result.get("models"),
         tokenizers=[tokeniser.fingerprint for tokeniser in tokenisers],
         dtype=result.get("device", {}).get("dtype"),

@@ -104,7 +104,7 @@ def _score(
         inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
         inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
         check_same_inputs(folder, inputs, overwrite=config.overwrite)
-        result["made_from"] = _made_from(config, data_hash, facts, tokenisers)
+        result["made_from"] = _made_from(config, source, data_hash, facts, tokenisers)
     if not config.overwrite and (finished := finished_run(folder, result["made_from"])):
         say(told(folder.path))
         return finished
@@ -146,6 +146,7 @@ def _score(
 
 def _made_from(
     config: ScoreConfig | FinetuneConfig | EvaluateConfig,
+    source: Source,
     data_hash: str,
     models: Mapping[str, Any],
     tokenisers: Sequence[Tokeniser],
@@ -155,7 +156,7 @@ def _made_from(
     return made_from(
         config.command,
         config,
-        data=data_hash,
+        data=(source.kind, data_hash),
         models=models,
         tokenizers=[tokeniser.fingerprint for tokeniser in tokenisers],
         dtype=device_used(config)["dtype"],
@@ -207,7 +208,7 @@ def _finetune(
     data_hash = source.content_hash()
     tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
     models = model_facts(model=model, trust=trust_of(config), progress=progress)
-    whole = _made_from(config, data_hash, models, tokenisers)
+    whole = _made_from(config, source, data_hash, models, tokenisers)
     if not config.overwrite and (found := made_already(stamp, whole)):
         known: dict[str, Any] = found.get("facts") or {}
         if known and (beside.is_file() or not known["rejected"]):
@@ -314,14 +315,16 @@ def evaluate(
             refuse_results(out)
     with tempfile.TemporaryDirectory(prefix="staff-") as scratch:
         prepared = reading.read(config, source, tokenisers, folder=Path(scratch), progress=progress)
-        rejected = _keep_rejected(prepared, out / REJECTED if out else None)
         generates = set(config.metrics) != {"loss"}
+        references = last_responses(source, prepared) if generates else None
+        if out:
+            source.check_unchanged(made["data"]["sha256"])
         found = measure(
             model=model,
             tokens=prepared.stores[0],
             adapter=config.adapter,
             metrics=config.metrics,
-            references=last_responses(source, prepared) if generates else None,
+            references=references,
             max_new_tokens=config.max_new_tokens,
             batch_tokens=config.batch_tokens,
             dtype=config.dtype,
@@ -331,6 +334,8 @@ def evaluate(
             trust=trust_of(config),
             progress=progress,
         )
+        # Not before: alone in a folder it would be taken for a run's, and refused the next time.
+        rejected = _keep_rejected(prepared, out / REJECTED if out else None)
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
     facts |= _trust(config)
     if commit := source.commit():
@@ -339,7 +344,6 @@ def evaluate(
         interval = _interval(found, name, seed=config.seed)
         facts[name] = {"value": found.summary[name], "interval": interval}
     if out:
-        source.check_unchanged(made["data"]["sha256"])
         _write_items(out, found, {**made, **facts})
     return facts
 
@@ -367,7 +371,7 @@ def _origin(
         "data": {"path": source.name, "sha256": data_hash},
         "models": models,
         "device": device_used(config),
-        "made_from": _made_from(config, data_hash, models, tokenisers, generation=ends),
+        "made_from": _made_from(config, source, data_hash, models, tokenisers, generation=ends),
     }
 
 

@@ -294,6 +294,11 @@ def test_an_export_is_not_replaced_unless_told(run, capsys, traces):
     assert main(command[:-1]) == 0  # the same again
     assert f"already finished: {out} was made from the same inputs" in capsys.readouterr().err
     assert traces(out) == before
+    assert main([*command, "--dry-run"]) == 0  # nor is it said that files would be written
+    assert f"  {out}/train.yaml\n" in capsys.readouterr().out
+    (out / ".export.json").write_bytes((out / "export.json").read_bytes())  # killed at its very end
+    assert main(command) == 0
+    assert not (out / ".export.json").exists()
     assert main([part.replace(MODEL, "another/model") for part in command]) == 5
     assert "holds an export" in capsys.readouterr().err
     (out / "train.yaml").write_text("edited: true\n")

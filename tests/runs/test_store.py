@@ -173,7 +173,7 @@ def test_overwriting_removes_what_a_run_leaves_and_nothing_else(tmp_path):
     mine = (
         *("notes.txt", "coreset-notes.txt", "coreset-0.7.jsonl", "tuned-mine/adapter_config.json"),
         *("evaluate-x/metrics.json", "random-0.1.jsonl", "coreset-0.1/x", "scores/plot.png"),
-        *("adapter/README.md", "tokens/mine.txt"),
+        *("adapter/README.md", "tokens/mine.txt", ".coreset-0.1-tuned.partial/checkpoint-1/x"),
     )
     for name in (*temporary, *mine, "coreset-0.3.jsonl"):  # the last: asked for by config.yaml
         (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -194,13 +194,14 @@ def test_overwriting_never_leaves_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_somebody_elses_folder_is_refused(tmp_path, overwrite):
+@pytest.mark.parametrize("name", ["thesis.tex", ".thesis.partial"])
+def test_somebody_elses_folder_is_refused(tmp_path, overwrite, name):
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "thesis.tex").write_text("")
+    (tmp_path / "x" / name).write_text("")
     with pytest.raises(RunError, match="no staff run"):
         RunFolder(tmp_path / "x").start(config(tmp_path), overwrite=overwrite)
     with pytest.raises(RunError, match="is a file"):
-        RunFolder(tmp_path / "x" / "thesis.tex").start(config(tmp_path))
+        RunFolder(tmp_path / "x" / name).start(config(tmp_path))
 
 
 def test_a_place_where_no_folder_can_be_is_refused(tmp_path):

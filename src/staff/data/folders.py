@@ -81,7 +81,7 @@ def said_of_files(folder: Path | None, files: Sequence[Path]) -> str | None:
     said = [_said_of_splits(folder, files)]
     if folder and not (folder / "dataset_dict.json").is_file():
         beside = files[0].parent.iterdir()
-        left = sorted(p.name for p in beside if not _hidden(p) and p.is_dir() and _listed_in(p))
+        left = sorted(path.name for path in beside if not _hidden(path) and _holds_data(path))
         if left:
             names = ", ".join(left[:SHOWN]) + (" …" if len(left) > SHOWN else "")
             said.append(f"left out: data files in the folder{'s' * (len(left) > 1)} {names}")
@@ -132,6 +132,17 @@ def _listed_in(folder: Path) -> list[Path]:
         if named_kind(path) and not path.is_dir() and path.name not in ABOUT
         if not _hidden(path)
     )
+
+
+def _holds_data(path: Path) -> bool:
+    """Whether there are data files in a folder that is not read; if it cannot be, there are none.
+
+    As in the lost+found of a disk, which is root's alone.
+    """
+    try:
+        return bool(_listed_in(path))
+    except OSError:
+        return False
 
 
 def _hidden(path: Path) -> bool:

@@ -61,9 +61,9 @@ def export(
     to: a name in TRAINERS. keep: the coreset, as a fraction or by its name; may be left out where
     the run has one. model: the one to be tuned, by default the run's target. out: the folder, by
     default beside the coreset and named after it and the trainer. overwrite: replace an export
-    there. dry_run: look at all rows, write nothing; ``files`` of the result is None. Beside what
-    export.json says, the result has ``folder``, ``next`` (a command) and ``all_fit``: whether it is
-    certain that no row is truncated.
+    there. dry_run: look at all rows, write nothing; ``files`` of the result is None, unless the
+    export is there already. Beside what export.json says, the result has ``folder``, ``next`` (a
+    command) and ``all_fit``: whether it is certain that no row is truncated.
 
     If `out` holds this very export, it is left as it is, and `say` is told.
 
@@ -110,17 +110,17 @@ def export(
         "left_out": sorted(found.columns.left_out),
     }
     facts |= {"made_from": made_from("export", facts, **_inputs(job)), "files": None}
-    same = None if overwrite else made_already(folder / MANIFEST, str(facts["made_from"]))
+    again = overwrite or (folder / UNFINISHED).is_file()
+    same = None if again else made_already(folder / MANIFEST, str(facts["made_from"]))
     if same:
         say(told(folder))
+        facts["files"] = same["files"]
     else:
         check_out(folder, overwrite=overwrite)
-    if same and not dry_run:
-        facts["files"] = same["files"]
-    elif not dry_run:
-        facts["files"] = _write(folder, job, trainer, found, progress or SilentProgress())
-        write_atomic(folder / MANIFEST, json.dumps(facts, indent=1) + "\n")
-        (folder / UNFINISHED).unlink(missing_ok=True)
+        if not dry_run:
+            facts["files"] = _write(folder, job, trainer, found, progress or SilentProgress())
+            write_atomic(folder / MANIFEST, json.dumps(facts, indent=1) + "\n")
+            (folder / UNFINISHED).unlink(missing_ok=True)
     return {
         **facts,
         "folder": str(folder),

@@ -33,7 +33,9 @@ PARTS = "scores/*/part-[0-9][0-9][0-9][0-9][0-9].parquet"
 CHECKPOINTS = ".adapter.partial/checkpoint-*"
 FOLDERS = ("adapter", "scores/small", "scores/alone", "scores/target", "scores/untuned", "scores")
 PART = ".*.part"
-TEMPORARY = (PART, ".*.partial")  # what a killed process leaves of a file or an adapter
+# What a killed process leaves of a file or an adapter; `staff finetune` may keep checkpoints of
+# other names in a run folder.
+TEMPORARY = (PART, ".adapter.partial", ".adapter.cached.partial")
 CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
 # Settings that are paths.
 INPUTS = ("data", "test", "small", "target", "model", "adapter", "scores", "include", "exclude")
