@@ -57,7 +57,7 @@ def _told(folder: Path, task: str, scores: str, seed: int) -> dict[str, Any]:
         "ratios": [round(ratio, 3) for ratio in ratios if ratio is not None],
         "rows": proxy["rows"],
         "spearman": round(proxy["spearman"], 3),
-        "interval": [round(end, 3) for end in proxy["interval"]],
+        "interval": [round(end, 3) for end in proxy["interval"] or ()],
         "moved": round(proxy["budget_moved"]["0.1"], 3),
         "made": manifest["created"][:10],
     }

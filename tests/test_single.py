@@ -124,11 +124,11 @@ def test_a_finished_adapter_is_left_as_it_is_by_the_same_command_alone(
     file, out, said = data([*data.rows, BAD]), tmp_path / "tuned", []
     how = {"data": file, "on_bad_row": "skip"}
     facts = tune(**how)
-    before = traces(tmp_path)
+    before = traces(out)
     check_inputs(tune.config(**how))  # nor is it refused before torch is there
     assert tune(**how, say=said.append) == facts
     assert said[0].startswith(f"already finished: {out} was made from the same inputs")
-    assert traces(tmp_path) == before
+    assert traces(out) == before
     with pytest.raises(RunError, match="already holds files"):
         tune(**how, rank=3)
     content = Path(file).read_text()
@@ -154,6 +154,23 @@ def models_in_memory():
     gc.disable()
     yield lambda: sum(type(thing).__name__ == "LlamaForCausalLM" for thing in gc.get_objects())
     gc.enable()
+
+
+def test_an_adapter_in_its_place_is_finished_whatever_comes_then(tune, data, tmp_path, traces):
+    """Its note comes with it: a process killed right after that is not started again for nothing."""
+
+    def killed(facts):
+        raise KeyboardInterrupt
+
+    file = data(data.rows)
+    with pytest.raises(KeyboardInterrupt):
+        single.finetune(tune.config(data=file), on_placed=killed)
+    assert (tmp_path / ".tuned.partial").is_dir()
+    adapter, said = traces(tmp_path / "tuned"), []
+    tune(data=file, say=said.append)
+    assert said[0].startswith("already finished")
+    assert traces(tmp_path / "tuned") == adapter
+    assert [path.name for path in tmp_path.glob(".tuned*")] == []
 
 
 def test_a_fine_tuned_model_is_let_go_of(tune, data, models_in_memory):

@@ -47,7 +47,7 @@ from staff.stages.reading import TOKENS, keep_read, note_read, read_once, tokens
 from staff.stages.scoring import executing
 from staff.stages.tuning import check_team
 from staff.team import gathered
-from staff.training.adapter_folder import STAMP, check_out
+from staff.training.adapter_folder import STAMP, check_out, checkpoints_of
 from staff.training.evaluate import Evaluation
 from staff.training.evaluate import evaluate as measure
 from staff.training.finetune import FinetuneResult
@@ -205,75 +205,81 @@ def _finetune(
     check_out(out, overwrite=config.overwrite or may_be_made(stamp))  # before an hour of reading
     device_used(config)
     source = open_source(str(config.data))
-    data_hash = source.content_hash()
-    tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
-    models = model_facts(model=model, trust=trust_of(config), progress=progress)
-    whole = _made_from(config, source, data_hash, models, tokenisers)
-    if not config.overwrite and (found := made_already(stamp, whole)):
-        known: dict[str, Any] = found.get("facts") or {}
-        if known and (beside.is_file() or not known["rejected"]):
-            say(told(out))
-            return known
-    check_out(out, overwrite=config.overwrite)
-    with hold_beside(out), _tokens_beside(out) as scratch:
-        prepared, key = read_once(
-            config,
-            source,
-            tokenisers,
-            data_hash=data_hash,
-            folder=scratch,
-            afresh=False,
-            progress=progress,
-        )
-        keep(prepared, scratch / TOKENS, key)
-        # Where there is no earlier adapter, a file of that name is somebody else's.
-        ours = prepared.rejected or (out / "adapter_config.json").is_file()
-        rejected = _keep_rejected(prepared, beside if ours else None)
-        trained_from = {
-            "tokens": prepared.stores[0].content_hash,
-            "model": models["model"]["hash"],
-            "dtype": device_used(config)["dtype"],
-            **{name: getattr(config, name) for name in (*RECIPE, "max_steps", "seed")},
-            **kernel_of(config),
-            **quantised_facts(config.quantize),
-        }
-
-        def facts_of(result: FinetuneResult) -> dict[str, Any]:
-            return {
-                "adapter": str(out),
-                **_trust(config),
-                "rows": result.rows,
-                **rejected,
-                "truncated": prepared.truncated,
-                "steps": result.steps,
-                "tokens": result.tokens,
-                "seconds": round(result.seconds, 1),
-                "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9)),
-                "first_loss": round(result.losses[0][1], 4),
-                "last_loss": round(result.losses[-1][1], 4),
+    with hold_beside(out):
+        data_hash = source.content_hash()
+        tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
+        models = model_facts(model=model, trust=trust_of(config), progress=progress)
+        whole = _made_from(config, source, data_hash, models, tokenisers)
+        if not config.overwrite and (found := made_already(stamp, whole)):
+            known: dict[str, Any] = found.get("facts") or {}
+            if known and (beside.is_file() or not known["rejected"]):
+                for left in (checkpoints_of(out), _tokens_of(out)):  # of a start killed just then
+                    shutil.rmtree(left, ignore_errors=True)
+                say(told(out))
+                return known
+        check_out(out, overwrite=config.overwrite)
+        with _tokens_beside(out) as scratch:
+            prepared, key = read_once(
+                config,
+                source,
+                tokenisers,
+                data_hash=data_hash,
+                folder=scratch,
+                afresh=False,
+                progress=progress,
+            )
+            keep(prepared, scratch / TOKENS, key)
+            # Where there is no earlier adapter, a file of that name is somebody else's.
+            ours = prepared.rejected or (out / "adapter_config.json").is_file()
+            rejected = _keep_rejected(prepared, beside if ours else None)
+            trained_from = {
+                "tokens": prepared.stores[0].content_hash,
+                "model": models["model"]["hash"],
+                "dtype": device_used(config)["dtype"],
+                **{name: getattr(config, name) for name in (*RECIPE, "max_steps", "seed")},
+                **kernel_of(config),
+                **quantised_facts(config.quantize),
             }
 
-        def mark(result: FinetuneResult) -> None:
-            facts = facts_of(result)
-            tuning.write_stamp(out, whole, facts=facts)
-            on_placed(facts)
+            def facts_of(result: FinetuneResult) -> dict[str, Any]:
+                return {
+                    "adapter": str(out),
+                    **_trust(config),
+                    "rows": result.rows,
+                    **rejected,
+                    "truncated": prepared.truncated,
+                    "steps": result.steps,
+                    "tokens": result.tokens,
+                    "seconds": round(result.seconds, 1),
+                    "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9)),
+                    "first_loss": round(result.losses[0][1], 4),
+                    "last_loss": round(result.losses[-1][1], 4),
+                }
 
-        result = tuning.tune(
-            config,
-            prepared.stores[0],
-            model_hash=trained_from["model"],
-            out=out,
-            made_from=fingerprint(trained_from),
-            progress=progress,
-            on_placed=mark,
-        )
-    return facts_of(result)
+            result = tuning.tune(
+                config,
+                prepared.stores[0],
+                model_hash=trained_from["model"],
+                out=out,
+                made_from=fingerprint(trained_from),
+                progress=progress,
+                on_written=lambda folder, result: tuning.write_stamp(
+                    folder, whole, facts=facts_of(result)
+                ),
+                on_placed=lambda result: on_placed(facts_of(result)),
+            )
+        return facts_of(result)
+
+
+def _tokens_of(out: Path) -> Path:
+    """The hidden folder beside `out` for the tokens of its fine-tuning."""
+    return out.with_name(f".{out.name}.tokens")
 
 
 @contextmanager
 def _tokens_beside(out: Path) -> Iterator[Path]:
-    """The hidden folder beside `out` for tokens: after a kill they are there for the next start."""
-    scratch = out.with_name(f".{out.name}.tokens")
+    """Make sure of `_tokens_of`: after a kill they are there for the next start."""
+    scratch = _tokens_of(out)
     refuse_link(scratch)
     try:
         with tokens_of(scratch):

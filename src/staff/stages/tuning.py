@@ -73,9 +73,9 @@ def finetune_small(
             )
     cache, fetched = cache_of(config), out.with_name(f".{out.name}.cached.partial")
     if cache and cache.fetch_adapter(made_from, fetched, ADAPTER_FILES):
+        write_stamp(fetched, made_from)
         place_adapter(fetched, out)
         shutil.rmtree(fetched, ignore_errors=True)
-        write_stamp(out, made_from)
         shutil.rmtree(checkpoints_of(out), ignore_errors=True)  # of a start that was stopped
         record.reused = True
         return str(out)
@@ -87,7 +87,7 @@ def finetune_small(
         made_from=made_from,
         name="fine-tune small",
         progress=progress,
-        on_placed=lambda _: write_stamp(out, made_from),
+        on_written=lambda folder, _: write_stamp(folder, made_from),
     )
     record.rows, record.tokens = result.rows, result.tokens
     if cache:
@@ -110,7 +110,7 @@ def tune(
     """Fine-tune as `staff select` does its small model, or `staff finetune`; alone or as a team.
 
     model_hash: of the model, for processes on other machines.
-    how: `name`, `progress`, `on_log` and `on_placed` of `training.finetune.finetune`.
+    how: `name`, `progress`, `on_log`, `on_written` and `on_placed` of `training.finetune.finetune`.
     """
     results: list[FinetuneResult] = []
 

@@ -77,8 +77,9 @@ def has_files(adapter: Path, known: Any) -> bool:
 def place_adapter(finished: Path, out: Path) -> None:
     """Move a finished adapter folder to `out`, in place of the adapter there if there is one.
 
-    Every other file in `out` stays. The config goes first and comes last: a folder in which
-    this was interrupted is no adapter, rather than half of two.
+    Every other file in `out` stays. The config goes first and comes last, and then the note of what
+    the adapter was made from: a folder in which this was interrupted is no adapter, rather than
+    half of two.
     """
     if not out.exists():
         finished.rename(out)
@@ -87,3 +88,5 @@ def place_adapter(finished: Path, out: Path) -> None:
         (out / name).unlink(missing_ok=True)
     for name in sorted(ADAPTER_FILES, key=lambda name: name == "adapter_config.json"):
         (finished / name).replace(out / name)
+    if (finished / STAMP).is_file():
+        (finished / STAMP).replace(out / STAMP)

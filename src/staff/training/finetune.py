@@ -84,6 +84,7 @@ def finetune(
     name: str = "fine-tune",
     progress: Progress | None = None,
     on_log: "Callable[[LossPoint], None] | None" = None,
+    on_written: Callable[[Path, FinetuneResult], None] = lambda *_: None,
     on_placed: Callable[[FinetuneResult], None] = lambda _: None,
 ) -> FinetuneResult:
     """Fine-tune on every row and write a LoRA adapter folder.
@@ -115,6 +116,8 @@ def finetune(
             is what they take together. Number 0 alone writes files.
         name: of the progress stage.
         on_log: called after every step.
+        on_written: called with the folder of the complete adapter before it is moved to `out`, to
+            note in it (`STAMP`) what it was made from: both are there at once.
         on_placed: called once the adapter is in its place, to note that it is: the checkpoints go
             afterwards, so that a process killed in between costs no more than any other.
 
@@ -226,6 +229,7 @@ def finetune(
             shutil.rmtree(finished, ignore_errors=True)
             finished.mkdir()
             write_adapter(finished, model=trainer.model, base=base, losses=curve.points)
+            on_written(finished, result)
             place_adapter(finished, out)
             on_placed(result)
     except BaseException as error:
