@@ -46,7 +46,7 @@ TOP = 14
 COUNTED = {
     ("models/load.py", "load_model"): "models loaded",
     ("models/load.py", "load_tokenizer"): "tokenizers loaded",
-    ("models/folder.py", "model_hash"): "models hashed (or their stored hash read)",
+    ("models/folder.py", "model_hashes"): "models hashed (or their stored hash read)",
     ("data/tokenise.py", "_finish"): "rows tokenised",
     ("training/trainer.py", "training_step"): "optimiser steps",
     ("scores/effort.py", "__call__"): "batches scored",

@@ -231,7 +231,18 @@ def model_hash(
     Where the folders are, and what they are called, does not enter; the model's own code does
     if it may be run. `read` is told of every whole MB of weights that was read.
     """
-    done = 0
+    return model_hashes(path, adapter, trust=trust, read=read)[-1]
+
+
+def model_hashes(
+    path: str,
+    adapter: str | None = None,
+    *,
+    trust: Trust = NO_TRUST,
+    read: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """`model_hash` of the model, and with an adapter that of both; the model is read once."""
+    done, found = 0, []
     digest = hashlib.sha256()
     model = local_folder(path, trust=trust)
     for file in code_files(model) if trust.code else []:
@@ -251,7 +262,8 @@ def model_hash(
                     read((done + len(piece) >> 20) - (done >> 20))
                     done += len(piece)
         digest.update(b"\0end of folder")
-    return digest.hexdigest()
+        found.append(digest.hexdigest())
+    return found
 
 
 def generation_hash(path: str, *, trust: Trust = NO_TRUST) -> str | None:

@@ -56,7 +56,7 @@ def model_facts(
     quantize: how the weights of a role are kept, which is told where it is not in full.
     adapter: one that goes on the first model; the hash of both together comes beside it.
     """
-    from staff.models.folder import local_folder, model_hash, revision_of
+    from staff.models.folder import local_folder, model_hashes, revision_of
     from staff.models.weights import weight_files
 
     facts: dict[str, dict[str, Any]] = {}
@@ -65,18 +65,19 @@ def model_facts(
     size = sum(file.stat().st_size for file in files if file.is_file()) >> 20
     with (progress or SilentProgress()).stage("hash models", total=size, unit="MB") as stage:
         for role, path in models.items():
+            with_it = None if facts else adapter
+            alone, *both = model_hashes(path, with_it, trust=trust, read=stage.advance)
             facts[role] = {
                 "path": path,
-                "hash": model_hash(path, trust=trust, read=stage.advance),
+                "hash": alone,
                 "parameters": count_parameters(path, trust=trust),
             }
             if (kept := quantize(role)) != NONE:
                 facts[role]["quantize"] = kept
             if revision := revision_of(path, trust=trust):
                 facts[role]["revision"] = revision
-            if adapter is not None and len(facts) == 1:
-                both = model_hash(path, adapter, trust=trust)
-                facts[role]["adapter"] = {"path": adapter, "hash": both}
+            for hash_of_both in both:
+                facts[role]["adapter"] = {"path": with_it, "hash": hash_of_both}
     return facts
 
 
