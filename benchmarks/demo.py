@@ -10,6 +10,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from staff.demo import ASSETS
 from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "demo.md"
@@ -26,7 +27,7 @@ def main() -> None:
         "# The demo\n\n"
         f"`{command_line(__file__)}` (`staff demo`), {date.today()}, {machine()}. E2E NLG, 4,000\n"
         "rows; the embedded family; seed 0.\n\n"
-        f"```\n{done.stdout.strip()}\n```\n"
+        f"```\n{done.stdout.strip().replace(f'{ASSETS}/', '')}\n```\n"
     )
     print(page)
     if arguments.write:
