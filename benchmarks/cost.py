@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from grid_report import Found, load, over_tasks, signed
+from grid_report import Found, load, over_tasks, percent_text, signed
 from staff import pipeline, single
 from staff.demo import COLUMNS, EPOCHS, LEARNING_RATE, SMALL, TARGET, TASK
 from staff.runs.config import FinetuneConfig, SelectConfig
@@ -103,13 +103,12 @@ def _measure(dtype: str) -> dict[str, Any]:
     return {"ways": seconds, "tuning": tuned["seconds"]}
 
 
-def report() -> Iterator[str]:
-    """The tables as Markdown."""
+def report(tasks: Mapping[str, Found], measured: dict[str, Any]) -> Iterator[str]:
+    """The tables as Markdown. measured: as in `MEASURED`; empty where nothing was."""
     yield "# What selection costs, and what saving does\n"
     yield "`python benchmarks/cost.py measure`, `report --write`\n"
-    tasks = load_tasks(RESULTS / "grid")
-    if MEASURED.is_file():
-        yield from _costs(json.loads(MEASURED.read_text()))
+    if measured:
+        yield from _costs(measured)
         yield f"## Cost against quality\n\n![Test loss against cost ratio]({CHART.name})\n"
         yield (
             f"Test loss against T = 3's at keep 0.1. Black: the mean over the tasks that have "
@@ -185,7 +184,7 @@ def _head(first: str, tasks: Mapping[str, Found]) -> str:
 
 def _row(name: str, tasks: Mapping[str, Found], variant: str, base: str) -> str:
     """The variant's loss over the base's, task by task and over the tasks that have all seeds."""
-    cells = [_increase(found, variant, base) for found in tasks.values()]
+    cells = [percent_text(found, variant, minus=base, fewer=None) for found in tasks.values()]
     mean = ""
     if pooled := over_all(tasks, variant, base):
         gap, known = pooled
@@ -208,14 +207,6 @@ def over_all(tasks: Mapping[str, Found], variant: str, base: str) -> tuple[Inter
     value, reach = over_tasks(losses, variant, base, list(losses), SEEDS)
     ends = (value, value - reach, value + reach)
     return Interval(*(100 * math.expm1(end) for end in ends)), len(losses)
-
-
-def _increase(found: Found, variant: str, base: str) -> str:
-    gap = found.percent(variant, minus=base)
-    if gap is None:
-        return ""
-    seeds = len(found.shared("loss", variant, "0.1", base))
-    return f"{signed(gap, 1)}, {seeds} seed{'s' * (seeds > 1)}"
 
 
 def points(tasks: Mapping[str, Found], measured: dict[str, Any]) -> list[dict[str, Any]]:
@@ -363,13 +354,14 @@ def main() -> None:
     if args.verb == "measure":
         measure(args.dtypes)
         return
-    text = "\n".join(report())
+    tasks = load_tasks(RESULTS / "grid")
+    measured = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
+    text = "\n".join(report(tasks, measured))
     print(text)
     if args.write:
         REPORT.write_text(text + "\n")
-        if MEASURED.is_file():
-            measured = json.loads(MEASURED.read_text())["dtypes"]["float32"]
-            CHART.write_text(plot(points(load_tasks(RESULTS / "grid"), measured)))
+        if measured:
+            CHART.write_text(plot(points(tasks, measured["dtypes"]["float32"])))
 
 
 if __name__ == "__main__":

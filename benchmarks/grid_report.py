@@ -129,7 +129,7 @@ def _over_random(tasks: Mapping[str, Found]) -> Iterator[str]:
     """The core methods' losses over random's, task by task."""
     yield "## Test loss over random's, %\n"
     yield "With 95 % intervals over seeds and items; below 0 is better than random.\n"
-    yield from _by_task(tasks, CORE, lambda found, *key: _percent(found, *key, minus="random"))
+    yield from _by_task(tasks, CORE, lambda found, *key: percent_text(found, *key, minus="random"))
 
 
 def _staff_over(tasks: Mapping[str, Found]) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _staff_over(tasks: Mapping[str, Found]) -> Iterator[str]:
     yield "## STAFF's test loss over that of another method, %\n"
     yield "With 95 % intervals over seeds and items; below 0: STAFF is better than this method.\n"
     yield from _by_task(
-        tasks, others, lambda found, other, keep: _percent(found, "staff", keep, minus=other)
+        tasks, others, lambda found, other, keep: percent_text(found, "staff", keep, minus=other)
     )
 
 
@@ -155,7 +155,7 @@ def _by_task(
     yield ""
 
 
-def _percent(
+def percent_text(
     found: Found, method: str, keep: str = "0.1", *, minus: str, fewer: int | None = 3
 ) -> str:
     """What a loss is over another one, and of how many seeds if they are fewer than so many."""
@@ -242,7 +242,7 @@ def _settings(tasks: Mapping[str, Found]) -> Iterator[str]:
         yield f"### {title}\n"
         yield f"| part | settings | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 2) + "|"
         for part, name in _parts():
-            texts = [_percent(found, name, minus=base, fewer=None) for found in tasks.values()]
+            texts = [percent_text(found, name, minus=base, fewer=None) for found in tasks.values()]
             if any(texts):
                 yield f"| {part} | {name} | {' | '.join(texts)} |"
         yield ""

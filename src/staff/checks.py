@@ -1,12 +1,12 @@
 """Mistakes that can be found before torch is imported: files, columns, model folders."""
 
 import math
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from staff.errors import ConfigError, RunError
+from staff.progress import Say, silent
 from staff.runs.again import ITEMS, METRICS, may_be_made, refuse_results
 from staff.runs.cache import Cache
 from staff.runs.compare_config import CompareConfig
@@ -32,7 +32,7 @@ AnyConfig = (
 Paired = TypeVar("Paired", PlanConfig, SelectConfig, CompareConfig)
 
 
-def with_sibling(config: Paired, say: Callable[[str], None] = lambda _: None) -> Paired:
+def with_sibling(config: Paired, say: Say = silent) -> Paired:
     """The settings with the small model's name where they say auto; what it came to is said.
 
     Raises:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from staff import pipeline, single
 from staff.data.files import open_source, write_records
-from staff.progress import Progress
+from staff.progress import Progress, Say, silent
 from staff.rng import keys_of_ids
 from staff.runs.config import EvaluateConfig, FinetuneConfig, SelectConfig
 from staff.runs.manifest import COMPARISON
@@ -54,7 +54,7 @@ def run(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
-    say: pipeline.Say = pipeline.silent,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Select with STAFF, tune the target on the coreset and on a random one, compare.
 

@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from staff.notes import read_note
+from staff.progress import Say, silent
 from staff.runs.store import write_atomic
 
 LEDGER = ".stages.json"
@@ -33,9 +34,7 @@ class Ledger:
     the time of its earlier starts (but for one that was killed outright).
     """
 
-    def __init__(
-        self, folder: Path, say: Callable[[str], None] = lambda _: None, *, afresh: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, say: Say = silent, *, afresh: bool = False) -> None:
         self._say = say
         self.stages: list[StageRecord] = []
         self._path = folder / LEDGER

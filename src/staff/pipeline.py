@@ -7,7 +7,7 @@ reselect: the same from the stored scores of an earlier run, without any model
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from staff.hashing import fingerprint
 from staff.ledger import Ledger
 from staff.methods import Inputs, Method, prepare, wanted_by
 from staff.outputs import Run, finish
-from staff.progress import WARNING, Progress
+from staff.progress import WARNING, Progress, Say, silent
 from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.again import finished_run, made_from, told
@@ -54,12 +54,6 @@ from staff.team import gathered, helps
 from staff.types import Bools, Floats, Ints, Rows, Selection
 from staff.wishes import read_wishes
 from staff.words import counted
-
-Say = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """Say nothing."""
 
 
 def select(

@@ -1,10 +1,16 @@
 """How library code reports progress; `staff.cli.progress` and `staff.reports.bars` show it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 WARNING = "warning: "  # what a run says begins with this where a user should know it
+
+Say = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
 
 
 class Stage(Protocol):

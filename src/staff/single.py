@@ -20,7 +20,7 @@ from staff.data.tokenise import Tokeniser
 from staff.errors import ProcessGoneError, StaffError
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
-from staff.progress import Progress
+from staff.progress import Progress, Say, silent
 from staff.runs import manifest as manifests
 from staff.runs.again import (
     ITEMS,
@@ -54,15 +54,9 @@ from staff.training.finetune import FinetuneResult
 from staff.training.metrics import bleu_interval
 from staff.training.statistics import mean_interval, share_interval
 
-Say = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
-
 
 def score(
-    config: ScoreConfig, *, progress: Progress | None = None, say: Say = _silent
+    config: ScoreConfig, *, progress: Progress | None = None, say: Say = silent
 ) -> dict[str, Any]:
     """Score every row of a file with one model; returns the manifest of ``config.out``.
 
@@ -169,7 +163,7 @@ def finetune(
     config: FinetuneConfig,
     *,
     progress: Progress | None = None,
-    say: Say = _silent,
+    say: Say = silent,
     on_placed: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Fine-tune a model on a file and leave a LoRA adapter folder at ``config.out``.
@@ -293,7 +287,7 @@ def _tokens_beside(out: Path) -> Iterator[Path]:
 
 
 def evaluate(
-    config: EvaluateConfig, *, progress: Progress | None = None, say: Say = _silent
+    config: EvaluateConfig, *, progress: Progress | None = None, say: Say = silent
 ) -> dict[str, Any]:
     """Measure a model on a test file: each metric with its 95 % interval over items.
 

@@ -19,8 +19,7 @@ from staff.compare.results import Group, results
 from staff.compare.selection import Chosen, check_usable, choose
 from staff.data.files import Source, open_source
 from staff.models.folder import generation_hash
-from staff.pipeline import Say, silent
-from staff.progress import WARNING, Progress
+from staff.progress import WARNING, Progress, Say, silent
 from staff.reports.compared_html import write_compared
 from staff.runs import manifest as manifests
 from staff.runs.compare_cells import FULL, UNTUNED, Cell, cells_of

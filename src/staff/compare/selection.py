@@ -12,8 +12,7 @@ from staff.data.kept import keep
 from staff.errors import DataError, RunError
 from staff.hashing import hash_file
 from staff.ledger import remembered
-from staff.pipeline import Say, silent
-from staff.progress import Progress
+from staff.progress import Progress, Say, silent
 from staff.runs.compare_config import CompareConfig
 from staff.runs.compare_folder import CompareFolder
 from staff.runs.config import RESELECT, TECHNICAL, SelectConfig

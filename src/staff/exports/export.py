@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,7 @@ from staff.exports.trainer import Job, Model, Trainer
 from staff.exports.trl import TRL
 from staff.hashing import hash_file
 from staff.notes import read_note
-from staff.progress import Progress, SilentProgress
+from staff.progress import Progress, Say, SilentProgress, silent
 from staff.runs.again import made_already, made_from, may_be_made, told
 from staff.runs.store import check_place, write_atomic
 
@@ -54,7 +54,7 @@ def export(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Write a coreset of a finished run for a trainer; returns what was written, and what is next.
 

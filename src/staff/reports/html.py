@@ -40,7 +40,7 @@ from staff.runs.selection_file import (
 )
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.agreement import rank_correlation
-from staff.types import Bools, Floats
+from staff.types import Bools, Floats, Ints
 from staff.words import rows_of
 
 # What keeps the file small whatever the run: see also SHOWN and TEXT_BYTES in rows.py.
@@ -110,7 +110,7 @@ def render_run(
         proxy=_proxy(manifest),
         score=score,
         by_features=by_features(manifest["config"]),
-        coresets=_coresets(folder, manifest, table, chosen, score),
+        coresets=_coresets(folder, manifest, table, chosen, score, scores),
         medians=medians(table, chosen),
         sources=by_source(table, chosen, scores=scores) if "source" in table else [],
         settings=settings(manifest),
@@ -150,8 +150,12 @@ def _coresets(
     table: Mapping[str, Any],
     chosen: Mapping[str, Bools],
     score: Score | None,
+    scores: Floats | None,
 ) -> list[dict[str, Any]]:
-    """The manifest's entry of each coreset shown, with its counts and charts, where scores are."""
+    """The manifest's entry of each coreset shown, with its counts and charts, where scores are.
+
+    score, scores: what the method goes by and its values, float64 [n], if it goes by any.
+    """
     coresets = [dict(c) for c in manifest["coresets"] if c["name"] in chosen]
     for coreset in coresets:
         coreset["filled_up"] = filled_up(coreset)
@@ -165,19 +169,20 @@ def _coresets(
             )
             coreset["lengths"] = figures.lengths_figure(lengths, coreset["name"])
             coreset["longer"] = lengths.beyond
-        if score and manifest.get("regions"):
-            coreset |= _by_region(manifest, table, rows, coreset["name"], score)
-        elif score and not np.isnan(scores := score.values(table)).all():
+        if score is None or scores is None:
+            continue
+        if manifest.get("regions"):
+            coreset |= _by_region(manifest, scores, table["region"], rows, coreset["name"], score)
+        elif not np.isnan(scores).all():
             dropped = read_dropped(folder.selection, coreset["name"])
             coreset |= _by_score(scores, dropped, rows, coreset["name"], score)
     return coresets
 
 
 def _by_region(
-    manifest: Mapping[str, Any], table: Mapping[str, Any], rows: Bools, name: str, score: Score
+    manifest: Mapping[str, Any], values: Floats, region: Ints, rows: Bools, name: str, score: Score
 ) -> dict[str, Any]:
     """One coreset's rows in each region, and the chart of the scores that regions are made of."""
-    region, values = table["region"], score.values(table)
     known = ~np.isnan(values)  # a row without a finite score is in no region and not chosen
     scores = bin_scores(
         values[known],
