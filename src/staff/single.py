@@ -51,7 +51,7 @@ from staff.training.adapter_folder import STAMP, check_out, checkpoints_of
 from staff.training.evaluate import Evaluation
 from staff.training.evaluate import evaluate as measure
 from staff.training.finetune import FinetuneResult
-from staff.training.metrics import bleu_interval
+from staff.training.metrics import MOST, bleu_interval
 from staff.training.statistics import mean_interval, share_interval
 
 
@@ -399,7 +399,7 @@ def _interval(found: Evaluation, metric: str, *, seed: int) -> list[float] | Non
         drawn = bleu_interval(found.predictions, found.references, seed=seed)
     else:
         drawn = mean_interval(values, seed=seed)
-    return _widened(drawn, len(values), most=inf if metric == "loss" else 100.0)
+    return _widened(drawn, len(values), most=MOST.get(metric, inf))
 
 
 def _widened(found: tuple[float, float, float], items: int, *, most: float) -> list[float] | None:

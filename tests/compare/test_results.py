@@ -124,9 +124,12 @@ def test_one_test_item_has_no_interval(tmp_path, write_items):
     assert interval_of(estimate([[1.0]]), "exact") == (1, -np.inf, np.inf)
 
 
-def test_an_interval_over_seeds_is_not_cut_to_that_of_the_items():
-    apart = estimate([np.zeros(N), np.ones(N)])
-    assert interval_of(apart, "exact") == apart.interval()
+@pytest.mark.parametrize(("metric", "most"), [("exact", 1), ("rougeL", 100), ("loss", np.inf)])
+def test_an_interval_over_seeds_is_cut_to_what_the_metric_can_be_and_no_further(metric, most):
+    top = most if np.isfinite(most) else 5
+    apart = estimate([np.zeros(N), np.full(N, top)])
+    assert apart.interval().low < 0 < top < apart.interval().high
+    assert interval_of(apart, metric) == (top / 2, 0, min(most, apart.interval().high))
 
 
 def test_no_exact_match_in_forty_items_may_be_up_to_nine_in_a_hundred(tmp_path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,7 @@ from staff.compare.statistics import Estimate, estimate, verdict
 from staff.errors import RunError
 from staff.reports.compared import LOWER_IS_BETTER
 from staff.runs.compare_cells import FULL
-from staff.training.metrics import bleu_counts
+from staff.training.metrics import MOST, bleu_counts
 from staff.training.statistics import Interval, wilson
 from staff.types import Floats
 
@@ -111,15 +111,19 @@ def _difference(
 
 
 def interval_of(one: Estimate, metric: str) -> Interval:
-    """The value and its interval; of a share of exact matches no shorter than its items allow.
+    """The value and its interval, within what the metric can be.
 
-    Where no answer is right resampling sees no chance in that.
+    Student's t knows no bounds: over three seeds its interval of a share near 0 begins below it. To
+    leave out what cannot be does not change how often the interval contains the truth. That of a
+    share of exact matches is no shorter than its items allow: where no answer is right resampling
+    sees no chance in that.
     """
     found = one.interval()
-    if metric != "exact" or one.items < 2:
+    if one.items < 2:
         return found
-    least = wilson(one.value, one.items)
-    return Interval(found.mean, min(found.low, least.low), max(found.high, least.high))
+    least = wilson(one.value, one.items) if metric == "exact" else found
+    low, high = min(found.low, least.low), max(found.high, least.high)
+    return Interval(found.mean, max(0.0, low), min(MOST.get(metric, inf), high))
 
 
 def _known(found: Interval) -> tuple[float | None, ...]:
