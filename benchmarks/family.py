@@ -11,7 +11,6 @@ The held-out losses of the pretraining are in the family's README.
 """
 
 import argparse
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +22,7 @@ from staff import pipeline, single
 from staff.demo import COLUMNS, EPOCHS, KEEP, LEARNING_RATE, TARGET, TASK
 from staff.models.device import choose_dtype
 from staff.runs.config import EvaluateConfig, FinetuneConfig, SelectConfig
+from written import command_line, machine
 
 RESULT = Path(__file__).parent / "results" / "family.md"
 RATES = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2)
@@ -92,9 +92,9 @@ def main() -> None:
         [
             "# The embedded target on the demo's task",
             "",
-            f"`python benchmarks/{Path(__file__).name} --write`; {platform.machine()}, {dtype},",
-            f"torch {torch.__version__}. LoRA, {EPOCHS} epochs, seed 0; loss in nats per token",
-            "with its 95 % interval over items.",
+            f"`{command_line(__file__)}`; {machine()}, {dtype}.",
+            f"LoRA, {EPOCHS} epochs, seed 0; loss in nats per token with its 95 % interval over",
+            "items.",
             "",
             "Fine-tuned on a random tenth (400 rows):",
             "",

@@ -21,7 +21,6 @@ staff ships, with one to six rows joined into one.
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -33,12 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import torch
-import transformers
-import trl
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
@@ -55,7 +51,7 @@ from staff.stages.reading import read
 from staff.training.finetune import quiet
 from staff.training.timing import time_steps
 from tasks import write_task
-from written import command_line
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "finetuning.md"
 MIXED = ("dialogsum", "e2e_nlg", "gsm8k")
@@ -189,7 +185,7 @@ def trl_run(
             processing_class=load_tokenizer(str(TARGET)),
             callbacks=[clock],
         )
-        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.remove_callback(PrinterCallback)
         trainer.batches = batches
         start = time.monotonic()
         trainer.train()
@@ -283,9 +279,7 @@ def main() -> None:
         f"batch of {BATCH}: {', '.join(shares)}.",
         f"Real tokens per second, medians of {args.repeats} interleaved runs of {args.steps} steps "
         f"after {WARM} that are not timed. Goal: staff / TRL ≥ 1.5.",
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, TRL {trl.__version__}, PEFT {peft.__version__}; "
+        f"{machine(f'{torch.get_num_threads()} threads', also=('trl', 'peft'))}; "
         f"{time.monotonic() - start:.0f} s in total.",
     ]
     text = "\n".join(["\n\n".join(head), *lines, ""])

@@ -9,7 +9,6 @@ that were not drawn, and the share of the highest tenth of these rows that is fo
 """
 
 import argparse
-import platform
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -28,7 +27,7 @@ from staff.selectors.agreement import rank_correlation
 from staff.stages.draws import rows_to_score
 from staff.types import Floats
 from tasks import TASKS, write_task
-from written import command_line
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "interpolation.md"
 REAL = [name for name in TASKS if name not in ("e2e_demo", "gsm8k")]
@@ -83,7 +82,7 @@ def main() -> None:
         lines = [line for task in args.tasks for line in lines_of(task, data=args.data, work=work)]
     text = f"""# Scores predicted from other rows
 
-`{command}`; {date.today()}, {platform.machine()}. Embedded small model, fine-tuned for 3 epochs.
+`{command}`; {date.today()}, {machine()}. Embedded small model, fine-tuned for 3 epochs.
 
 On the rows that were not scored: Spearman's correlation of the predictions with the rows' own
 scores (mean and range of {len(SEEDS)} draws), and the share of the tenth with the highest

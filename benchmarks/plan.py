@@ -14,7 +14,6 @@ time with one thread and nothing else running, and the only comparable figures o
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from written import machine
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
@@ -202,9 +203,9 @@ def main() -> None:
         [
             "# Estimates of `staff plan --probe` and the real run\n",
             f"`python benchmarks/plan.py --data DIR --sets {' '.join(args.sets)} --rows "
-            f"{args.rows}{' --cpu-time' * args.cpu_time}`, {platform.machine()}, {os.cpu_count()} "
-            f"cores, load {spread} (1 of it from this); embedded family (1.1M, 4M), defaults "
-            f"otherwise; seconds of {'CPU' if args.cpu_time else 'wall-clock'} time.\n",
+            f"{args.rows}{' --cpu-time' * args.cpu_time}`, {machine()}, "
+            f"load {spread} (1 of it from this); embedded family (1.1M, 4M), defaults otherwise; "
+            f"seconds of {'CPU' if args.cpu_time else 'wall-clock'} time.\n",
             *table,
             "",
             f"*: error above {SECONDS:.0%} in time or {MEMORY:.0%} in memory.",

@@ -95,13 +95,12 @@ def main() -> None:
             continue  # too few rows for anything to be verified
         gain = f"{one / several:.2f} | {one / several / n:.2f}"
         lines.append(f"| {name} | {stage} | {one:.2f} | {several:.2f} | {gain} |")
-    processor, _, versions = machine().split(", ", 2)  # threads: of this process
     setting = (
         f"{args.rows} rows of E2E NLG, the embedded family (1.1M and 4M parameters), one epoch, "
-        f"medians of {args.repeats}; one thread per process, {os.cpu_count()} cores, gloo over the "
-        "loopback device; CPU only: no GPU was measured"
+        f"medians of {args.repeats}; gloo over the loopback device; CPU only: no GPU was measured"
     )
-    text = "\n".join([setting, "", f"{processor}, {versions}", "", *lines, ""])
+    about = machine(f"{os.cpu_count()} CPUs, one thread per process")
+    text = "\n".join([setting, "", about, "", *lines, ""])
     sys.stdout.write(text)
     if args.write:
         command = command_line(__file__)

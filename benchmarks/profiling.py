@@ -13,7 +13,6 @@ DIR as for grid.py. (A file named profile.py would shadow a module of Python's o
 import argparse
 import cProfile
 import os
-import platform
 import pstats
 import sys
 import tempfile
@@ -38,7 +37,7 @@ from staff.stages import reading
 from staff.stages.facts import tokenisers_of
 from staff.training.timing import time_steps
 from tasks import write_task
-from written import command_line
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "profile.md"
 TOP = 14
@@ -176,9 +175,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             lines += [*finetuning(dtype, args.steps, Path(scratch)), ""]
     about = (
-        f"{platform.processor() or platform.machine()}, one thread, {precision()}, torch "
-        f"{torch.__version__}. Stages in wall-clock time, including the profiler; functions in CPU "
-        "time."
+        f"{machine('one thread')}, {precision()}. Stages in wall-clock time, including the "
+        "profiler; functions in CPU time."
     )
     text = "\n".join([about, "", *lines])
     sys.stdout.write(text)

@@ -23,15 +23,14 @@ import numpy as np
 from staff import demo
 from staff.data.batches import collate, token_budget_batches
 from staff.data.files import open_source
-from staff.hashing import versions_of
 from staff.models.load import load_model
 from staff.runs.config import ScoreConfig
-from staff.runs.manifest import device_facts
 from staff.scores.effort import Scorer
 from staff.selectors.agreement import rank_correlation
 from staff.stages import draws, reading
 from staff.stages.facts import tokenisers_of
 from staff.types import Floats, TokenisedExample
+from written import machine
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
@@ -172,15 +171,14 @@ def main() -> None:
 
 
 def write(table: list[Any], rows: int) -> None:
-    device = device_facts("cpu", "float32")
-    versions = versions_of("torch", "transformers", "bitsandbytes", "torchao")
+    about = machine(also=("bitsandbytes", "torchao"))
     text = "\n".join(f"| {' | '.join(line)} |" for line in table)
     RESULTS.joinpath("quantized.md").write_text(
         f"""# Effort scores of quantised weights, compared with float32
 
-`python benchmarks/quantized.py --data DIR --models DIR --write`, {date.today()}, on a CPU
-({device["name"]}); {", ".join(f"{k} {v}" for k, v in versions.items())}. No GPU was available: on
-one, products are rounded differently and bitsandbytes has other kernels.
+`python benchmarks/quantized.py --data DIR --models DIR --write`, {date.today()}
+{about}. No GPU was available: on one, products are rounded differently
+and bitsandbytes has other kernels.
 
 {rows} random rows of each training set (truncated to {MAX_LENGTH} tokens), models not fine-tuned,
 phi last-value. Spearman's correlation of the scores with those of the same model in float32, its

@@ -17,16 +17,16 @@ results/scaling.json and not measured again (unless --again); measure on an idle
 import argparse
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from written import machine
 
 ROOT = Path(__file__).parents[1]
 FAMILY = ROOT / "src" / "staff" / "assets" / "family"
@@ -305,13 +305,16 @@ def plot(found: dict[str, Any]) -> str:
     return str(vl_convert.vegalite_to_svg(spec))
 
 
-def known(machine: str, *, again: bool) -> dict[str, Any]:
-    """The cells that were finished on this machine with these versions; none of another's."""
+def known(about: str, *, again: bool) -> dict[str, Any]:
+    """The cells that were finished on this machine with these versions; none of another's.
+
+    about: the machine, as the page says it.
+    """
     if MEASURED.is_file() and not again:
         found: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8"))
-        if found.get("machine") == machine:
+        if found.get("machine") == about:
             return found
-    return {"machine": machine, "cells": {}}
+    return {"machine": about, "cells": {}}
 
 
 def main() -> None:
@@ -333,12 +336,7 @@ def main() -> None:
         path, n, data, *names = arguments.rows
         write_rows(Path(path), pool(Path(data), names), int(n))
         return
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "tokenizers", "numpy"))
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}, Python "
-        f"{platform.python_version()}, {packages}"
-    )
-    found = known(machine, again=arguments.again)
+    found = known(machine(also=("tokenizers", "numpy")), again=arguments.again)
     scored = SCORED if arguments.full else SCORED[:-1]
     sizes = {"selection": arguments.sizes or SELECTED, "scoring": arguments.sizes or scored}
     jobs = [(kind, n) for kind in arguments.only for n in sizes[kind]]

@@ -10,7 +10,6 @@ are looked up. D2's time includes its neighbour graph.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from written import machine
 
 RESULTS = Path(__file__).parent / "results" / "selection.md"
 WIDTH, CLUSTERS, KEEP = 384, 200, 0.1
@@ -121,12 +122,9 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     if arguments.write:
-        machine = (
-            f"{platform.machine()}, {arguments.threads} threads, {platform.system()}, "
-            f"Python {platform.python_version()}, NumPy {np.__version__}"
-        )
+        about = machine(f"{arguments.threads} threads", also=("numpy",))
         head = f"# Selection alone\n\n`python benchmarks/selection.py --write`, {date.today()}\n\n"
-        RESULTS.write_text(f"{head}{machine}\n\n" + "\n".join(lines) + "\n")
+        RESULTS.write_text(f"{head}{about}\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

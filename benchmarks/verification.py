@@ -15,8 +15,6 @@ Scores: drawn as the cases below say, and the demo's (E2E NLG, embedded family),
 """
 
 import argparse
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from staff.selectors import allocate, choose_rows, stratify, weigh
 from staff.selectors.agreement import rank_correlation
 from staff.selectors.rounds import CAP, budget_error, verify_in_rounds
 from staff.types import Regions, Verification
+from written import machine
 
 RESULTS = Path(__file__).parent / "results" / "verification.md"
 STORED = Path(__file__).parent / "data" / "e2e_nlg_scores.parquet"
@@ -193,7 +192,7 @@ def report(seeds: int) -> str:
         "# Rows verified by `--verify-per-region auto` and by a fixed b_v",
         "",
         f"`python benchmarks/verification.py --seeds {seeds} --write`, {date.today()}, "
-        f"{platform.machine()}, NumPy {np.__version__}, {os.cpu_count()} CPUs",
+        f"{machine(also=('numpy',))}",
         "",
         *agreement(_stored()),
         "## Rows of auto and of a fixed b_v",

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,15 +18,17 @@ def command_line(script: str, *, data: Path | None = None, work: Path | None = N
     return " ".join([f"python benchmarks/{Path(script).name}", *words])
 
 
-def machine(used: str | None = None) -> str:
-    """Processor, `used` of it (by default its CPUs), system and versions of what computes."""
+def machine(used: str | None = None, *, also: Sequence[str] = ()) -> str:
+    """Processor, `used` of it (by default its CPUs), system and versions of what computes.
+
+    also: packages whose versions matter besides those of torch and transformers.
+    """
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         lines = [line.partition(":") for line in info.read_text().splitlines()]
         name = next((text.strip() for key, _, text in lines if "model name" in key), name)
     cpus = f"{os.cpu_count()} CPUs"
-    return (
-        f"{name}, {used or cpus}, {platform.system()}, Python {platform.python_version()}, "
-        f"torch {version('torch')}, transformers {version('transformers')}"
-    )
+    versions = [f"{package} {version(package)}" for package in ("torch", "transformers", *also)]
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return ", ".join([name, used or cpus, system, *versions])
