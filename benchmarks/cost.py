@@ -12,7 +12,6 @@ has one against the other; --write makes it anew from the cells that there are.
 import argparse
 import json
 import math
-import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from staff.demo import COLUMNS, EPOCHS, LEARNING_RATE, SMALL, TARGET, TASK
 from staff.runs.config import FinetuneConfig, SelectConfig
 from staff.training.statistics import Interval
 from tasks import TASKS
+from written import machine
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED, REPORT = RESULTS / "cost.json", RESULTS / "cost.md"
@@ -68,12 +68,9 @@ def measure(dtypes: Sequence[str]) -> None:
 
     What was measured in another precision, on such a machine, is kept.
     """
-    found: dict[str, Any] = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
+    found: dict[str, Any] = {"machine": machine(f"{torch.get_num_threads()} threads")}
     earlier = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
-    same = all(earlier.get(name) == value for name, value in found.items())
+    same = earlier.get("machine") == found["machine"]
     found["dtypes"] = earlier["dtypes"] if same else {}
     for dtype in dtypes:
         found["dtypes"][dtype] = _measure(dtype)
@@ -107,6 +104,7 @@ def report(tasks: Mapping[str, Found], measured: dict[str, Any]) -> Iterator[str
     """The tables as Markdown. measured: as in `MEASURED`; empty where nothing was."""
     yield "# What selection costs, and what saving does\n"
     yield "`python benchmarks/cost.py measure`, `report --write`\n"
+    dtype = dtype_of(tasks)
     if measured:
         yield from _costs(measured)
         yield f"## Cost against quality\n\n![Test loss against cost ratio]({CHART.name})\n"
@@ -114,10 +112,11 @@ def report(tasks: Mapping[str, Found], measured: dict[str, Any]) -> Iterator[str
             f"Test loss against T = 3's at keep 0.1. Black: the mean over the tasks that have "
             f"{len(SEEDS)} seeds, with Student's 95 % interval over seeds (means of different ways "
             "may be over different tasks). Coloured: each task, moved sideways so that none hides "
-            "another; hollow: fewer seeds. The figures and the tasks' intervals are below. Shaded: "
-            f"the aim, a ratio of at most {AIM['ratio']} with the upper end of the interval at "
-            f"most {AIM['percent']:g} %. Ratios: those above, of E2E NLG in float32; with a larger "
-            "target they are smaller.\n"
+            "another; hollow: fewer seeds. Open diamond: T = 3. The figures and the tasks' "
+            "intervals are below. Shaded: the aim, a ratio of at most "
+            f"{AIM['ratio']} with the upper end of the interval at most {AIM['percent']:g} %. "
+            f"Ratios: those above, of E2E NLG in {dtype}, as the losses are; with a larger target "
+            "they are smaller.\n"
         )
     yield from _worth(tasks)
     for title, curve in CURVES.items():
@@ -139,12 +138,19 @@ def load_tasks(store: Path) -> dict[str, Found]:
     }
 
 
+def dtype_of(tasks: Mapping[str, Found]) -> str:
+    """What the cells of all tasks were computed in."""
+    found = sorted({task.dtype for task in tasks.values()})
+    if len(found) != 1:
+        raise SystemExit(f"the grid's cells must be of one dtype, not {', '.join(found) or 'none'}")
+    return found[0]
+
+
 def _costs(measured: dict[str, Any]) -> Iterator[str]:
     yield "## Seconds\n"
-    yield (
-        f"{measured['machine']}, torch {measured['torch']}; E2E NLG, 4,000 rows, 1.1M small, 4M "
-        f"target.\n"
-    )
+    # Which older measurements have beside the machine.
+    torch_version = f", torch {measured['torch']}" if "torch" in measured else ""
+    yield f"{measured['machine']}{torch_version}; E2E NLG, 4,000 rows, 1.1M small, 4M target.\n"
     for dtype, found in measured["dtypes"].items():
         tuning = found["tuning"]
         yield f"{dtype}: tuning the target on all rows for {EPOCHS} epochs: {tuning:.0f} s.\n"
@@ -290,6 +296,7 @@ def _panel(
     aim = {"x": reach[0], "x2": AIM["ratio"], "y": lowest, "y2": AIM["percent"]}
     black = {"fill": "black", "stroke": "black", "opacity": 1}
     diamond = {**black, "type": "point", "shape": "diamond", "size": 90}
+    open_diamond = {**diamond, "fill": None, "size": 220}  # a task's point may lie within
     base, means = ([p for p in shown if kind in p] for kind in ("base", "tasks"))
     corner = {name: {"field": name} for name in ("x2", "y2")}
     layers: list[tuple[Sequence[dict[str, Any]], dict[str, Any], dict[str, Any]]] = [
@@ -299,7 +306,7 @@ def _panel(
             {"x": {**x, "field": "x"}, "y": {**y, "field": "y"}, **corner},
         ),
         ([{}], {"type": "rule", "strokeDash": [4, 3]}, {"y": {**y, "datum": 0}}),
-        (base, diamond, at),
+        (base, open_diamond, at),
         *(
             (
                 [point for point in shown if point.get("task") == name],
@@ -361,7 +368,7 @@ def main() -> None:
     if args.write:
         REPORT.write_text(text + "\n")
         if measured:
-            CHART.write_text(plot(points(tasks, measured["dtypes"]["float32"])))
+            CHART.write_text(plot(points(tasks, measured["dtypes"][dtype_of(tasks)])))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,14 @@ Key = tuple[str, str | None, int | None]  # method, keep, seed
 
 @dataclass(slots=True)
 class Found:
-    """One task's finished cells: what is known of each, and its values float64 [n] by metric."""
+    """One task's finished cells: what is known of each, and its values float64 [n] by metric.
+
+    dtype: what all of them were computed in.
+    """
 
     cells: dict[Key, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, dict[Key, Any]] = field(default_factory=dict)
+    dtype: str = "float32"
 
     def rows(self, metric: str, methods: Sequence[str]) -> list[tuple[str, str | None]]:
         """Methods and fractions that have the metric, in a table's order."""
@@ -345,7 +349,8 @@ def load(store: Path) -> dict[str, Found]:
         facts, items = json.loads(path.read_text()), pq.read_table(path.with_suffix(".parquet"))
         if made_from.setdefault(facts["task"], facts["made_from"]) != facts["made_from"]:
             raise SystemExit(f"{path} was made from other data or models than its task's others")
-        found = tasks.setdefault(facts["task"], Found())
+        dtype = facts.get("dtype", "float32")  # which older files do not say
+        found = tasks.setdefault(facts["task"], Found(dtype=dtype))
         names = np.array(items["cell"].to_pylist())
         for name, cell in facts["cells"].items():
             key = (cell["method"], cell["keep"], cell["seed"])
