@@ -11,16 +11,19 @@ which are included.
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+
+from written import command_line, machine
 
 SIZES = (10_000, 100_000)
 ALLOWED_MB = 100
+KEEP, LAYERS, WIDTH = 0.1, 1, 16
 RESULTS = Path(__file__).parent / "results" / "memory.md"
 
 
@@ -65,9 +68,9 @@ def write_model(folder: Path) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(AutoTokenizer.from_pretrained(folder)),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS,
         num_attention_heads=1,
         max_position_embeddings=512,
     )
@@ -83,7 +86,7 @@ def select(path: Path, model: Path, out: Path) -> int:
         data=str(path),
         small=str(model),
         target=str(model),
-        keep=(0.1,),
+        keep=(KEEP,),
         skip_finetune=True,
         out=str(out),
     )
@@ -132,6 +135,24 @@ def compare(work: str, kind: str, sizes: tuple[int, ...], folder: Path) -> list[
     return found
 
 
+def setting(kind: str) -> str:
+    """What is measured, as the page says it."""
+    import torch
+
+    from staff.models.device import choose_dtype
+    from staff.runs.config import SelectConfig
+
+    batch = SelectConfig.model_fields["batch_tokens"].default
+    dtype = str(choose_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    return (
+        f"Made-up rows of 30 words, about 180 tokens of a byte each, as {kind}. The whole run: "
+        f"`staff select --skip-finetune --keep {KEEP}`, which scores every row and verifies, with "
+        f"a random Llama of {LAYERS} block of width {WIDTH} as both models, in {dtype}, batches of "
+        f"{batch:,} tokens on a CPU. So these peaks are PyTorch's and the rows'; those of rows of "
+        "all lengths and of a model of 1.1M parameters are in [scaling.md](scaling.md)."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", default="jsonl")
@@ -155,14 +176,13 @@ def main() -> None:
                 f"| {f['peak_mb'] - found[0]['peak_mb']:.0f} |"
                 for f in found
             ]
-    lines += ["", f"{arguments.kind}; limit: {ALLOWED_MB} MB from 10^4 to 10^5 rows."]
+    lines = [setting(arguments.kind), "", *lines, ""]
+    lines.append(f"Limit: {ALLOWED_MB} MB from 10^4 to 10^5 rows.")
     print("\n".join(lines))
     if arguments.write:
         RESULTS.parent.mkdir(exist_ok=True)
-        machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-        head = (
-            f"# Memory against the number of rows\n\n`python benchmarks/memory.py`, {machine}\n\n"
-        )
+        about = f"`{command_line(__file__)}`, {date.today()}, {machine()}"
+        head = f"# Memory against the number of rows\n\n{about}\n\n"
         RESULTS.write_text(head + "\n".join(lines) + "\n")
 
 

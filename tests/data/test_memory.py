@@ -8,6 +8,12 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
+@pytest.fixture(autouse=True)
+def beside(monkeypatch):
+    """The script imports others of its folder."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+
+
 def compare(kind, sizes, folder):
     if not SCRIPT.is_file():
         pytest.skip("needs benchmarks/memory.py of the checkout")
