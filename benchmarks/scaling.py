@@ -151,6 +151,7 @@ def of_run(out: Path) -> dict[str, Any]:
     return {
         "usable": manifest["data"]["rows_usable"],
         "tokens": stages["read"].get("tokens", 0),
+        "dtype": manifest["device"]["dtype"],
         "stages": {name: stage["seconds"] for name, stage in stages.items()},
     }
 
@@ -218,7 +219,9 @@ def report(found: dict[str, Any]) -> Iterator[str]:
     scored = _sizes(found, "scoring")
     yield ""
     size = (FAMILY / "small" / "model.safetensors").stat().st_size / (1 << 20)
-    yield f"The same kind of rows, scored by the embedded small model ({size:.1f} MB)."
+    dtypes = sorted({cell["dtype"] for _, cell in scored if "dtype" in cell})  # not in older ones
+    told = ", ".join([f"{size:.1f} MB", *dtypes])
+    yield f"The same kind of rows, scored by the embedded small model ({told})."
     yield ""
     yield "| rows | tokens | seconds of scoring | tokens/s | peak MB |"
     yield "| --- " * 5 + "|"
