@@ -234,6 +234,10 @@ def test_the_chart_of_cost_has_means_of_tasks_with_all_seeds_and_every_task(scri
     svg = cost.plot(shown)
     for text in ("T = 0 (mean of 2 tasks)", "T = 1", "dialogsum"):
         assert f">{text}</text>" in svg
+    assert cost.dtype_of(tasks) == "float32"
+    tasks["snips"].dtype = "bfloat16"
+    with pytest.raises(SystemExit, match="one dtype, not bfloat16, float32"):
+        cost.dtype_of(tasks)
 
 
 def test_the_agreement_of_two_models_is_told_with_and_without_the_cut(scripts):
