@@ -187,8 +187,8 @@ def main() -> None:
     parameters = sum(p.numel() for p in make_model(*shape).parameters()) / 1e6
     setting = (
         f"{args.rows} rows, {tokens} tokens, {len(batches)} batches of at most {args.batch_tokens} "
-        f"padded tokens; {parameters:.0f}M parameters, a vocabulary of {args.vocabulary:,}; medians "
-        f"of {args.repeats}"
+        f"padded tokens; {parameters:.0f}M parameters, a vocabulary of {args.vocabulary:,}; "
+        f"medians of {args.repeats}"
     )
     text = "\n".join([setting, machine(threads()), "", *lines, ""])
     sys.stdout.write(text)
