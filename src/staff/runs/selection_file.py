@@ -105,14 +105,13 @@ def read_numbers(path: str | Path, columns: Container[str] | None = None) -> dic
 def read_stored(path: str | Path) -> dict[str, Any]:
     """What `read_numbers` gives, and the ids (`Ids`), and in "rejected", bool [n], which rows
     had no finite score and so could not be chosen for some coreset."""
-    with _faults(path):
-        names = pq.read_schema(path).names
-        ids = Ids.from_arrow(pq.read_table(path, columns=["id"])["id"].chunks)
+    with _faults(path), pq.ParquetFile(path) as file:
+        ids = Ids.joined([Ids.from_arrow(piece.chunks) for piece in _pieces(file, "id")])
         rejected = np.zeros(len(ids), np.bool_)
-        for name in names:
+        for name in file.schema_arrow.names:
             if name.startswith("reason@"):
-                reasons = pq.read_table(path, columns=[name])[name]
-                rejected |= pc.equal(reasons, "rejected").to_numpy()
+                found = [pc.equal(piece, "rejected").to_numpy() for piece in _pieces(file, name)]
+                rejected |= np.concatenate(found)
     return {"id": ids, "rejected": rejected, **read_numbers(path, STORED)}
 
 
@@ -174,20 +173,34 @@ def _faults(path: str | Path) -> Iterator[None]:
 
 def _lean(path: str | Path, columns: Container[str] | None) -> Iterator[tuple[str, Any]]:
     """Name and NumPy array of one column after another: the file is never in memory whole."""
-    with _faults(path):
-        for name in pq.read_schema(path).names:
+    texts: dict[str | None, str | None] = {}  # one text a source, however many rows it has
+    with _faults(path), pq.ParquetFile(path) as file:
+        for name in file.schema_arrow.names:
             of_coreset = name.startswith("selected@")
             if name == "id" or name.startswith("reason@"):
                 continue
             if columns is not None and not of_coreset and name not in columns:
                 continue
-            column = pq.read_table(path, columns=[name])[name]
-            if pa.types.is_string(column.type):
-                coded = column.combine_chunks().dictionary_encode()
-                texts = np.array([*coded.dictionary.to_pylist(), None], object)
-                yield name, texts[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
-            else:
-                yield name, column.to_numpy()
+            yield name, np.concatenate([_as_numpy(piece, texts) for piece in _pieces(file, name)])
+
+
+def _pieces(file: pq.ParquetFile, name: str) -> Iterator[pa.ChunkedArray]:
+    """One column, a row group at a time; Arrow keeps the memory that it has once taken."""
+    for group in range(max(1, file.num_row_groups)):
+        if not file.num_row_groups:
+            yield file.schema_arrow.empty_table()[name]
+        else:
+            yield file.read_row_group(group, columns=[name], use_threads=False)[name]
+
+
+def _as_numpy(piece: pa.ChunkedArray, texts: dict[str | None, str | None]) -> Any:
+    """Numbers as they are; texts as objects, those that are equal being one in `texts`."""
+    if not pa.types.is_string(piece.type):
+        return piece.to_numpy()
+    coded = piece.combine_chunks().dictionary_encode()
+    these = [texts.setdefault(text, text) for text in coded.dictionary.to_pylist()]
+    at = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return np.array([*these, None], object)[at]
 
 
 def _mask(rows: Ints, n: int) -> Bools:
