@@ -18,7 +18,6 @@ import numpy as np
 
 from staff.asked import look_at_models, models_of, requested_sizes
 from staff.data.files import open_source
-from staff.data.lists import read_ids
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
@@ -52,7 +51,7 @@ from staff.stages.tuning import check_team, finetune_small
 from staff.stored import read_stored
 from staff.team import gathered, helps
 from staff.types import Bools, Floats, Ints, Rows, Selection
-from staff.wishes import read_wishes
+from staff.wishes import Lists, read_lists, read_wishes
 from staff.words import counted
 
 
@@ -95,14 +94,15 @@ def _select_in(
 def _select(run: Run) -> dict[str, Any]:
     config, folder, result, wanted = run.config, run.folder, run.result, wanted_by(run.config)
     tokenisers, data_hash = _check(run)
-    if finished := _finished(run, _made_from(run, data_hash, tokenisers)):
+    lists = read_lists(config)
+    result["made_from"] = _made_from(run, lists, data_hash, tokenisers)
+    if finished := _finished(run):
         return finished
     prepared, key = _read(run, tokenisers, data_hash)
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
-    wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
+    wishes = read_wishes(config, lists, run.source, prepared.ids, prepared.rows, result)
     check_wishes(sizes, wishes)
-    result["made_from"] = _made_from(run, data_hash, tokenisers)  # with the lists as they are now
     if wanted:
         check_score_on(config.score_on, prepared.usable)
     if "verify" in wanted:
@@ -153,10 +153,11 @@ def _check(run: Run) -> tuple[list[Tokeniser], str]:
     return tokenisers, data_hash
 
 
-def _made_from(run: Run, data_hash: str, tokenisers: Sequence[Tokeniser] = (), **more: Any) -> str:
+def _made_from(
+    run: Run, lists: Lists, data_hash: str, tokenisers: Sequence[Tokeniser] = (), **more: Any
+) -> str:
     """What a run's files are made from; the same again leaves them as they are."""
     config, result = run.config, run.result
-    lists = [path and read_ids(path) for path in (config.include, config.exclude)]
     return made_from(
         "select",
         config,
@@ -165,13 +166,14 @@ def _made_from(run: Run, data_hash: str, tokenisers: Sequence[Tokeniser] = (), *
         tokenizers=[tokeniser.fingerprint for tokeniser in tokenisers],
         dtype=result.get("device", {}).get("dtype"),
         quantised=[quantised_facts(config.quantized(role)) for role in ("small", "target")],
-        lists=lists,
+        lists=[found and found.ids for found in (lists.include, lists.exclude)],
         **more,
     )
 
 
-def _finished(run: Run, made_from: str) -> dict[str, Any] | None:
+def _finished(run: Run) -> dict[str, Any] | None:
     """The manifest of the run that is in the folder, if this one would be the same."""
+    made_from = run.result["made_from"]
     found = None if run.config.overwrite else finished_run(run.folder, made_from)
     if found:
         run.say(told(run.folder.path))
@@ -421,7 +423,8 @@ def reselect(
         for text in too_many_regions(config, len(rows.ids)):
             say(f"{WARNING}{text}")
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
-        wishes = read_wishes(config, source, rows.ids, rows.rows, result)
+        lists = read_lists(config)
+        wishes = read_wishes(config, lists, source, rows.ids, rows.rows, result)
         wishes = _without_scoreless(run, rows, wishes)
         check_wishes(sizes, wishes)
         untuned = rows.untuned_scores
@@ -434,8 +437,8 @@ def reselect(
             candidates=~np.isnan(rows.target_scores),
         )
         scores = fingerprint(earlier)  # its manifest, which has the hashes of its files
-        result["made_from"] = _made_from(run, earlier["data"]["sha256"], scores=scores)
-        if finished := _finished(run, result["made_from"]):
+        result["made_from"] = _made_from(run, lists, earlier["data"]["sha256"], scores=scores)
+        if finished := _finished(run):
             return finished
         method = prepare(config, inputs, free=wishes.free)
         _say_unverified(run, method)
