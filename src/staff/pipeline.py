@@ -83,12 +83,39 @@ def _select_in(
     folder = RunFolder(config.folder)
     with executing(config), folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        ledger = Ledger(folder.path, say, afresh=config.overwrite)
-        result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
-        source = open_source(str(config.data))
-        run = Run(config, folder, tokens or folder.path, source, ledger, result, progress, say)
+        run = _begun(config, folder, tokens or folder.path, progress, say)
         with nullcontext() if tokens else tokens_of(folder.path):
             return _select(run)
+
+
+def _begun(
+    config: SelectConfig, folder: RunFolder, tokens: Path, progress: Progress | None, say: Say
+) -> Run:
+    ledger = Ledger(folder.path, say, afresh=config.overwrite)
+    result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
+    source = open_source(str(config.data))
+    return Run(config, folder, tokens, source, ledger, result, progress, say)
+
+
+def is_finished(config: SelectConfig, *, progress: Progress | None = None) -> bool:
+    """Whether `select` or `reselect` would leave the run in the folder as it is; writes nothing.
+
+    Hashes what they would, and raises what they would where that has changed.
+    """
+    earlier = manifests.read_manifest(config.scores) if config.scores else None
+    config = config if earlier is None else config.inherit(earlier["config"])
+    folder = RunFolder(config.folder)
+    if config.overwrite or not folder.finished:
+        return False
+    lists = read_lists(config)
+    if earlier is None:
+        run = _begun(config, folder, folder.path, progress, silent)
+        tokenisers, data_hash = _check(run)
+        made_from = _made_from(run, lists, data_hash, tokenisers)
+    else:
+        run = _begun_again(config, earlier, folder, progress, silent)
+        made_from = _made_again_from(run, lists, earlier)
+    return finished_run(folder, made_from) is not None
 
 
 def _select(run: Run) -> dict[str, Any]:
@@ -172,11 +199,16 @@ def _made_from(
 
 
 def _finished(run: Run) -> dict[str, Any] | None:
-    """The manifest of the run that is in the folder, if this one would be the same."""
+    """The manifest of the run that is in the folder, if this one would be the same.
+
+    Raises `StaffError` if it would not, and nothing can be written there.
+    """
     made_from = run.result["made_from"]
     found = None if run.config.overwrite else finished_run(run.folder, made_from)
     if found:
         run.say(told(run.folder.path))
+    else:
+        run.folder.check_writable()
     return found
 
 
@@ -401,29 +433,16 @@ def reselect(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"], config)}
-        result = manifests.begin("select", settings, seed=config.seed)
-        kept = ("data", "models", "device", "interpolation")
-        result |= {name: earlier[name] for name in kept if name in earlier}
-        try:
-            source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
-        except DataError as error:
-            why = told_of_data(error, earlier["data"], "run this command there")
-            raise DataError(why) from None
-        ledger = Ledger(folder.path)
-        run = Run(config, folder, folder.path, source, ledger, result, progress, say)
+        run = _begun_again(config, earlier, folder, progress, say)
+        source, result = run.source, run.result
         with run.ledger.stage("read", remember=False) as record:
-            if source.content_hash() != earlier["data"]["sha256"]:
-                raise DataError(
-                    f"{source.name} has changed since {config.scores} scored it: run staff select "
-                    "on it with the models, in a new folder"
-                )
+            lists = read_lists(config)
+            result["made_from"] = _made_again_from(run, lists, earlier)
             rows, features = read_stored(config)
             record.rows = len(rows.ids)
         for text in too_many_regions(config, len(rows.ids)):
             say(f"{WARNING}{text}")
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
-        lists = read_lists(config)
         wishes = read_wishes(config, lists, source, rows.ids, rows.rows, result)
         wishes = _without_scoreless(run, rows, wishes)
         check_wishes(sizes, wishes)
@@ -436,8 +455,6 @@ def reselect(
             against=None if untuned is None else lambda chosen: untuned[chosen],
             candidates=~np.isnan(rows.target_scores),
         )
-        scores = fingerprint(earlier)  # its manifest, which has the hashes of its files
-        result["made_from"] = _made_from(run, lists, earlier["data"]["sha256"], scores=scores)
         if finished := _finished(run):
             return finished
         method = prepare(config, inputs, free=wishes.free)
@@ -448,6 +465,41 @@ def reselect(
         result["target_rows_scored"] = 0
         selections = _choose(run, method, sizes, wishes, rows)
         return finish(run, method, selections, wishes, rows)
+
+
+def _begun_again(
+    config: SelectConfig,
+    earlier: Mapping[str, Any],
+    folder: RunFolder,
+    progress: Progress | None,
+    say: Say,
+) -> Run:
+    """A selection from the scores of the run whose manifest `earlier` is; its data are found."""
+    settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"], config)}
+    result = manifests.begin("select", settings, seed=config.seed)
+    kept = ("data", "models", "device", "interpolation")
+    result |= {name: earlier[name] for name in kept if name in earlier}
+    try:
+        source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
+    except DataError as error:
+        why = told_of_data(error, earlier["data"], "run this command there")
+        raise DataError(why) from None
+    return Run(config, folder, folder.path, source, Ledger(folder.path), result, progress, say)
+
+
+def _made_again_from(run: Run, lists: Lists, earlier: Mapping[str, Any]) -> str:
+    """What a selection from the scores of an earlier run is made from.
+
+    Raises DataError if the data have changed since.
+    """
+    sha256 = earlier["data"]["sha256"]
+    if run.source.content_hash() != sha256:
+        raise DataError(
+            f"{run.source.name} has changed since {run.config.scores} scored it: run staff select "
+            "on it with the models, in a new folder"
+        )
+    scores = fingerprint(earlier)  # its manifest, which has the hashes of its files
+    return _made_from(run, lists, sha256, scores=scores)
 
 
 def _of_the_scores(earlier: Mapping[str, Any], config: SelectConfig) -> dict[str, Any]:
