@@ -462,7 +462,8 @@ def reselect(
         folder.begin_writing(config)
         if origin.rejected.is_file():
             write_atomic(folder.rejected, origin.rejected.read_bytes())
-        result["target_rows_scored"] = 0
+        if "verify" in wanted_by(config):  # others do not ask the target, whoever scored
+            result["target_rows_scored"] = 0
         selections = _choose(run, method, sizes, wishes, rows)
         return finish(run, method, selections, wishes, rows)
 
