@@ -59,7 +59,8 @@ def select(config: SelectConfig, terminal: Terminal) -> None:
     run = pipeline.reselect if config.scores else pipeline.select
     manifest = run(config, progress=terminal.progress, say=terminal.say)
     if manifest:
-        terminal.summary(render(manifest, folder=config.folder, width=terminal.width))
+        text = render(manifest, folder=config.folder, width=terminal.width)
+        terminal.summary(text, folder=config.folder)
 
 
 def finished_already(config: SelectConfig, terminal: Terminal) -> bool:
