@@ -106,9 +106,8 @@ class RunFolder:
 
     @property
     def sealed(self) -> bool:
-        """Whether something finished is here, where nobody can write: it can be left as it is."""
-        done = self.finished or (self.path / "compare.json").is_file()
-        return done and not _writable(self.path) and self.path.exists()
+        """Whether a finished run is here, where nobody can write: it can be left as it is."""
+        return self.finished and not _writable(self.path) and self.path.exists()
 
     def check_writable(self) -> None:
         """Raise `StaffError` without permission to write: what is sealed is not what is asked."""
