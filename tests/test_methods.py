@@ -282,6 +282,8 @@ def test_lists_quotas_nesting_and_stability_together(run, ids, method, tmp_path)
         assert words in text
         assert words in page
     assert "agreement over 3 seeds: Jaccard index" in text
+    assert "Scored on the target" not in page
+    assert "The target scored" not in text
     if method == "ccs":
         assert set(table["reason@n12"][np.asarray(table["region"], float) == -1]) == {"cut"}
         assert np.isnan(np.asarray(table["region"], float)[~free]).all()

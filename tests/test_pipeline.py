@@ -226,6 +226,27 @@ def again_from(scores, out, said):
     return pipeline.reselect(config, say=said.append)
 
 
+def test_a_list_of_ids_is_read_once(tmp_path, monkeypatch):
+    """What is chosen, what it was made from and the hash in the manifest are of the same bytes."""
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(9)))
+    never = tmp_path / "never.txt"
+    never.write_text("nobody\n")
+    config = {"data": str(tmp_path / "rows.jsonl"), "method": "random", "total": (2,)}
+    config = SelectConfig(**config, exclude=str(never), out=str(tmp_path / "run"))
+    read, opened = [], Path.open
+
+    def noted(path, *arguments, **named):
+        read.append(path)
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", noted)
+    found = pipeline.select(config)
+    assert read.count(never) == 1
+    assert pipeline.select(config) == found
+    assert read.count(never) == 2
+    assert found["exclude"]["sha256"] == hash_file(never)
+
+
 def test_the_same_bytes_as_another_kind_of_file_are_other_data(tmp_path):
     """A folder is the same setting, and the hash of its one file the same, whatever its name."""
     folder = tmp_path / "rows"

@@ -18,7 +18,6 @@ import numpy as np
 
 from staff.asked import look_at_models, models_of, requested_sizes
 from staff.data.files import open_source
-from staff.data.lists import read_ids
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
@@ -52,7 +51,7 @@ from staff.stages.tuning import check_team, finetune_small
 from staff.stored import read_stored
 from staff.team import gathered, helps
 from staff.types import Bools, Floats, Ints, Rows, Selection
-from staff.wishes import read_wishes
+from staff.wishes import Lists, read_lists, read_wishes
 from staff.words import counted
 
 
@@ -84,25 +83,53 @@ def _select_in(
     folder = RunFolder(config.folder)
     with executing(config), folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        ledger = Ledger(folder.path, say, afresh=config.overwrite)
-        result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
-        source = open_source(str(config.data))
-        run = Run(config, folder, tokens or folder.path, source, ledger, result, progress, say)
+        run = _begun(config, folder, tokens or folder.path, progress, say)
         with nullcontext() if tokens else tokens_of(folder.path):
             return _select(run)
+
+
+def _begun(
+    config: SelectConfig, folder: RunFolder, tokens: Path, progress: Progress | None, say: Say
+) -> Run:
+    ledger = Ledger(folder.path, say, afresh=config.overwrite)
+    result = manifests.begin("select", config.model_dump(mode="json"), seed=config.seed)
+    source = open_source(str(config.data))
+    return Run(config, folder, tokens, source, ledger, result, progress, say)
+
+
+def is_finished(config: SelectConfig, *, progress: Progress | None = None) -> bool:
+    """Whether `select` or `reselect` would leave the run in the folder as it is; writes nothing.
+
+    Hashes what they would, and raises what they would where that has changed.
+    """
+    earlier = manifests.read_manifest(config.scores) if config.scores else None
+    config = config if earlier is None else config.inherit(earlier["config"])
+    folder = RunFolder(config.folder)
+    if config.overwrite or not folder.finished:
+        return False
+    lists = read_lists(config)
+    if earlier is None:
+        run = _begun(config, folder, folder.path, progress, silent)
+        tokenisers, data_hash = _check(run)
+        made_from = _made_from(run, lists, data_hash, tokenisers)
+    else:
+        run = _begun_again(config, earlier, folder, progress, silent)
+        made_from = _made_again_from(run, lists, earlier)
+    return finished_run(folder, made_from) is not None
 
 
 def _select(run: Run) -> dict[str, Any]:
     config, folder, result, wanted = run.config, run.folder, run.result, wanted_by(run.config)
     tokenisers, data_hash = _check(run)
-    if finished := _finished(run, _made_from(run, data_hash, tokenisers)):
+    lists = read_lists(config)
+    result["made_from"] = _made_from(run, lists, data_hash, tokenisers)
+    if finished := _finished(run):
         return finished
     prepared, key = _read(run, tokenisers, data_hash)
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
-    wishes = read_wishes(config, run.source, prepared.ids, prepared.rows, result)
+    wishes = read_wishes(config, lists, run.source, prepared.ids, prepared.rows, result)
     check_wishes(sizes, wishes)
-    result["made_from"] = _made_from(run, data_hash, tokenisers)  # with the lists as they are now
     if wanted:
         check_score_on(config.score_on, prepared.usable)
     if "verify" in wanted:
@@ -153,10 +180,11 @@ def _check(run: Run) -> tuple[list[Tokeniser], str]:
     return tokenisers, data_hash
 
 
-def _made_from(run: Run, data_hash: str, tokenisers: Sequence[Tokeniser] = (), **more: Any) -> str:
+def _made_from(
+    run: Run, lists: Lists, data_hash: str, tokenisers: Sequence[Tokeniser] = (), **more: Any
+) -> str:
     """What a run's files are made from; the same again leaves them as they are."""
     config, result = run.config, run.result
-    lists = [path and read_ids(path) for path in (config.include, config.exclude)]
     return made_from(
         "select",
         config,
@@ -165,16 +193,22 @@ def _made_from(run: Run, data_hash: str, tokenisers: Sequence[Tokeniser] = (), *
         tokenizers=[tokeniser.fingerprint for tokeniser in tokenisers],
         dtype=result.get("device", {}).get("dtype"),
         quantised=[quantised_facts(config.quantized(role)) for role in ("small", "target")],
-        lists=lists,
+        lists=[found and found.ids for found in (lists.include, lists.exclude)],
         **more,
     )
 
 
-def _finished(run: Run, made_from: str) -> dict[str, Any] | None:
-    """The manifest of the run that is in the folder, if this one would be the same."""
+def _finished(run: Run) -> dict[str, Any] | None:
+    """The manifest of the run that is in the folder, if this one would be the same.
+
+    Raises `StaffError` if it would not, and nothing can be written there.
+    """
+    made_from = run.result["made_from"]
     found = None if run.config.overwrite else finished_run(run.folder, made_from)
     if found:
         run.say(told(run.folder.path))
+    else:
+        run.folder.check_writable()
     return found
 
 
@@ -399,29 +433,17 @@ def reselect(
     folder = RunFolder(config.folder)
     with folder.lock():
         folder.start(config, overwrite=config.overwrite)
-        settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"], config)}
-        result = manifests.begin("select", settings, seed=config.seed)
-        kept = ("data", "models", "device", "interpolation")
-        result |= {name: earlier[name] for name in kept if name in earlier}
-        try:
-            source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
-        except DataError as error:
-            why = told_of_data(error, earlier["data"], "run this command there")
-            raise DataError(why) from None
-        ledger = Ledger(folder.path)
-        run = Run(config, folder, folder.path, source, ledger, result, progress, say)
+        run = _begun_again(config, earlier, folder, progress, say)
+        source, result = run.source, run.result
         with run.ledger.stage("read", remember=False) as record:
-            if source.content_hash() != earlier["data"]["sha256"]:
-                raise DataError(
-                    f"{source.name} has changed since {config.scores} scored it: run staff select "
-                    "on it with the models, in a new folder"
-                )
+            lists = read_lists(config)
+            result["made_from"] = _made_again_from(run, lists, earlier)
             rows, features = read_stored(config)
             record.rows = len(rows.ids)
         for text in too_many_regions(config, len(rows.ids)):
             say(f"{WARNING}{text}")
         sizes = requested_sizes(config, len(rows.ids), rows.lengths)
-        wishes = read_wishes(config, source, rows.ids, rows.rows, result)
+        wishes = read_wishes(config, lists, source, rows.ids, rows.rows, result)
         wishes = _without_scoreless(run, rows, wishes)
         check_wishes(sizes, wishes)
         untuned = rows.untuned_scores
@@ -433,18 +455,52 @@ def reselect(
             against=None if untuned is None else lambda chosen: untuned[chosen],
             candidates=~np.isnan(rows.target_scores),
         )
-        scores = fingerprint(earlier)  # its manifest, which has the hashes of its files
-        result["made_from"] = _made_from(run, earlier["data"]["sha256"], scores=scores)
-        if finished := _finished(run, result["made_from"]):
+        if finished := _finished(run):
             return finished
         method = prepare(config, inputs, free=wishes.free)
         _say_unverified(run, method)
         folder.begin_writing(config)
         if origin.rejected.is_file():
             write_atomic(folder.rejected, origin.rejected.read_bytes())
-        result["target_rows_scored"] = 0
+        if "verify" in wanted_by(config):  # others do not ask the target, whoever scored
+            result["target_rows_scored"] = 0
         selections = _choose(run, method, sizes, wishes, rows)
         return finish(run, method, selections, wishes, rows)
+
+
+def _begun_again(
+    config: SelectConfig,
+    earlier: Mapping[str, Any],
+    folder: RunFolder,
+    progress: Progress | None,
+    say: Say,
+) -> Run:
+    """A selection from the scores of the run whose manifest `earlier` is; its data are found."""
+    settings = {**config.model_dump(mode="json"), **_of_the_scores(earlier["config"], config)}
+    result = manifests.begin("select", settings, seed=config.seed)
+    kept = ("data", "models", "device", "interpolation")
+    result |= {name: earlier[name] for name in kept if name in earlier}
+    try:
+        source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
+    except DataError as error:
+        why = told_of_data(error, earlier["data"], "run this command there")
+        raise DataError(why) from None
+    return Run(config, folder, folder.path, source, Ledger(folder.path), result, progress, say)
+
+
+def _made_again_from(run: Run, lists: Lists, earlier: Mapping[str, Any]) -> str:
+    """What a selection from the scores of an earlier run is made from.
+
+    Raises DataError if the data have changed since.
+    """
+    sha256 = earlier["data"]["sha256"]
+    if run.source.content_hash() != sha256:
+        raise DataError(
+            f"{run.source.name} has changed since {run.config.scores} scored it: run staff select "
+            "on it with the models, in a new folder"
+        )
+    scores = fingerprint(earlier)  # its manifest, which has the hashes of its files
+    return _made_from(run, lists, sha256, scores=scores)
 
 
 def _of_the_scores(earlier: Mapping[str, Any], config: SelectConfig) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def _score(
     if not config.overwrite and (finished := finished_run(folder, result["made_from"])):
         say(told(folder.path))
         return finished
+    folder.check_writable()
     with ledger.stage("read", remember=False) as record:
         prepared, key = read_once(
             config,

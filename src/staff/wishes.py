@@ -1,21 +1,45 @@
 """Include and exclude lists and quotas of a run: read, checked, and recorded in its manifest."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from staff.data.files import Source
-from staff.data.lists import group_by_column, read_ids
+from staff.data.lists import IdList, group_by_column, read_ids
 from staff.errors import ConfigError
-from staff.hashing import hash_file
 from staff.runs.config import SelectConfig
 from staff.selectors.compose import Wishes
 from staff.types import Ints
 
 
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The include and the exclude list of a run, as they were read; None where there is none."""
+
+    include: IdList | None
+    exclude: IdList | None
+
+
+def read_lists(config: SelectConfig) -> Lists:
+    """Read them once: what is chosen, and what a run says it was made from, is of the same bytes.
+
+    Raises `DataError` for one that cannot be read.
+    """
+    include, exclude = [
+        None if path is None else read_ids(path) for path in (config.include, config.exclude)
+    ]
+    return Lists(include, exclude)
+
+
 def read_wishes(
-    config: SelectConfig, source: Source, ids: Sequence[str], rows: Ints, result: dict[str, Any]
+    config: SelectConfig,
+    lists: Lists,
+    source: Source,
+    ids: Sequence[str],
+    rows: Ints,
+    result: dict[str, Any],
 ) -> Wishes:
     """The wishes of a run over its n usable rows; what they came to goes into ``result``.
 
@@ -23,12 +47,12 @@ def read_wishes(
     nothing here; one to include must be here.
 
     Raises:
-        ConfigError: an id to include is not here, or is to be excluded too. DataError: a list
-            that cannot be read, a quota column that is not there.
+        ConfigError: an id to include is not here, or is to be excluded too. DataError: a quota
+            column that is not there.
     """
     place = {name: n for n, name in enumerate(ids)} if config.include or config.exclude else {}
     include, exclude = [
-        [] if path is None else read_ids(path) for path in (config.include, config.exclude)
+        [] if found is None else found.ids for found in (lists.include, lists.exclude)
     ]
     for name in include:
         if name not in place:
@@ -36,11 +60,11 @@ def read_wishes(
     if both := sorted(set(include) & set(exclude)):
         raise ConfigError(f"{both[0]!r} is in both --include and --exclude")
     known = [name for name in exclude if name in place]
-    if config.include:
-        result["include"] = _facts(config.include, len(include))
-    if config.exclude:
+    if lists.include:
+        result["include"] = _facts(config.include, lists.include, len(include))
+    if lists.exclude:
         unknown = {"unknown": len(exclude) - len(known)}
-        result["exclude"] = _facts(config.exclude, len(known)) | unknown
+        result["exclude"] = _facts(config.exclude, lists.exclude, len(known)) | unknown
     group = None
     if config.quota_column is not None:
         group, values = group_by_column(source, config.quota_column, rows)
@@ -57,5 +81,5 @@ def read_wishes(
     )
 
 
-def _facts(path: str, rows: int) -> dict[str, Any]:
-    return {"path": path, "sha256": hash_file(path), "rows": rows}
+def _facts(path: str | None, found: IdList, rows: int) -> dict[str, Any]:
+    return {"path": path, "sha256": found.sha256, "rows": rows}

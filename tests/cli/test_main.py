@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -260,6 +261,22 @@ def test_a_reader_that_goes_away_is_no_error(finished):
     [line] = done.stderr.splitlines()
     assert line.startswith("Report: ")
     assert (finished[0] / "report.html").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_output_without_room_is_not_taken_for_the_disk_of_the_run(command):
+    code = (
+        "import sys, types, staff\n"
+        "found = {'format': 1, 'command': 'select'}\n"
+        "staff.pipeline = types.SimpleNamespace(select=lambda *_, **__: found)\n" + RUN
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*PYTHON, code, *command], stdout=full, stderr=-1, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: standard output could not be written (No space left on device); the run is "
+        f"complete in {command[-1]}\n"
+    )
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])

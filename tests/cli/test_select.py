@@ -1,3 +1,9 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
 from staff.cli.main import main
 from staff.progress import SilentProgress
 from staff.runs.config import SelectConfig
@@ -38,6 +44,65 @@ def test_dry_run_only_plans(pipeline, command, capsys, tmp_path):
     assert [name for name, _, _ in pipeline.calls] == ["plan"]
     assert "Nothing was run." in capsys.readouterr().out
     assert not (tmp_path / "x").exists()
+
+
+def test_a_dry_run_says_that_the_run_is_finished(command, tmp_path, capsys, traces):
+    again = ["select", "--scores", str(tmp_path / "x"), "--keep", "0.2", "--out"]
+    for asked in (command, [*again, str(tmp_path / "again")]):
+        assert main([*asked, "--dry-run"]) == 0
+        assert "It would run:" in capsys.readouterr().out
+        assert main(asked) == 0
+        before = traces(tmp_path)
+        capsys.readouterr()
+        assert main([*asked, "--dry-run"]) == 0
+        said = f"nothing would be: {asked[-1]} is already finished, made from the same inputs"
+        assert said in capsys.readouterr().out
+        assert traces(tmp_path) == before
+        assert main([*asked, "--dry-run", "--overwrite"]) == 0
+        assert "It would run:" in capsys.readouterr().out
+        assert main([*asked, "--dry-run", "--nested"]) == 0
+        assert "It would run:" in capsys.readouterr().out
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A function that makes a folder one that nothing can be written to."""
+    mounted = []
+
+    def seal(folder):
+        if os.geteuid():
+            folder.chmod(0o555)
+            return
+        for how in (["--bind", str(folder)], ["-o", "remount,ro,bind"]):  # permissions bind no root
+            if subprocess.run(["mount", *how, str(folder)], capture_output=True).returncode:
+                pytest.skip("cannot mount a folder read-only here")
+            mounted.append(folder)
+
+    yield seal
+    for folder in tmp_path.iterdir():
+        if folder in mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+        elif folder.is_dir():
+            folder.chmod(0o755)
+
+
+def test_a_finished_run_that_nobody_can_write_to_is_left_as_it_is(
+    command, tmp_path, capsys, read_only
+):
+    again = ["select", "--scores", str(tmp_path / "x"), "--keep", "0.2", "--out"]
+    again.append(str(tmp_path / "again"))
+    for asked in (command, again):
+        assert main(asked) == 0
+        read_only(Path(asked[-1]))
+    capsys.readouterr()
+    for asked in (command, again):
+        assert main(asked) == 0
+        assert f"already finished: {asked[-1]} was made from" in capsys.readouterr().err
+        assert main([*asked, "--dry-run"]) == 0
+        for more in (["--nested"], ["--overwrite"]):
+            assert main([*asked, *more]) == 1
+            said = f"error: {asked[-1]}: no permission to write to {asked[-1]}\n"
+            assert capsys.readouterr().err.endswith(said)
 
 
 def test_scores_select_again(pipeline, finished):

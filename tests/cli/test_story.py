@@ -150,6 +150,18 @@ def test_a_row_set_aside_in_the_scored_run_is_found_in_the_next(skipping, tmp_pa
     assert "was rejected: response is empty" in tell(again, id="mine-2", row=None)
 
 
+def test_of_several_files_the_one_a_row_set_aside_is_in_is_named(tmp_path):
+    data, lines = tmp_path / "d", ['{"id": "x", "text": "a"}\n', '{"id": "y", "text": ""}\n']
+    data.mkdir()
+    (data / "a\x1b.jsonl").write_text(lines[0])
+    (data / "b.jsonl").write_text(lines[0].replace('"x"', '"z"') + lines[1])
+    asked = {"method": "random", "keep": 0.5, "on_bad_row": "skip", "id_column": "id"}
+    select_coreset(data, out=tmp_path / "run", **asked)
+    told = "in b.jsonl, line 2, was rejected: text is empty\n"
+    assert tell(tmp_path / "run", id=None, row=2) == f"Row 2 of {data}, {told}"
+    assert tell(tmp_path / "run", id="y", row=None) == f"Row 2 of {data}, id y, {told}"
+
+
 def test_a_row_set_aside_without_an_id_is_said_to_be_found_by_its_number(skipping):
     run = skipping(id_column="id")
     with pytest.raises(ConfigError) as told:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -6,14 +7,18 @@ import pytest
 from staff.data.files import open_source
 from staff.data.lists import group_by_column, read_ids
 from staff.errors import DataError
+from staff.hashing import hash_file
 
 
 def test_ids_one_a_line(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_bytes("\ufeffa-0\r\n\n  b 1 \né".encode())
-    assert read_ids(path) == ["a-0", "b 1", "é"]
+    assert read_ids(path).ids == ["a-0", "b 1", "é"]
+    assert read_ids(path).sha256 == hash_file(path)
+    path.write_text("a\rb\x0bc", encoding="utf-8")  # a bare carriage return ends a line, too
+    assert read_ids(path).ids == ["a", "b\x0bc"]
     path.write_text("")
-    assert read_ids(path) == []
+    assert read_ids(path).ids == []
 
 
 def test_lists_that_cannot_be_used(tmp_path):
@@ -25,6 +30,9 @@ def test_lists_that_cannot_be_used(tmp_path):
     (tmp_path / "t").write_text("a\nb\n\na\n")
     with pytest.raises(DataError, match="'a' is in line 1 and line 4"):
         read_ids(tmp_path / "t")
+    os.mkfifo(tmp_path / "p")  # as of --include <(…): the check would leave nothing for the run
+    with pytest.raises(DataError, match=r"p is a pipe or a device\. Write the ids to a file"):
+        read_ids(tmp_path / "p")
 
 
 @pytest.fixture

@@ -106,6 +106,22 @@ def test_a_list_as_a_name_is_refused_and_not_written_out(tmp_path, monkeypatch, 
         load_yaml(write(tmp_path, text), CompareConfig)
 
 
+@pytest.mark.parametrize(
+    "more", ["methods: [*c]", "own: {a: *c}", "metrics: &m [*m]", "<<: [*c]", "? *c\n: 1"]
+)
+def test_what_aliases_multiply_is_refused_before_it_is_looked_at(tmp_path, monkeypatch, more):
+    monkeypatch.setattr(yaml.SafeLoader, "construct_document", lambda *_: pytest.fail("was made"))
+    tens = [f"- &{b} [{', '.join([f'*{a}'] * 99)}]\n" for a, b in ("ab", "bc")]
+    text = f"keep:\n- &a [0.5]\n{''.join(tens)}{more}\n"
+    with pytest.raises(ConfigError, match=r"too many values for settings, with aliases written"):
+        load_yaml(write(tmp_path, text), CompareConfig)
+
+
+def test_an_alias_may_stand_for_a_value(tmp_path):
+    file = write(tmp_path, "small: &m model\ntarget: *m\nmethods: &k [random]\nmetrics: *k\n")
+    assert load_yaml(file, CompareConfig)["metrics"] == ["random"]
+
+
 def test_a_list_in_a_list_is_no_name_and_file(tmp_path):
     with pytest.raises(ConfigError, match=r"own must look like NAME=FILE, and \['a=b'\] does not"):
         build(CompareConfig, flags=FLAGS, file=write(tmp_path, "own: [[a=b]]"))

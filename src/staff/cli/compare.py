@@ -42,7 +42,8 @@ def compare(config: CompareConfig, terminal: Terminal) -> None:
         terminal.result(render_plan(planned, width=terminal.width))
         return
     result = run(config, progress=terminal.progress, say=terminal.say)
-    terminal.summary(render_compared(result, folder=config.folder, width=terminal.width))
+    text = render_compared(result, folder=config.folder, width=terminal.width)
+    terminal.summary(text, folder=config.folder)
 
 
 app = command_app("compare", compare, examples=EXAMPLES)

@@ -33,7 +33,7 @@ def finetune(config: FinetuneConfig, terminal: Terminal) -> None:
         from staff import single
     facts = single.finetune(config, progress=terminal.progress, say=terminal.say)
     if facts:
-        terminal.summary(render_facts(facts))
+        terminal.summary(render_facts(facts), folder=str(config.out))
 
 
 app = command_app("finetune", finetune, examples=EXAMPLES)

@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             import traceback
 
             sys.stderr.write(visible(traceback.format_exc()))
+        _let_go_of_pipes()  # standard output that could not be written would be tried again
         return _fail(*explain(error))
 
 

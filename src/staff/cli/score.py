@@ -32,7 +32,8 @@ def score(config: ScoreConfig, terminal: Terminal) -> None:
         from staff import single
     manifest = single.score(config, progress=terminal.progress, say=terminal.say)
     if manifest:
-        terminal.summary(render(manifest, folder=str(config.out), width=terminal.width))
+        text = render(manifest, folder=str(config.out), width=terminal.width)
+        terminal.summary(text, folder=str(config.out))
 
 
 app = command_app("score", score, examples=EXAMPLES)

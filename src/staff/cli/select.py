@@ -4,6 +4,7 @@ from staff.cli.dry_run import show_plan
 from staff.cli.flags import command_app, verb
 from staff.cli.terminal import Terminal
 from staff.runs.config import SelectConfig
+from staff.runs.store import RunFolder
 
 EXAMPLES = """
   # 10 % and 20 % of the rows, from one scoring pass
@@ -43,7 +44,13 @@ def select(config: SelectConfig, terminal: Terminal) -> None:
     config = with_sibling(config, terminal.say)
     check_inputs(config)
     if terminal.dry_run:
-        show_plan(config, terminal)
+        if finished_already(config, terminal):
+            terminal.result(
+                f"Nothing was run, and nothing would be: {config.folder} is already finished, made "
+                "from the same inputs, settings and versions; --overwrite makes it again"
+            )
+        else:
+            show_plan(config, terminal)
         return
     from staff.reports.text import render
 
@@ -52,7 +59,17 @@ def select(config: SelectConfig, terminal: Terminal) -> None:
     run = pipeline.reselect if config.scores else pipeline.select
     manifest = run(config, progress=terminal.progress, say=terminal.say)
     if manifest:
-        terminal.summary(render(manifest, folder=config.folder, width=terminal.width))
+        text = render(manifest, folder=config.folder, width=terminal.width)
+        terminal.summary(text, folder=config.folder)
+
+
+def finished_already(config: SelectConfig, terminal: Terminal) -> bool:
+    """Whether the run is in its folder and would be left as it is."""
+    if config.overwrite or not RunFolder(config.folder).finished:
+        return False  # without torch
+    with terminal.loading():
+        from staff import pipeline
+    return pipeline.is_finished(config, progress=terminal.progress)
 
 
 app = command_app("select", select, examples=EXAMPLES)

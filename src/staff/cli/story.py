@@ -148,7 +148,11 @@ def _rejected(folder: Path, manifest: Mapping[str, Any], *, id: str | None, row:
     column = (data.get("reading") or {}).get("id_column")
     for bad in _set_aside(folder):
         if bad.row == row or (id is not None and bad.id_in(column) == id):
-            named = "" if id is None else f", id {one_line(id)},"
+            there = [] if id is None else [f"id {one_line(id)}"]
+            if bad.file:  # of several; its lines are counted from its start
+                there.append(f"in {one_line(bad.file)}")
+                there += [] if bad.line is None else [f"line {bad.line}"]
+            named = "".join(f", {words}" for words in there) + ("," if there else "")
             return f"Row {bad.row} of {path}{named} was rejected: {one_line(bad.reason)}\n"
     if row is not None:
         raise ConfigError(f"{path} has no row {row}: rows go from 0 to {data['rows_read'] - 1}")
@@ -177,11 +181,16 @@ def _where_ids_are(folder: Path, data: Mapping[str, Any], column: str | None) ->
 
 @dataclass(frozen=True, slots=True)
 class _Bad:
-    """A line of rejected.jsonl. record: the row as it was parsed, or its text."""
+    """A line of rejected.jsonl. record: the row as it was parsed, or its text.
+
+    file, line: where it is, in the file where the input has several; None where that has no lines.
+    """
 
     row: int
     reason: str
     record: Any
+    file: str | None
+    line: int | None
 
     def id_in(self, column: str | None) -> str | None:
         """Its id, as a usable row would be given it; None where it has none."""
@@ -196,14 +205,21 @@ def _set_aside(folder: Path) -> Iterator[_Bad]:
 
     Raises RunError for a file that is damaged.
     """
-    file = folder / REJECTED
-    if not file.is_file():
+    place = folder / REJECTED
+    if not place.is_file():
         return
-    with file.open("rb") as lines:
-        for line in filter(bytes.strip, lines):
+    with place.open("rb") as entries:
+        for entry in filter(bytes.strip, entries):
             try:
-                found = parse_note(line)
-                bad = _Bad(int(found["row"]), str(found["reason"]), found.get("record"))
+                found = parse_note(entry)
+                file, line = found.get("file"), found.get("line")
+                bad = _Bad(
+                    row=int(found["row"]),
+                    reason=str(found["reason"]),
+                    record=found.get("record"),
+                    file=None if file is None else str(file),
+                    line=None if line is None else int(line),
+                )
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise RunError(f"{file} is damaged: run staff select again") from None
+                raise RunError(f"{place} is damaged: run staff select again") from None
             yield bad

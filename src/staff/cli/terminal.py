@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from staff.errors import StaffError
 from staff.progress import Progress, SilentProgress
 from staff.team import helps
 from staff.visible import visible
@@ -52,14 +53,27 @@ class Terminal:
         with self.console.status("loading torch …"):
             yield
 
-    def result(self, text: str) -> None:
-        """Write what the user asked for to standard output."""
-        sys.stdout.write(visible(text if text.endswith("\n") else text + "\n"))
+    def result(self, text: str, *, folder: str | None = None) -> None:
+        """Write what the user asked for to standard output.
 
-    def summary(self, text: str) -> None:
+        folder: where what it tells of is finished. Raises `StaffError` if there is no room for it,
+        say: the folder's disk need not be full.
+        """
+        try:
+            sys.stdout.write(visible(text if text.endswith("\n") else text + "\n"))
+            sys.stdout.flush()
+        except BrokenPipeError:  # of a reader that has seen enough
+            raise
+        except OSError as error:
+            done = f"; the run is complete in {folder}" if folder else ""
+            raise StaffError(
+                f"standard output could not be written ({error.strerror}){done}"
+            ) from None
+
+    def summary(self, text: str, *, folder: str | None = None) -> None:
         """Write a result that a quiet user does not want."""
         if not self.quiet:
-            self.result(text)
+            self.result(text, folder=folder)
 
     @property
     def width(self) -> int:

@@ -1,5 +1,8 @@
 """Lists of ids and one column of a source: what include and exclude lists and quotas need."""
 
+import hashlib
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +14,37 @@ from staff.types import Ints
 MISSING = ""  # the group of rows without a value
 
 
-def read_ids(path: str | Path) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class IdList:
+    """The ids of a file in their order, each once, and the SHA-256 of what was read."""
+
+    ids: list[str]
+    sha256: str
+
+
+def read_ids(path: str | Path) -> IdList:
     """The ids in a text file, one a line, without blanks around them; empty lines do not count.
 
-    Raises `DataError` when the file cannot be read or holds an id twice.
+    Raises `DataError` when the file cannot be read or holds an id twice, and for a pipe, whose ids
+    would be gone once they were checked.
     """
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is a pipe or a device. Write the ids to a file.")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not a text file: give ids, one per line") from None
     found: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(StringIO(text, newline=None), start=1):
         if name := line.strip():
             if name in found:
                 raise DataError(f"{path}: {name!r} is in line {found[name]} and line {number}")
             found[name] = number
-    return list(found)
+    return IdList(list(found), hashlib.sha256(content).hexdigest())
 
 
 def group_by_column(source: Source, column: str, rows: Ints) -> tuple[Ints, list[str]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ Config = TypeVar("Config", bound=Settings)
 
 SIZES = ("keep", "total", "tokens")
 LONGEST, BRACKETS = 1 << 20, 1000  # characters; PyYAML takes seconds for ten thousand brackets
+VALUES = 10_000  # with every alias written out: a few lines of them can stand for gigabytes
 SHOWN = 60  # characters of a wrong value that a message quotes
 
 
@@ -83,6 +85,8 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: settings are lines like `keep: [0.1, 0.2]`")
+        if _values_in(node, {}) > VALUES:
+            raise ConfigError(f"{path}: too many values for settings, with aliases written out")
         named = list(_named(node))
         lines = [(key.value, key.start_mark.line + 1) for key, _ in named]
         inner = [(key.value, [one.value for one, _ in _named(value)])
@@ -109,6 +113,20 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise ConfigError(f"{path}: {key} has {_clipped(twice[0])} twice")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def _values_in(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
+    """How many values a node holds, itself included, each as often as aliases name it.
+
+    known: those of nodes that were looked at. A list that holds itself has no end of them.
+    """
+    if node not in known:
+        known[node] = inf
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            inner = [one for pair in inner for one in pair]
+        known[node] = 1 + sum(_values_in(one, known) for one in inner)
+    return known[node]
 
 
 def _named(node: yaml.MappingNode) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:

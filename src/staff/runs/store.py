@@ -104,6 +104,15 @@ class RunFolder:
         except FileNotFoundError:  # a folder that another process has removed meanwhile
             return False
 
+    @property
+    def sealed(self) -> bool:
+        """Whether a finished run is here, where nobody can write: it can be left as it is."""
+        return self.finished and not _writable(self.path) and self.path.exists()
+
+    def check_writable(self) -> None:
+        """Raise `StaffError` without permission to write: what is sealed is not what is asked."""
+        check_place(self.path)
+
     def start(self, config: Settings, *, overwrite: bool = False) -> None:
         """Make sure that a run with `config` may go here; nothing of an earlier one changes.
 
@@ -162,8 +171,12 @@ class RunFolder:
         refuse_other_settings(self.path, before, now, [key for key in keys if key not in free])
 
     def check_usable(self) -> None:
-        """Raise `RunError` if this is a file, a folder of somebody else's files, or leads out."""
-        check_place(self.path)
+        """Raise `RunError` if this is a file, a folder of somebody else's files, or leads out.
+
+        `StaffError` without permission to write, unless it is `sealed`: see `check_writable`.
+        """
+        if not self.sealed:
+            check_place(self.path)
         refuse_links_out(self.path)
         # Looked through first: what another process leaves meanwhile, it leaves after config.yaml.
         others = self._others()
@@ -227,9 +240,12 @@ class RunFolder:
 
         The lock is dropped when a process dies, however it dies; its file stays, unless a first
         run is refused, which takes its folder away again. Raises `RunError` when another process
-        holds it, or this is no folder of ours.
+        holds it, or this is no folder of ours. Where nothing can be written there is no lock.
         """
         self.check_usable()
+        if self.sealed:
+            yield
+            return
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         lock = self.path / ".lock"
         with hold(lock, place=self.path):
@@ -328,8 +344,12 @@ def check_place(path: Path) -> None:
     if _is_no_folder(there):
         raise RunError(f"{path} cannot be created: {there} is a file")
     # Asked more than once: a folder that is removed and created again meanwhile is not refused.
-    if all(not os.access(there, os.W_OK | os.X_OK) and there.exists() for _ in range(3)):
+    if all(not _writable(there) and there.exists() for _ in range(3)):
         raise StaffError(f"{path}: no permission to write to {there}")
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _is_no_folder(path: Path) -> bool:
