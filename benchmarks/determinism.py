@@ -47,7 +47,7 @@ def scores(store: TokenStore, model: Path, rows: int, **way: Any) -> Any:
     scorer = Scorer(load_model(str(model), dtype="float32"), signals=())
     found = np.full(len(store), np.nan)
     for places in token_budget_batches(store.lengths[:rows], batch_tokens=way["batch_tokens"]):
-        batch = collate(store.get(places), pad_id=0, side=way["side"], rows=places)
+        batch = collate(store.get(places), side=way["side"], rows=places)
         found[places] = np.asarray(scorer(batch)["effort"])
     return found
 

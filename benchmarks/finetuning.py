@@ -143,7 +143,7 @@ def staff_run(model: str, store: TokenStore, batches: Sequence[Any], dtype: str)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "adapter"
         seconds = time_steps(
-            model, store, batches, batch_size=BATCH, learning_rate=RATE, pad_id=0, dtype=dtype,
+            model, store, batches, batch_size=BATCH, learning_rate=RATE, dtype=dtype,
             device="cpu", adapter=out,
         )  # fmt: skip
         lines = (out / "loss.jsonl").read_text().splitlines()

@@ -40,7 +40,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import ways
 from peers import unpadded
-from scoring import PAD, make_model, make_rows, plain_way, released_way, seconds, staff_way, threads
+from scoring import make_model, make_rows, plain_way, released_way, seconds, staff_way, threads
 from staff.data.batches import Batch, collate, token_budget_batches
 from staff.models.by_row import attending
 from staff.models.device import choose_device
@@ -121,7 +121,7 @@ def speed(args: argparse.Namespace, device: torch.device, vocabulary: int) -> Re
     rows = make_rows(args.rows, vocabulary)
     lengths = np.array([len(row.input_ids) for row in rows])
     plan = token_budget_batches(lengths, batch_tokens=args.batch_tokens)
-    batches = [collate([rows[i] for i in part], pad_id=PAD) for part in plan]
+    batches = [collate([rows[i] for i in part]) for part in plan]
     padded = sum(batch.input_ids.numel() for batch in batches)
     found: Results = {
         "vocabulary": vocabulary,

@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 import ways
-from scoring import PAD, make_model, make_rows, released_way, seconds, threads
+from scoring import make_model, make_rows, released_way, seconds, threads
 from staff.data.batches import Batch, collate
 from staff.data.files import open_source
 from staff.demo import COLUMNS, TARGET, TASK
@@ -104,7 +104,7 @@ def real_rows(n: int) -> list[TokenisedExample]:
 def in_batches(rows: list[TokenisedExample], *, size: int) -> list[Batch]:
     """Batches of rows of like length, the longest first."""
     rows = sorted(rows, key=lambda row: -len(row.input_ids))
-    return [collate(rows[i : i + size], pad_id=PAD) for i in range(0, len(rows), size)]
+    return [collate(rows[i : i + size]) for i in range(0, len(rows), size)]
 
 
 def measure(

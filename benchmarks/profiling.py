@@ -130,7 +130,7 @@ def finetuning(dtype: str, steps: int, out: Path) -> list[str]:
 
     def train() -> None:
         time_steps(
-            str(demo.TARGET), store, batches, batch_size=8, learning_rate=1e-3, pad_id=0,
+            str(demo.TARGET), store, batches, batch_size=8, learning_rate=1e-3,
             dtype=dtype, device="cpu",
         )  # fmt: skip
 

@@ -77,7 +77,7 @@ def efforts(
     found = np.full(len(rows), np.nan)
     lengths = np.array([len(row.input_ids) for row in rows])
     for places in token_budget_batches(lengths, batch_tokens=2048):
-        found[places] = scorer(collate([rows[i] for i in places], pad_id=0))["effort"]
+        found[places] = scorer(collate([rows[i] for i in places]))["effort"]
     return found, size_of(loaded)
 
 

@@ -37,7 +37,6 @@ from staff.types import IGNORE, TokenisedExample
 from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "scoring.md"
-PAD = 0
 
 
 def make_model(layers: int, hidden: int, vocabulary: int) -> LlamaForCausalLM:
@@ -147,7 +146,7 @@ def main() -> None:
     rows = make_rows(args.rows, args.vocabulary)
     lengths = np.array([len(row.input_ids) for row in rows])
     plan = token_budget_batches(lengths, batch_tokens=args.batch_tokens)
-    batches = [collate([rows[i] for i in part], pad_id=PAD) for part in plan]
+    batches = [collate([rows[i] for i in part]) for part in plan]
     shape = (args.layers, args.hidden, args.vocabulary)
     ways = {
         "staff fp32": staff_way(make_model(*shape), batches),

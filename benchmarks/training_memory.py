@@ -51,7 +51,7 @@ model = LlamaForCausalLM(LlamaConfig(
     num_attention_heads=4, max_position_embeddings=512,
 )).requires_grad_(False)
 before = peak.read("cpu")  # not getrusage's, which begins with that of the parent process
-finetune(model=model, tokens=Rows(), out=Path(sys.argv[1]), pad_id=0, max_steps=1, batch_size=16,
+finetune(model=model, tokens=Rows(), out=Path(sys.argv[1]), max_steps=1, batch_size=16,
          **json.loads(sys.argv[2]))
 print(peak.read("cpu") - before)
 """

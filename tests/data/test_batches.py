@@ -32,14 +32,14 @@ def example(*ids):
 
 def test_padding():
     two = [example(5, 6, 7), example(8, 9)]
-    right = collate(two, pad_id=0, rows=np.array([4, 2]))
+    right = collate(two, rows=np.array([4, 2]))
     assert right.rows.tolist() == [4, 2]
     assert right.input_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
     assert right.labels.tolist() == [[-100, 6, 7], [-100, 9, -100]]
     assert right.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
-    left = collate(two, pad_id=3, side="left")
+    left = collate(two, side="left")
     assert left.rows.tolist() == [0, 1]
-    assert left.input_ids.tolist() == [[5, 6, 7], [3, 8, 9]]
+    assert left.input_ids.tolist() == [[5, 6, 7], [0, 8, 9]]
     assert left.labels.tolist() == [[-100, 6, 7], [-100, -100, 9]]
     assert left.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
     assert all(t.dtype.is_floating_point is False for t in (left.input_ids, left.labels))
@@ -47,9 +47,9 @@ def test_padding():
 
 def test_padding_to_a_multiple_stays_within_the_context():
     two = [example(5, 6, 7), example(8, 9)]
-    wide = collate(two, pad_id=0, side="left", multiple=4)
+    wide = collate(two, side="left", multiple=4)
     assert wide.input_ids.tolist() == [[0, 5, 6, 7], [0, 0, 8, 9]]
     assert wide.attention_mask.tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
-    assert collate(two, pad_id=0, multiple=16, context=10).input_ids.shape == (2, 10)
-    assert collate(two, pad_id=0, multiple=16, context=2).input_ids.shape == (2, 3)
-    assert collate(two, pad_id=0, multiple=3).input_ids.shape == (2, 3)
+    assert collate(two, multiple=16, context=10).input_ids.shape == (2, 10)
+    assert collate(two, multiple=16, context=2).input_ids.shape == (2, 3)
+    assert collate(two, multiple=3).input_ids.shape == (2, 3)

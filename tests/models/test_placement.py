@@ -44,7 +44,7 @@ for length in (9, 30, 17):
     ids = generator.integers(3, 500, length)
     labels = np.where(np.arange(length) < length // 2, IGNORE, ids)
     rows.append(TokenisedExample(str(length), ids, labels))
-batch = collate(rows, pad_id=0)
+batch = collate(rows)
 
 def score(spread):
     peak.reset("cpu")
@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_model_in_one_place(folder, rows, tmp_path, fami
     # Mixtral's experts are stored one by one and computed with together: written again.
     spread = load(path, spread=Spread(room={"cpu": room}, folder=str(tmp_path / "written")))
     assert on_disk(spread)
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     found, expected = (Scorer(m, phi=phi)(batch) for m in (spread, whole))
     for name, column in expected.items():
         np.testing.assert_allclose(found[name], column, rtol=1e-6, err_msg=name)
@@ -96,10 +96,8 @@ def test_an_embedding_on_the_disk_computes_on_the_cpu(folder, rows):
     embedding = spread.get_input_embeddings()
     assert embedding.weight.device.type == "meta"
     assert device_of(embedding) == torch.device("cpu")
-    found = Scorer(spread)(collate(rows, pad_id=0))["effort"]
-    np.testing.assert_allclose(
-        found, Scorer(load(path))(collate(rows, pad_id=0))["effort"], rtol=1e-6
-    )
+    found = Scorer(spread)(collate(rows))["effort"]
+    np.testing.assert_allclose(found, Scorer(load(path))(collate(rows))["effort"], rtol=1e-6)
 
 
 def test_an_adapter_stays_beside_weights_on_the_disk(folder, rows, trained_lora, tmp_path):
@@ -109,7 +107,7 @@ def test_an_adapter_stays_beside_weights_on_the_disk(folder, rows, trained_lora,
     room = 30_000 if ALL_ON_DISK else 60_000
     spread = load(path, adapter=adapter, spread=Spread(room={"cpu": room}))
     assert on_disk(spread)
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     found, expected = (Scorer(m)(batch)["effort"] for m in (spread, load(path, adapter=adapter)))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

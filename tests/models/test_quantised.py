@@ -27,8 +27,8 @@ def load(path, **how):
 def efforts(model, rows, **options):
     """Padded on the right, padded on the left, and one row at a time."""
     scorer = Scorer(model, signals=(), **options)
-    alone = [scorer(collate([row], pad_id=0))["effort"] for row in rows]
-    batches = [scorer(collate(rows, pad_id=0, side=s))["effort"] for s in ("right", "left")]
+    alone = [scorer(collate([row]))["effort"] for row in rows]
+    batches = [scorer(collate(rows, side=s))["effort"] for s in ("right", "left")]
     return [*batches, np.concatenate(alone)]
 
 

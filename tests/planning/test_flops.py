@@ -109,7 +109,7 @@ def test_a_scoring_pass(by_hand, work):
 
 
 def test_torch_counts_the_same_in_a_lora_step(by_hand, store, work):
-    batch = collate(store(ROWS).get([0, 1]), pad_id=0)
+    batch = collate(store(ROWS).get([0, 1]))
     expected = flops.finetune(shape_of(by_hand), work)[0]
     tuned = attach_fresh(copy.deepcopy(by_hand), seed=0).train()
 
@@ -129,7 +129,7 @@ def test_torch_counts_the_same_in_a_lora_step(by_hand, store, work):
 
 @pytest.mark.parametrize("phi", ["last-value", "lm-head"])
 def test_torch_counts_the_same_in_scoring(by_hand, store, work, phi):
-    batch = collate(store(ROWS).get([0, 1]), pad_id=0)
+    batch = collate(store(ROWS).get([0, 1]))
     scorer = Scorer(copy.deepcopy(by_hand), phi=phi)
     expected = flops.score(shape_of(by_hand), work, phi=phi)[0]
     # The formula takes 3 and 3 response tokens where there are 4 and 2: (16 + 4)·40 products.
@@ -143,7 +143,7 @@ def test_other_families_are_near(tiny, store, family):
     tokens = store([(24, 10), (24, 6), (24, 20), (24, 3)])
     model = tiny(family, attn_implementation="eager")
     shape, work = shape_of(model), work_of([np.arange(4)], tokens)
-    scorer, batch = Scorer(model), collate(tokens.get(range(4)), pad_id=0)
+    scorer, batch = Scorer(model), collate(tokens.get(range(4)))
     assert counted(lambda: scorer(batch)) == pytest.approx(
         flops.score(shape, work, phi="last-value")[0], rel=0.35
     )
@@ -158,7 +158,7 @@ def test_values_from_a_latent_vector(tiny, latent, store):
     assert shape.attention == 2 * 4 * (12 + 4 + 8) // 2  # blocks, heads, mean of both products
     assert (shape.last_output, shape.value[1]) == (4 * 8 * 32, 4 * 8)
     tokens = store([(24, 10), (24, 6), (24, 20), (24, 3)])
-    scorer, batch = Scorer(model), collate(tokens.get(range(4)), pad_id=0)
+    scorer, batch = Scorer(model), collate(tokens.get(range(4)))
     expected = flops.score(shape, work_of([np.arange(4)], tokens), phi="last-value")[0]
     assert counted(lambda: scorer(batch)) == pytest.approx(expected, rel=0.35)
 
@@ -173,7 +173,7 @@ def test_of_routed_experts_the_chosen_count(tiny, store):
     assert shape.lora.met == shape.lora.stacked / 4 == 2 * 2 * 3 * 32 * 48
     assert shape.lora.added == 2 * 8 * (2 * 2 + 1) * 32 * 48  # twice the rank in gate and up
     assert shape.met == shape.linear + 101 * 32 < shape.parameters / 2
-    batch = collate(tokens.get(range(4)), pad_id=0)
+    batch = collate(tokens.get(range(4)))
     names = ("input_ids", "attention_mask", "labels")
     inputs = {name: getattr(batch, name) for name in names}
     assert counted(lambda: model(inputs["input_ids"])) == pytest.approx(

@@ -19,7 +19,7 @@ PAIRS = 8 * 4 * 25  # bytes that eager attention of `by_hand` keeps: 4 heads, pa
 @pytest.mark.parametrize("family", ["llama", "gpt-neox", "gemma2", "qwen3", "phi3"])
 def test_activations_are_near_what_autograd_keeps(tiny, store, kept_for_backward, family):
     tokens = store([(48, 8)] * 8)
-    work, batch = work_of([np.arange(8)], tokens), collate(tokens.get(range(8)), pad_id=0)
+    work, batch = work_of([np.arange(8)], tokens), collate(tokens.get(range(8)))
     model = tiny(family)
     shape = shape_of(model)
     weights = 4 * shape.parameters + memory.ADAM * shape.adapter(8)
@@ -40,7 +40,7 @@ def test_activations_are_near_what_autograd_keeps(tiny, store, kept_for_backward
 )
 def test_what_some_families_keep_beside(tiny, store, kept_for_backward, family, changes, length):
     tokens = store([(length, 8)] * 4)
-    work, batch = work_of([np.arange(4)], tokens), collate(tokens.get(range(4)), pad_id=0)
+    work, batch = work_of([np.arange(4)], tokens), collate(tokens.get(range(4)))
     model = tiny(family, **changes)
     shape = shape_of(model)
     weights = 4 * shape.parameters + memory.ADAM * shape.adapter(8)
@@ -133,7 +133,7 @@ def test_checkpointed_blocks_by_hand(by_hand, store):
 
 def test_a_micro_batch_keeps_what_the_estimate_says(tiny, store, kept_for_backward):
     tokens = store([(48, 8)] * 8)
-    work, part = work_of([np.arange(8)], tokens), collate(tokens.get(range(2)), pad_id=0)
+    work, part = work_of([np.arange(8)], tokens), collate(tokens.get(range(2)))
     model = tiny("llama")
     shape = shape_of(model)
     whole, parts = (memory.finetune(shape, w, size=4) for w in (work, micro_work(work, tokens, 2)))

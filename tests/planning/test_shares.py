@@ -50,7 +50,7 @@ def test_the_parts_of_a_step_are_those_that_are_computed(tokens, size):
     found = []
     for rows in whole.places:
         for part in micro_batches(rows.tolist(), size=size, most=len(rows)):
-            batch = collate(tokens.get(part), pad_id=0)
+            batch = collate(tokens.get(part))
             found.append((*batch.input_ids.shape, int((batch.labels != IGNORE).sum())))
     assert list(zip(planned.rows, planned.length, planned.responses, strict=True)) == found
 
@@ -66,7 +66,7 @@ def test_shards_are_those_that_a_process_scores(tokens, tmp_path):
             return {"loss": np.zeros(len(batch.rows))}
 
         score_rows(
-            scorer, tokens, batch_tokens=100, shard_rows=8, pad_id=0, share=(rank, 3),
+            scorer, tokens, batch_tokens=100, shard_rows=8, share=(rank, 3),
             out=tmp_path / str(rank), fingerprint={},
         )  # fmt: skip
         own = np.flatnonzero(number % 3 == rank)

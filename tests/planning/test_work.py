@@ -24,7 +24,6 @@ def test_steps_are_the_trainers_own(tiny, store, tmp_path):
         ),
         curve=LossCurve(lambda point: None),
         tokens=tokens,
-        pad_id=0,
         seed=stream_seed(5, "fine-tune order") % 2**63,
     )  # fmt: skip
     epochs = [trainer.rows[list(trainer._get_train_sampler())] for _ in range(3)]
@@ -46,7 +45,7 @@ def test_scoring_batches_are_those_that_are_scored(store, tmp_path):
         return {"loss": np.zeros(len(batch.rows))}
 
     settings = {"batch_tokens": 100, "shard_rows": 20}
-    score_rows(scorer, tokens, pad_id=0, out=tmp_path / "out", fingerprint={}, **settings)
+    score_rows(scorer, tokens, out=tmp_path / "out", fingerprint={}, **settings)
     planned = scoring_work(tokens, **settings)
     assert [(p.tolist(), w) for p, w in zip(planned.places, planned.length, strict=True)] == seen
     some = scoring_work(tokens, np.array([7, 3, 9]), **settings)

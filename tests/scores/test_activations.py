@@ -20,7 +20,7 @@ def kept(kept_for_backward):
 @pytest.mark.parametrize("phi", ["last-value", "last-value-lora", "lm-head"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt-neox", "mixtral"])
 def test_depth_does_not_matter(tiny, rows, kept, family, phi):
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     shallow, deep = (
         kept(tiny(family, num_hidden_layers=depth), batch, phi=phi) for depth in (2, 6)
     )
@@ -28,14 +28,14 @@ def test_depth_does_not_matter(tiny, rows, kept, family, phi):
 
 
 def test_the_head_alone_keeps_less_than_the_last_block(tiny, rows, kept):
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     head, block = (kept(tiny("llama"), batch, phi=phi) for phi in ("lm-head", "last-value"))
     assert head < block / 2
 
 
 def test_the_whole_graph_grows_with_depth(tiny, rows, kept):
     """So that the measure above can fail."""
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     shallow, deep = (
         kept(tiny("llama", num_hidden_layers=depth), batch, phi="adapter") for depth in (2, 6)
     )

@@ -20,7 +20,7 @@ def test_prompts_become_a_start_token_by_hand():
     one = example([5, 6, 7, 8, 9, 10], [IGNORE, IGNORE, 7, IGNORE, 9, 10])
     other = example([5, 6], [IGNORE, 6])
     for side in ("right", "left"):
-        padded = collate([one, other], pad_id=0, side=side, rows=[4, 2])
+        padded = collate([one, other], side=side, rows=[4, 2])
         batch = without_prompts(padded, start=1)
         assert batch.rows.tolist() == [4, 2]
         assert batch.input_ids.tolist() == [[1, 7, 9, 10], [1, 6, 1, 1]]
@@ -36,7 +36,7 @@ def test_agrees_with_the_oracle_on_the_response_alone(tiny, rows):
         alone = example([1, *response], [IGNORE, *response])
         truth.append(oracle_signals(model, alone)["loss"])
     scorer = ResponseAlone(Scorer(model, phi=None, signals=("loss",)), start=1)
-    found = scorer(collate(rows, pad_id=0))
+    found = scorer(collate(rows))
     assert list(found) == list(scorer.columns) == ["unconditioned_loss"]
     np.testing.assert_allclose(found["unconditioned_loss"], truth, rtol=1e-4)
 

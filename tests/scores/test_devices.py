@@ -59,7 +59,7 @@ def test_what_a_gpu_refuses_is_refused():
      *((family, "last-value", "right") for family in ("gemma2", "gemma3", "qwen3", "phi3"))],
 )  # fmt: skip
 def test_scores_on_a_gpu(tiny, rows, family, phi, side):
-    batch = collate(rows, pad_id=0, side=side)
+    batch = collate(rows, side=side)
     wanted = Scorer(tiny(family), phi=phi, features=True, padding_free=False)(batch)
     for free in (None, True):
         model = tiny(family)
@@ -72,7 +72,7 @@ def test_scores_on_a_gpu(tiny, rows, family, phi, side):
 
 @pytest.mark.parametrize("phi", PHIS)
 def test_the_host_waits_no_oftener_for_a_deeper_model(tiny, rows, phi):
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     counted = [waits_of(tiny("llama", num_hidden_layers=n), batch, phi=phi) for n in (1, 3)]
     assert counted[0] == counted[1]
 
@@ -80,7 +80,7 @@ def test_the_host_waits_no_oftener_for_a_deeper_model(tiny, rows, phi):
 @pytest.mark.parametrize("phi", ["last-value", "lm-head"])
 @pytest.mark.parametrize("sharing", SHARED)
 def test_scores_of_a_model_that_is_spread(tiny, rows, sharing, phi):
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     wanted = Scorer(tiny("llama-tied"), phi=phi, features=True, padding_free=False)(batch)
     places = dict.fromkeys(PARTS, "cuda:0") | SHARED[sharing]
 
@@ -110,7 +110,7 @@ def test_an_evaluation_on_a_gpu(tiny, rows):
         losses = item_losses(model=model, tokens=Rows(rows), batch_tokens=64)
         new = generate_greedily(
             model=model, prompts=[row.input_ids[:4] for row in rows], max_new_tokens=4,
-            eos_ids=[2], pad_id=0, batch_tokens=64,
+            eos_ids=[2], batch_tokens=64,
         )  # fmt: skip
         return losses, new
 
@@ -126,7 +126,7 @@ def test_an_evaluation_on_a_gpu(tiny, rows):
 @pytest.mark.parametrize("again", [False, True])
 def test_gradients_of_a_fine_tuning_on_a_gpu(tiny, rows, again):
     """Activation checkpointing computes the blocks again in the backward pass."""
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     inputs = {k: getattr(batch, k) for k in ("input_ids", "labels", "attention_mask")}
 
     def gradients(model, inputs):

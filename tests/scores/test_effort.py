@@ -31,8 +31,7 @@ PHIS = ["last-value", "last-value-lora", "lm-head", "adapter"]
 
 def in_batches(scorer, rows, *, size, side="right"):
     parts = [
-        scorer(collate(rows[i : i + size], pad_id=0, side=side))["effort"]
-        for i in range(0, len(rows), size)
+        scorer(collate(rows[i : i + size], side=side))["effort"] for i in range(0, len(rows), size)
     ]
     return np.concatenate(parts)
 
@@ -216,7 +215,7 @@ def test_no_graph_below_phi_no_logits_at_prompts_no_weight_gradients(tiny, rows,
             lambda _m, _a, out: seen.update(mlp=out)
         ),
     ]
-    scorer(collate(rows, pad_id=0))
+    scorer(collate(rows))
     for handle in watch:
         handle.remove()
     n = sum(int((row.labels[1:] != IGNORE).sum()) for row in rows)
@@ -284,7 +283,7 @@ def test_a_model_that_looks_ahead_is_refused(tiny):
 
 def test_signals_alone_need_no_gradient(tiny, rows):
     model = tiny("llama")
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     alone = Scorer(model, phi=None, signals=("loss",))(batch)
     assert list(alone) == ["loss"]
     np.testing.assert_allclose(alone["loss"], Scorer(model)(batch)["loss"], rtol=1e-5)
@@ -307,7 +306,7 @@ def test_filling_changes_nothing(tiny, rows, phi, side):
 
 
 def in_batches_all(scorer, rows, *, side):
-    parts = [scorer(collate(rows[i : i + 3], pad_id=0, side=side)) for i in range(0, 9, 3)]
+    parts = [scorer(collate(rows[i : i + 3], side=side)) for i in range(0, 9, 3)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -315,9 +314,7 @@ def in_batches_all(scorer, rows, *, side):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_features_are_means_over_real_tokens(tiny, rows, side, free):
     model = tiny("llama")
-    ours = Scorer(model, features=True, padding_free=free)(collate(rows, pad_id=0, side=side))[
-        "features"
-    ]
+    ours = Scorer(model, features=True, padding_free=free)(collate(rows, side=side))["features"]
     for features, row in zip(ours, rows, strict=True):
         with torch.no_grad():
             states = model.model(input_ids=torch.tensor(row.input_ids)[None]).last_hidden_state
@@ -332,7 +329,7 @@ def test_means_of_states_are_float32():
 
 def test_dropout_is_off_whatever_state_the_model_comes_in(tiny, rows):
     found, wanted = (
-        Scorer(tiny("llama", attention_dropout=0.5).train(training))(collate(rows, pad_id=0))
+        Scorer(tiny("llama", attention_dropout=0.5).train(training))(collate(rows))
         for training in (True, False)
     )
     for name, column in wanted.items():
@@ -341,7 +338,7 @@ def test_dropout_is_off_whatever_state_the_model_comes_in(tiny, rows):
 
 def test_columns_are_float64_of_the_batch(tiny, rows):
     scorer = Scorer(tiny("llama"))
-    scores = scorer(collate(rows, pad_id=0))
+    scores = scorer(collate(rows))
     assert tuple(scores) == scorer.columns
     assert {(v.dtype, v.shape) for v in scores.values()} == {(np.dtype("float64"), (8,))}
 

@@ -65,7 +65,7 @@ def by_flash(tiny, monkeypatch):
 @pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3", "phi3"])
 def test_rows_are_told_apart_and_windows_told(tiny, by_flash, rows, family):
     """Some rows are longer than Gemma's window of 8."""
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     wanted = Scorer(tiny(family), padding_free=False)(batch)
     lengths = [len(row.input_ids) for row in rows]
     for free, call in ((False, ("padded", 8)), (True, ("end to end", lengths))):
@@ -78,7 +78,7 @@ def test_rows_are_told_apart_and_windows_told(tiny, by_flash, rows, family):
 
 
 def test_no_layer_waits_for_a_gpu_to_find_the_rows(by_flash, rows):
-    batch = collate(rows, pad_id=0)
+    batch = collate(rows)
     models = [by_flash("llama", num_hidden_layers=blocks) for blocks in (1, 3)]
     counted = [waits_of(model, batch, padding_free=True) for model in models]
     assert counted[0] == counted[1]

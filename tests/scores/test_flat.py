@@ -96,7 +96,5 @@ def test_half_precision_is_not_taken_for_mixing(tiny):
 
 def scored(scorer, rows, *, size=8, side="right"):
     """Columns of all rows, in batches of `size`."""
-    parts = [
-        scorer(collate(rows[i : i + size], pad_id=0, side=side)) for i in range(0, len(rows), size)
-    ]
+    parts = [scorer(collate(rows[i : i + size], side=side)) for i in range(0, len(rows), size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -54,7 +54,7 @@ def test_an_adapter_beside_the_weights_counts(tiny, rows, phi, dora):
     how = {"target_modules": ["v_proj", "lm_head"], "init_lora_weights": False}
     torch.manual_seed(0)
     model = get_peft_model(tiny("llama"), LoraConfig(use_dora=dora, **how))
-    found = Scorer(model, phi=phi, signals=())(collate(rows, pad_id=0))["effort"]
+    found = Scorer(model, phi=phi, signals=())(collate(rows))["effort"]
     truth = [oracle_effort(model, row, phi=phi) for row in rows]
     assert found == pytest.approx(truth, rel=1e-4)
 

@@ -247,12 +247,12 @@ def totals(fault=None):
 def run(store, out, scorer, *, elsewhere=True, note=None, **changes):
     """Score in shards of two rows, on Ray or here."""
     options = {
-        "scorer": scorer, "tokens": store.path, "data_hash": store.content_hash, "pad_id": 0,
+        "scorer": scorer, "tokens": store.path, "data_hash": store.content_hash,
         "batch_tokens": 100, "rows": 12, "check": lambda: None, **changes,
     }  # fmt: skip
     job = partial(on_ray.score_parts, on_ray.Job(**options), workers=2, device="cpu")
     return score_rows(
-        scorer, store, batch_tokens=100, pad_id=0, shard_rows=2, out=out,
+        scorer, store, batch_tokens=100, shard_rows=2, out=out,
         elsewhere=job if elsewhere else None, progress=note,
         fingerprint={"scorer": "x", "model_hash": "m", "data_hash": "d"},
     )  # fmt: skip

@@ -55,7 +55,7 @@ def truth(store):
 
 
 def run(scorer, store, out, positions=None, **changes):
-    options = {"batch_tokens": 64, "pad_id": 0, "shard_rows": 16, "fingerprint": FACTS}
+    options = {"batch_tokens": 64, "shard_rows": 16, "fingerprint": FACTS}
     return score_rows(scorer, store, positions, out=out, **{**options, **changes})
 
 
@@ -241,7 +241,7 @@ def test_parts_scored_elsewhere_come_in_any_order(store, tmp_path):
 
     def elsewhere(parts, stage):
         asked.append(sorted(parts))
-        scorer = PartScorer(Counting(), store, batch_tokens=64, pad_id=0, rows=50)
+        scorer = PartScorer(Counting(), store, batch_tokens=64, rows=50)
         for number in sorted(parts, reverse=True):
             yield number, scorer.score(parts[number], stage)
 
@@ -316,13 +316,13 @@ def test_rows_beyond_the_original_context_change_no_other_rows_scores(store, tmp
     found = run(scorer, store, tmp_path / "s", batch_tokens=400).table.columns
     truth = [oracle_effort(model, row) for row in examples]
     np.testing.assert_allclose(found["effort"], truth, rtol=1e-4)
-    mixed = scorer(collate(examples, pad_id=0))["effort"]
+    mixed = scorer(collate(examples))["effort"]
     short = store.lengths <= 12
     assert not np.allclose(mixed[short], found["effort"][short], rtol=0.01)
     losses = item_losses(model=model, tokens=store, batch_tokens=400)
     np.testing.assert_allclose(losses, found["loss"], rtol=1e-5)
     prompts = [row.input_ids for row in examples]
-    settings = {"model": model, "max_new_tokens": 3, "eos_ids": [], "pad_id": 0}
+    settings = {"model": model, "max_new_tokens": 3, "eos_ids": []}
     answers = generate_greedily(prompts=prompts, batch_tokens=10_000, **settings)
     alone = [generate_greedily(prompts=[p], batch_tokens=10_000, **settings)[0] for p in prompts]
     within = [n for n, prompt in enumerate(prompts) if len(prompt) + 3 <= 12]

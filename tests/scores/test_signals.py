@@ -16,7 +16,7 @@ from staff.types import IGNORE
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_agree_with_their_definitions(tiny, rows, family, side):
     model = tiny(family)
-    ours = Scorer(model)(collate(rows, pad_id=0, side=side))
+    ours = Scorer(model)(collate(rows, side=side))
     for i, row in enumerate(rows):
         for name, value in oracle_signals(model, row).items():
             assert ours[name][i] == pytest.approx(value, rel=1e-4, abs=1e-6)

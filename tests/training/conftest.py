@@ -148,7 +148,7 @@ def trainer_of(tiny, rows, arguments_of):
         lora.init_lora_weights = False  # B is not zero: every weight has a gradient
         torch.manual_seed(0)
         return ResponseTrainer(
-            model=model, args=args, peft_config=lora, tokens=rows, pad_id=0, seed=0,
+            model=model, args=args, peft_config=lora, tokens=rows, seed=0,
             curve=LossCurve(lambda point: None), **how,
         )  # fmt: skip
 
@@ -161,6 +161,4 @@ def memorised(tmp_path_factory, tiny, rows):
     from staff.training.finetune import finetune
 
     out = tmp_path_factory.mktemp("tuned") / "adapter"
-    return finetune(
-        model=str(tiny), tokens=rows, out=out, pad_id=0, epochs=40, learning_rate=1e-2, seed=1
-    )
+    return finetune(model=str(tiny), tokens=rows, out=out, epochs=40, learning_rate=1e-2, seed=1)

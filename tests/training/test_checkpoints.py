@@ -82,7 +82,7 @@ def train(rows, tmp_path):
                 then(point)
 
         result = finetune(
-            model=str(model), tokens=rows, out=out or tmp_path / "adapter", pad_id=0, epochs=3,
+            model=str(model), tokens=rows, out=out or tmp_path / "adapter", epochs=3,
             batch_size=4, learning_rate=1e-2, seed=3, made_from=made_from,
             checkpoint_seconds=seconds, on_log=stop_after, progress=progress, **settings,
         )  # fmt: skip
@@ -105,7 +105,7 @@ def whole(tmp_path_factory, restless, rows):
     """What a training leaves that nothing disturbed and that wrote no checkpoint."""
     out = tmp_path_factory.mktemp("whole") / "adapter"
     return finetune(
-        model=str(restless), tokens=rows, out=out, pad_id=0, epochs=3, batch_size=4,
+        model=str(restless), tokens=rows, out=out, epochs=3, batch_size=4,
         learning_rate=1e-2, seed=3,
     )  # fmt: skip
 
@@ -199,7 +199,7 @@ def test_every_process_of_several_goes_on_with_its_own_dropout(restless, rows, t
 
         with suppress(Stopped, StaffError):  # alone, it counts too few tokens at its end
             finetune(
-                model=str(restless), tokens=rows, out=tmp_path / out, pad_id=0, epochs=2,
+                model=str(restless), tokens=rows, out=tmp_path / out, epochs=2,
                 batch_size=4, seed=3, made_from="a", checkpoint_seconds=0, on_log=note,
                 share=Share(rank, 2, lambda tensor: None),
             )  # fmt: skip
@@ -211,7 +211,7 @@ def test_every_process_of_several_goes_on_with_its_own_dropout(restless, rows, t
     # Number 1 finds no checkpoint, on a file system that shows it late, say: nothing is trained.
     with pytest.raises(StaffError, match=r"not all processes find the same checkpoint .* step 0"):
         finetune(
-            model=str(restless), tokens=rows, out=tmp_path / "other", pad_id=0, made_from="a",
+            model=str(restless), tokens=rows, out=tmp_path / "other", made_from="a",
             share=Share(1, 2, lambda told: told.add_(torch.tensor([3.0, 1.0]))),
         )  # fmt: skip
     for rank in (1, 0):  # number 0 removes the checkpoint when it is done

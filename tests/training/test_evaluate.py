@@ -66,7 +66,6 @@ def test_generation_is_plain_arg_max_whatever_the_batch(model, rows, batch_token
         prompts=prompts,
         max_new_tokens=8,
         eos_ids=[],
-        pad_id=0,
         batch_tokens=batch_tokens,
     )
     assert found == alone
@@ -77,7 +76,6 @@ def test_generation_is_plain_arg_max_whatever_the_batch(model, rows, batch_token
         prompts=prompts,
         max_new_tokens=8,
         eos_ids=[end, 2],
-        pad_id=0,
         batch_tokens=batch_tokens,
     )
     assert cut[0] == alone[0][: alone[0].index(end)]
@@ -87,7 +85,7 @@ def test_the_models_generation_settings_do_not_apply_and_are_kept(model, rows):
     from transformers import GenerationConfig
 
     prompts = [split_response(row)[0] for row in rows.rows[:2]]
-    settings = {"max_new_tokens": 6, "eos_ids": [], "pad_id": 0, "batch_tokens": 1000}
+    settings = {"max_new_tokens": 6, "eos_ids": [], "batch_tokens": 1000}
     plain = generate_greedily(model=model, prompts=prompts, **settings)
     own = model.generation_config
     odd = GenerationConfig(
@@ -104,7 +102,7 @@ def test_the_models_generation_settings_do_not_apply_and_are_kept(model, rows):
 def test_a_prompt_that_nearly_fills_the_context_gets_what_is_left(model):
     prompts = [np.arange(3, 3 + length) for length in (90, 96, 20)]
     found = generate_greedily(
-        model=model, prompts=prompts, max_new_tokens=40, eos_ids=[], pad_id=0, batch_tokens=1
+        model=model, prompts=prompts, max_new_tokens=40, eos_ids=[], batch_tokens=1
     )
     assert [len(ids) for ids in found] == [6, 0, 40]
 
@@ -112,7 +110,7 @@ def test_a_prompt_that_nearly_fills_the_context_gets_what_is_left(model):
 def test_no_answer_is_shorter_for_its_company(model):
     # 90 tokens leave room for 6 of the context's 96; the others have all the room they ask for.
     prompts = [np.arange(3, 3 + length) for length in (90, 20, 88, 20, 90)]
-    settings = {"model": model, "max_new_tokens": 40, "eos_ids": [], "pad_id": 0}
+    settings = {"model": model, "max_new_tokens": 40, "eos_ids": []}
     alone, together = (
         generate_greedily(prompts=prompts, batch_tokens=tokens, **settings) for tokens in (1, 10**6)
     )

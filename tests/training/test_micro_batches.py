@@ -22,7 +22,7 @@ def tuned(tiny, rows, tmp_path_factory):
 
     def tune(name, **how):
         done = finetune(
-            model=str(tiny), tokens=rows, out=folder / name, pad_id=0, epochs=2, batch_size=5,
+            model=str(tiny), tokens=rows, out=folder / name, epochs=2, batch_size=5,
             learning_rate=1e-2, **how,
         )  # fmt: skip
         assert done.response_tokens == 2 * rows.response_lengths.sum()
@@ -100,7 +100,7 @@ def test_activation_checkpointing_computes_every_block_again(tiny, rows, tmp_pat
                 lambda m, args, to=counted, n=number: to.insert(n, to.pop(n) + learns())
             )
         finetune(
-            model=model, tokens=rows, out=tmp_path / str(again), pad_id=0, max_steps=2,
+            model=model, tokens=rows, out=tmp_path / str(again), max_steps=2,
             batch_size=4, gradient_checkpointing=again, micro_batch_size=micro,
         )  # fmt: skip
     assert calls[False] == [2 * (4 // (micro or 4))] * 2
@@ -113,7 +113,7 @@ def test_the_whole_model_is_in_training_mode(tiny, rows, tmp_path):
     seen = set()
     for module in model.modules():
         module.register_forward_hook(lambda m, *_: seen.add((m.training, torch.is_grad_enabled())))
-    finetune(model=model, tokens=rows, out=tmp_path / "a", pad_id=0, max_steps=1)
+    finetune(model=model, tokens=rows, out=tmp_path / "a", max_steps=1)
     assert {training for training, learns in seen if learns} == {True}
 
 

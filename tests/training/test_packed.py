@@ -74,11 +74,11 @@ def test_packed_rows_have_the_losses_and_gradients_of_padded_ones(family, mixed)
     assert (packing is None) == (family in PADDED)
     if packing is None:
         return
-    batch = collate(mixed, pad_id=0)
+    batch = collate(mixed)
     padded = {n: getattr(batch, n) for n in ("input_ids", "labels", "attention_mask")}
     wanted, gradients = losses_and_gradients(model, **padded)
     for multiple in (1, 16):  # 72 tokens and 45 in the loss: 16 fills both up
-        inputs = pack(mixed, pad_id=7, multiple=multiple)
+        inputs = pack(mixed, multiple=multiple)
         with by_row(model):
             losses, found = losses_and_gradients(
                 model, narrow=packing.narrow, multiple=multiple, **inputs
@@ -92,9 +92,9 @@ def test_packed_rows_have_the_losses_and_gradients_of_padded_ones(family, mixed)
 def test_what_is_packed(mixed):
     from staff.training.packed import pack
 
-    packed = pack(mixed[:2], pad_id=7, multiple=20)
+    packed = pack(mixed[:2], multiple=20)
     assert packed["row_lengths"] == [9, 23, 8]
-    ids = np.concatenate([mixed[0].input_ids, mixed[1].input_ids, [7] * 8])
+    ids = np.concatenate([mixed[0].input_ids, mixed[1].input_ids, [0] * 8])
     assert packed["input_ids"].tolist() == [ids.tolist()]
     assert packed["position_ids"].tolist() == [[*range(9), *range(23), *[0] * 8]]
     labels = packed["labels"][0].tolist()

@@ -16,7 +16,7 @@ def tuned(tmp_path_factory, tiny, rows):
     """The tiny model in nf4, tuned until it knows the rows by heart."""
     out = tmp_path_factory.mktemp("qlora") / "adapter"
     return finetune(
-        model=str(tiny), tokens=rows, out=out, pad_id=0, epochs=30, learning_rate=1e-2, seed=1,
+        model=str(tiny), tokens=rows, out=out, epochs=30, learning_rate=1e-2, seed=1,
         quantize="nf4", dtype="float32", device="cpu",
     )  # fmt: skip
 
@@ -52,7 +52,7 @@ def test_nothing_of_the_base_is_copied_into_float32(tiny, rows, tmp_path):
     from staff.models.load import load_model
 
     model = load_model(str(tiny), dtype="bfloat16", device="cpu", quantize="nf4")
-    finetune(model=model, tokens=rows, out=tmp_path / "a", pad_id=0, epochs=1)
+    finetune(model=model, tokens=rows, out=tmp_path / "a", epochs=1)
     base = {n: p.dtype for n, p in model.named_parameters() if "lora_" not in n}
     assert set(base.values()) == {torch.uint8, torch.bfloat16}
     assert base["model.embed_tokens.weight"] == torch.bfloat16
@@ -61,7 +61,7 @@ def test_nothing_of_the_base_is_copied_into_float32(tiny, rows, tmp_path):
 @pytest.mark.parametrize("quantize", ["nf4", "int8", "llm-int8"])
 def test_the_loss_falls_with_each(tiny, rows, tmp_path, quantize):
     found = finetune(
-        model=str(tiny), tokens=rows, out=tmp_path / "a", pad_id=0, epochs=6, learning_rate=1e-2,
+        model=str(tiny), tokens=rows, out=tmp_path / "a", epochs=6, learning_rate=1e-2,
         quantize=quantize, dtype="float32", device="cpu",
     )  # fmt: skip
     losses = [loss for _, loss in found.losses]
@@ -71,7 +71,7 @@ def test_the_loss_falls_with_each(tiny, rows, tmp_path, quantize):
 def test_checkpointed_blocks_change_no_byte(tiny, rows, tmp_path):
     for name, again in (("kept", False), ("again", True)):
         finetune(
-            model=str(tiny), tokens=rows, out=tmp_path / name, pad_id=0, epochs=2, seed=1,
+            model=str(tiny), tokens=rows, out=tmp_path / name, epochs=2, seed=1,
             quantize="nf4", dtype="float32", device="cpu", gradient_checkpointing=again,
         )  # fmt: skip
     files = [tmp_path / n / "adapter_model.safetensors" for n in ("kept", "again")]
@@ -81,7 +81,7 @@ def test_checkpointed_blocks_change_no_byte(tiny, rows, tmp_path):
 def test_a_stopped_one_goes_on_to_the_same_bytes(tiny, rows, tmp_path):
     def tune(out, **how):
         return finetune(
-            model=str(tiny), tokens=rows, out=tmp_path / out, pad_id=0, epochs=2, seed=1,
+            model=str(tiny), tokens=rows, out=tmp_path / out, epochs=2, seed=1,
             quantize="nf4", dtype="float32", device="cpu", made_from="x", checkpoint_seconds=0,
             **how,
         )  # fmt: skip

@@ -40,7 +40,7 @@ def test_equals_the_models_own_loss(family, rows):
     config = AutoConfig.for_model(family, **{**SMALL, **FAMILIES[family], "vocab_size": 400})
     model = AutoModelForCausalLM.from_config(config).eval()
     examples = rows.get([0, 4, 7, 14])
-    batch = collate(examples, pad_id=0)
+    batch = collate(examples)
     with torch.no_grad():
         losses, of_row = response_losses(
             model,

@@ -32,7 +32,6 @@ def test_the_batches_are_trained_on_in_order(family, tmp_path):
         batches,
         batch_size=2,
         learning_rate=1e-3,
-        pad_id=0,
         dtype="float32",
         device="cpu",
         adapter=tmp_path / "adapter",

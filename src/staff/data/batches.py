@@ -61,7 +61,6 @@ def token_budget_batches(
 def collate(
     examples: Sequence[TokenisedExample],
     *,
-    pad_id: int,
     side: Literal["left", "right"] = "right",
     rows: Sequence[int] | Ints | None = None,
     multiple: int = 1,
@@ -78,7 +77,7 @@ def collate(
     wider = -(-width // multiple) * multiple
     width = max(width, min(wider, context or wider))
     shape = (len(examples), width)  # [B, T]
-    ids = np.full(shape, pad_id, np.int64)
+    ids = np.full(shape, PAD_ID, np.int64)
     labels = np.full(shape, IGNORE, np.int64)
     mask = np.zeros(shape, np.int64)
     for n, example in enumerate(examples):

@@ -27,24 +27,21 @@ class Source:
     """Rows of training data that can be read again and again.
 
     name: the path or Hub id as given; kind: jsonl, json, csv, tsv, parquet, arrow or hub;
-    files: what is read, in order (empty for the Hub); commit: gives that of a Hub data set;
+    files: what is read, in order (empty for the Hub); records: gives every row in order, from the
+    start, a few in memory at a time; commit: gives that of a Hub data set;
     note: which splits and folders are read or not, where one may wonder.
     """
 
     name: str
     kind: str
     files: tuple[Path, ...]
-    read: Callable[[], Iterator[RawRecord]]
+    records: Callable[[], Iterator[RawRecord]]
     commit: Callable[[], str | None] = lambda: None
     note: str | None = None
 
-    def records(self) -> Iterator[RawRecord]:
-        """Every row in order, from the start, a few in memory at a time."""
-        return self.read()
-
     def head(self, count: int = HEAD_ROWS) -> list[RawRecord]:
         """The first rows that can be parsed, at most `count`."""
-        rows = self.read()
+        rows = self.records()
         try:
             return list(islice((row for row in rows if row.record is not None), count))
         finally:

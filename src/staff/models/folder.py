@@ -219,19 +219,13 @@ def adapter_fault(folder: Path) -> str | None:
         )
 
 
-def model_hash(
-    path: str,
-    adapter: str | None = None,
-    *,
-    trust: Trust = NO_TRUST,
-    read: Callable[[int], None] = lambda _: None,
-) -> str:
+def model_hash(path: str, adapter: str | None = None, *, trust: Trust = NO_TRUST) -> str:
     """SHA-256 (hex) of a model's configuration and weights, and of an adapter's.
 
     Where the folders are, and what they are called, does not enter; the model's own code does
-    if it may be run. `read` is told of every whole MB of weights that was read.
+    if it may be run.
     """
-    return model_hashes(path, adapter, trust=trust, read=read)[-1]
+    return model_hashes(path, adapter, trust=trust)[-1]
 
 
 def model_hashes(
@@ -241,7 +235,10 @@ def model_hashes(
     trust: Trust = NO_TRUST,
     read: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """`model_hash` of the model, and with an adapter that of both; the model is read once."""
+    """`model_hash` of the model, and with an adapter that of both; the model is read once.
+
+    `read` is told of every whole MB of weights that was read.
+    """
     done, found = 0, []
     digest = hashlib.sha256()
     model = local_folder(path, trust=trust)

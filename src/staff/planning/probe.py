@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from staff.asked import look_at_models
-from staff.data.batches import PAD_ID, collate
+from staff.data.batches import collate
 from staff.data.store import TokenStore
 from staff.errors import StaffError
 from staff.methods import wanted_by
@@ -210,7 +210,6 @@ def _tune(config: PlanConfig, role: str, shape: Shape, rows: Any, adapter: Path)
         [whole.places[batch] for batch in (largest, *chosen)],
         batch_size=batch_size,
         learning_rate=config.learning_rate,
-        pad_id=PAD_ID,
         dtype=config.dtype,
         device=config.device,
         attention=config.attention,
@@ -242,7 +241,7 @@ def _score(
     def run(batch: int) -> tuple[float, dict[str, Any]]:
         start = time.monotonic()
         rows = work.places[batch]
-        columns = scorer(collate(store.get(rows), pad_id=PAD_ID, rows=rows))
+        columns = scorer(collate(store.get(rows), rows=rows))
         return time.monotonic() - start, columns
 
     first, _ = run(largest)  # loads the model

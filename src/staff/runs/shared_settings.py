@@ -218,8 +218,7 @@ class Allocates(Settings):
 
             regions = regions_for(self.regions, below_cut(rows, self.cut))
             if self.verify_cap < START * regions:
-                words = too_few(self.verify_cap, regions)
-                raise ConfigError(f"--verify-cap {self.verify_cap}: {words}")
+                raise ConfigError(f"--verify-cap {self.verify_cap}: {too_few(regions)}")
 
 
 # What says how a record is read, wherever it ends: a coreset is read like its data.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from staff.data.batches import PAD_ID, collate
+from staff.data.batches import collate
 from staff.errors import ModelError
 from staff.models.adapters import attach_fresh, lora_parameters
 from staff.models.device import caps_attention
@@ -108,7 +108,7 @@ def fast_path(
 ) -> Floats:
     """Effort float64 [n] in batches of `size` rows, in the order given."""
     parts = [
-        scorer(collate(examples[i : i + size], pad_id=PAD_ID, side=side))["effort"]
+        scorer(collate(examples[i : i + size], side=side))["effort"]
         for i in range(0, len(examples), size)
     ]
     return np.concatenate(parts)

@@ -41,7 +41,6 @@ class Job:
     tokens: Path
     data_hash: str
     batch_tokens: int
-    pad_id: int
     rows: int
     check: Callable[[], None]
     tries: int = TRIES
@@ -63,7 +62,6 @@ class Job:
             self.scorer,
             store,
             batch_tokens=self.batch_tokens,
-            pad_id=self.pad_id,
             rows=self.rows,
         )
 

@@ -49,7 +49,6 @@ def score_rows(
     positions: Ints | Sequence[int] | None = None,
     *,
     batch_tokens: int,
-    pad_id: int,
     out: Path,
     fingerprint: Mapping[str, Any],
     shard_rows: int = 2048,
@@ -92,7 +91,7 @@ def score_rows(
     columns: dict[str, Any] = {}
     missing: dict[int, Ints] = {}
     rows = cached = reused = 0
-    here = PartScorer(scorer, store, batch_tokens=batch_tokens, pad_id=pad_id, rows=total)
+    here = PartScorer(scorer, store, batch_tokens=batch_tokens, rows=total)
 
     def keep(part: Ints, found: Mapping[str, Any]) -> None:
         for column, values in found.items():
@@ -148,11 +147,8 @@ class PartScorer:
     rows: that are to be scored in all, here or elsewhere.
     """
 
-    def __init__(
-        self, scorer: Scoring, store: TokenStore, *, batch_tokens: int, pad_id: int, rows: int
-    ) -> None:
-        self.scorer, self.store, self.pad_id = scorer, store, pad_id
-        self.rows = rows
+    def __init__(self, scorer: Scoring, store: TokenStore, *, batch_tokens: int, rows: int) -> None:
+        self.scorer, self.store, self.rows = scorer, store, rows
         self.apart = getattr(scorer, "apart", None)
         self.not_finite: set[int] = set()  # positions whose scores are not finite
         self.batches = Halving(batch_tokens, note=lambda text: None)
@@ -184,7 +180,7 @@ class PartScorer:
         return columns
 
     def _score(self, positions: Ints) -> Mapping[str, Any]:
-        batch = collate(self.store.get(positions), pad_id=self.pad_id, rows=positions)
+        batch = collate(self.store.get(positions), rows=positions)
         return self.scorer(batch)
 
     def _named(self, position: int) -> str:

@@ -52,7 +52,7 @@ def verify_in_rounds(
     if among is not None:
         count = np.where(sizes > START, sizes, 0)
     elif count.sum() > cap:
-        raise ConfigError(f"verify cap {cap}: {too_few(cap, int(np.count_nonzero(count)))}")
+        raise ConfigError(f"verify cap {cap}: {too_few(int(np.count_nonzero(count)))}")
     rows, small, target = np.empty(0, np.int64), np.empty(0), np.empty(0)
     rounds: list[Round] = []
     while True:
@@ -134,7 +134,7 @@ def check_rounds(*, tolerance: float, cap: int) -> None:
     check_at_least_one("verify cap", cap)
 
 
-def too_few(cap: int, regions: int) -> str:
+def too_few(regions: int) -> str:
     """What is said of a cap that the first round would pass."""
     return (
         f"the first {START} rows of each of {regions} regions are {START * regions}; raise the cap "

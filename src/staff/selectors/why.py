@@ -90,7 +90,7 @@ def explain(
         _region_sentence(regions, verification, i, row),
         *(ratio if selection.method == "staff" else []),
         _budget_sentence(regions, verification, budget, i),
-        *_place_sentences(row, scores, keys, selection, regions, budget, i),
+        *_place_sentences(row, scores, keys, selection, regions, i),
     )
 
 
@@ -214,7 +214,6 @@ def _place_sentences(
     keys: Keys,
     selection: Selection,
     regions: Regions,
-    budget: Budget,
     i: int,
 ) -> tuple[str, ...]:
     members = np.flatnonzero(regions.of_row == i)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from staff.data.batches import PAD_ID
 from staff.data.store import TokenStore
 from staff.errors import ConfigError, RunError
 from staff.hashing import versions_of
@@ -212,7 +211,6 @@ def _score(
         batch_tokens=config.batch_tokens,
         shard_rows=shard_rows or config.shard_rows,
         cache=cache_of(config),
-        pad_id=PAD_ID,
         out=out,
         fingerprint=made_from,
         elsewhere=elsewhere,
@@ -256,7 +254,6 @@ def _on_ray(
         tokens=store.path.absolute(),
         data_hash=store.content_hash,
         batch_tokens=config.batch_tokens,
-        pad_id=PAD_ID,
         rows=rows,
         check=partial(check_same, made_from, model=model, adapter=adapter, trust=trust_of(config)),
     )

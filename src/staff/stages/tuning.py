@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from staff.data.batches import PAD_ID
 from staff.data.store import TokenStore
 from staff.errors import ConfigError
 from staff.hashing import fingerprint, versions_of
@@ -150,7 +149,6 @@ def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any)
         model=_tuned(config),
         tokens=store if alone else draws.sample(store, config.finetune_on, seed=config.seed),
         out=out,
-        pad_id=PAD_ID,
         epochs=config.epochs,
         batch_size=config.batch_size,
         micro_batch_size=config.micro_batch_size,

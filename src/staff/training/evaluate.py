@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from staff.data.batches import PAD_ID, collate, token_budget_batches
+from staff.data.batches import collate, token_budget_batches
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
 from staff.models.placement import Spread, device_of
 from staff.models.quantised import NONE
@@ -211,11 +211,11 @@ def token_losses(
     from staff.training.response_loss import response_losses
 
     if packing:
-        inputs = pack(examples, pad_id=PAD_ID, multiple=packing.multiple)
+        inputs = pack(examples, multiple=packing.multiple)
         how: dict[str, Any] = {"narrow": packing.narrow, "multiple": packing.responses}
         return response_losses(model, **inputs, **how)[0]
     device = device_of(model.get_input_embeddings())
-    batch = collate(examples, pad_id=PAD_ID)
+    batch = collate(examples)
     return response_losses(
         model,
         input_ids=batch.input_ids.to(device),
@@ -246,7 +246,6 @@ def predict(
         prompts=prompts,
         max_new_tokens=max_new_tokens,
         eos_ids=ends,
-        pad_id=PAD_ID,
         batch_tokens=batch_tokens,
         progress=progress,
     )

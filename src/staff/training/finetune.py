@@ -61,7 +61,6 @@ def finetune(
     model: Any,
     tokens: Tokens,
     out: Path,
-    pad_id: int,
     epochs: int = 3,
     batch_size: int = 8,
     learning_rate: float = 1e-4,
@@ -99,7 +98,6 @@ def finetune(
             put into it). The adapter config names the base model as it is given here.
         tokens: the rows, already cut to length; each has at least one response token.
         out: the adapter folder to create; must not hold anything yet, unless `overwrite`.
-        pad_id: token that fills short rows up; it is masked, so any valid id will do.
         dtype, device, attention, quantize, trust: as in `models.load.load_model`; not used for a
             loaded model. LoRA on quantised weights is QLoRA; the adapter itself stays in float32.
         gradient_checkpointing: keep only each block's input for the backward pass, and compute the
@@ -192,7 +190,6 @@ def finetune(
                 curve=curve,
                 made_from=made_from,
                 tokens=tokens,
-                pad_id=pad_id,
                 seed=stream_seed(seed, "fine-tune order") % 2**63,
             )
             if start is not None:

@@ -17,7 +17,6 @@ def generate_greedily(
     prompts: Sequence[Ints],
     max_new_tokens: int,
     eos_ids: Sequence[int],
-    pad_id: int,
     batch_tokens: int,
     progress: Progress | None = None,
 ) -> list[list[int]]:
@@ -40,12 +39,12 @@ def generate_greedily(
     import torch
     from transformers import GenerationConfig
 
-    from staff.data.batches import collate, token_budget_batches
+    from staff.data.batches import PAD_ID, collate, token_budget_batches
     from staff.models.memory import Halving
     from staff.models.rotary import longest_alike
 
     settings = GenerationConfig(
-        do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=pad_id, use_cache=True
+        do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=PAD_ID, use_cache=True
     )
     device = device_of(model.get_input_embeddings())
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -66,7 +65,7 @@ def generate_greedily(
 
     def go_on(rows: Ints) -> list[list[int]]:
         """New token ids of prompts that all have the same room."""
-        batch = collate([_unlabelled(prompts[i]) for i in rows], pad_id=pad_id, side="left")
+        batch = collate([_unlabelled(prompts[i]) for i in rows], side="left")
         with torch.no_grad():
             ids = model.generate(
                 input_ids=batch.input_ids.to(device),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from staff.data.batches import collate
+from staff.data.batches import PAD_ID, collate
 from staff.models.by_row import NOT_TAKEN, by_row, may_go_by_row, mixes_rows, windows_of
 from staff.models.narrow import token_wise_parts
 from staff.training.response_loss import response_losses
@@ -31,7 +31,7 @@ class Packing:
     responses: int = 1
 
 
-def pack(examples: Sequence[TokenisedExample], *, pad_id: int, multiple: int = 1) -> dict[str, Any]:
+def pack(examples: Sequence[TokenisedExample], *, multiple: int = 1) -> dict[str, Any]:
     """B samples as one of N tokens, a multiple of `multiple`: what the model is called with.
 
     input_ids, position_ids and labels int64 [1, N] (-100: not in the loss; so the first token of
@@ -39,7 +39,7 @@ def pack(examples: Sequence[TokenisedExample], *, pad_id: int, multiple: int = 1
     """
     lengths = [len(example.input_ids) for example in examples]
     fill = -sum(lengths) % multiple
-    ids = np.concatenate([*(example.input_ids for example in examples), np.full(fill, pad_id)])
+    ids = np.concatenate([*(example.input_ids for example in examples), np.full(fill, PAD_ID)])
     labels = np.concatenate([*(example.labels for example in examples), np.full(fill, IGNORE)])
     labels[np.cumsum([0, *lengths])[:-1]] = IGNORE
     places = np.concatenate([*map(np.arange, lengths), np.zeros(fill)])
@@ -60,7 +60,7 @@ def packing_of(model: Any) -> Packing | None:
     half = model.dtype != torch.float32
     # Matrix kernels in half precision are made for a shape when it first comes.
     sizes = {"multiple": 64, "responses": 32} if half else {}
-    padded = collate(_PROBE, pad_id=0)
+    padded = collate(_PROBE)
     whole = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
     training = model.training
     model.eval()
@@ -71,7 +71,7 @@ def packing_of(model: Any) -> Packing | None:
         for narrow in (token_wise_parts(model), ()):
             widths: set[int | None] = set()
             with by_row(model):
-                found = _losses(model, narrow=narrow, widths=widths, **pack(_PROBE, pad_id=0))
+                found = _losses(model, narrow=narrow, widths=widths, **pack(_PROBE))
             if not windows_of(model) <= widths:  # told by its mask alone, which there is none of
                 return None
             if torch.allclose(found, wanted, rtol=1e-2 if half else 1e-4, atol=1e-6):

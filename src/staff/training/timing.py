@@ -41,7 +41,6 @@ def time_steps(
     *,
     batch_size: int,
     learning_rate: float,
-    pad_id: int,
     dtype: str,
     device: str,
     attention: str = "auto",
@@ -78,7 +77,6 @@ def time_steps(
             micro_batch_size=micro_batch_size,
             curve=LossCurve(lambda _: stamps.append(time.monotonic())),
             tokens=tokens,
-            pad_id=pad_id,
             seed=0,
         )
         trainer.batches = batches

@@ -75,7 +75,6 @@ class ResponseTrainer(SFTTrainer):
         self,
         *,
         tokens: Tokens,
-        pad_id: int,
         seed: int,
         curve: LossCurve,
         made_from: str | None = None,
@@ -87,7 +86,6 @@ class ResponseTrainer(SFTTrainer):
         self.micro_batch_size = micro_batch_size
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
-        self.pad_id = pad_id
         self.padding = padding_of(kwargs["model"])
         self.packing = packing_of(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
@@ -199,8 +197,8 @@ class ResponseTrainer(SFTTrainer):
         """What the model is called with for these rows: labels int64 [B, T], or [1, N] packed."""
         examples = self.tokens.get(rows)
         if self.packing:
-            return pack(examples, pad_id=self.pad_id, multiple=self.packing.multiple)
-        batch = collate(examples, pad_id=self.pad_id, **self.padding)
+            return pack(examples, multiple=self.packing.multiple)
+        batch = collate(examples, **self.padding)
         return {name: getattr(batch, name) for name in ("input_ids", "labels", "attention_mask")}
 
     def _idle(self, row: int) -> dict[str, Any]:
