@@ -65,3 +65,20 @@ def test_the_results_in_the_readme_are_those_of_the_grid():
     found, _, _ = found.partition("\n## ")
     assert len(shown) == 10
     assert set(shown) <= set(line.findall(found))
+
+
+def test_the_peers_ratios_in_the_readme_are_those_that_were_measured():
+    page = (ROOT / "benchmarks" / "results" / "peers.md").read_text(encoding="utf-8")
+    measured = []
+    for part in page.split("\n## ")[1:]:
+        ratio = dict(re.findall(r"^\| ([^|]+) \| [\d.]+ \| ([\d.]+) \(", part, re.MULTILINE))
+        times = {way: f"{float(found):.1f}" for way, found in ratio.items()}
+        bergson = f"{times['bergson']}; {times['bergson (its own set-up)']}"
+        func = f"{times['torch.func (last block)']}; {times['torch.func']}"
+        measured.append((times["opacus (ghost norms)"], bergson, func, times["the released way"]))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, table = readme.partition("| model, rows | opacus |")
+    table, _, _ = table.partition("\n\n")
+    shown = [tuple(line.strip("|").split("|")[1:]) for line in table.splitlines()[2:]]
+    assert len(measured) == 5
+    assert [tuple(map(str.strip, line)) for line in shown] == measured
