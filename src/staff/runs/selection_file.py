@@ -186,11 +186,10 @@ def _lean(path: str | Path, columns: Container[str] | None) -> Iterator[tuple[st
 
 def _pieces(file: pq.ParquetFile, name: str) -> Iterator[pa.ChunkedArray]:
     """One column, a row group at a time; Arrow keeps the memory that it has once taken."""
-    for group in range(max(1, file.num_row_groups)):
-        if not file.num_row_groups:
-            yield file.schema_arrow.empty_table()[name]
-        else:
-            yield file.read_row_group(group, columns=[name], use_threads=False)[name]
+    if not file.num_row_groups:  # no rows
+        yield file.schema_arrow.empty_table()[name]
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, columns=[name], use_threads=False)[name]
 
 
 def _as_numpy(piece: pa.ChunkedArray, texts: dict[str | None, str | None]) -> Any:
