@@ -33,6 +33,7 @@ from staff import pipeline
 from staff.compare.cells import Inputs, run_cell
 from staff.demo import EPOCHS, LEARNING_RATE, SMALL, TARGET
 from staff.hashing import fingerprint, hash_file
+from staff.planning.shape import read_shape
 from staff.runs.compare_cells import FULL, UNTUNED, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
@@ -41,12 +42,13 @@ from staff.runs.store import write_atomic
 from staff.selectors.regions import REGIONS
 from tasks import TASKS, write_task
 from variants import CORE, QUICK, VARIANTS
+from written import command_line
 
 STORE = Path(__file__).parent / "results" / "grid"
-REPORT = Path(__file__).parent / "results" / "grid.md"
 KEEPS = (0.05, 0.1, 0.2, 0.5)
 GENERATED_AT = "0.1"  # answers are generated for this fraction, `full` and `untuned`
 ITEM_METRICS = ("loss", "rougeL", "exact")
+ROLES = ("small", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Models:
     dtype: str = "float32"
     learning_rate: float = LEARNING_RATE
     others: Path = Path()
+
+    def facts(self) -> dict[str, Any]:
+        """What the report says of them."""
+        sizes = {role: read_shape(str(getattr(self, role))).parameters for role in ROLES}
+        return {"parameters": sizes, "learning_rate": self.learning_rate}
 
     def named(self, name: str) -> Path:
         """The folder of a variant's small model."""
@@ -180,6 +187,7 @@ class Block:
             self.found.setdefault("selection", {})[cell.method] = {
                 stage["name"]: stage["seconds"] for stage in stages
             }
+        self.found["models"] = self.models.facts()
         self.found["made_with"] = {
             "python": platform.python_version(),
             "machine": platform.machine(),
@@ -252,16 +260,18 @@ def main() -> None:
     quick = verbs.add_parser("quick", help="a small version, on what staff ships, and its table")
     quick.add_argument("--rows", type=int, default=1500)
     showing = verbs.add_parser("report", help="tables of what is in the store")
-    showing.add_argument("--write", action="store_true", help=f"also write {REPORT.name}")
+    showing.add_argument(
+        "--write", action="store_true", help=f"also write them beside it: {STORE.name}.md"
+    )
     args = parser.parse_args()
     if args.verb == "report":
         text = "\n".join(report(args.store)) + "\n"
         print(text)
         if args.write:
-            head = "# Methods against random\n\n`python benchmarks/grid.py report --write`\n\n"
-            REPORT.write_text(head + text)
+            head = f"# Methods against random\n\n`{command_line(__file__)}`\n\n"
+            args.store.with_name(f"{args.store.name}.md").write_text(head + text)
             methods = [name for name in CORE if name != "random"]
-            REPORT.with_suffix(".svg").write_text(plot(args.store, methods))
+            args.store.with_name(f"{args.store.name}.svg").write_text(plot(args.store, methods))
         return
     with tempfile.TemporaryDirectory() as scratch:
         if args.verb == "quick":

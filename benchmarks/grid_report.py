@@ -46,12 +46,13 @@ Key = tuple[str, str | None, int | None]  # method, keep, seed
 class Found:
     """One task's finished cells: what is known of each, and its values float64 [n] by metric.
 
-    dtype: what all of them were computed in.
+    dtype: what all of them were computed in. models: their sizes and learning rate, where told.
     """
 
     cells: dict[Key, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, dict[Key, Any]] = field(default_factory=dict)
     dtype: str = "float32"
+    models: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, metric: str, methods: Sequence[str]) -> list[tuple[str, str | None]]:
         """Methods and fractions that have the metric, in a table's order."""
@@ -115,6 +116,7 @@ class Found:
 def report(store: Path) -> Iterator[str]:
     """Every task's tables as Markdown; wins, ties and losses over tasks; STAFF's settings."""
     tasks = load(store)
+    yield from _models(tasks)
     yield from _over_random(tasks)
     yield from _staff_over(tasks)
     yield from _against_random(tasks)
@@ -127,6 +129,17 @@ def report(store: Path) -> Iterator[str]:
     losses = {task: found.values.get("loss", {}) for task, found in tasks.items()}
     yield from search("Test loss over random's, as a logarithm", losses, *TUNING)
     yield from search("Confirmation", losses, *CONFIRMATION)
+
+
+def _models(tasks: Mapping[str, Found]) -> Iterator[str]:
+    """The models of a store whose files tell them, and the precision."""
+    told = {json.dumps([found.models, found.dtype]) for found in tasks.values()}
+    if len(told) != 1 or not (models := next(iter(tasks.values())).models):
+        return
+    small, target = (f"{models['parameters'][role] / 1e6:.1f}M" for role in ("small", "target"))
+    dtype = next(iter(tasks.values())).dtype
+    yield f"A target of {target} parameters, a small model of {small}, {dtype}, a learning rate of"
+    yield f"{models['learning_rate']:g} for both.\n"
 
 
 def _over_random(tasks: Mapping[str, Found]) -> Iterator[str]:
@@ -233,6 +246,10 @@ def _against_random(tasks: Mapping[str, Found]) -> Iterator[str]:
 
 def _settings(tasks: Mapping[str, Found]) -> Iterator[str]:
     """STAFF with one setting changed, or several, against STAFF as released and against random."""
+    changed = {name for _, name in _parts()} - {"staff"}
+    losses = (found.values.get("loss", {}) for found in tasks.values())
+    if not any(method in changed for found in losses for method, _, _ in found):
+        return
     yield "## STAFF's settings\n"
     yield (
         "Test loss at keep 0.1, first over that of the released settings, then over random's, %. "
@@ -350,7 +367,7 @@ def load(store: Path) -> dict[str, Found]:
         if made_from.setdefault(facts["task"], facts["made_from"]) != facts["made_from"]:
             raise SystemExit(f"{path} was made from other data or models than its task's others")
         dtype = facts.get("dtype", "float32")  # which older files do not say
-        found = tasks.setdefault(facts["task"], Found(dtype=dtype))
+        found = tasks.setdefault(facts["task"], Found(dtype=dtype, models=facts.get("models", {})))
         names = np.array(items["cell"].to_pylist())
         for name, cell in facts["cells"].items():
             key = (cell["method"], cell["keep"], cell["seed"])

@@ -8,12 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def command_line(script: str, *, data: Path | None = None, work: Path | None = None) -> str:
+def command_line(
+    script: str, *, data: Path | None = None, work: Path | None = None, target: Path | None = None
+) -> str:
     """The command that runs: `script` (its `__file__`) and its arguments.
 
-    data, work: folders of whoever runs it, spelt DIR and WORK.
+    data, work, target: folders of whoever runs it, spelt DIR, WORK and TARGET.
     """
-    spelt = {str(path): name for path, name in ((data, "DIR"), (work, "WORK")) if path}
+    folders = {"DIR": data, "WORK": work, "TARGET": target}
+    spelt = {str(path): name for name, path in folders.items() if path}
     words = [spelt.get(word, word) for word in sys.argv[1:]]
     return " ".join([f"python benchmarks/{Path(script).name}", *words])
 

@@ -205,3 +205,31 @@ def test_a_page_of_rates_sets_each_against_random(grid, tmp_path, capsys, monkey
     assert "| staff | 0.1 | 600 | 2 | 1.800 (1.800 to 1.800) | -10.0 (-10.0 to -10.0) |" in told
     assert "| staff | 0.1 | 600 | 2 | 2.200 (2.200 to 2.200) | +10.0 (+10.0 to +10.0) |" in told
     assert "| random | 0.1 | 600 | 2 | 2.000 (2.000 to 2.000) |  |" in told
+
+
+def test_a_page_lies_beside_its_store_and_says_which_models_it_is_of(grid, tmp_path, monkeypatch):
+    store = tmp_path / "grid-1.5"
+    store.mkdir()
+    cell = {"method": "random", "keep": "0.1", "seed": 0, "tuning": {"rows": 4}}
+    cell["test"] = {"rows": 9}
+    facts = {"task": "snips", "made_from": "x", "cells": {"random-0.1-seed0": cell}}
+    facts["models"] = {
+        "parameters": {"small": 1_115_008, "target": 16_848_384}, "learning_rate": 0.003,
+    }  # fmt: skip
+    (store / "snips-seed0.json").write_text(json.dumps(facts))
+    blank = pa.nulls(9, pa.float32())
+    columns = {"cell": ["random-0.1-seed0"] * 9, "loss": [1.0] * 9}
+    table = pa.table({**columns, "rougeL": blank, "exact": blank})
+    pq.write_table(table, store / "snips-seed0.parquet")
+    monkeypatch.setattr(sys, "argv", ["grid.py", "--store", str(store), "report", "--write"])
+    grid.main()
+    page = (tmp_path / "grid-1.5.md").read_text()
+    assert "A target of 16.8M parameters, a small model of 1.1M, float32," in page
+    assert "learning rate of\n0.003 for both." in page
+    assert (tmp_path / "grid-1.5.svg").is_file()
+    assert "STAFF's settings" not in page
+
+
+def test_the_models_of_a_store_are_told_by_their_sizes(grid):
+    facts = grid.Models(learning_rate=0.003).facts()
+    assert facts["parameters"] == {"small": 1_115_008, "target": 4_000_000}
