@@ -57,6 +57,17 @@ def test_what_would_go_wrong_is_told(settings, family):
     assert cut.endswith("a longer context, shorten the prompts or leave those rows out")
 
 
+def test_the_untuned_scores_are_those_the_run_makes(settings, family):
+    columns = {k: v for k, v in settings.items() if k != "model"}
+    asked = {**columns, "small": family[0], "target": family[1], "keep": (0.2,), "regions": 1}
+    for skip in (False, True):  # a small model that is not fine-tuned has no other scores
+        config = SelectConfig(**asked, verify_against="untuned", skip_finetune=skip)
+        plan = planning.plan(config)
+        assert config.scores_untuned is not skip
+        assert ("score small untuned, at most" in stages_of(plan)) is not skip
+        assert any(path.endswith("scores/untuned") for path in plan["files"]) is not skip
+
+
 def test_without_models_nothing_is_said_of_them(settings):
     columns = {k: v for k, v in settings.items() if k != "model"}
     asked = SelectConfig(**columns, method="random", keep=(0.2,))

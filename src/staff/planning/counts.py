@@ -152,7 +152,7 @@ def stages_of(
         verify = round(most * prepared.tokens[-1] / usable)
         name = "verify on target, at most"
         listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
-        if config.verify_against == "untuned":
+        if config.scores_untuned:
             name, again = "score small untuned, at most", round(most * prepared.tokens[0] / usable)
             stage = {"name": name, "kind": "score untuned", "rows": most, "tokens": again}
             listed.append(stage)
@@ -187,6 +187,7 @@ def _files(config: SelectConfig, folder: RunFolder, *, rejected: int = 0) -> lis
         files.append(folder.scores_small)
         files += [folder.scores_alone] if "unconditioned" in wanted else []
         files += [folder.scores_target] if "verify" in wanted else []
+        files += [folder.scores_untuned] if config.scores_untuned else []
     files.append(folder.selection)
     files += [folder.coreset(name, config.format) for name in config.coreset_names]
     return [str(path) for path in [*files, folder.report, folder.manifest]]

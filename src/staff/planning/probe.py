@@ -140,7 +140,7 @@ def _probe_selection(
     if config.method == "staff":
         count = _verified(config, scores, weights, n=len(own))
         found["verify"] = _few(config, "target", others, count)
-        if config.verify_against == "untuned":
+        if config.scores_untuned:
             found["score untuned"] = _few(config, "small", own, count)
     return found
 
