@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from staff.data.files import open_source
-from staff.errors import ModelError, RunError
+from staff.errors import DataError, ModelError, RunError, StaffError
 from staff.ledger import StageRecord
 from staff.runs.config import ScoreConfig
 from staff.stages import orders, reading
@@ -175,10 +175,29 @@ def test_other_commands_say_that_they_work_alone(data, family, tmp_path, monkeyp
     from staff.cli.main import main
 
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["evaluate", data, "--model", family[0]]) == 2
-    assert "staff evaluate works in one process: start it without torchrun" in (
-        capsys.readouterr().err
+    asked = (
+        ["evaluate", data, "--model", family[0]],
+        ["check-model", family[0], "--data", data],
+        ["demo", "--out", str(tmp_path / "demo")],
     )
+    for command in asked:
+        assert main(command) == 2
+        said = f"staff {command[0]} works in one process: start it without torchrun"
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "kind"), [(1, StaffError), (3, DataError), (4, ModelError), (5, RunError)]
+)
+def test_what_failed_elsewhere_ends_with_the_same_exit_code(exit_code, kind):
+    class Lead(Team):
+        def _say(self, words, *, by):
+            return words if by == 0 else {"fault": "no room", "exit_code": exit_code, "amount": 0}
+
+    with pytest.raises(kind, match=r"^rank 1: no room$") as raised:
+        Lead(0, 2)._do({}, lambda order: 1)
+    assert raised.value.exit_code == exit_code
 
 
 @pytest.mark.slow  # half a minute; the test above has two processes that tune, too

@@ -56,6 +56,12 @@ class ToldElsewhereError(StaffError):
     """Another process of this run has failed, and tells the user what of."""
 
 
+def error_of(exit_code: int) -> type[StaffError]:
+    """The kind of error that ends with this exit code, to raise another process's here."""
+    kinds = (ConfigError, DataError, ModelError, RunError)
+    return next((kind for kind in kinds if kind.exit_code == exit_code), StaffError)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether a writer found no space; of libraries in other languages only the text shows it."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -14,7 +14,13 @@ from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from staff.errors import ConfigError, ModelError, ProcessGoneError, StaffError, ToldElsewhereError
+from staff.errors import (
+    ConfigError,
+    ProcessGoneError,
+    StaffError,
+    ToldElsewhereError,
+    error_of,
+)
 from staff.heartbeat import Heartbeat
 from staff.training.alone import alone
 
@@ -95,12 +101,13 @@ class Team:
                 raise  # the others wait for this one elsewhere; they end when it has ended
             fault = error
         mine = {"fault": fault and str(fault), "amount": amount}
+        mine["exit_code"] = fault and fault.exit_code
         said = [self._say(mine, by=rank) for rank in range(self.size)]
         if fault:
             raise fault
         for rank, theirs in enumerate(said):
             if theirs["fault"]:
-                kind = ToldElsewhereError if self.rank else ModelError
+                kind = ToldElsewhereError if self.rank else error_of(theirs["exit_code"])
                 raise kind(f"rank {rank}: {theirs['fault']}")
         return sum(theirs["amount"] for theirs in said)
 

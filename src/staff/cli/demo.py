@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from staff.cli.dry_run import show_plan
-from staff.cli.flags import Debug, DryRun, Quiet, Verbose, command_app
+from staff.cli.flags import Debug, DryRun, Quiet, Verbose, command_app, refuse_team
 from staff.cli.terminal import open_terminal
 
 EXAMPLES = """
@@ -35,6 +35,7 @@ def demo(
     debug: Debug = None,
 ) -> None:
     """Select, fine-tune, evaluate and compare with a random subset."""
+    refuse_team("demo")
     terminal = open_terminal(quiet=bool(quiet), verbose=bool(verbose))
     from staff.reports.comparison import render_comparison
     from staff.reports.text import render

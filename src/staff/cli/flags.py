@@ -69,10 +69,8 @@ def verb(
             running = {name: flags.pop(name, None) for name in common}
             typed = {name: value for name, value in flags.items() if value is not None}
             settings = build(config, flags=typed, file=running.get("config"))
-            if in_team() and not torchrun:
-                raise ConfigError(
-                    f"staff {function.__name__} works in one process: start it without torchrun"
-                )
+            if not torchrun:
+                refuse_team(function.__name__.replace("_", "-"))
             if helps() and (running["print_config"] or running.get("dry_run")):
                 return
             terminal = open_terminal(
@@ -108,6 +106,12 @@ def verb(
         return command
 
     return decorate
+
+
+def refuse_team(name: str) -> None:
+    """Raise `ConfigError` if torchrun started several processes of a verb that works in one."""
+    if in_team():
+        raise ConfigError(f"staff {name} works in one process: start it without torchrun")
 
 
 def command_app(name: str, command: Callable[..., None], *, examples: str) -> App:
