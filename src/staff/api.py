@@ -63,11 +63,11 @@ def select_coreset(
     of one split. small, target: model folders or Hub ids of one family, or loaded models with their
     tokenizers, ``(model, tokenizer)``; small="auto" takes the target's small model from a table.
     out: the run folder. keep: fractions in (0, 1]; total: numbers of rows; give at least one of
-    them. scores: instead of data and models, an earlier `Run` or its folder, to select from again;
-    its method, seed, quotas and other settings of the selection hold unless others are given.
-    progress: True for progress bars in a notebook or on a terminal. settings: any other of `staff
-    select`, all in docs/reference/cli.md, as a keyword: ``seed=1``, ``prompt_column="question"``
-    for ``--prompt-column question``.
+    them, or `tokens`. scores: instead of data and models, an earlier `Run` or its folder, to select
+    from again; its method, seed, quotas and other settings of the selection hold unless others are
+    given. progress: True for progress bars in a notebook or on a terminal. settings: any other of
+    `staff select`, all in docs/reference/cli.md, as a keyword: ``seed=1``,
+    ``prompt_column="question"`` for ``--prompt-column question``.
 
     Returns a `Run`. If `data` is a `Dataset`, returns a `Dataset` of the chosen rows in their
     original order, or for several sizes a `DatasetDict` by name (``"0.1"``, ``"n400"``).

@@ -22,7 +22,7 @@ class Run:
         """The run in a folder, of `select_coreset` or `staff select`.
 
         Raises:
-            RunError: there is none, it is not finished, or it was made by another command.
+            RunError: there is none, it is not finished, is damaged or was made by another command.
         """
         if CompareFolder(folder).is_comparison:
             raise RunError(f"{folder} contains a comparison: Comparison.read takes it")
@@ -45,7 +45,11 @@ class Run:
         return self.folder / "report.html"
 
     def table(self) -> dict[str, Any]:
-        """Columns of selection.parquet by name, NumPy arrays [n]."""
+        """Columns of selection.parquet by name, NumPy arrays [n]; null numbers are NaN.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
         from staff.runs.selection_file import read_selection
 
         return read_selection(self.folder / "selection.parquet")
@@ -83,7 +87,7 @@ class Comparison:
         """The comparison in a folder, of `compare_coresets` or `staff compare`.
 
         Raises:
-            RunError: there is none, or it is not finished; names the cells that are missing.
+            RunError: there is none, or it is damaged or not finished; names the missing cells.
         """
         comparison = CompareFolder(folder)
         if not comparison.is_comparison:

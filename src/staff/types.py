@@ -147,7 +147,7 @@ class Verification:
     rows: int64 [v], the rows scored on the target, sorted.
     ratio: float64 [K], V_i; NaN if a region was not verified.
     count: int64 [K], |B_i*|.
-    interval: float64 [K, 2], 95 % interval of V_i (NaN if unverified).
+    interval: float64 [K, 2], 95 % interval of V_i; NaN if unverified, flagged, or of one row.
     flagged: bool [K], a zero or non-finite sum was replaced by ratio 1.
     rounds: one entry per round, if rows were added until the budgets were stable.
     """
@@ -164,7 +164,7 @@ class Verification:
 class Budget:
     """The budgets. count: int64 [K], m_i of each region; total: m, including the top-up.
 
-    equal: int64 [K], what m_i would be if no region had been verified.
+    equal: int64 [K], what m_i would be if no region had been verified; None: not worked out.
     """
 
     count: Ints

@@ -129,6 +129,8 @@ def test_refusals():
         estimate([1.0, 2.0, 3.0])
     with pytest.raises(DataError, match=r"shape is \(2, 0\)"):
         estimate(np.empty((2, 0)))
+    with pytest.raises(DataError, match=r"shape is \(2, 3, 4\)"):
+        estimate(np.ones((2, 3, 4)))
     with pytest.raises(DataError, match="1 of 4 values are not finite"):
         estimate([[1.0, np.nan], [1.0, 2.0]])
     one, two = estimate([[1.0]]), estimate([[1.0], [2.0]])

@@ -274,11 +274,13 @@ def test_a_value_projection_that_is_never_called(tiny, phi):
     Scorer(model, phi="lm-head")
 
 
-def test_a_model_that_looks_ahead_is_refused(tiny):
+@pytest.mark.parametrize("options", [{}, {"phi": "adapter"}, {"features": True}])
+@pytest.mark.parametrize("free", [None, False])  # False: as on a GPU
+def test_a_model_that_looks_ahead_is_refused(tiny, options, free):
     changes = {"model_type": "bert", "is_decoder": True}
-    Scorer(tiny("llama", **changes))
+    Scorer(tiny("llama", **changes), padding_free=free, **options)
     with pytest.raises(ModelError, match="BertLMHeadModel looks at later tokens"):
-        Scorer(tiny("llama", **changes | {"is_decoder": False}))
+        Scorer(tiny("llama", **changes | {"is_decoder": False}), padding_free=free, **options)
 
 
 def test_signals_alone_need_no_gradient(tiny, rows):

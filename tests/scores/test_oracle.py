@@ -33,11 +33,13 @@ def test_it_is_a_derivative(tiny, rows):
 @pytest.mark.parametrize("phi", ["last-value", "last-value-lora", "lm-head"])
 def test_the_model_is_left_as_it_was(tiny, rows, phi):
     model = tiny("llama-tied").train()
+    model.model.layers[0].eval()  # as a user froze it
+    modes = {name: module.training for name, module in model.named_modules()}
     before = {name: p.clone() for name, p in model.state_dict().items()}
     modules = dict(model.named_modules())
     oracle_effort(model, rows[0], phi=phi)
-    assert model.training
     assert dict(model.named_modules()) == modules
+    assert {name: module.training for name, module in modules.items()} == modes
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)

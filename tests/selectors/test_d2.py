@@ -101,8 +101,9 @@ def test_against_a_plain_loop(graph):
 
 def test_errors(graph):
     connect = graph([[0.0], [1.0]], 1)
-    with pytest.raises(ConfigError, match="gamma must be at least 0; got -1"):
-        select_d2(scores=[1, 2], connect=connect, total=1, gamma=-1)
+    for gamma in (-1, np.inf, np.nan):
+        with pytest.raises(ConfigError, match=f"gamma must be .* at least 0; got {gamma}"):
+            select_d2(scores=[1, 2], connect=connect, total=1, gamma=gamma)
     with pytest.raises(ConfigError, match="mislabel ratio must be at least 0 and below 1"):
         select_d2(scores=[1, 2], connect=connect, total=1, mislabel_ratio=1)
     with pytest.raises(DataError, match="row 1 has -2"):
@@ -110,6 +111,8 @@ def test_errors(graph):
     for wrong, match in [
         ((np.zeros((1, 1), int), np.zeros((1, 1))), r"\[2, k\]; got \(1, 1\)"),
         ((np.full((2, 1), 2), np.zeros((2, 1))), "positions from 0 to 1"),
+        ((np.full((2, 1), 0.5), np.zeros((2, 1))), "positions from 0 to 1"),
+        (([[1], []], [[0.0], []]), r"neighbours and distances \[2, k\]: "),
         *(
             ((np.zeros((2, 1), int), np.full((2, 1), distance)), "finite and at least 0")
             for distance in (np.nan, np.inf, -1)

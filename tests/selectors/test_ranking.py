@@ -59,11 +59,11 @@ def test_take_by_hand():
 
 
 def test_ties_go_by_smaller_key():
-    keys = [4, 2, 9, 1]
-    for take in TAKE:
-        order = select_ranked(scores=[1.0] * 4, total=4, take=take, keys=keys).order.tolist()
-        by_key = [3, 1, 0, 2]
-        assert order == (by_key if take != "middle" else [1, 0, 3, 2])
+    for keys in ([4, 2, 9, 1], [-1, -3, 4, -4]):
+        for take in TAKE:
+            order = select_ranked(scores=[1.0] * 4, total=4, take=take, keys=keys).order.tolist()
+            by_key = [3, 1, 0, 2]
+            assert order == (by_key if take != "middle" else [1, 0, 3, 2])
 
 
 def test_perplexity_ranks_like_loss():

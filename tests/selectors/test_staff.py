@@ -209,6 +209,8 @@ def test_verify_is_not_called_for_nothing():
         {"verify_per_region": 0},
         {"cut": 1.0},
         {"normalise": "z"},
+        {"normalise": "minmax", "candidates": np.ones(100, bool)},
+        {"normalise": "minmax", "against": lambda rows: np.ones(len(rows))},
     ],
 )
 def test_settings_are_refused_before_the_target_is_asked(bad):
@@ -228,9 +230,14 @@ def test_non_finite_scores_are_refused_before_the_target_is_asked():
     assert verify.calls == []
 
 
-def test_verify_that_answers_for_other_rows():
+@pytest.mark.parametrize("b_v", [10, "auto"])
+@pytest.mark.parametrize("wrong", [np.ones(100), np.ones((20, 1)), 1.0, None])
+def test_verify_that_answers_for_other_rows(b_v, wrong):
+    scores = np.arange(100.0)
     with pytest.raises(DataError, match="one score per row"):
-        select_staff(scores=np.arange(100.0), total=1, regions=2, verify=lambda rows: np.ones(100))
+        select_staff(
+            scores=scores, total=1, regions=2, verify_per_region=b_v, verify=lambda rows: wrong
+        )
 
 
 def test_a_target_that_returns_nan_is_flagged_not_fatal():

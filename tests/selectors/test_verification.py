@@ -187,6 +187,8 @@ def test_one_region_or_none_with_an_error_is_left_alone():
     nothing = unverified(2)
     assert np.isnan(shrink(nothing)).all()
     assert (len(nothing.rows), nothing.count.tolist(), nothing.flagged.any()) == (0, [0, 0], False)
+    arrays = (nothing.rows, nothing.ratio, nothing.count, nothing.interval, nothing.flagged)
+    assert not any(array.flags.writeable for array in arrays)
 
 
 def test_mismatched_scores(regions):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from staff.errors import ConfigError
+from staff.errors import ConfigError, DataError
 from staff.selectors import (
     explain,
     select_ccs,
@@ -254,9 +254,15 @@ def test_lists_say_so():
 
 def test_other_methods_say_so():
     coreset = select_random(n=5, total=5)
-    assert explain(0, scores=np.arange(5.0), selection=coreset) == (
-        "Row 0 is in the coreset of 5 rows: that was drawn by the method 'random'.",
-    )
+    for scores in (np.arange(5.0), np.full(5, np.nan), []):
+        assert explain(0, scores=scores, selection=coreset) == (
+            "Row 0 is in the coreset of 5 rows: that was drawn by the method 'random'.",
+        )
+
+
+def test_scores_of_other_rows(scores):
+    with pytest.raises(DataError, match=r"scores must be 100, one per row; got shape \(99,\)"):
+        explain(0, scores=scores[1:], selection=select(scores))
 
 
 @pytest.mark.parametrize("row", [-1, 100])

@@ -73,7 +73,8 @@ def test_errors():
         paired_interval([1, 2], [1])
     with pytest.raises(DataError, match="list of test items"):
         mean_interval([])
-    with pytest.raises(DataError, match="1 of 2 values are not finite"):
-        mean_interval([1, np.nan])
+    for interval in (mean_interval, share_interval):
+        with pytest.raises(DataError, match="1 of 2 values are not finite"):
+            interval([1, np.nan])
     with pytest.raises(ConfigError, match="between 0 and 1"):
         mean_interval([1, 2], level=95)

@@ -29,6 +29,7 @@ from staff.types import Floats, read_only
 RESAMPLES = 2_000
 LEVEL = 0.95
 PER_RESAMPLE = 100  # draws of the seeds' mean beside each resample of the items
+COUNTS = 10  # of BLEU: of one item
 HELD = 5_000_000  # numbers in memory while resampling
 
 
@@ -92,7 +93,7 @@ def estimate(values: Any, *, resamples: int = RESAMPLES) -> Estimate:
     Raises DataError for another shape, no values, or values that are not finite.
     """
     values = np.asarray(values, np.float64)
-    if values.ndim not in (2, 3) or 0 in values.shape:
+    if values.ndim not in (2, 3) or 0 in values.shape or values.shape[2:] not in ((), (COUNTS,)):
         raise DataError(f"values must be a table of seeds and items; its shape is {values.shape}")
     if not np.isfinite(values).all():
         raise DataError(f"{(~np.isfinite(values)).sum()} of {values.size} values are not finite")

@@ -7,7 +7,7 @@ inputs and gradients at φ. `staff.scores.oracle` is the slow reference that che
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -46,7 +46,8 @@ class Scorer:
         or never. None: on the CPU, attention by row, if the model's scores are the same.
 
     Raises ConfigError for unknown names and ModelError where phi is not found in the model, or
-    where it does not keep rows apart that stand in one sequence.
+    never called, where it looks at later tokens, or where it does not keep rows apart that stand
+    in one sequence.
     """
 
     def __init__(
@@ -82,6 +83,9 @@ class Scorer:
         self.laying = Laying(flash=takes_flash_lengths(self.model)) if padding_free else None
         if padding_free is None:
             self.laying = self._laying_by_row()
+        if self.phi is None or not self.phi.parameters:
+            with suppress(PerSampleShapeLost):
+                _ = self._plain  # refuses a model that looks ahead
         self._narrow = self._narrowable(phi)
 
     @property

@@ -28,11 +28,14 @@ def oracle_effort(
     """‖∇_φ L(θ(d))‖₂ of one sample. The model is left as it was found.
 
     ``last-value-lora`` really attaches the released code's LoRA (r = 81, α = 16) to the last value
-    projection; ``adapter`` needs a model that has its LoRA attached.
+    projection, drawn with `seed`; ``adapter`` needs a model that has its LoRA attached.
+
+    Raises ConfigError for an unknown phi, ModelError where it is not found in the model or its
+    weight is quantised.
     """
     if phi not in ORACLES:
         raise ConfigError(unknown_name("phi", phi, ORACLES))
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     needed = [p.requires_grad for p in model.parameters()]
     model.eval().requires_grad_(False)
     try:
@@ -40,13 +43,18 @@ def oracle_effort(
     finally:
         for parameter, value in zip(model.parameters(), needed, strict=True):
             parameter.requires_grad_(value)
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def oracle_signals(model: Any, example: TokenisedExample) -> dict[str, float]:
-    """Loss, entropy and EL2N of one sample, straight from their definitions in float64."""
+    """Loss, entropy, EL2N and response length of one sample, by their definitions in float64.
+
+    Switches the model to eval mode.
+    """
     model.eval()
-    ids = torch.tensor(example.input_ids)[None]
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor(example.input_ids, device=device)[None]
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0].cpu().double()
     losses, entropies, errors = [], [], []

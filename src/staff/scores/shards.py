@@ -143,7 +143,7 @@ def _content_hash(table: Any, fingerprint: bytes) -> str:
 
 
 def read_scores(folder: Path) -> ScoreTable:
-    """All scores in a folder, in order of position; every row in it is known.
+    """All scores in a folder, by position in each round of scoring; every row in it is known.
 
     Raises RunError when there are none, a part is broken, or parts come from different runs.
     """

@@ -24,8 +24,9 @@ class Correlation(NamedTuple):
 def rank_correlation(a: Floats, b: Floats) -> Correlation | None:
     """Spearman's correlation of two columns [n]; None where one of them is constant.
 
-    The interval (None below 4 pairs) is Fisher's, with the variance of Bonett & Wright
-    (Psychometrika, 2000). It is for pairs drawn alike from all there are.
+    The interval (None below 4 pairs, and of a correlation of 1 or -1) is Fisher's, with the
+    variance of Bonett & Wright (Psychometrika, 2000). It is for pairs drawn alike from all there
+    are.
 
     >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 9.0]))
     Correlation(value=1.0, interval=None, pairs=3)

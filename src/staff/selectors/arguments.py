@@ -87,7 +87,7 @@ def as_labels(labels: ArrayLike | None, n: int, *, name: str = "labels") -> Ints
 
 
 def as_keys(keys: ArrayLike | None, n: int) -> Keys:
-    """Return one uint64 key a row [n]; without keys, the row's position.
+    """Return one uint64 key a row [n], in the same order; without keys, the row's position.
 
     Raises DataError for keys that are not integers or not n of them.
     """
@@ -99,6 +99,9 @@ def as_keys(keys: ArrayLike | None, n: int) -> Keys:
             f"keys must be {n} integers, one per row; got shape {array.shape} of {array.dtype}.\n"
             "staff.rng.keys_of_ids makes them from ids."
         )
+    if array.dtype.kind == "i" and array.min(initial=0) < 0:
+        # Without the flip of the sign bit, those below 0 would be the largest.
+        return array.astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
     return array.astype(np.uint64, copy=False)
 
 

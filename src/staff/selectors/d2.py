@@ -3,13 +3,21 @@
 from __future__ import annotations  # or help() shows all that an ArrayLike may be
 
 import heapq
+import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from staff.errors import ConfigError, DataError
-from staff.selectors.arguments import as_keys, as_scores, check_cut, check_total, count_of
+from staff.selectors.arguments import (
+    NOT_NUMBERS,
+    as_keys,
+    as_scores,
+    check_cut,
+    check_total,
+    count_of,
+)
 from staff.selectors.order import hardest, hardest_first
 from staff.selectors.picks import from_order
 from staff.types import Floats, Ints, Selection
@@ -42,7 +50,8 @@ def select_d2(
     rows to each: their positions in that list, int [p, k], and distances, float [p, k], such as
     `staff.scores.neighbours.nearest(features[rows], k)`. keys: [n] distinct integers for ties
     (smaller first); with them the order of the input does not matter, because `connect` is
-    called with the rows in the order of their keys. Default: positions.
+    called with the rows in the order of their keys. Default: positions. mislabel_ratio: in
+    [0, 1). gamma: finite, ≥ 0.
 
     A total larger than the pool takes all of it, then the lowest-scored of the cut rows.
     Raises DataError for unusable scores, keys or neighbours, ConfigError for unusable settings.
@@ -60,8 +69,8 @@ def select_d2(
     keys = as_keys(keys, n)
     total = check_total(total, n)
     check_cut(mislabel_ratio, name="mislabel ratio")
-    if not gamma >= 0:
-        raise ConfigError(f"gamma must be at least 0; got {gamma}")
+    if not 0 <= gamma < math.inf:  # of infinity, a distance of 0 would make no number
+        raise ConfigError(f"gamma must be a finite number of at least 0; got {gamma}")
     if scores.min() < 0:
         raise DataError(f"D2 needs scores of at least 0; row {scores.argmin()} has {scores.min()}")
 
@@ -82,14 +91,19 @@ def select_d2(
 
 def _checked(graph: tuple[ArrayLike, ArrayLike], p: int) -> tuple[Ints, Floats]:
     """Neighbours int64 [p, k] and distances float64 [p, k], or DataError."""
-    neighbours = np.asarray(graph[0])
-    distances = np.asarray(graph[1], dtype=np.float64)
+    try:
+        neighbours, distances = np.asarray(graph[0]), np.asarray(graph[1], dtype=np.float64)
+    except NOT_NUMBERS as problem:  # rows with different numbers of neighbours, too
+        raise DataError(
+            f"a graph of {p} rows has neighbours and distances [{p}, k]: {problem}"
+        ) from None
     if neighbours.ndim != 2 or len(neighbours) != p or neighbours.shape != distances.shape:
         raise DataError(
             f"a graph of {p} rows has neighbours and distances [{p}, k]; "
             f"got {neighbours.shape} and {distances.shape}"
         )
-    if neighbours.size and not 0 <= neighbours.min() <= neighbours.max() < p:
+    whole = neighbours.dtype.kind in "iu"
+    if neighbours.size and not (whole and 0 <= neighbours.min() <= neighbours.max() < p):
         raise DataError(f"neighbours must be positions from 0 to {p - 1}")
     if not np.all(distances >= 0) or not np.all(np.isfinite(distances)):
         raise DataError("distances of neighbours must be finite and at least 0")

@@ -41,7 +41,8 @@ def draw(
     of a smaller one. groups: integers [n], for "spread", e.g. clusters of features.
 
     Returns a Selection of budget.total rows, with a reason for each of the n rows. Raises
-    ConfigError for "spread" without groups.
+    ConfigError for an unknown `within` or "spread" without groups, DataError for unusable
+    scores, keys or groups.
     """
     scores = as_scores(scores)
     keys = as_keys(keys, len(scores))

@@ -56,9 +56,9 @@ def select_ranked(
     lowest perplexities, of which the middle did best. Perplexity is exp(loss), so both give
     the same ranking.
 
-    scores: [n], finite. take: "highest", "middle" (ranks nearest the median rank; of two
-    equally near, the higher score first) or "lowest". keys: [n] distinct integers that order
-    equal scores (smaller first). Default: positions.
+    scores: [n], finite. take: "highest", "middle" (the middle rank, of two the higher score;
+    then one rank below it, one above it, two below, and so on) or "lowest". keys: [n] distinct
+    integers that order equal scores (smaller first). Default: positions.
 
     Raises DataError for unusable scores or keys, ConfigError for unusable settings.
 

@@ -8,8 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from staff.errors import ConfigError
-from staff.selectors.arguments import as_floats, check_at_least_one
-from staff.selectors.verification import choose_rows, relative_errors, weigh
+from staff.selectors.arguments import check_at_least_one
+from staff.selectors.verification import (
+    choose_rows,
+    one_score_per_row,
+    relative_errors,
+    weigh,
+)
 from staff.types import Floats, Ints, Regions, Round, Verification
 
 AUTO = "auto"
@@ -44,7 +49,8 @@ def verify_in_rounds(
     `START` rows. among: bool [n], the rows it may be called with: then all of them are used in
     one round, since existing scores cost nothing.
 
-    Raises ConfigError as `check_rounds` does, and for a cap that the first round would pass.
+    Raises ConfigError as `check_rounds` does, and for a cap that the first round would pass,
+    DataError for answers of `ask` that are not one number per row.
     """
     check_rounds(tolerance=tolerance, cap=cap)
     sizes = regions.sizes
@@ -59,11 +65,10 @@ def verify_in_rounds(
         drawn = choose_rows(regions, per_region=count, seed=seed, keys=keys, among=among)
         new = np.setdiff1d(drawn, rows)
         if len(new):
-            scores = ask(new)
+            scored = one_score_per_row(*ask(new), new)
             rows = np.concatenate([rows, new])
             small, target = (
-                np.concatenate([known, as_floats(more, name="scores of the verified rows")])
-                for known, more in zip((small, target), scores, strict=True)
+                np.concatenate(both) for both in zip((small, target), scored, strict=True)
             )
         found = weigh(small, target, rows, regions, add=add)
         if not len(rows):

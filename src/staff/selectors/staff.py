@@ -125,10 +125,10 @@ def select_staff(
     within: "hardest", "random", or "spread" over `groups` (integers [n], e.g. clusters of
         features). `PRESETS` has allocation, within and cut of the released code and the paper.
     normalise: "minmax" is for comparisons with the released code; it scores *all* rows on the
-        target.
+        target, so it takes neither `candidates` nor `against`.
 
-    Everything is checked before `verify` is called. Raises DataError for unusable scores
-    or keys, ConfigError for unusable settings.
+    Everything is checked before `verify` is called. Raises DataError for unusable scores,
+    keys, groups or candidates, ConfigError for unusable settings.
 
     >>> small = np.arange(100.0)
     >>> coreset = select_staff(
@@ -148,6 +148,11 @@ def select_staff(
     check_known("normalise", normalise, ("minmax", "none"))
     add: Callable[[Iterable[float]], float] = fsum
     if normalise == "minmax":
+        if candidates is not None or against is not None:
+            raise ConfigError(
+                "normalise 'minmax' scores all rows on the target and compares them with `scores`: "
+                "leave out candidates and against"
+            )
         scores, verify, add = minmax(scores), over_all_rows(verify, n), running_sum
 
     pool, ratios = measure(

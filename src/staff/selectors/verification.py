@@ -79,13 +79,7 @@ def weigh(
     if the three differ in length, are not numbers, or a row was cut.
     """
     rows = np.asarray(rows, dtype=np.int64)
-    small = as_floats(small, name="the small model's scores of the verified rows")
-    target = as_floats(target, name="the target's scores")
-    if not small.shape == target.shape == rows.shape or rows.ndim != 1:
-        raise DataError(
-            f"verification needs one score per row from both models; got {rows.shape} rows, "
-            f"{small.shape} scores of the small model and {target.shape} of the target"
-        )
+    small, target = one_score_per_row(small, target, rows)
     order = np.argsort(rows, kind="stable")
     rows, small, target = rows[order], small[order], target[order]
     region = regions.of_row[rows]  # [v]
@@ -114,6 +108,21 @@ def weigh(
         interval=read_only(interval),
         flagged=read_only(flagged),
     )
+
+
+def one_score_per_row(small: ArrayLike, target: ArrayLike, rows: Ints) -> tuple[Floats, Floats]:
+    """Both models' scores of `rows` [v] as float64 [v].
+
+    Raises DataError if they are not numbers, or not one per row.
+    """
+    small = as_floats(small, name="the small model's scores of the verified rows")
+    target = as_floats(target, name="the target's scores")
+    if not small.shape == target.shape == rows.shape or rows.ndim != 1:
+        raise DataError(
+            f"verification needs one score per row from both models; got {rows.shape} rows, "
+            f"{small.shape} scores of the small model and {target.shape} of the target"
+        )
+    return small, target
 
 
 def shrink(verification: Verification) -> Floats:
@@ -154,11 +163,11 @@ def relative_errors(verification: Verification) -> Floats:
 def unverified(count: int) -> Verification:
     """What is known of `count` regions before the target has scored anything."""
     return Verification(
-        rows=np.empty(0, np.int64),
-        ratio=np.full(count, np.nan),
-        count=np.zeros(count, np.int64),
-        interval=np.full((count, 2), np.nan),
-        flagged=np.zeros(count, np.bool_),
+        rows=read_only(np.empty(0, np.int64)),
+        ratio=read_only(np.full(count, np.nan)),
+        count=read_only(np.zeros(count, np.int64)),
+        interval=read_only(np.full((count, 2), np.nan)),
+        flagged=read_only(np.zeros(count, np.bool_)),
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from staff.errors import ConfigError
+from staff.errors import ConfigError, DataError
 from staff.rng import priorities
-from staff.selectors.arguments import as_keys, as_scores
+from staff.selectors.arguments import as_floats, as_keys, as_scores
 from staff.selectors.draw import BUDGET, TOP_UP
 from staff.selectors.order import place
 from staff.selectors.rounds import not_verified
@@ -46,21 +46,19 @@ def explain(
     """Explain why one row was or was not chosen, one sentence per fact.
 
     scores: [n], those the method used, and `score`, what to call them; ignored for a method
-    without scores. keys: [n], those the selection was made with.
+    without scores and for a row on a list. keys: [n], those the selection was made with.
     selection: with its regions, verification and budget, as `select_staff` returns it,
     and `details` "within", "seed", "verify_per_region", "verify_against" and "allocation", and
     "quota_column" and "nested" if a region's places are shared that way; it may be rebuilt from a
     stored run.
     name: what to call the row, e.g. its id.
 
-    Raises ConfigError for a row outside [0, n).
+    Raises ConfigError for a row outside [0, n), DataError for unusable scores or keys.
     """
-    unchosen = np.isin(selection.reason, [REASONS.index(name) for name in LISTED])
-    scored = ~(unchosen & np.isnan(np.asarray(scores, np.float64)))
-    scores = _known(scores, scored)
-    keys = as_keys(keys, len(scores))
-    if not 0 <= row < len(scores):
-        raise ConfigError(f"there is no row {row}: rows go from 0 to {len(scores) - 1}")
+    n = len(selection.reason)
+    keys = as_keys(keys, n)
+    if not 0 <= row < n:
+        raise ConfigError(f"there is no row {row}: rows go from 0 to {n - 1}")
     reason = REASONS[selection.reason[row]]
     chosen = reason in ("budget", "top-up", "included")
     subject = name or f"Row {row}"
@@ -71,6 +69,7 @@ def explain(
         return (f"{verdict}: {LISTED[reason]}.",)
     if selection.method in NO_SCORE:
         return (f"{verdict}: that was {NO_SCORE[selection.method]} {selection.method!r}.",)
+    scores, scored = _known(scores, selection)
     rank = (
         f"Its {score} is {scores[row]:.4g}, number {place(scores, keys, row)} "
         f"of {int(scored.sum())} from the {'hardest' if 'score' in score else 'highest'}."
@@ -94,12 +93,18 @@ def explain(
     )
 
 
-def _known(scores: ArrayLike, scored: Bools) -> Floats:
-    """The scores; rows without one rank below all others, where they have no effect."""
-    scores = np.asarray(scores, np.float64)
-    if scores.shape != scored.shape or scored.all():
-        return as_scores(scores)
-    return as_scores(np.where(scored, scores, np.min(scores[scored], initial=np.inf)))
+def _known(scores: ArrayLike, selection: Selection) -> tuple[Floats, Bools]:
+    """The scores, and which rows have one; others rank below all, where they have no effect."""
+    scores = as_floats(scores, name="scores")
+    if scores.shape != selection.reason.shape:
+        raise DataError(
+            f"scores must be {len(selection.reason)}, one per row; got shape {scores.shape}"
+        )
+    unchosen = np.isin(selection.reason, [REASONS.index(name) for name in LISTED])
+    scored = ~(unchosen & np.isnan(scores))
+    if not scored.all():
+        scores = np.where(scored, scores, np.min(scores[scored], initial=np.inf))
+    return as_scores(scores), scored
 
 
 def _method_sentence(selection: Selection, reason: str) -> str:

@@ -36,13 +36,9 @@ def mean_interval(
         DataError: no items, or values that are not finite.
         ConfigError: `level` is outside (0, 1).
     """
-    items = np.asarray(values, np.float64)
     if not 0 < level < 1:
         raise ConfigError(f"the level of an interval must be between 0 and 1; it is {level}")
-    if items.ndim != 1 or len(items) == 0:
-        raise DataError(f"an interval needs a list of test items; its shape is {items.shape}")
-    if not np.isfinite(items).all():
-        raise DataError(f"{(~np.isfinite(items)).sum()} of {len(items)} values are not finite")
+    items = _items(values)
     tail = (1 - level) / 2
     low, high = np.quantile(_resampled_means(items, resamples, seed), [tail, 1 - tail])
     return Interval(float(items.mean()), float(low), float(high))
@@ -58,9 +54,7 @@ def share_interval(values: ArrayLike) -> Interval:
 
     Raises DataError as `mean_interval` does.
     """
-    items = np.asarray(values, np.float64)
-    if items.ndim != 1 or len(items) == 0:
-        raise DataError(f"an interval needs a list of test items; its shape is {items.shape}")
+    items = _items(values)
     return wilson(float(items.mean()), len(items))
 
 
@@ -92,6 +86,16 @@ def paired_interval(
     if left.shape != right.shape:
         raise DataError(f"paired values must be of the same items: {left.shape}, {right.shape}")
     return mean_interval(left - right, level=level, resamples=resamples, seed=seed)
+
+
+def _items(values: ArrayLike) -> Floats:
+    """Values of n test items as float64 [n]; DataError for none, or one that is not finite."""
+    items = np.asarray(values, np.float64)
+    if items.ndim != 1 or len(items) == 0:
+        raise DataError(f"an interval needs a list of test items; its shape is {items.shape}")
+    if not np.isfinite(items).all():
+        raise DataError(f"{(~np.isfinite(items)).sum()} of {len(items)} values are not finite")
+    return items
 
 
 def _resampled_means(items: Floats, resamples: int, seed: int) -> Floats:
