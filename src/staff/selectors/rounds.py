@@ -11,6 +11,7 @@ from staff.errors import ConfigError
 from staff.selectors.arguments import as_floats, check_at_least_one
 from staff.selectors.verification import choose_rows, relative_errors, weigh
 from staff.types import Floats, Ints, Regions, Round, Verification
+from staff.words import counted
 
 AUTO = "auto"
 START = 5  # rows a region at first: from fewer, an interval says little
@@ -137,8 +138,8 @@ def check_rounds(*, tolerance: float, cap: int) -> None:
 def too_few(regions: int) -> str:
     """What is said of a cap that the first round would pass."""
     return (
-        f"the first {START} rows of each of {regions} regions are {START * regions}; raise the cap "
-        "or lower the number of regions"
+        f"the first {START} rows of each of {counted(regions, 'region')} are {START * regions}; "
+        "raise the cap or lower the number of regions"
     )
 
 
