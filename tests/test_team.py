@@ -175,10 +175,11 @@ def test_other_commands_say_that_they_work_alone(data, family, tmp_path, monkeyp
     from staff.cli.main import main
 
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["evaluate", data, "--model", family[0]]) == 2
-    assert "staff evaluate works in one process: start it without torchrun" in (
-        capsys.readouterr().err
-    )
+    for command in (["evaluate", data, "--model"], ["check-model", "--data", data, "--model"]):
+        assert main([*command, family[0]]) == 2
+        assert f"staff {command[0]} works in one process: start it without torchrun" in (
+            capsys.readouterr().err
+        )
 
 
 @pytest.mark.slow  # half a minute; the test above has two processes that tune, too

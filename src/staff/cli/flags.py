@@ -24,7 +24,7 @@ def _switch(text: str) -> Any:
     return Annotated[bool | None, Parameter(help=text, negative=(), group=RUN)]
 
 
-Quiet = _switch("Print only errors.")
+Quiet = _switch("Print only errors and what was asked for.")
 Verbose = _switch("Print more, including warnings of the libraries.")
 DryRun = _switch("Show what would be done (rows and tokens per stage, files) and stop.")
 Debug = _switch("Show the traceback if an error occurs.")
@@ -71,7 +71,7 @@ def verb(
             settings = build(config, flags=typed, file=running.get("config"))
             if in_team() and not torchrun:
                 raise ConfigError(
-                    f"staff {function.__name__} works in one process: start it without torchrun"
+                    f"staff {config.command} works in one process: start it without torchrun"
                 )
             if helps() and (running["print_config"] or running.get("dry_run")):
                 return
