@@ -490,6 +490,9 @@ def test_the_column_a_method_goes_by():
 def test_reasons_have_their_places():
     assert REASONS[:4] == ("over-budget", "budget", "top-up", "cut")
     assert requested_sizes(SelectConfig(scores="x", tokens=5), 10) == {}
+    few = SelectConfig(scores="x", keep=0.01, keep_of="tokens")
+    with pytest.raises(ConfigError, match=r"keep 0.01 of 7 tokens is less than one token"):
+        requested_sizes(few, 2, np.array([3, 4]))
 
 
 def test_regions_are_as_many_as_suit_the_rows_there_are_a_choice_of():

@@ -9,6 +9,7 @@ from staff.progress import Progress
 from staff.runs.config import SelectConfig
 from staff.runs.settings import coreset_name
 from staff.selectors import total_of
+from staff.selectors.arguments import count_of
 from staff.selectors.compose import Size
 from staff.stages.facts import check_phi, model_facts, tokenisers_of
 from staff.stages.options import trust_of
@@ -43,7 +44,12 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
         if config.keep_of == "rows":
             sizes[coreset_name(keep)] = Size(rows=total_of(keep, n))
         elif lengths is not None:
-            sizes[coreset_name(keep)] = Size(tokens=total_of(keep, int(lengths.sum())))
+            n_tokens = int(lengths.sum())
+            if not (tokens := count_of(keep, n_tokens)):
+                raise ConfigError(
+                    f"keep {keep} of {counted(n_tokens, 'token')} is less than one token; keep more"
+                )
+            sizes[coreset_name(keep)] = Size(tokens=tokens)
     for total in config.total:
         if total > n:
             raise ConfigError(f"--total {total}: the data has only {counted(n, 'usable row')}")

@@ -117,7 +117,7 @@ def check_quantized(config: AnyConfig) -> None:
     from staff.models.quantised import check_installed
 
     for role in ("target", "small"):
-        check_installed(config.quantized(role))
+        check_installed(config.quantized(role), flag=config.quantizing_flag(role))
 
 
 def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:

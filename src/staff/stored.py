@@ -51,7 +51,10 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     tokens = np.asarray(table.get("tokens", np.nan), np.float64)  # null, and so NaN, if not counted
     lengths = None if np.isnan(tokens).any() else tokens.astype(np.int64)
     if config.counts_tokens and lengths is None:
-        raise RunError(f"{config.scores} has no token counts: no tokenizer read its rows")
+        raise RunError(
+            f"{config.scores} has no token counts: no tokenizer read its rows. Give sizes in rows, "
+            "or run staff select on its data with --target MODEL instead of --scores"
+        )
     rows = Rows(
         ids=table["id"],
         rows=table["row"],

@@ -5,6 +5,7 @@ import re
 # Control characters but for tab and line feed: a terminal obeys them, HTML has no way to write most
 # of them. Halves of surrogate pairs, as a path may hold them, have no bytes in UTF-8.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+SHOWN = 60  # characters of a value that a message quotes
 
 
 def visible(text: str) -> str:
@@ -24,6 +25,15 @@ def one_line(text: str) -> str:
     """
     plain = visible(text).replace("\t", "␉").replace("\n", "␊")
     return plain.replace("\u2028", "␊").replace("\u2029", "␊")
+
+
+def shortened(text: str) -> str:
+    """As much of a text as a message holds: a value of a row can be as long as the row.
+
+    >>> shortened("ab" * 50)[-5:], len(shortened("ab" * 50))
+    ('baba…', 60)
+    """
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def _symbol(code: int) -> str:

@@ -12,6 +12,7 @@ from staff.errors import ConfigError
 from staff.runs.config import SelectConfig
 from staff.selectors.compose import Wishes
 from staff.types import Ints
+from staff.visible import shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,10 @@ def read_wishes(
     ]
     for name in include:
         if name not in place:
-            raise ConfigError(f"--include {config.include}: no usable row has the id {name!r}")
+            named = shortened(repr(name))  # a line of what may be another file
+            raise ConfigError(f"--include {config.include}: no usable row has the id {named}")
     if both := sorted(set(include) & set(exclude)):
-        raise ConfigError(f"{both[0]!r} is in both --include and --exclude")
+        raise ConfigError(f"{shortened(repr(both[0]))} is in both --include and --exclude")
     known = [name for name in exclude if name in place]
     if lists.include:
         result["include"] = _facts(config.include, lists.include, len(include))

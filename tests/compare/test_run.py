@@ -92,9 +92,7 @@ def test_what_a_stop_leaves_has_no_page_of_before(settings, work, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         compare(settings(keep=(0.5, 0.25)))
     assert not (out / "report.html").exists()
-    with pytest.raises(
-        RunError, match=r"1 of 4 cells are missing: random-0\.25-seed0; resume with"
-    ):
+    with pytest.raises(RunError, match=r"1 of 4 cells is missing: random-0\.25-seed0; resume with"):
         CompareFolder(out).check_finished()
 
 

@@ -77,7 +77,7 @@ def test_csv_bad_rows(tmp_path):
     path.write_bytes(b'a,b\n1,2\n1\n1,2,3\n"x"y,2\n\xff,2\n3,4\n')
     found = rows(path)
     assert [r.record for r in found] == [{"a": "1", "b": "2"}, *[None] * 4, {"a": "3", "b": "4"}]
-    assert found[1].problem == "1 fields where the header has 2"
+    assert found[1].problem == "1 field where the header has 2"
     assert found[2].problem == "3 fields where the header has 2"
     assert found[3].problem.startswith("broken CSV")
     assert found[4].problem == "invalid UTF-8"

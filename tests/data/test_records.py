@@ -129,6 +129,8 @@ def test_chat_formats(record, options, messages):
         (turns(("user", "a"), ("assistant", None)), CHAT, "message 2: content is missing"),
         (turns(("user", 1), ("assistant", "b")), CHAT, "message 1: content is not text"),
         (turns(("narrator", "a"), ("assistant", "b")), CHAT, "unknown role 'narrator'"),
+        (turns(("a\n" * 999, "user")), CHAT, "unknown role '" + r"a\\n" * 19 + "a…"),
+        ({"messages": [{"a" * 999: "b"}]}, CHAT, f"has no role, only {'a' * 59}…"),
         ({"messages": ["a"]}, CHAT, "message 1 is not an object"),
         ({"prompt": "a", "completion": ANSWER}, CHATS, "prompt is not a list but text"),
         ({"prompt": ASKED}, CHATS, "completion is missing"),

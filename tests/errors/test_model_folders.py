@@ -63,7 +63,7 @@ CASES = [
     ("an empty folder", {"model": Path.mkdir}, SELECT, 4, 'model has no config.json; it is not a Hugging Face model folder'),
     ("a model that is neither here nor on the Hub", {}, SELECT.replace("model ", "owner/name "), 4, 'owner/name is neither a local folder nor a model that could be downloaded from the Hub (LocalEntryNotFoundError); check the name, or unset HF_HUB_OFFLINE'),
     ("a mistyped folder", {"model": Path.mkdir}, SELECT.replace("model ", "modle "), 4, 'modle is neither a local folder nor a model that could be downloaded from the Hub (LocalEntryNotFoundError); did you mean the local model? If not, check the name, or unset HF_HUB_OFFLINE'),
-    ("an adapter", only(adapter_config__json="{}"), SELECT, 4, 'model is a LoRA adapter, not a model; give its base model, and this folder with --adapter'),
+    ("an adapter", only(adapter_config__json="{}"), SELECT, 4, 'model is a LoRA adapter, not a model; give its base model, and this folder with --adapter if the command takes one for that model; else merge the two'),
     ("a config.json that is not JSON", only(config__json="{"), SELECT, 4, 'model/config.json cannot be read as JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); fetch it again'),
     ("a config.json that is a list", only(config__json="[]"), SELECT, 4, "model/config.json names no model_type; it is not a Hugging Face model's config"),
     ("a config.json in Latin-1", {"model/config.json": b'{"model_type": "\xe9"}'}, SELECT, 4, "model/config.json cannot be read as JSON ('utf-8' codec can't decode byte 0xe9 in position 16: invalid continuation byte); fetch it again"),
@@ -88,7 +88,7 @@ CASES = [
     ("a context length that is text", copy(config__json=config(max_position_embeddings="long")), SELECT, 4, 'model/config.json: max_position_embeddings must be a whole number; fetch it again'),
     ("a text_config that is a list", copy(config__json=config(text_config=[1])), SELECT, 4, 'model/config.json: text_config must be an object; fetch it again'),
     ("a vocabulary size that is text", copy(config__json=config(vocab_size="many")), SELECT, 4, 'model/config.json: vocab_size must be a whole number; fetch it again'),
-    ("weights that are not finite", copy(model__safetensors=tensors(not_finite)), SCORE, 4, 'the scores of 8 of 8 rows are not finite: row 0 (id 86eea4c6beb2a5b1-0, 13 tokens), row 1 (id a0e255a3090ee638-0, 13 tokens), row 2 (id f38da8b7ce2d00c6-0, 13 tokens), …. Likely causes: an overflow (try --dtype float32), a model or adapter with damaged weights, or a fine-tuning that went wrong (lower --learning-rate)'),
+    ("weights that are not finite", copy(model__safetensors=tensors(not_finite)), SCORE, 4, 'the scores of 8 of 8 rows are not finite: row 0 (id 86eea4c6beb2a5b1-0, 13 tokens), row 1 (id a0e255a3090ee638-0, 13 tokens), row 2 (id f38da8b7ce2d00c6-0, 13 tokens), …. Likely causes: an overflow (try --dtype float32), a model or adapter with damaged weights, or a fine-tuning that went wrong (lower its --learning-rate)'),
 ]  # fmt: skip
 
 

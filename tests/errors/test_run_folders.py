@@ -53,14 +53,12 @@ def infinite(found):
     return found.set_column(found.column_names.index("score_small"), "score_small", column)
 
 
-WRONG_DATA = {"path": "gone.jsonl", "sha256": "0"}
-
 CASES = [
     ("a file", {"out": "x"}, f"{SELECT} out", 5, 'out is a file: --out takes a folder'),
     ("a place inside a file", {"out": "x"}, f"{SELECT} out/run", 5, 'out/run cannot be created: PATH/out is a file'),
     ("a folder of other files", {"out/notes.md": "mine"}, f"{SELECT} out", 5, 'out contains files but no staff run: choose another folder for --out'),
     ("the folder that the data are in", {"out/a.jsonl": '{"text": "a"}\n', "out/config.yaml": ""}, "staff select out/a.jsonl --method random --keep 1 --out out", 5, 'data out/a.jsonl is in the folder this run writes to, out: choose another --out'),
-    ("a run that another process is using", {"out/.lock": lock}, f"{SELECT} out", 5, 'another staff process is running in out'),
+    ("a run that another process is using", {"out/.lock": lock}, f"{SELECT} out", 5, 'another staff process is running in out; wait until it has ended, or choose another --out'),
     ("a run with another maximum length", RUN, "staff select train.jsonl --small small --target target --keep 0.5 --skip-finetune --max-length 64 --out run", 5, 'run was made with max_length = (not set), now it is 64: choose another --out, or add --overwrite'),
     ("a folder of scores", {"scored": Path("scored")}, f"{SELECT} scored", 5, 'scored was made by staff score: choose another --out, or add --overwrite'),
     ("a run whose config.yaml is damaged", run(config__yaml="keep: ["), "staff select train.jsonl --small small --target target --keep 0.5 --skip-finetune --out run", 5, "run/config.yaml, line 1: not valid YAML (expected the node content, but found '<stream end>'); choose another --out, or add --overwrite"),
@@ -79,7 +77,7 @@ CASES = [
     ("a manifest whose settings are wrong", manifest(config={"regions": "many"}), AGAIN, 5, 'run/manifest.json is damaged: config.regions has an unexpected value. Run the command that made it again.'),
     ("a run that was selected from itself", manifest(config={"scores": "run", "method": "staff", "regions": 2}), AGAIN, 5, 'run says that its scores are from run, which leads back to itself: its manifest.json was edited'),
     ("a manifest whose coresets are numbers", manifest(coresets=[1]), "staff report run", 5, 'run/manifest.json is damaged: coresets.0 has an unexpected value. Run the command that made it again.'),
-    ("a run without selection.parquet", run(selection__parquet=None), "staff why run --row 0", 5, 'run/selection.parquet does not exist: the run has not reached that stage, or this is not a run folder'),
+    ("a run without selection.parquet", run(selection__parquet=None), "staff why run --row 0", 5, 'run/selection.parquet is missing: put it back, or run staff select again with the same settings'),
     ("a selection.parquet cut short", run(selection__parquet=cut_short), "staff why run --row 0", 5, 'run/selection.parquet is damaged or from another run: it is not the file listed in manifest.json. Run staff select again with the same settings.'),
     ("a selection.parquet that is text", run(selection__parquet="hello"), AGAIN, 5, 'run/selection.parquet is damaged or from another run: it is not the file listed in manifest.json. Run staff select again with the same settings.'),
     ("a selection.parquet without scores", table(lambda found: found.drop_columns(["score_small"])), AGAIN, 5, 'run/selection.parquet is damaged or from another run: it is not the file listed in manifest.json. Run staff select again with the same settings.'),
@@ -88,10 +86,13 @@ CASES = [
     ("a selection.parquet with infinite scores", table(infinite), AGAIN, 5, 'run/selection.parquet is damaged or from another run: it is not the file listed in manifest.json. Run staff select again with the same settings.'),
     ("a selection.parquet of other rows", table(lambda found: found.slice(0, 3)), "staff report run", 5, 'run/selection.parquet is damaged or from another run: it is not the file listed in manifest.json. Run staff select again with the same settings.'),
     ("scores of data that have changed", RUN | {"train.jsonl": '{"text": "a"}\n'}, AGAIN, 3, 'train.jsonl has changed since run scored it: run staff select on it with the models, in a new folder'),
-    ("scores of data that no longer exist", manifest(data=WRONG_DATA), AGAIN, 5, 'run/manifest.json is damaged: data.format is missing. Run the command that made it again.'),
+    ("scores of data that no longer exist", RUN | {"train.jsonl": Path.unlink}, AGAIN, 3, 'no such file: train.jsonl; did you mean test.jsonl? The run names it from the folder that it was started in: run this command there.'),
     ("scores of one model, to select from", {"run": Path("scored")}, AGAIN, 5, 'run was made by staff score: --scores takes the folder of a finished staff select'),
     ("a run without scores, to select from", {"run": Path("plain")}, f"{AGAIN} --method staff", 5, 'run has no scores: it was made by the method random.\nRun the method staff with the models instead of --scores. If run was made with models, this computes only what is missing and replaces its coresets: staff select --config run/config.yaml --method staff'),
+    ("a run without token counts, to select from", {"run": Path("plain")}, "staff select --scores run --tokens 9 --out out", 5, 'run has no token counts: no tokenizer read its rows. Give sizes in rows, or run staff select on its data with --target MODEL instead of --scores'),
+    ("a comparison, to select from", {"run/seed-0/select": Path("run"), "run/compare.json": "{}", "run/config.yaml": "# staff 0.1.0; again: staff compare --config run/config.yaml\n"}, AGAIN, 5, 'run is a comparison, which has a run for each seed and method: give the folder of one, e.g. run/seed-0/select'),
     ("a run without features, to select from", RUN, f"{AGAIN} --method k-centre", 5, 'run has no features: it was made by the method staff.\nRun the method k-centre with the models instead of --scores. If run was made with models, this computes only what is missing and replaces its coresets: staff select --config run/config.yaml --method k-centre'),
+    ("a row of scores", {"scored": Path("scored")}, "staff why scored --row 0", 5, 'scored was made by staff score, which chooses nothing: give the folder of a finished staff select'),
     ("a row that the data do not have", RUN, "staff why run --row 99", 2, 'train.jsonl has no row 99: rows go from 0 to 7'),
     ("an id that no row has", RUN, "staff why run --id nobody", 2, "no row of run has the id 'nobody': ids are in selection.parquet"),
     ("a list of rejected rows that is damaged", run(rejected__jsonl='{"row":'), "staff why run --row 99", 5, 'run/rejected.jsonl is damaged: run staff select again'),
@@ -101,7 +102,7 @@ CASES = [
     ("an export of a folder that does not exist", {}, "staff export run --to trl", 5, 'there is no run folder run'),
     ("an export of scores", {"scored": Path("scored")}, "staff export scored --to trl", 5, 'scored was made by staff score, which chooses nothing: give the folder of a finished staff select'),
     ("an export of a comparison", {"out/seed-0/select": Path("run")}, "staff export out --to trl", 5, 'out is a comparison, which has a run for each seed and method: give the folder of one, e.g. out/seed-0/select'),
-    ("an export of a coreset that the run does not have", RUN, "staff export run --to trl --keep 0.1", 2, "run has no coreset '0.1'; --keep takes one of 0.5 (others: staff select --scores run)"),
+    ("an export of a coreset that the run does not have", RUN, "staff export run --to trl --keep 0.1", 2, "run has no coreset '0.1'; --keep takes one of 0.5 (others: staff select --scores run --keep …)"),
     ("an export of one of several coresets", manifest(coresets=[{"name": k, "total": 4, "top_up": 0, "path": f"coreset-{k}.jsonl"} for k in ("0.5", "0.25")]), "staff export run --to trl", 2, 'run has several coresets: say which with --keep, one of 0.5, 0.25'),
     ("an export of a coreset that no longer exists", run(**{"coreset-0.5.jsonl": None}), "staff export run --to trl", 5, 'run/coreset-0.5.jsonl is missing: put it back, or run staff select again with the same settings'),
     ("an export of a coreset that was changed", run(**{"coreset-0.5.jsonl": "{}\n"}), "staff export run --to trl", 5, 'run/coreset-0.5.jsonl is not the file that manifest.json names: it was changed, or is of another run. Run staff select again with the same settings.'),

@@ -243,6 +243,15 @@ def test_the_model_is_the_runs_target_unless_another_is_named(make_run, family, 
     assert settings["revision_of_model"] == "v2"
 
 
+def test_whether_a_model_is_pickled_is_the_trainers_matter(run, family, tmp_path):
+    folder = tmp_path / "pickled"
+    shutil.copytree(family[1], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    # staff export has no --allow-pickle
+    facts = export(run, to="trl", model=str(folder), out=tmp_path / "out")
+    assert facts["model"] == str(folder)
+
+
 def test_a_run_without_a_target_asks_for_a_model(run):
     with pytest.raises(ConfigError, match="say which model to tune, --model MODEL"):
         export(run, to="axolotl")

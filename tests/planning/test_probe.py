@@ -134,5 +134,7 @@ def test_a_plan_is_measured_in_processes_of_its_own(config):
 
 
 def test_a_process_that_is_killed_is_told():
-    with pytest.raises(StaffError, match="most likely because memory ran out: lower --batch-size"):
+    with pytest.raises(
+        StaffError, match="most likely because memory ran out: lower --micro-batch-size"
+    ):
         _apart(os._exit, 9)

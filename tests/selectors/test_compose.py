@@ -65,6 +65,9 @@ def test_include_and_exclude_by_hand():
         choose_one(choose, 0, wishes, seed=0)
     with pytest.raises(ConfigError, match="5 rows cannot be made: only 4 rows may be in it"):
         choose_one(choose, 5, wishes, seed=0)
+    alone = Wishes(2, exclude=np.array([0]))
+    with pytest.raises(ConfigError, match="2 rows cannot be made: only 1 row may be in it"):
+        choose_one(choose, 2, alone, seed=0)
 
 
 def test_quotas_by_hand():

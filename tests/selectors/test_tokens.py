@@ -17,6 +17,8 @@ def test_by_hand():
         assert len(fit_tokens(select, lengths=lengths, tokens=tokens).rows) == rows
     with pytest.raises(ConfigError, match=r"3 tokens are too few: .*1 row, has 4"):
         fit_tokens(select, lengths=lengths, tokens=3)
+    with pytest.raises(ConfigError, match=r"^1 token is too few: "):
+        fit_tokens(select, lengths=lengths, tokens=1)
     with pytest.raises(ConfigError, match=r"8 tokens are too few: .*3 rows, has 9"):
         fit_tokens(select, lengths=lengths, tokens=8, least=3)
     assert len(fit_tokens(select, lengths=lengths, tokens=99, most=2).rows) == 2

@@ -404,5 +404,10 @@ def test_out_of_memory_is_explained():
         explain_out_of_memory(8, 512),
     ):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+    with (
+        pytest.raises(StaffError, match=r"1 row of up to 512 tokens at once; lower --max-length,"),
+        explain_out_of_memory(1, 512),
+    ):
+        raise MemoryError
     with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(8, 512):
         raise RuntimeError("shapes do not fit")

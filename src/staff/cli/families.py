@@ -37,7 +37,8 @@ def families(
     found = pairs(word or "")
     if not found:
         raise ConfigError(
-            f"no target in the table of families has {word!r} in its name; staff families lists all"
+            f"no target in the table of families has {word!r} in its name or family; "
+            "staff families lists all"
         )
     terminal = Terminal(SilentProgress())
     text = json.dumps(found, indent=1) if json_ else render_families(found, width=terminal.width)

@@ -24,7 +24,7 @@ def _switch(text: str) -> Any:
     return Annotated[bool | None, Parameter(help=text, negative=(), group=RUN)]
 
 
-Quiet = _switch("Print only errors.")
+Quiet = _switch("Print only errors and what was asked for.")
 Verbose = _switch("Print more, including warnings of the libraries.")
 DryRun = _switch("Show what would be done (rows and tokens per stage, files) and stop.")
 Debug = _switch("Show the traceback if an error occurs.")
@@ -70,7 +70,7 @@ def verb(
             typed = {name: value for name, value in flags.items() if value is not None}
             settings = build(config, flags=typed, file=running.get("config"))
             if not torchrun:
-                refuse_team(function.__name__.replace("_", "-"))
+                refuse_team(config.command)
             if helps() and (running["print_config"] or running.get("dry_run")):
                 return
             terminal = open_terminal(

@@ -134,7 +134,8 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", 1
     if _is_out_of_memory(error):
-        return "out of memory: lower --batch-tokens (finetune: --batch-size) or --max-length", 1
+        what = "--batch-tokens (finetune: --micro-batch-size) or --max-length"
+        return f"out of memory: lower {what}", 1
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return f"internal error, {text}\n--debug shows the traceback; please report it", INTERNAL
@@ -151,7 +152,9 @@ def _writes(arguments: Sequence[str]) -> bool:
     named = {argument.partition("=")[0] for argument in arguments}
     if named & {"--help", "-h", "--dry-run", "--print-config"}:
         return False
-    return bool(arguments) and (arguments[0] in WRITING or "--out" in named)
+    if arguments[:1] == ["evaluate"]:
+        return "--out" in named
+    return bool(arguments) and arguments[0] in WRITING  # `plan` takes an --out, and leaves nothing
 
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:

@@ -34,6 +34,11 @@ def tell(folder: str | Path, *, id: str | None, row: int | None, width: int = 80
 
     folder = Path(folder)
     manifest = read_manifest(folder)
+    if manifest["command"] != "select":
+        raise RunError(
+            f"{folder} was made by staff {manifest['command']}, which chooses nothing: give the "
+            "folder of a finished staff select"
+        )
     check_selection(folder, manifest)
     table = read_selection(folder / "selection.parquet")
     ids = table["id"]

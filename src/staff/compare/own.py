@@ -41,6 +41,6 @@ def check_sizes(config: CompareConfig, usable: int, *, progress: Progress | None
         if counts[file] != (wanted := total_of(keep, usable)):
             raise ConfigError(
                 f"--own {name}={file} has {counted(counts[file], 'usable row')}, and the coresets "
-                f"of keep {keep} have {wanted} (of {usable} usable rows): the comparison would "
-                "show the size; give it as many rows, or choose --keep by it"
+                f"of keep {keep} have {wanted} (of {counted(usable, 'usable row')}): the "
+                "comparison would show the size; give it as many rows, or choose --keep by it"
             )

@@ -10,6 +10,7 @@ import numpy as np
 from staff.data.files import Source
 from staff.errors import DataError
 from staff.types import Ints
+from staff.visible import shortened
 
 MISSING = ""  # the group of rows without a value
 
@@ -42,7 +43,8 @@ def read_ids(path: str | Path) -> IdList:
     for number, line in enumerate(StringIO(text, newline=None), start=1):
         if name := line.strip():
             if name in found:
-                raise DataError(f"{path}: {name!r} is in line {found[name]} and line {number}")
+                twice = shortened(repr(name))
+                raise DataError(f"{path}: {twice} is in line {found[name]} and line {number}")
             found[name] = number
     return IdList(list(found), hashlib.sha256(content).hexdigest())
 

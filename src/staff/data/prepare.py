@@ -28,6 +28,7 @@ from staff.ids import Ids
 from staff.progress import Progress, SilentProgress
 from staff.rng import keys_of_ids
 from staff.types import Example, Ints, TokenisedExample, read_only
+from staff.visible import shortened
 from staff.words import counted
 
 CHUNK_ROWS = 512
@@ -287,9 +288,9 @@ class _Ids:
             raw, example = made[at]
             if first := self._first_place(example.id, raw.row):  # or two ids of one hash
                 raise DataError(
-                    f"{self.source.name}: {first} and {raw.place} have the same id {example.id!r} "
-                    f"in column {self.options.id_column!r}. Make the ids unique, or leave "
-                    "--id-column out."
+                    f"{self.source.name}: {first} and {raw.place} have the same id "
+                    f"{shortened(repr(example.id))} in column {self.options.id_column!r}. Make the "
+                    "ids unique, or leave --id-column out."
                 )
 
     def _first_place(self, name: str, before: int) -> str | None:

@@ -20,6 +20,7 @@ from staff.data.streams import (
 )
 from staff.data.tables import read_arrow, read_parquet
 from staff.errors import DataError
+from staff.words import counted
 
 DECODER = json.JSONDecoder(object_pairs_hook=once)  # json.loads would make one for every line
 Reader = Callable[[Path], Iterator[RawRecord]]
@@ -106,7 +107,8 @@ def read_csv(path: Path, *, delimiter: str = ",") -> Iterator[RawRecord]:
             elif not is_utf8(joined := delimiter.join(fields)):
                 raw, problem = shown(joined), "invalid UTF-8"
             elif len(fields) != len(header):
-                raw, problem = joined, f"{len(fields)} fields where the header has {len(header)}"
+                found = counted(len(fields), "field")
+                raw, problem = joined, f"{found} where the header has {len(header)}"
             else:
                 record = dict(zip(header, fields, strict=True))
             yield RawRecord(row, line, record, raw, problem)

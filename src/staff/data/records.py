@@ -16,6 +16,7 @@ from uuid import UUID
 from staff.data.json_array import once
 from staff.errors import BadRow
 from staff.types import Example, Message
+from staff.visible import shortened
 
 Record = Mapping[str, Any]
 
@@ -312,7 +313,7 @@ def _refuse_unspellable(value: object, what: str, *, level: int = 0) -> None:
     if isinstance(value, dict):
         for name, inner in value.items():
             if not isinstance(name, str):
-                raise BadRow(f"{what} has a key that is no text: {name!r}")
+                raise BadRow(f"{what} has a key that is no text: {shortened(repr(name))}")
             _refuse_unspellable(inner, what, level=level + 1)
     elif isinstance(value, list):
         for inner in value:
@@ -326,13 +327,15 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         raise BadRow(f"message {number} is not an object")
     role = turn.get(role_key)
     if role_key not in turn:
-        raise BadRow(f"message {number} has no {role_key}, only {', '.join(turn) or 'nothing'}")
+        names = shortened(", ".join(turn)) or "nothing"
+        raise BadRow(f"message {number} has no {role_key}, only {names}")
     if not isinstance(role, str) or role not in ROLES:
-        raise BadRow(f"message {number} has an unknown {role_key} {role!r}")
+        raise BadRow(f"message {number} has an unknown {role_key} {shortened(repr(role))}")
     learnt = True
     if ROLES[role] == "assistant" and turn.get("weight") is not None:  # OpenAI's
         if turn["weight"] not in (0, 1):
-            raise BadRow(f"message {number} has weight {turn['weight']!r}: only 0 and 1 are known")
+            weight = shortened(repr(turn["weight"]))
+            raise BadRow(f"message {number} has weight {weight}: only 0 and 1 are known")
         learnt = turn["weight"] == 1
     more = {name: turn[name] for name in FIELDS if turn.get(name)}
     content = turn.get(text_key)
@@ -350,7 +353,7 @@ def _message(turn: object, number: int, role_key: str, text_key: str) -> Message
         for part in parts:
             if part.get("type") != "text" or not isinstance(part.get("text"), str):
                 kind = part.get("type")
-                named = f": a part of type {kind!r}" if isinstance(kind, str) else ""
+                named = f": a part of type {shortened(repr(kind))}" if isinstance(kind, str) else ""
                 raise BadRow(f"message {number} contains something other than text{named}")
         content = "".join(part["text"] for part in parts)
     if not isinstance(content, str):

@@ -124,7 +124,7 @@ def _arrow_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise DataError(f"cannot read {path}: {reason}. Fetch or write it again.") from error
 
 

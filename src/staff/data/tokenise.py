@@ -23,6 +23,7 @@ from staff.data.chat import ChatEncoder, any_of, special_tokens
 from staff.errors import BadRow
 from staff.hashing import hash_file
 from staff.types import IGNORE, Example, Ints, TokenisedExample, read_only
+from staff.words import counted
 
 OFF = ("off", "false", "f", "no", "n", "0")  # as the tokenizers library reads it
 
@@ -141,7 +142,7 @@ class Tokeniser:
             if first >= len(ids):
                 return BadRow(
                     f"response is entirely cut off by the maximum length {self.max_length} "
-                    f"({first} tokens come before it)"
+                    f"({counted(first, 'token comes', 'tokens come')} before it)"
                 )
         return TokenisedExample(example.id, read_only(ids), read_only(labels), truncated)
 

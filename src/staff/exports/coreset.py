@@ -58,12 +58,6 @@ def find_coreset(run: str | Path, keep: str | None) -> Coreset:
         ConfigError: no coreset of that name, or none is named and there are several.
     """
     folder = Path(run)
-    runs = sorted(folder.glob("seed-*/*/manifest.json"))
-    if runs and not (folder / "manifest.json").is_file():
-        raise RunError(
-            f"{folder} is a comparison, which has a run for each seed and method: give the folder "
-            f"of one, e.g. {runs[0].parent}"
-        )
     manifest = read_manifest(folder)
     if manifest["command"] != "select" or not manifest["coresets"]:
         raise RunError(
@@ -126,7 +120,7 @@ def _chosen(names: list[str], keep: str | None, folder: Path) -> str:
     if wanted not in names:
         raise ConfigError(
             f"{folder} has no coreset {keep!r}; --keep takes one of {listed} "
-            f"(others: staff select --scores {folder})"
+            f"(others: staff select --scores {folder} --keep …)"
         )
     return wanted
 

@@ -7,6 +7,7 @@ from staff.errors import ConfigError, ModelError
 from staff.exports.coreset import Coreset
 from staff.exports.trainer import Model
 from staff.models.folder import check_model_folder, context_of, read_config
+from staff.models.trust import Trust
 from staff.notes import read_object
 
 # Tokens that a trainer's own template may add to a row: a system message, an empty thought a turn.
@@ -33,7 +34,7 @@ def trained_model(coreset: Coreset, given: str | None) -> Model:
     facts = coreset.manifest.get("models", {}).get("target") or {}
     named = facts.get("path") or coreset.manifest["config"].get("target")
     if given is not None:
-        check_model_folder(given)
+        check_model_folder(given, trust=Trust(pickle=True))  # no weight is opened here
         return _model(given, None, counted=given == named)
     if not isinstance(named, str):
         raise ConfigError("the run was given no target: say which model to tune, --model MODEL")

@@ -15,6 +15,7 @@ from staff.exports.coreset import Coreset
 from staff.exports.table import TURNS
 from staff.exports.trainer import Kind, Trainer, given_columns, kind_of
 from staff.types import Example
+from staff.words import rows_of
 
 
 @dataclass(slots=True)
@@ -70,8 +71,8 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
         last_only = last_only and _ends_in_its_only_answer(example)
     if total != coreset.rows:
         raise RunError(
-            f"{coreset.path} has {total} rows where manifest.json says {coreset.rows}: run staff "
-            "select again with the same settings"
+            f"{coreset.path} has {rows_of(total)} where manifest.json says {coreset.rows}: run "
+            "staff select again with the same settings"
         )
     if shown and (on_bad_row == "error" or not found.rows):
         raise DataError(_rejected_text(coreset, trainer, shown, len(found.rejected)))

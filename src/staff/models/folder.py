@@ -146,8 +146,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not file.exists():
         if (folder / "adapter_config.json").exists():
             raise ModelError(
-                f"{folder} is a LoRA adapter, not a model; give its base model, and this "
-                "folder with --adapter"
+                f"{folder} is a LoRA adapter, not a model; give its base model, and this folder "
+                "with --adapter if the command takes one for that model; else merge the two"
             )
         raise ModelError(f"{folder} has no config.json; it is not a Hugging Face model folder")
     try:
@@ -319,7 +319,7 @@ def _check_weights(folder: Path, config: dict[str, Any], trust: Trust) -> None:
     if (folder / "adapter_config.json").exists():
         raise ModelError(
             f"{folder} contains both a model and a LoRA adapter: move the adapter to a folder of "
-            "its own and give that as --adapter"
+            "its own, and give that with --adapter if the command takes one for that model"
         )
     if "transformers_weights" in config:
         raise ModelError(

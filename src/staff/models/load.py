@@ -218,7 +218,8 @@ def _refusal(
     """
     if is_out_of_memory(error) or tells_of_memory(_unconverted(error)):
         return ModelError(
-            f"{path} does not fit into the memory of {place}; see --quantize and --device-map"
+            f"{path} does not fit into the memory of {place}; see --quantize, or for scoring and "
+            "evaluation --device-map"
         )
     if needs_code(error, folder, trust):
         return code_not_run(path, folder)

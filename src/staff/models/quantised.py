@@ -34,11 +34,14 @@ def library_of(quantize: str) -> tuple[str, ...]:
     return () if quantize == NONE else (LIBRARIES[quantize],)
 
 
-def check_installed(quantize: str) -> None:
-    """Raise ConfigError if the package that `quantize` needs is not there; imports nothing."""
+def check_installed(quantize: str, *, flag: str = "--quantize") -> None:
+    """Raise ConfigError if the package that `quantize` needs is not there; imports nothing.
+
+    flag: that it was given with.
+    """
     for library in library_of(quantize):
         if find_spec(library) is None:
-            raise ConfigError(f"--quantize {quantize} needs {library}: {EXTRA}")
+            raise ConfigError(f"{flag} {quantize} needs {library}: {EXTRA}")
 
 
 def quantisation(quantize: str, *, dtype: "torch.dtype") -> Any:

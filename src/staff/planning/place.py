@@ -25,7 +25,7 @@ def device_of(config: PlanConfig) -> Device | None:
         return found
     raise ConfigError(
         f"device {config.device!r} is not in the table: give one of {', '.join(DEVICES)}, or "
-        "measure on this machine with --probe"
+        "leave out --device and measure on this machine with --probe"
     )
 
 

@@ -91,8 +91,8 @@ def _apart(work: Callable[..., Result], *arguments: Any) -> Result:
             return pool.submit(_quietly, work, *arguments).result()
         except BrokenProcessPool as error:
             raise StaffError(
-                "the probe was killed, most likely because memory ran out: lower --batch-size, "
-                "--batch-tokens or --max-length"
+                "the probe was killed, most likely because memory ran out: lower "
+                "--micro-batch-size, --batch-tokens or --max-length"
             ) from error
 
 

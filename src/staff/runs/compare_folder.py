@@ -54,9 +54,10 @@ class CompareFolder:
         cells = cells_of(build(CompareConfig, file=self.config))
         missing = [cell.name for cell in cells if not (self.cell(cell.name) / DONE).is_file()]
         more = [f"and {len(missing) - NAMED} more"] if len(missing) > NAMED else []
+        are = "is" if len(missing) == 1 else "are"
         raise RunError(
             f"the comparison in {self.path} is not finished: {len(missing)} of {len(cells)} cells "
-            f"are missing{': ' if missing else ''}{', '.join([*missing[:NAMED], *more])}; resume "
+            f"{are} missing{': ' if missing else ''}{', '.join([*missing[:NAMED], *more])}; resume "
             f"with staff compare --config {shlex.quote(str(self.config))}"
         )
 

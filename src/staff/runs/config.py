@@ -449,7 +449,8 @@ def _text(value: Any) -> str:
 def check_divided(config: "SelectConfig | FinetuneConfig") -> None:
     """Raise `ConfigError` if a quantised model is to be divided among processes."""
     if config.fsdp and config.quantized("small") != "none":
-        raise ConfigError("--fsdp cannot shard quantised weights: leave out --quantize or --fsdp")
+        given = config.quantizing_flag("small")
+        raise ConfigError(f"--fsdp cannot shard quantised weights: leave out {given} or --fsdp")
 
 
 def check_workers(config: "SelectConfig | ScoreConfig") -> None:

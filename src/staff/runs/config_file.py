@@ -20,14 +20,13 @@ from staff.runs.compare_config import CompareConfig
 from staff.runs.config import RESELECT, SelectConfig
 from staff.runs.settings import Settings, flag, listed
 from staff.runs.shared_settings import preset_values
-from staff.visible import one_line
+from staff.visible import SHOWN, one_line, shortened
 
 Config = TypeVar("Config", bound=Settings)
 
 SIZES = ("keep", "total", "tokens")
 LONGEST, BRACKETS = 1 << 20, 1000  # characters; PyYAML takes seconds for ten thousand brackets
 VALUES = 10_000  # with every alias written out: a few lines of them can stand for gigabytes
-SHOWN = 60  # characters of a wrong value that a message quotes
 
 
 def build(
@@ -59,7 +58,9 @@ def _refuse_no_text(where: str, value: Any) -> None:
     inner = [*value, *value.values()] if isinstance(value, Mapping) else listed(value)
     for text in inner:
         if isinstance(text, str) and not is_utf8(text):
-            raise ConfigError(f"{where} {text!r} is not UTF-8 text: rename the file or folder")
+            raise ConfigError(
+                f"{where} {_quoted(text)} is not UTF-8 text: rename the file or folder"
+            )
         if isinstance(text, str) and "\0" in text:
             raise ConfigError(f"{where} {_quoted(text)} contains a NUL character")
 
@@ -111,7 +112,7 @@ def load_yaml(path: str | Path, config: type[Settings]) -> dict[str, Any]:
         seen[name] = line
     for key, names in inner:
         if twice := [name for name, times in Counter(names).items() if times > 1]:
-            raise ConfigError(f"{path}: {key} has {_clipped(twice[0])} twice")
+            raise ConfigError(f"{path}: {key} has {shortened(twice[0])} twice")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 
@@ -221,12 +222,12 @@ def _explain(error: ValidationError, origin: Mapping[str, str], config: type[Set
     if name == "keep" and kind in _LIMITS:
         rows = "; for a number of rows use --total" if "total" in config.model_fields else ""
         return (
-            f"{where} {_clipped(str(value))} must be above 0 and at most 1: it is a fraction "
+            f"{where} {shortened(str(value))} must be above 0 and at most 1: it is a fraction "
             f"(0.1 keeps 10 %){rows}"
         )
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
-        return f"{where} must be {words} {context[key]}, not {_clipped(str(value))}"
+        return f"{where} must be {words} {context[key]}, not {shortened(str(value))}"
     if kind == "value_error":
         return f"{where} {context['error']}"
     for prefix, wanted in _WANTED.items():
@@ -250,7 +251,3 @@ def _quoted(value: Any) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxlong = short.maxother = SHOWN
     return short.repr(value)
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

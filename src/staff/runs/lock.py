@@ -48,7 +48,10 @@ def hold(lock: Path, *, place: Path) -> Iterator[None]:
                 "locks; choose an --out on another one"
             ) from None
         if taken_away:
-            raise RunError(f"another staff process is running in {place}{_holder(file)}")
+            raise RunError(
+                f"another staff process is running in {place}{_holder(file)}; wait until it has "
+                "ended, or choose another --out"
+            )
         file.truncate(0)
         me = {"host": platform.node(), "pid": os.getpid(), "started": utc_now()}
         file.write(json.dumps(me) + "\n")

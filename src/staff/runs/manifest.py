@@ -115,6 +115,11 @@ def read_manifest(folder: str | Path, *, name: str = "manifest.json") -> dict[st
     try:
         manifest = read_note(path)
     except FileNotFoundError:
+        if name == "manifest.json" and (runs := sorted(folder.glob("seed-*/*/manifest.json"))):
+            raise RunError(
+                f"{folder} is a comparison, which has a run for each seed and method: give the "
+                f"folder of one, e.g. {runs[0].parent}"
+            ) from None
         if (folder / "config.yaml").is_file():
             raise RunError(f"the run in {folder} is not finished: {_go_on(folder)}") from None
         raise RunError(f"{folder} is not a staff run: it has no manifest.json") from None

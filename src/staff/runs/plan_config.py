@@ -20,7 +20,11 @@ class PlanConfig(SelectConfig):
 
     device: Annotated[
         str,
-        about("h100-80gb, a100-40gb, l40s, rtx-4090, …; with --probe: auto, cpu, cuda.", SCORING),
+        about(
+            "h100-80gb, a100-40gb, l40s, rtx-4090, …; this machine: auto, cpu, cuda (hours only "
+            "with --probe).",
+            SCORING,
+        ),
     ] = "auto"
     probe: Annotated[
         bool, about("Time a few real batches on this machine; needs weights.", SCORING)

@@ -14,6 +14,7 @@ from staff.errors import RunError
 from staff.ids import Ids
 from staff.runs.store import write_atomic
 from staff.types import REASONS, Bools, Floats, Ints, Selection
+from staff.words import counted
 
 SIGNALS = ("loss", "entropy", "el2n", "response_length", "unconditioned_loss")
 STORED = (  # what a selection is made again from, beside the ids
@@ -145,8 +146,8 @@ def check_regions(of_row: Ints, count: int) -> None:
     """Raise `RunError` if a row is in a region that the manifest, which has `count`, has not."""
     if len(of_row) and int(of_row.max()) >= count:
         raise RunError(
-            f"manifest.json has {count} regions, but selection.parquet has a row in region "
-            f"{int(of_row.max())}: run staff select again with the same settings"
+            f"manifest.json has {counted(count, 'region')}, but selection.parquet has a row in "
+            f"region {int(of_row.max())}: run staff select again with the same settings"
         )
 
 
@@ -162,8 +163,7 @@ def _faults(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise RunError(
-            f"{path} does not exist: the run has not reached that stage, or this is not a run "
-            "folder"
+            f"{path} is missing: put it back, or run staff select again with the same settings"
         ) from None
     except pa.ArrowInvalid:
         raise RunError(

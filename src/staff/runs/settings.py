@@ -247,6 +247,11 @@ class Settings(BaseModel):
         small = getattr(self, "small_quantize", None) if role == "small" else None
         return str(small or getattr(self, "quantize", "none"))
 
+    def quantizing_flag(self, role: str) -> str:
+        """The flag that says how the weights of that model are kept."""
+        small = role == "small" and getattr(self, "small_quantize", None)
+        return "--small-quantize" if small else "--quantize"
+
     @property
     def scores_hang_on_seed(self) -> bool:
         """Whether what is computed with another seed differs."""

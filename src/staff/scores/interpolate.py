@@ -16,6 +16,7 @@ from staff.data.store import TokenStore
 from staff.errors import DataError
 from staff.rng import UINT64, keys_of_ids, priorities
 from staff.types import IGNORE, Floats, Ints, read_only
+from staff.words import counted
 
 WIDTH = 512  # hashed counts of the prompt, and as many of the response
 FOLDS = 5
@@ -41,7 +42,8 @@ def check_enough(count: int) -> None:
     """Raise `DataError` if so many scored rows are too few to predict the others' scores."""
     if count < FEWEST:
         raise DataError(
-            f"{count} scored rows are too few to predict the other scores from: raise --score-on "
+            f"{counted(count, 'scored row is', 'scored rows are')} too few to predict the other "
+            "scores from: raise --score-on "
             f"until at least {FEWEST} are scored, or leave it out"
         )
 

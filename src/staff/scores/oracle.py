@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from staff.errors import ConfigError, ModelError, unknown_name
+from staff.models.placement import device_of
 from staff.models.value_projection import find_value_projection
 from staff.scores.norms import wide
 from staff.types import TokenisedExample
@@ -53,7 +54,7 @@ def oracle_signals(model: Any, example: TokenisedExample) -> dict[str, float]:
     Switches the model to eval mode.
     """
     model.eval()
-    device = model.get_input_embeddings().weight.device
+    device = device_of(model.get_input_embeddings())
     ids = torch.tensor(example.input_ids, device=device)[None]
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0].cpu().double()

@@ -23,6 +23,7 @@ from staff.scores.shards import (
     write_part,
 )
 from staff.types import Ints, ScoreTable
+from staff.visible import one_line, shortened
 
 Scoring = Callable[[Batch], Mapping[str, Any]]
 # Number of a part -> positions in it, scored by other processes: (number, columns) as they come.
@@ -186,7 +187,8 @@ class PartScorer:
     def _named(self, position: int) -> str:
         store = self.store
         row, tokens = int(store.rows[position]), int(store.lengths[position])
-        return f"row {row} (id {store.ids[position]}, {tokens} tokens)"
+        name = shortened(one_line(store.ids[position]))
+        return f"row {row} (id {name}, {tokens} tokens)"
 
     def _with_nan(self, found: Mapping[str, Any], positions: Ints) -> dict[str, Any]:
         """The columns [m], NaN in all of them where one is not finite."""
@@ -217,7 +219,7 @@ class PartScorer:
         raise ModelError(
             f"the scores of {many} of {self.rows} rows are not finite: {first}. Likely "
             "causes: an overflow (try --dtype float32), a model or adapter with damaged weights, "
-            "or a fine-tuning that went wrong (lower --learning-rate)"
+            "or a fine-tuning that went wrong (lower its --learning-rate)"
         )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from staff.errors import ConfigError, DataError, unknown_name
 from staff.types import Floats, Ints, Keys
+from staff.words import rows_of
 
 # What NumPy raises of values that are none; torch the last, of a tensor that requires a gradient.
 NOT_NUMBERS = (TypeError, ValueError, OverflowError, RuntimeError)
@@ -62,7 +63,8 @@ def as_features(features: ArrayLike) -> NDArray[np.float32]:
     sums = array.sum(axis=1, dtype=np.float64)  # no mask as large as the features
     bad = np.flatnonzero(~np.isfinite(sums))
     if len(bad):
-        raise DataError(f"the features of {len(bad)} rows are not finite, first of row {bad[0]}")
+        those = rows_of(len(bad))
+        raise DataError(f"the features of {those} are not finite, first of row {bad[0]}")
     return array
 
 

@@ -118,7 +118,8 @@ def _check_room(total: int, *, fixed: int, free: int) -> None:
         )
     if total > free + fixed:
         raise ConfigError(
-            f"a coreset of {total} rows cannot be made: only {free + fixed} rows may be in it"
+            f"a coreset of {rows_of(total)} cannot be made: only {rows_of(free + fixed)} may be in "
+            "it"
         )
 
 

@@ -16,6 +16,7 @@ from staff.selectors.verification import (
     weigh,
 )
 from staff.types import Floats, Ints, Regions, Round, Verification
+from staff.words import counted
 
 AUTO = "auto"
 START = 5  # rows a region at first: from fewer, an interval says little
@@ -142,8 +143,8 @@ def check_rounds(*, tolerance: float, cap: int) -> None:
 def too_few(regions: int) -> str:
     """What is said of a cap that the first round would pass."""
     return (
-        f"the first {START} rows of each of {regions} regions are {START * regions}; raise the cap "
-        "or lower the number of regions"
+        f"the first {START} rows of each of {counted(regions, 'region')} are {START * regions}; "
+        "raise the cap or lower the number of regions"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from staff.errors import ConfigError
 from staff.types import Ints, Selection
-from staff.words import rows_of
+from staff.words import counted, rows_of
 
 
 def fit_tokens(
@@ -32,8 +32,8 @@ def fit_tokens(
     best = select(least)
     if used(best) > tokens:
         raise ConfigError(
-            f"{tokens} tokens are too few: the smallest coreset of this method, {rows_of(least)}, "
-            f"has {used(best)}"
+            f"{counted(tokens, 'token is', 'tokens are')} too few: the smallest coreset of this "
+            f"method, {rows_of(least)}, has {used(best)}"
         )
     low = least  # fits; `high` does not
     high = 1 + (len(lengths) if most is None else most)  # there is none so large

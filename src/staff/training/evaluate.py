@@ -17,6 +17,7 @@ from staff.progress import Progress, SilentProgress
 from staff.training.metrics import TEXT_METRICS
 from staff.training.tokens import Tokens
 from staff.types import IGNORE, Floats, Ints, TokenisedExample, read_only
+from staff.visible import one_line, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,10 +158,11 @@ def _check_finite(losses: Floats, tokens: Tokens) -> None:
     """Raise `ModelError` if a test item has no finite loss."""
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
+        first = shortened(one_line(tokens.ids[int(bad[0])]))
         raise ModelError(
             f"the test loss of {len(bad)} of {len(losses)} items is not finite, the first of "
-            f"{tokens.ids[int(bad[0])]}. Likely causes: an overflow (try --dtype float32), or a "
-            "model or adapter with damaged weights"
+            f"{first}. Likely causes: an overflow (try --dtype float32), or a model or adapter "
+            "with damaged weights"
         )
 
 

@@ -27,6 +27,7 @@ from staff.training import checkpoints
 from staff.training.adapter_folder import check_out, checkpoints_of, place_adapter, write_adapter
 from staff.training.divergence import check_converged, check_finite
 from staff.training.tokens import Tokens
+from staff.words import counted, rows_of
 
 if TYPE_CHECKING:
     from staff.training.callbacks import LossPoint
@@ -286,10 +287,11 @@ def check_counts(trainer: "ResponseTrainer", *, epochs: int | None) -> None:
     wrong = seen - seen.min() > 1 if epochs is None else seen != epochs
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
-        expected = "evenly" if epochs is None else f"{epochs} times"
+        expected = "evenly" if epochs is None else counted(epochs, "time")
         raise StaffError(
             f"the trainer was given {len(seen)} rows to train on {expected}, but {wrong.sum()} of "
-            f"them were trained on another number of times (row {first}: {seen[first]} times)"
+            f"them were trained on another number of times (row {first}: "
+            f"{counted(int(seen[first]), 'time')})"
         )
     given = int(seen @ lengths.astype(np.int64))
     if given != trainer.response_tokens:
@@ -340,10 +342,10 @@ def explain_out_of_memory(batch_size: int, longest: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not is_out_of_memory(error):
             raise
+        lower = "--max-length" if batch_size == 1 else "--micro-batch-size or --max-length"
         raise StaffError(
-            f"not enough memory to fine-tune on {batch_size} row{'s' * (batch_size != 1)} of up to "
-            f"{longest} tokens at once; lower --micro-batch-size or --max-length, add "
-            "--activation-checkpointing, or use another --device"
+            f"not enough memory to fine-tune on {rows_of(batch_size)} of up to {longest} tokens at "
+            f"once; lower {lower}, add --activation-checkpointing, or use another --device"
         ) from error
 
 

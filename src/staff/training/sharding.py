@@ -45,7 +45,7 @@ def load_sharded(
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{path} does not fit into the memory of {place}, sharded over {dist.get_world_size()} "
-            "processes: start more of them, or see --quantize"
+            "processes: start more of them, or give --quantize instead of --fsdp"
         ) from error
 
 
