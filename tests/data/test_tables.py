@@ -1,11 +1,14 @@
 """Faults of Parquet and Arrow files."""
 
+import errno
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from staff.data.files import open_source
-from staff.errors import DataError
+from staff.data.tables import _hub_faults
+from staff.errors import DataError, DiskFullError
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather"])
@@ -79,3 +82,12 @@ def test_json_in_columns(tmp_path):
         assert third.record is None
         assert third.problem.startswith("cannot be read: Expecting property name")
         assert fourth.problem.startswith("cannot be read: ")
+
+
+def test_a_full_disk_is_no_lack_of_a_connection():
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/part.parquet")
+    with (
+        pytest.raises(DiskFullError, match=r"^the disk is full while writing /cache/part.parquet"),
+        _hub_faults("owner/name"),
+    ):
+        raise full

@@ -112,6 +112,9 @@ def test_too_few_rows_to_tell():
     low, high = found["interval"]
     assert high - low > 0.4
     assert judge(Correlation(0.4, (-0.1, 0.8), 9), inverse=False) == ("weak", "too few rows")
+    found = facts(lambda small, random: np.full(N, np.nan))  # no target score is a number
+    assert (found["rows"], found["spearman"]) == (0, None)
+    assert (found["verdict"], found["because"]) == ("weak", "too few rows")
 
 
 @pytest.mark.parametrize(

@@ -364,9 +364,7 @@ class _BadRows:
         if self._lines and self._starts_array(rows):
             lines.append("The file seems to be one JSON array: let its name end in .json.")
         elif skippable:
-            lines.append(
-                f"Fix them, or leave them out with --on-bad-row skip (they go to {REJECTED})."
-            )
+            lines.append("Fix them, or leave them out with --on-bad-row skip.")
         else:
             lines.append(
                 "No usable row is left. Check the format, the columns and the maximum length."

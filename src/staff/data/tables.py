@@ -10,7 +10,7 @@ from typing import Any
 
 from staff.data.raw import RawRecord, refuse_repeated
 from staff.data.streams import ROW_LIMIT
-from staff.errors import DataError, nearest
+from staff.errors import DataError, DiskFullError, is_disk_full, nearest
 
 BATCH_ROWS = 1024
 # A column of a row group may be larger than that only if its packed size is not out of proportion.
@@ -238,6 +238,8 @@ def _hub_faults(dataset: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # its errors come from a dozen libraries and share no parent
+        if is_disk_full(error):
+            raise DiskFullError(getattr(error, "filename", None)) from error
         reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
         near = nearest(Path(dataset))
         meant = f"Did you mean the local {near}? If not, check" if near else "Check"

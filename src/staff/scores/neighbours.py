@@ -43,8 +43,10 @@ def nearest(
     threads = faiss.omp_get_max_threads()
     if n > exact_rows:  # links depend on who comes first: one run must be like another
         faiss.omp_set_num_threads(1)
-    index.add(features)
-    faiss.omp_set_num_threads(threads)
+    try:
+        index.add(features)
+    finally:
+        faiss.omp_set_num_threads(threads)
     neighbours = np.empty((n, k), np.int64)
     distances = np.empty((n, k), np.float32)
     for first in range(0, n, BLOCK) if k else ():
