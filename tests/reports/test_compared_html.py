@@ -5,6 +5,8 @@ import re
 import pytest
 
 from staff.reports.compared_html import render_comparison_page
+from staff.reports.intervals import _references
+from staff.reports.scales import Domain
 
 EVERY = (
     *("staff", "random", "ccs", "d2", "el2n", "entropy", "grand", "ifd", "k-centre", "length"),
@@ -122,6 +124,16 @@ def test_methods_differ_by_mark_and_dashes_not_by_colour_alone(make_compared):
         assert f">{method}</text>" in chart  # beside its line: no legend to look up
     for name in ("all rows", "untuned"):
         assert name in chart
+
+
+@pytest.mark.parametrize(
+    ("value", "reverse", "align"),
+    [(0.0, False, "left"), (1.0, False, "right"), (0.0, True, "right"), (1.0, True, "left")],
+)
+def test_words_above_a_chart_stay_within_it(value, reverse, align):
+    x = {"scale": {"reverse": True} if reverse else {}}
+    _, *named = _references({"random": value}, Domain(0.0, 1.0), x)
+    assert {layer["mark"]["align"] for layer in named} == {align}
 
 
 def test_better_is_to_the_right(make_compared):

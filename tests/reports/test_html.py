@@ -274,6 +274,54 @@ def test_rows_to_include_are_among_all_rows_of_the_chart(make_run, records, monk
     assert len(drawn) == 2
 
 
+@pytest.mark.parametrize("method", ["random", "staff"])
+def test_rows_on_a_list_are_chosen_rows_where_they_are_shown(make_run, records, method):
+    folder, manifest = make_run(records, keep=(0.1,), method=method)
+    table = pq.read_table(folder.selection)
+    listed = table["selected@0.1"].to_numpy()
+    reason = np.where(listed, "included", table["reason@0.1"].to_numpy(zero_copy_only=False))
+    columns = {"reason@0.1": pa.array(reason)}
+    columns["region"] = pa.array(np.zeros(300), pa.int32(), mask=listed | (method == "random"))
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, folder.selection)
+    manifest["include"] = {"path": "ids.txt", "rows": 30}
+    page = render(folder, manifest)
+    shown = page.count('class="fate included"')
+    told = "included, on the list of rows to include" in page
+    assert (shown, told) == ((30, True) if method == "random" else (0, False))
+    assert 'matches(".budget, .top-up, .included")' in page
+    assert "excluded, on the list" not in page
+
+
+def test_shares_of_lengths_are_of_all_rows_also_of_those_beyond_the_axis(
+    make_run, records, monkeypatch
+):
+    records[-2]["response"], records[-1]["response"] = "x" * 500, "x" * 900
+    folder, manifest = make_run(records, keep=(0.01,), method="length")  # takes the last three
+    drawn = []
+    monkeypatch.setattr(figures, "steps", lambda edges, heights: drawn.append(heights) or [])
+    page = render(folder, manifest)
+    everything, chosen = drawn[:2]
+    assert (everything.sum(), chosen.sum()) == (pytest.approx(298 / 300), pytest.approx(1 / 3))
+    assert "2 rows, 2 of them chosen, are longer than the axis." in page
+
+
+def test_rows_beyond_the_chart_of_regions_are_not_all_called_cut(make_run, records):
+    folder, manifest = make_run(records, keep=(0.1,))
+    table = pq.read_table(folder.selection)
+    place = table.column_names.index("score_small")
+    scores = table["score_small"].to_numpy().copy()
+    scores[5] = 1000.0  # on a list: in no region, whatever its score
+    table = table.set_column(place, "score_small", pa.array(scores))
+    out = np.arange(300) == 5
+    region = pa.array(table["region"].to_numpy(), pa.int32(), mask=out)
+    table = table.set_column(table.column_names.index("region"), "region", region)
+    pq.write_table(table, folder.selection)
+    page = render(folder, manifest)
+    assert "1 row has a score beyond the right edge" in page
+
+
 def test_advice_is_shown(make_run, records):
     folder, manifest = make_run(records)
     manifest["proxy"] |= {"verdict": "weak", "because": "too few rows", "advice": "verify <more>"}

@@ -70,7 +70,7 @@ def test_long_texts_are_clipped_and_say_so():
     turns = [("user", "x" * 8), ("assistant", "y" * 8), ("user", "z")]
     assert clip_turns(turns, 100) == turns
     assert clip_turns(turns, 10) == [
-        ("user", "x" * 8), ("assistant", "yy […, 8 characters]"), ("", "[… 1 more turns]"),
+        ("user", "x" * 8), ("assistant", "yy […, 8 characters]"), ("", "[… 1 more turn]"),
     ]  # fmt: skip
     assert len(clip_turns([("user", "")] * 99, 10)) == module.MAX_TURNS + 1
 

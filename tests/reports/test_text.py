@@ -51,6 +51,10 @@ def test_an_interval_that_stops_at_zero_is_not_shown_half_as_wide():
     regions[0] |= {"ratio": 1.0, "interval": [0.0, 4.0]}  # 1 ± 3: a ratio is not negative
     narrow = render(manifest(regions=0) | {"regions": regions}, folder="runs/x", width=60)
     assert "1.00 ± 3.0" in narrow
+    for high, words in ((13.4, "1.00 ± 12\n"), (151.0, "1.00 ± 150\n"), (1.2, "1.00 ± 0.20\n")):
+        regions[0]["interval"] = [0.0, high]
+        narrow = render(manifest(regions=0) | {"regions": regions}, folder="runs/x", width=60)
+        assert words in narrow
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

@@ -152,11 +152,14 @@ def agreement_figure(
     return draw([panel(260, dots)], label)
 
 
-def lengths_figure(bins: Bins, name: str) -> Markup:
-    """Share of all rows and of the chosen ones by response length."""
+def lengths_figure(bins: Bins, name: str, *, totals: Mapping[str, int]) -> Markup:
+    """Share of all rows and of the chosen ones by response length.
+
+    totals: rows of each group, also those beyond the axis, where many of the chosen ones may be.
+    """
     domain = [float(bins.edges[0]), float(bins.edges[-1])]
     x, y = axis("x", "response tokens", domain=domain), axis("y", "share of rows", format=".0%")
-    shares = {group: count / max(count.sum(), 1) for group, count in bins.counts.items()}
+    shares = {group: count / max(totals[group], 1) for group, count in bins.counts.items()}
     layers = [
         staircase(steps(bins.edges, shares["all"]), "all", x, y),
         marks("line", steps(bins.edges, shares["chosen"]), "chosen", x, y,

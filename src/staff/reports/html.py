@@ -167,8 +167,10 @@ def _coresets(
             lengths = bin_lengths(
                 table["response_length"][known], all=everything, chosen=rows[known]
             )
-            coreset["lengths"] = figures.lengths_figure(lengths, coreset["name"])
+            totals = {"all": len(everything), "chosen": int(np.count_nonzero(rows[known]))}
+            coreset["lengths"] = figures.lengths_figure(lengths, coreset["name"], totals=totals)
             coreset["longer"] = lengths.beyond
+            coreset["chosen_longer"] = totals["chosen"] - int(lengths.counts["chosen"].sum())
         if score is None or scores is None:
             continue
         if manifest.get("regions"):

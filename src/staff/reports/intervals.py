@@ -80,6 +80,7 @@ def _line(
 def _references(references: Mapping[str, float], domain: Domain, x: Spec) -> list[Spec]:
     """Vertical lines, named above the chart; of lines that lie far off the name alone."""
     layers: list[Spec] = []
+    reverse = bool(x["scale"].get("reverse"))
     for n, (name, value) in enumerate(references.items()):
         if domain.holds(value):
             layers.append(marks("rule", [{"x": value}], "muted", x, {}, strokeDash=[4, 3]))
@@ -88,7 +89,10 @@ def _references(references: Mapping[str, float], domain: Domain, x: Spec) -> lis
         if name:
             at = [{"x": domain.clip(value)}]
             high = {"value": -8 - 14 * n}
-            layers += words(at, name, "muted", x, high, align=_align(domain.share(value)))
+            share = domain.share(value)
+            layers += words(
+                at, name, "muted", x, high, align=_align(1 - share if reverse else share)
+            )
     return layers
 
 

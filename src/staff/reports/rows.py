@@ -16,6 +16,7 @@ from staff.runs.selection_file import read_rows
 from staff.runs.store import RunFolder
 from staff.types import Bools, Example, Floats, Ints
 from staff.visible import visible
+from staff.words import counted
 
 SHOWN = 240  # rows in all; a person looks at some, and search wants a few of each region
 CUT = -1
@@ -104,7 +105,7 @@ def clip_turns(turns: Sequence[tuple[str, str]], limit: int) -> list[tuple[str, 
         shown.append((role, clipped(text, limit)))
         limit -= len(text)
     more = len(turns) - len(shown)
-    return [*shown, ("", f"[… {more} more turns]")] if more else shown
+    return [*shown, ("", f"[… {counted(more, 'more turn')}]")] if more else shown
 
 
 def choose_rows(region: Ints, chosen: Bools, *, seed: int, shown: int = SHOWN) -> dict[int, Ints]:

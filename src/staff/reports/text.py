@@ -406,7 +406,16 @@ def _ratio(region: Mapping[str, Any], *, wide: bool) -> str:
     if wide:
         return f"{text} [{_span(low, high, ', ')}]"
     # The lower end stops at zero, so half the interval may say too little.
-    return f"{text} ± {high - region['ratio']:#.2g}"
+    return f"{text} ± {_two_digits(high - region['ratio'])}"
+
+
+def _two_digits(value: float) -> str:
+    """Two significant digits, whole numbers from 10 on.
+
+    >>> _two_digits(0.2), _two_digits(9.96), _two_digits(123.4)
+    ('0.20', '10', '123')
+    """
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:#.2g}"
 
 
 def _sum(name: str, stages: Sequence[Mapping[str, Any]]) -> Any:

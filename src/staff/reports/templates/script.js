@@ -13,7 +13,7 @@
     let shown = 0;
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
-      const chosen = row.querySelector(".fate:not([hidden])")?.matches(".budget, .top-up");
+      const chosen = row.querySelector(".fate:not([hidden])")?.matches(".budget, .top-up, .included");
       row.hidden = !(words.every((word) => text.includes(word))
         && (region === "" || row.dataset.region === region)
         && (fate === "" || (fate === "yes") === chosen));
