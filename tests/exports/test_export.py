@@ -1,6 +1,7 @@
 """What an export is, whichever the trainer: every row, whole, in its order, and nothing else."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -203,6 +204,12 @@ def test_arguments_of_a_template_that_a_trainer_does_not_take_are_told(make_run)
     run = make_run(calls(), keep=1.0)
     facts = export(run, to="axolotl", model=MODEL)
     assert (facts["rows"], facts["left_out"]) == (12, ["chat_template_kwargs"])
+    assert (
+        "chat_template_kwargs left out: axolotl does not hand it to the chat template, so the text "
+        "may differ from what was scored\n"
+    ) in told(facts)
+    assert "because of its name" not in told(facts)
+    assert "left out" not in told(export(run, to="trl", model=MODEL))
 
 
 @pytest.mark.parametrize("to", TRAINERS)
@@ -241,6 +248,18 @@ def test_the_model_is_the_runs_target_unless_another_is_named(make_run, family, 
     assert other["model"] == "owner/name"
     settings = yaml.safe_load((tmp_path / "o" / "train.yaml").read_text())
     assert settings["revision_of_model"] == "v2"
+
+
+@pytest.mark.parametrize("revision", ["12e4567", "3e10", "1234567", "yes", "v2"])
+def test_a_commit_in_short_is_no_number_to_any_loader(run, tmp_path, revision):
+    class Loader(yaml.SafeLoader):  # as OmegaConf, and so LLaMA-Factory, reads numbers
+        pass
+
+    numbers = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", numbers, list("-+0123456789."))
+    export(run, to="llama-factory", model=f"owner/name@{revision}", out=tmp_path / "out")
+    settings = yaml.load((tmp_path / "out" / "train.yaml").read_text(), Loader)
+    assert settings["model_revision"] == revision
 
 
 def test_whether_a_model_is_pickled_is_the_trainers_matter(run, family, tmp_path):

@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -15,6 +17,7 @@ from packaging.version import Version
 from staff.data.files import open_source
 from staff.data.records import RecordOptions, to_example
 from staff.data.tokenise import Tokeniser
+from staff.exports import train_trl
 from staff.exports.export import export
 from staff.models.load import load_tokenizer
 from staff.runs.manifest import read_manifest
@@ -66,6 +69,30 @@ def test_the_script_trains_on_every_row_and_needs_no_staff(exported):
     assert state["global_step"] == 2
     assert all(step["loss"] > 0 for step in state["log_history"] if "loss" in step)
     assert len(examples) == 6
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [({}, None), ({"trust_remote_code": False}, None), ({"trust_remote_code": True}, True)],
+)
+def test_a_models_own_code_is_trusted_by_the_setting_of_earlier_trl_too(
+    monkeypatch, script, tmp_path, model, given
+):
+    """TRL 0.28 has the setting in ModelConfig, later ones in SFTConfig, where the trainer looks."""
+    settings = {"model_revision": "main", "dtype": "float32", "attn_implementation": None}
+    model = SimpleNamespace(model_name_or_path="m", load_in_4bit=False, **settings, **model)
+    training = SimpleNamespace(model_init_kwargs=None, packing=False)
+    parsed = SimpleNamespace(parse_args_and_config=lambda arguments: (training, model, None))
+    shutil.copy(train_trl.__file__, tmp_path / "train.py")
+    module = script(tmp_path)
+    monkeypatch.setattr(module, "TrlParser", lambda kinds: parsed)
+    monkeypatch.setattr(module, "get_dataset", lambda mixture: {"train": []})
+    for name in ("get_quantization_config", "get_peft_config"):
+        monkeypatch.setattr(module, name, lambda model: None)
+    made = SimpleNamespace(train_dataset=[])
+    monkeypatch.setattr(module, "SFTTrainer", lambda **how: made)
+    assert module.prepare([]) is made
+    assert training.model_init_kwargs.get("trust_remote_code") is given
 
 
 WITH_JSON = pytest.mark.skipif(

@@ -64,10 +64,15 @@ def told(facts: Mapping[str, Any]) -> str:
     if facts["turns_cut"]:
         their = "its" if facts["turns_cut"] == 1 else "their"
         lines += [f"{rows_of(facts['turns_cut'])} without the turns after {their} last answer"]
-    if facts["left_out"]:
-        names = ", ".join(one_line(name) for name in facts["left_out"])
+    for name in facts["not_given"]:
+        lines += [
+            f"{name} left out: {facts['trainer']} does not hand it to the chat template, so the "
+            "text may differ from what was scored"
+        ]
+    if named := [name for name in facts["left_out"] if name not in facts["not_given"]]:
+        names = ", ".join(map(one_line, named))
         what = "Columns left out because of their names"
-        if len(facts["left_out"]) == 1:
+        if len(named) == 1:
             what = "Column left out because of its name"
         lines += [f"{what}: {names}"]
     if not planned:

@@ -63,7 +63,8 @@ def export(
     default beside the coreset and named after it and the trainer. overwrite: replace an export
     there. dry_run: look at all rows, write nothing; ``files`` of the result is None, unless the
     export is there already. Beside what export.json says, the result has ``folder``, ``next`` (a
-    command) and ``all_fit``: whether it is certain that no row is truncated.
+    command), ``all_fit``: whether it is certain that no row is truncated, and ``not_given``:
+    columns of what chat templates got for the scores and do not get from this trainer.
 
     If `out` holds this very export, it is left as it is, and `say` is told.
 
@@ -125,6 +126,7 @@ def export(
         **facts,
         "folder": str(folder),
         "next": trainer.command(str(folder)),
+        "not_given": list(found.not_given),
         "all_fit": all_fit(coreset, tuned, job.length, wraps=trainer.wraps),
     }
 

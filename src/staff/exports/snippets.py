@@ -23,17 +23,28 @@ def settings_text(values: Mapping[str, Any], job: Job, *remarks: str) -> str:
     part = "" if job.rows == job.coreset.rows else f"{job.rows} of "  # some were left out
     about = f"staff {__version__}: coreset {job.coreset.name}, {part}{job.coreset.rows} rows"
     head = [about, *remarks, "Paths are relative to this folder; move it as a whole."]
-    body = yaml.dump(kept, Dumper=_LineFeeds, sort_keys=False, width=10_000)
+    body = yaml.dump(kept, Dumper=_Texts, sort_keys=False, width=10_000)
     return "".join(f"# {line}\n" for line in head) + body
 
 
-class _LineFeeds(yaml.SafeDumper):
-    """Texts with line feeds stay on one line: "{instruction}\\n"."""
+class _Texts(yaml.SafeDumper):
+    """Texts stay texts, on one line: "{instruction}\\n", and "12e4567", a commit in short.
+
+    The latter is a number to LLaMA-Factory's loader (OmegaConf), though not to PyYAML.
+    """
 
 
-_LineFeeds.add_representer(
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_Texts.add_representer(
     str,
     lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style='"' if "\n" in text else None
+        "tag:yaml.org,2002:str", text, style='"' if "\n" in text or _is_number(text) else None
     ),
 )

@@ -24,8 +24,8 @@ class Survey:
 
     kind: what they are. rows: how many can be written. columns: the user's own, and their types.
     rejected: lines of rejected.jsonl. cut: rows that lose turns behind their last answer. given:
-    columns of what chat templates get beside messages. rich: whether messages have more than role
-    and content.
+    columns of what chat templates get beside messages; not_given: those of them that the trainer
+    does not hand on. rich: whether messages have more than role and content.
     """
 
     kind: Kind
@@ -33,6 +33,7 @@ class Survey:
     rows: int = 0
     cut: int = 0
     given: tuple[str, ...] = ()
+    not_given: tuple[str, ...] = ()
     rich: bool = False
     rejected: list[str] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)
@@ -78,7 +79,8 @@ def survey(coreset: Coreset, trainer: Trainer, *, on_bad_row: str) -> Survey:
         raise DataError(_rejected_text(coreset, trainer, shown, len(found.rejected)))
     found.kind = kind_of(coreset, last_only=last_only)
     found.given = tuple(name for name in GIVEN if name in given & trainer.gives)
-    found.columns.left_out |= given - trainer.gives
+    found.not_given = tuple(name for name in GIVEN if name in given - trainer.gives)
+    found.columns.left_out.update(found.not_given)
     return found
 
 

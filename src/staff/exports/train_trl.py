@@ -45,11 +45,14 @@ def prepare(arguments: list[str]) -> SFTTrainer:
         model.dtype = "float32"  # bfloat16 weights would be many times slower on most CPUs
     elif model.dtype == "auto" and model.load_in_4bit:  # products need a dtype of their own
         model.dtype = "bfloat16"
+    # A setting of the trainer's; in earlier TRL (0.28) of the model's, and left to scripts.
+    trusted = {"trust_remote_code": True} if getattr(model, "trust_remote_code", False) else {}
     quantized = get_quantization_config(model)  # a BitsAndBytesConfig, of load_in_4bit or 8bit
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "dtype": model.dtype,
         "attn_implementation": model.attn_implementation,
+        **trusted,
         **({"quantization_config": quantized} if quantized else {}),
         **(training.model_init_kwargs or {}),
     }
