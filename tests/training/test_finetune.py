@@ -381,7 +381,10 @@ def test_training_stays_on_the_models_device(arguments_of, monkeypatch):
     assert args.device == second  # where the trainer puts model and batches
     assert Accelerator().device == second  # and accelerate beneath it
     assert args.n_gpu == 1  # or the model would be copied to all of them
-    assert current[-1] == 1  # or what a process of a team loads next would lie on the first
+    # Or what a process of a team loads next would lie on the first, and each hold memory of it.
+    assert current == [1]
+    torch.cuda.set_device(0)
+    assert current == [1, 0]  # it can be set again
 
 
 def test_a_process_that_torchrun_started_alone_is_alone(arguments_of, monkeypatch):

@@ -144,6 +144,13 @@ class ResponseTrainer(SFTTrainer):
         for _ in range(start.step // -(-len(self.seen) // self.args.train_batch_size)):
             list(self._get_train_sampler())
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read the adapter; the Trainer's own way is by the first GPU, wherever the model lies."""
+        adapted: Any = self.model
+        adapted.load_adapter(
+            resume_from_checkpoint, "default", is_trainable=True, torch_device="cpu"
+        )
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's own (TRL's adds a model card), whole or absent."""
         if self.made_from is None or (self.share and self.share.rank):
