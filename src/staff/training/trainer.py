@@ -14,6 +14,7 @@ from zipfile import is_zipfile
 import numpy as np
 import torch
 from datasets import Dataset
+from peft.helpers import disable_input_dtype_casting
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, Trainer, set_seed
@@ -129,7 +130,12 @@ class ResponseTrainer(SFTTrainer):
         # The model's own walks over all modules, a tenth of a small one's step.
         base.zero_grad = self._forget_gradients
         try:
-            with by_row(base.get_base_model()) if self.packing else nullcontext():
+            with (
+                by_row(base.get_base_model()) if self.packing else nullcontext(),
+                # PEFT makes LoRA's inputs float32, and autocast makes them half precision again:
+                # time, and a copy for every layer that is kept for the backward pass.
+                disable_input_dtype_casting(base, active=self.args.bf16 or self.args.fp16),
+            ):
                 self.train(resume_from_checkpoint=None if start is None else str(start.folder))
         finally:
             del base.zero_grad
