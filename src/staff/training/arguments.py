@@ -98,7 +98,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
     """Have CUDA add up in a fixed order where it can; the CPU does already.
 
     It cannot in the backward pass of PyTorch's attention under a mask (memory-efficient attention),
-    which rows of unlike length need.
+    which rows of unlike length need, unless they go unmasked (`response_loss.goes_unmasked`).
     """
     if device.type != "cuda":
         yield

@@ -30,7 +30,7 @@ from staff.training import checkpoints
 from staff.training.callbacks import LossCurve, LossPoint
 from staff.training.packed import pack, packing_of
 from staff.training.parts import micro_batches
-from staff.training.response_loss import response_losses
+from staff.training.response_loss import goes_unmasked, padded_inputs, response_losses
 from staff.training.share import Share
 from staff.training.tokens import Tokens
 from staff.types import IGNORE
@@ -88,6 +88,7 @@ class ResponseTrainer(SFTTrainer):
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.padding = padding_of(kwargs["model"])
+        self.unmasked = goes_unmasked(kwargs["model"])
         self.packing = packing_of(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
@@ -211,8 +212,7 @@ class ResponseTrainer(SFTTrainer):
         examples = self.tokens.get(rows)
         if self.packing:
             return pack(examples, multiple=self.packing.multiple)
-        batch = collate(examples, **self.padding)
-        return {name: getattr(batch, name) for name in ("input_ids", "labels", "attention_mask")}
+        return padded_inputs(collate(examples, **self.padding), unmasked=self.unmasked)
 
     def _idle(self, row: int) -> dict[str, Any]:
         """A row that is in no loss."""
