@@ -10,7 +10,7 @@ from staff.data.batches import collate
 from staff.models.adapters import attach_fresh, lora_parameters
 from staff.scores.check import hold_against_oracle
 from staff.scores.effort import Scorer
-from staff.training.evaluate import item_losses
+from staff.training.evaluate import item_losses, token_losses
 from staff.training.generate import generate_greedily
 from staff.training.response_loss import response_losses
 
@@ -121,6 +121,17 @@ def test_an_evaluation_on_a_gpu(tiny, rows):
         losses, new = measured(model)
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)
     assert new == expected
+
+
+def test_no_mask_in_bfloat16_on_a_gpu(tiny, rows):
+    wanted = token_losses(tiny("llama").bfloat16(), rows, None)
+    model, asked = tiny("llama").bfloat16(), []
+    model.register_forward_pre_hook(lambda _, args, how: asked.append(how), with_kwargs=True)
+    with gpus():
+        put(model, lambda name: "cuda:0")
+        found = token_losses(model, rows, None).cpu()
+    assert [sorted(how) for how in asked] == [["input_ids", "use_cache"]]
+    torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -110,6 +110,16 @@ def whole(tmp_path_factory, restless, rows):
     )  # fmt: skip
 
 
+def test_a_checkpoint_is_not_read_to_the_first_gpu(train, restless, whole, monkeypatch):
+    """PEFT reads to a GPU if there is one, and to it safetensors' `cuda` is the first."""
+    with pytest.raises(Stopped):
+        train(restless, stop=5)
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "cuda")
+    result, progress = train(restless)
+    assert progress.said == [f"resumes after step 4 of {STEPS}"]
+    assert digests(result.adapter) == digests(whole.adapter)
+
+
 @pytest.mark.parametrize("step", [4, STEPS])
 def test_a_stop_waits_for_the_end_of_its_step_and_a_second_one_does_not(
     train, restless, whole, place, step

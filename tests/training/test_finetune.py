@@ -112,6 +112,30 @@ def test_rows_read_from_disk_are_the_same_rows(tiny, rows, tmp_path):
     assert digests(tmp_path / "disk") == digests(tmp_path / "memory")
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_adapters_take_their_inputs_in_half_precision(tiny, rows, tmp_path, again):
+    """PEFT makes them float32 and autocast undoes it: a copy for every layer would be kept."""
+    import torch
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    seen = []
+
+    def look(module, args):
+        if isinstance(module, torch.nn.Linear) and module.out_features == 3:  # the rank: lora_A
+            seen.append(args[0].dtype)
+
+    handle = register_module_forward_pre_hook(look)
+    try:
+        finetune(
+            model=str(tiny), tokens=rows, out=tmp_path / "adapter", max_steps=1, rank=3,
+            dtype="bfloat16", device="cpu", gradient_checkpointing=again,
+        )  # fmt: skip
+    finally:
+        handle.remove()
+    assert set(seen) == {torch.bfloat16}
+    assert len(seen) == 14 * (1 + again)  # two blocks of seven layers, forward and once more
+
+
 def test_deterministic_sums_are_asked_of_cuda_and_given_back(monkeypatch):
     import torch
 
@@ -381,7 +405,10 @@ def test_training_stays_on_the_models_device(arguments_of, monkeypatch):
     assert args.device == second  # where the trainer puts model and batches
     assert Accelerator().device == second  # and accelerate beneath it
     assert args.n_gpu == 1  # or the model would be copied to all of them
-    assert current[-1] == 1  # or what a process of a team loads next would lie on the first
+    # Or what a process of a team loads next would lie on the first, and each hold memory of it.
+    assert current == [1]
+    torch.cuda.set_device(0)
+    assert current == [1, 0]  # it can be set again
 
 
 def test_a_process_that_torchrun_started_alone_is_alone(arguments_of, monkeypatch):

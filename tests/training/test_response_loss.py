@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from staff.data.batches import collate
 from staff.errors import ModelError
-from staff.training.response_loss import response_losses
+from staff.training.response_loss import goes_unmasked, padded_inputs, response_losses
 
 SMALL = {
     "vocab_size": 80,
@@ -58,10 +60,27 @@ def test_equals_the_models_own_loss(family, rows):
     assert len(losses) == rows.response_lengths[[0, 4, 7, 14]].sum()
     means = [losses[of_row == row].mean().item() for row in range(4)]
     np.testing.assert_allclose(means, own, rtol=1e-4)
+    with torch.no_grad():  # as in bfloat16 on a GPU
+        unmasked, _ = response_losses(model, **padded_inputs(batch, unmasked=True))
+    torch.testing.assert_close(unmasked, losses, rtol=1e-5, atol=1e-6)
     # Nothing stays behind: the model gives whole logits again.
     assert model(batch.input_ids).logits.shape[:2] == batch.input_ids.shape
     half, _ = response_losses(model.bfloat16(), input_ids=batch.input_ids, labels=batch.labels)
     assert half.dtype == torch.float32
+
+
+def test_a_mask_is_left_out_in_bfloat16_on_a_gpu_alone(rows):
+    batch = collate(rows.get([0, 4]))
+    assert padded_inputs(batch, unmasked=False).keys() == {"input_ids", "labels", "attention_mask"}
+    assert padded_inputs(batch, unmasked=True).keys() == {"input_ids", "labels"}
+    for device, dtype, wanted in (
+        ("cuda:1", torch.bfloat16, True),
+        ("cuda:1", torch.float16, False),  # before Ampere no flash kernel takes it
+        ("cuda:1", torch.float32, False),
+        ("cpu", torch.bfloat16, False),
+    ):
+        model = SimpleNamespace(device=torch.device(device), dtype=dtype)
+        assert goes_unmasked(model) is wanted
 
 
 def test_a_model_without_output_head():

@@ -75,19 +75,22 @@ def training_arguments(
 
 @contextmanager
 def _current_gpu_kept(device: torch.device) -> Iterator[None]:
-    """Have the current GPU be what it was, of a model on one: transformers makes it the first.
+    """Have the current GPU stay what it is, of a model on one: transformers would take the first.
 
     It is what `--device auto` means, in each process of a team another one: what is loaded after
-    the fine-tuning would lie on the first GPU in all of them.
+    the fine-tuning would lie on the first GPU in all of them. And CUDA keeps memory of a GPU for
+    every process that it was once current in; in exclusive mode only one may have it.
     """
     if device.type != "cuda":
         yield
         return
-    current = torch.cuda.current_device()
+    cuda: Any = torch.cuda
+    set_device = cuda.set_device
+    cuda.set_device = lambda _: None
     try:
         yield
     finally:
-        torch.cuda.set_device(current)
+        cuda.set_device = set_device
 
 
 @contextmanager
@@ -95,7 +98,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
     """Have CUDA add up in a fixed order where it can; the CPU does already.
 
     It cannot in the backward pass of PyTorch's attention under a mask (memory-efficient attention),
-    which rows of unlike length need.
+    which rows of unlike length need, unless they go unmasked (`response_loss.goes_unmasked`).
     """
     if device.type != "cuda":
         yield

@@ -210,20 +210,15 @@ def token_losses(
 ) -> "Tensor":
     """Negative log-likelihood of every response token, float32 [N], one row after the other."""
     from staff.training.packed import pack
-    from staff.training.response_loss import response_losses
+    from staff.training.response_loss import goes_unmasked, padded_inputs, response_losses
 
     if packing:
         inputs = pack(examples, multiple=packing.multiple)
         how: dict[str, Any] = {"narrow": packing.narrow, "multiple": packing.responses}
         return response_losses(model, **inputs, **how)[0]
     device = device_of(model.get_input_embeddings())
-    batch = collate(examples)
-    return response_losses(
-        model,
-        input_ids=batch.input_ids.to(device),
-        attention_mask=batch.attention_mask.to(device),
-        labels=batch.labels.to(device),
-    )[0]
+    inputs: dict[str, Any] = padded_inputs(collate(examples), unmasked=goes_unmasked(model))
+    return response_losses(model, **{name: value.to(device) for name, value in inputs.items()})[0]
 
 
 def predict(

@@ -8,9 +8,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from staff.data.batches import Batch
 from staff.models.narrow import narrowed
 from staff.models.response_logits import gathered, output_head, rounded_up
 from staff.types import IGNORE
+
+
+def goes_unmasked(model: Any) -> bool:
+    """Whether a model is given rows that are padded on the right without a mask.
+
+    A causal model never looks at what comes after a token. Under a mask PyTorch's attention has no
+    flash kernel, nor a backward pass that adds up in a fixed order. In bfloat16 on a GPU alone:
+    elsewhere, and before Ampere, no flash kernel computes, and without a mask transformers has
+    PyTorch share keys among heads (GQA), for which there is no other fast one.
+    """
+    return bool(model.device.type == "cuda" and model.dtype == torch.bfloat16)
+
+
+def padded_inputs(batch: Batch, *, unmasked: bool) -> dict[str, Tensor]:
+    """What a model is called with for rows that are padded on the right, and their labels."""
+    inputs = {"input_ids": batch.input_ids, "labels": batch.labels}
+    if not unmasked:
+        return {**inputs, "attention_mask": batch.attention_mask}
+    # Some models warn of pad tokens without a mask; any token will do there.
+    ids = torch.where(batch.attention_mask.bool(), batch.input_ids, batch.input_ids[:, :1])
+    return {**inputs, "input_ids": ids}
 
 
 def response_losses(

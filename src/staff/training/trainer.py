@@ -14,6 +14,7 @@ from zipfile import is_zipfile
 import numpy as np
 import torch
 from datasets import Dataset
+from peft.helpers import disable_input_dtype_casting
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, Trainer, set_seed
@@ -29,7 +30,7 @@ from staff.training import checkpoints
 from staff.training.callbacks import LossCurve, LossPoint
 from staff.training.packed import pack, packing_of
 from staff.training.parts import micro_batches
-from staff.training.response_loss import response_losses
+from staff.training.response_loss import goes_unmasked, padded_inputs, response_losses
 from staff.training.share import Share
 from staff.training.tokens import Tokens
 from staff.types import IGNORE
@@ -87,6 +88,7 @@ class ResponseTrainer(SFTTrainer):
         self.earlier_seconds, self.started = 0.0, time.monotonic()
         self.tokens = tokens
         self.padding = padding_of(kwargs["model"])
+        self.unmasked = goes_unmasked(kwargs["model"])
         self.packing = packing_of(kwargs["model"])
         self.order = torch.Generator().manual_seed(seed)  # of the rows; own stream
         self.seen = np.zeros(len(tokens.lengths), np.int64)
@@ -129,7 +131,12 @@ class ResponseTrainer(SFTTrainer):
         # The model's own walks over all modules, a tenth of a small one's step.
         base.zero_grad = self._forget_gradients
         try:
-            with by_row(base.get_base_model()) if self.packing else nullcontext():
+            with (
+                by_row(base.get_base_model()) if self.packing else nullcontext(),
+                # PEFT makes LoRA's inputs float32, and autocast makes them half precision again:
+                # time, and a copy for every layer that is kept for the backward pass.
+                disable_input_dtype_casting(base, active=self.args.bf16 or self.args.fp16),
+            ):
                 self.train(resume_from_checkpoint=None if start is None else str(start.folder))
         finally:
             del base.zero_grad
@@ -143,6 +150,13 @@ class ResponseTrainer(SFTTrainer):
         # One permutation an epoch was drawn; the trainer draws the current one's anew.
         for _ in range(start.step // -(-len(self.seen) // self.args.train_batch_size)):
             list(self._get_train_sampler())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read the adapter; the Trainer's own way is by the first GPU, wherever the model lies."""
+        adapted: Any = self.model
+        adapted.load_adapter(
+            resume_from_checkpoint, "default", is_trainable=True, torch_device="cpu"
+        )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's own (TRL's adds a model card), whole or absent."""
@@ -198,8 +212,7 @@ class ResponseTrainer(SFTTrainer):
         examples = self.tokens.get(rows)
         if self.packing:
             return pack(examples, multiple=self.packing.multiple)
-        batch = collate(examples, **self.padding)
-        return {name: getattr(batch, name) for name in ("input_ids", "labels", "attention_mask")}
+        return padded_inputs(collate(examples, **self.padding), unmasked=self.unmasked)
 
     def _idle(self, row: int) -> dict[str, Any]:
         """A row that is in no loss."""
