@@ -559,8 +559,8 @@ def test_swapped_models_are_told(data, family, tmp_path):
     )
     # A run says what its dry run says: the test above.
     assert (
-        "the small model (4,000,000 parameters) is larger than the target (1,115,008), so "
-        "selection costs more than it saves: are the two models swapped?"
+        "the small model (4,000,000 parameters) is larger than the target (1,115,008): are the "
+        "two models swapped?"
     ) in planning.plan(config)["warnings"]
     # Where git fetched no weights a few words stand for them: a plan does without, a run does not.
     words = shutil.copytree(small, tmp_path / "words")

@@ -69,8 +69,7 @@ def _family(config: SelectConfig, tokenizers: Mapping[str, Any], *, weights: boo
     if stored["small"] > stored["target"] > 0:
         yield (
             f"the small model ({count(stored['small'])} parameters) is larger than the target "
-            f"({count(stored['target'])}), so selection costs more than it saves: are the two "
-            "models swapped?"
+            f"({count(stored['target'])}): are the two models swapped?"
         )
 
 

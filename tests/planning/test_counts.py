@@ -1,10 +1,16 @@
 """What --dry-run says: of the verbs that work on one file with one model, and of verification."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from staff import planning
+from staff.errors import ConfigError, DataError
 from staff.planning.counts import most_verified
+from staff.planning.estimate import estimate
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
+from staff.runs.plan_config import PlanConfig
 
 
 @pytest.fixture
@@ -27,7 +33,10 @@ def test_fine_tuning_counts_every_epoch(settings):
 def test_fine_tuning_with_a_step_limit_counts_its_share(settings):
     plan = planning.plan_one_stage(FinetuneConfig(**settings, max_steps=5, batch_size=8))
     tokens = stages_of(plan)["read"][1]
-    assert stages_of(plan)["fine-tune, 5 steps"] == (20, 2 * tokens)  # 40 rows are two passes
+    # 8 + 8 + 4 + 8 + 8 rows
+    assert stages_of(plan)["fine-tune, 5 steps"] == (20, round(36 / 20 * tokens))
+    plan = planning.plan_one_stage(FinetuneConfig(**settings, max_steps=3, batch_size=64))
+    assert stages_of(plan)["fine-tune, 3 steps"] == (20, 3 * tokens)
 
 
 def test_scoring_and_evaluating(settings):
@@ -55,6 +64,40 @@ def test_what_would_go_wrong_is_told(settings, family):
     assert chat.startswith("the target has a chat template, but the data are not conversations")
     assert "responses are truncated at 80 tokens: raise --max-length, use models with" in cut
     assert cut.endswith("a longer context, shorten the prompts or leave those rows out")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"score_on": 0.5}, "10 scored rows are too few"),
+        ({"quota_column": "place"}, "has no column 'place' for quotas"),
+        ({"include": "x\n"}, "no usable row has the id 'x'"),
+        ({"exclude": "".join(f"{n}\n" for n in range(17))}, "only 3 rows may be in it"),
+        ({"exclude": "".join(f"{n}\n" for n in range(20))}, "no row is left to choose from"),
+    ],
+)
+def test_what_the_run_refuses_is_refused(settings, family, tmp_path, asked, words):
+    given = dict(asked)
+    for name in {"include", "exclude"} & asked.keys():
+        given[name] = str(tmp_path / name)
+        (tmp_path / name).write_text(asked[name])
+    data = tmp_path / "with-ids.jsonl"
+    lines = Path(settings["data"]).read_text(encoding="utf-8").splitlines()
+    rows = [json.dumps({**json.loads(line), "id": str(n)}) for n, line in enumerate(lines)]
+    data.write_text("\n".join(rows), encoding="utf-8")
+    columns = {**settings, "data": str(data), "id_column": "id"}
+    del columns["model"]
+    models = {"small": family[0], "target": family[1]}
+    for plans, config in ((planning.plan, SelectConfig), (estimate, PlanConfig)):
+        with pytest.raises((ConfigError, DataError), match=words):
+            plans(config(**columns, **models, total=(4,), **given))
+
+
+def test_responses_alone_are_counted_without_their_prompts(settings, family):
+    columns = {k: v for k, v in settings.items() if k != "model"}
+    asked = SelectConfig(**columns, small=family[0], target=family[1], keep=(0.2,), method="ifd")
+    stages = stages_of(planning.plan(asked))
+    assert 20 < stages["score responses alone"][1] < stages["score small"][1]
 
 
 def test_the_untuned_scores_are_those_the_run_makes(settings, family):

@@ -159,6 +159,19 @@ def test_sizes_may_be_in_tokens(settings):
     [coreset] = plan["coresets"]
     assert coreset["name"] == "t1000"
     assert coreset["keep"] == 1000 / plan["data"]["tokens"]
+    # Of more tokens than there are, all rows, as in the run.
+    plan = estimate(PlanConfig(**{**settings, "keep": ()}, tokens=(10**6,), device="l40s"))
+    [coreset] = plan["coresets"]
+    assert (coreset["keep"], coreset["saved"]) == (1.0, 0.0)
+    assert coreset["cost"] == plan["tuning"]["seconds"]
+
+
+def test_scoring_with_the_target_itself_may_pay_off(settings, family):
+    small = settings["target"]
+    plan = estimate(PlanConfig(**settings | {"small": small}, device="l40s", skip_finetune=True))
+    assert plan["coresets"][0]["left"] > 0
+    assert any("100% of the target's active parameters" in text for text in plan["warnings"])
+    assert not any("costs more" in text or "it saves" in text for text in plan["warnings"])
 
 
 def test_what_would_go_wrong_is_told(settings, family, tmp_path):

@@ -2,12 +2,16 @@
 
 import numpy as np
 
-from staff.planning.work import scoring_work, tuning_work
+from staff.data.batches import collate
+from staff.planning.shares import micro_work, shares
+from staff.planning.work import scoring_work, tuning_work, without_prompts
 from staff.rng import stream_seed
+from staff.scores import alone
 from staff.scores.run import score_rows
 from staff.training.arguments import training_arguments
 from staff.training.callbacks import LossCurve
-from staff.training.trainer import ResponseTrainer
+from staff.training.trainer import ResponseTrainer, padding_of
+from staff.types import IGNORE
 
 LENGTHS = np.random.default_rng(0).integers(4, 40, size=50)
 
@@ -34,6 +38,27 @@ def test_steps_are_the_trainers_own(tiny, store, tmp_path):
     ):
         assert padded == len(places) * LENGTHS[places].max()
         assert responses == 2 * len(places)
+
+
+def test_steps_in_half_precision_are_as_wide_as_the_trainers(tiny, store):
+    tokens = store([(int(length), 2) for length in LENGTHS])
+    padding = padding_of(tiny("llama").bfloat16())
+    planned = tuning_work(tokens, batch_size=4, epochs=1, seed=5, multiple=padding["multiple"])
+    parts = (planned, *shares(planned, tokens, 3), micro_work(planned, tokens, 2))
+    for work in (*parts, planned.take([0, 3])):
+        found = [collate(tokens.get(rows), **padding).input_ids.numel() for rows in work.places]
+        assert work.padded.tolist() == found
+
+
+def test_responses_alone_are_as_wide_as_they_are_scored(store):
+    rows = [(int(length), int(length) // (2 + n % 3)) for n, length in enumerate(LENGTHS)]
+    tokens = store(rows)
+    planned = without_prompts(scoring_work(tokens, batch_tokens=100, shard_rows=20), tokens)
+    found = []
+    for places in planned.places:
+        batch = alone.without_prompts(collate(tokens.get(places), rows=places), start=0)
+        found.append((batch.input_ids.numel(), int((batch.labels != IGNORE).sum())))
+    assert list(zip(planned.padded, planned.responses, strict=True)) == found
 
 
 def test_scoring_batches_are_those_that_are_scored(store, tmp_path):

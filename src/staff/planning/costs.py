@@ -17,9 +17,10 @@ from staff.planning.place import on_cpu
 from staff.planning.probe import Measured, spread
 from staff.planning.shape import Shape
 from staff.planning.shares import FEW, micro_work, scoring_share, shard_rows_of, shares
-from staff.planning.work import Work, scoring_work, tuning_work
+from staff.planning.work import scoring_work, tuning_work, without_prompts
 from staff.runs.plan_config import PlanConfig
 from staff.stages.draws import rows_to_score, sample
+from staff.training.parts import MULTIPLE
 from staff.training.tokens import Tokens
 
 TUNE_TARGET = "tune target"
@@ -79,7 +80,7 @@ def stage_cost(
         return cost
     shape, quantize = shapes[role], config.quantized(role)
     if kind == "score alone":  # the responses without their prompts, forward only
-        work = Work(work.places, work.rows, work.responses / work.rows, work.responses)
+        work = without_prompts(work, own)
         operations = flops.forward(shape, work)
     else:
         operations = flops.score(shape, work, phi=config.phi)
@@ -114,7 +115,13 @@ def _tune(
     *,
     size: int,
 ) -> Cost:
-    work = tuning_work(rows, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed)
+    work = tuning_work(
+        rows,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        multiple=MULTIPLE if size < 4 else 1,
+    )
     shape, again, quantize = shapes[role], config.activation_checkpointing, config.quantized(role)
     dealt, micro = shares(work, rows, config.processes), config.micro_batch_size
     operations, most = (

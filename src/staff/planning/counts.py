@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from staff.asked import counting_models, requested_sizes
 from staff.data.columns import described
 from staff.data.files import Source, open_source
@@ -16,12 +18,14 @@ from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
+from staff.selectors.compose import Size, check_wishes
 from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.rounds import not_verified
 from staff.stages import reading
-from staff.stages.draws import count_drawn
+from staff.stages.draws import check_score_on, count_drawn
 from staff.stages.facts import tokenisers_of
 from staff.stages.options import trust_of
+from staff.wishes import read_lists, read_wishes
 from staff.words import counted
 
 
@@ -57,12 +61,11 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
         }
     source = open_source(str(config.data))
     with tokenised(config, source, counting_models(config), progress) as prepared:
-        lengths = prepared.stores[-1].lengths if prepared.stores else None
-        requested_sizes(config, prepared.usable, lengths)
+        _, free = asked_of(config, source, prepared)
         return {
             "read as": described(prepared.options),
             **counts(prepared),
-            "stages": stages_of(config, prepared, kept=_kept(folder, source)),
+            "stages": stages_of(config, prepared, free=free, kept=_kept(folder, source)),
             "files": _files(config, folder, rejected=prepared.rejected),
             "warnings": warnings_of(config, prepared),
         }
@@ -77,7 +80,9 @@ def plan_one_stage(
         rows, tokens = prepared.usable, prepared.tokens[0]
     if isinstance(config, FinetuneConfig):
         steps = config.max_steps or config.epochs * -(-rows // config.batch_size)
-        epochs = steps * config.batch_size / rows if config.max_steps else config.epochs
+        # The last step of an epoch has fewer rows.
+        every, rest = divmod(steps, -(-rows // config.batch_size))
+        epochs = every + rest * config.batch_size / rows
         work = [
             {
                 "name": f"fine-tune, {counted(steps, 'step')}",
@@ -120,12 +125,31 @@ def _kept(folder: RunFolder, source: Source) -> bool:
     return read_manifest(folder.path)["data"]["sha256"] == source.content_hash()
 
 
+def asked_of(
+    config: SelectConfig, source: Source, prepared: Prepared
+) -> tuple[dict[str, Size], int]:
+    """The sizes asked for, and of how many rows a method has the choice.
+
+    Raises what the run would once its rows are read: ConfigError for sizes and lists that cannot
+    be, DataError for a quota column that is not there.
+    """
+    lengths = prepared.stores[-1].lengths if prepared.stores else None
+    sizes = requested_sizes(config, prepared.usable, lengths)
+    lists = read_lists(config)
+    wishes = read_wishes(config, lists, source, prepared.ids, prepared.rows, {})
+    check_wishes(sizes, wishes)
+    return sizes, int(np.count_nonzero(wishes.free))
+
+
 def stages_of(
-    config: SelectConfig, prepared: Prepared, *, kept: bool = False
+    config: SelectConfig, prepared: Prepared, *, free: int, kept: bool = False
 ) -> list[dict[str, Any]]:
     """The stages of a selection: name, kind, rows, tokens, reused.
 
-    Raises ConfigError for a cap that the first round of verification would pass.
+    free: rows there is a choice of (`asked_of`).
+
+    Raises ConfigError for a cap that the first round of verification would pass, DataError for
+    too few rows to predict other scores from.
     """
     usable, kept = prepared.usable, kept and not config.overwrite
     listed: list[dict[str, Any]] = [{"name": "read", "kind": "read", "rows": prepared.rows_read}]
@@ -133,6 +157,7 @@ def stages_of(
         listed[0]["tokens"] = prepared.tokens[0]
     wanted = wanted_by(config)
     if wanted:
+        check_score_on(config.score_on, usable)
         tokens = prepared.tokens[0]
         small = {"rows": usable, "tokens": tokens, "reused": kept}
         if config.adapter is None and not config.skip_finetune:
@@ -145,10 +170,11 @@ def stages_of(
         part = {"rows": scored, "tokens": round(tokens * scored / usable)}
         listed.append({"name": "score small", "kind": "score small"} | small | part)
         if "unconditioned" in wanted:
-            listed.append({"name": "score responses alone", "kind": "score alone"} | small)
+            alone = {"tokens": usable + int(prepared.stores[0].response_lengths.sum())}
+            listed.append({"name": "score responses alone", "kind": "score alone"} | small | alone)
     if "verify" in wanted:
-        config.check_cap(usable)
-    if "verify" in wanted and (most := most_verified(config, usable)):
+        config.check_cap(free)
+    if "verify" in wanted and (most := most_verified(config, free)):
         verify = round(most * prepared.tokens[-1] / usable)
         name = "verify on target, at most"
         listed.append({"name": name, "kind": "verify", "rows": most, "tokens": verify})
@@ -159,9 +185,9 @@ def stages_of(
     return [*listed, {"name": "select", "kind": "select", "rows": usable}]
 
 
-def most_verified(config: SelectConfig, usable: int) -> int:
+def most_verified(config: SelectConfig, free: int) -> int:
     """Most rows the target scores: b_v of each region that can be large enough, or the cap."""
-    pool, b_v = below_cut(usable, config.cut), config.verify_per_region
+    pool, b_v = below_cut(free, config.cut), config.verify_per_region
     large = min(regions_for(config.regions, pool), pool // (not_verified(b_v) + 1))
     if isinstance(b_v, str):
         return min(config.verify_cap, pool) if large else 0

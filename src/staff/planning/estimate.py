@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from staff import __version__
-from staff.asked import counting_models, requested_sizes
+from staff.asked import counting_models
 from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.planning import risks
 from staff.planning.costs import TUNE_TARGET, Cost, stage_cost, timed, tuning_cost
-from staff.planning.counts import counts, stages_of, tokenised
+from staff.planning.counts import asked_of, counts, stages_of, tokenised
 from staff.planning.place import device_facts, device_of, number_bytes, on_cpu, room_of
 from staff.planning.probe import START, START_TUNING, Measured, probe
 from staff.planning.shape import Shape, read_shape
@@ -37,14 +37,15 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
     Returns what `staff plan --json` prints (docs/plan.md).
 
     Raises:
-        ConfigError: a device that is not known, or a size beyond the data. DataError, ModelError.
+        ConfigError: a device that is not known, or what the run refuses. DataError, ModelError.
     """
     device = device_of(config)
     size = number_bytes(config, device)
     models = counting_models(config)
-    with tokenised(config, open_source(str(config.data)), models, progress) as prepared:
+    source = open_source(str(config.data))
+    with tokenised(config, source, models, progress) as prepared:
         small, target = prepared.stores[0], prepared.stores[-1]
-        sizes = requested_sizes(config, prepared.usable, target.lengths)
+        sizes, free = asked_of(config, source, prepared)
         shapes = {role: _shape(config, role) for role in ("small", "target")}
         measured: dict[str, Measured] = {}
         if config.probe:
@@ -54,14 +55,18 @@ def estimate(config: PlanConfig, *, progress: Progress | None = None) -> dict[st
             *([Cost(START, START, 0)] if measured else []),
             *(
                 stage_cost(config, stage, prepared, shapes, size=size, room=room, cpu=cpu)
-                for stage in stages_of(config, prepared)
+                for stage in stages_of(config, prepared, free=free)
             ),
             tuning_cost(config, target, shapes, size=size),
         ]
         costs = [timed(cost, config, device, size, measured, prepared.seconds) for cost in costs]
         total = int(target.lengths.sum())
         keeps = {
-            name: (wanted.rows / prepared.usable if wanted.rows else (wanted.tokens or 0) / total)
+            name: (
+                wanted.rows / prepared.usable
+                if wanted.rows
+                else min(1.0, (wanted.tokens or 0) / total)  # of more tokens, all rows
+            )
             for name, wanted in sizes.items()
         }
         result = {

@@ -58,8 +58,8 @@ def _size(shapes: Mapping[str, "Shape"]) -> Iterator[str]:
     small, target = (shapes[role].met for role in ("small", "target"))
     if 2 * small > target:
         yield (
-            f"the small model has {small / target:.0%} of the target's active parameters: "
-            f"selection costs {'about as much as' if small < target else 'more than'} it saves"
+            f"the small model has {small / target:.0%} of the target's active parameters: with a "
+            "smaller one selection costs less"
         )
 
 

@@ -47,13 +47,14 @@ def shares(work: Work, tokens: Tokens, processes: int) -> list[Work]:
         [dealt(rows, rank=k, size=processes) for rows in work.places if len(rows) > k]
         for k in range(processes)
     )
-    return [work_of(places, tokens) for places in each if places]
+    return [work_of(places, tokens, multiple=work.multiple) for places in each if places]
 
 
 def micro_work(work: Work, tokens: Tokens, size: int | None) -> Work:
     """The parts of at most `size` rows that steps are computed in (`training.parts`)."""
     parts = (micro_batches(rows, size=size, most=len(rows)) for rows in work.places)
-    return work_of([part for step in parts for part in step], tokens)
+    every = [part for step in parts for part in step]
+    return work_of(every, tokens, multiple=work.multiple)
 
 
 def shards(work: Work, *, shard_rows: int) -> Ints:

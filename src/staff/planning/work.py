@@ -1,7 +1,7 @@
 """The batches that a stage will really process: their padded tokens determine its cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ class Work:
     """k batches, each a group of rows padded to the longest of them.
 
     places: int64 [B_i] rows of each batch. rows, length, responses: float64 [k], B and T of each
-    and its tokens in the loss.
+    and its tokens in the loss. multiple: of tokens that T is rounded up to.
     """
 
     places: Sequence[Ints]
     rows: Floats
     length: Floats
     responses: Floats
+    multiple: int = 1
 
     @property
     def padded(self) -> Floats:
@@ -34,20 +35,36 @@ class Work:
         """Some of the batches."""
         at = np.asarray(batches, np.int64)
         places = [self.places[batch] for batch in at.tolist()]
-        return Work(places, self.rows[at], self.length[at], self.responses[at])
+        return replace(
+            self,
+            places=places,
+            rows=self.rows[at],
+            length=self.length[at],
+            responses=self.responses[at],
+        )
 
 
-def work_of(places: Sequence[Ints], tokens: Tokens) -> Work:
+def work_of(places: Sequence[Ints], tokens: Tokens, *, multiple: int = 1) -> Work:
     """The work that groups of rows are."""
+    longest = np.array([tokens.lengths[group].max() for group in places], np.int64)
     return Work(
         places=places,
         rows=np.array([len(group) for group in places], float),
-        length=np.array([tokens.lengths[group].max() for group in places], float),
+        length=(-(-longest // multiple) * multiple).astype(float),
         responses=np.array([tokens.response_lengths[group].sum() for group in places], float),
+        multiple=multiple,
     )
 
 
-def tuning_work(tokens: Tokens, *, batch_size: int, epochs: int, seed: int) -> Work:
+def without_prompts(work: Work, tokens: Tokens) -> Work:
+    """The same batches of a start token and the response of each row (`staff.scores.alone`)."""
+    longest = [tokens.response_lengths[group].max() for group in work.places]
+    return replace(work, length=1 + np.array(longest, float))
+
+
+def tuning_work(
+    tokens: Tokens, *, batch_size: int, epochs: int, seed: int, multiple: int = 1
+) -> Work:
     """The steps of a fine-tuning, epoch by epoch, as the trainer will group them."""
     import torch
     from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -60,7 +77,7 @@ def tuning_work(tokens: Tokens, *, batch_size: int, epochs: int, seed: int) -> W
         indices = get_length_grouped_indices(lengths, batch_size, generator=order)
         ordered = rows[np.array(indices, np.int64)]
         places += [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
-    return work_of(places, tokens)
+    return work_of(places, tokens, multiple=multiple)
 
 
 def scoring_work(

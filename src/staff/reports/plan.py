@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from staff.reports.columns import Column, layout, wrap
 from staff.reports.facts import warning_lines
 from staff.reports.numbers import brief, memory, millions, operations, significant
-from staff.words import count, counted
+from staff.words import count, counted, rows_of
 
 Plan = Mapping[str, Any]
 INDENT = " " * 10
@@ -138,7 +138,12 @@ def _worth(plan: Plan, width: int) -> list[str]:
 
 
 def _rows(value: int | None) -> str:
-    return "never" if value is None else f"{count(value)} rows"
+    """From how many rows on.
+
+    >>> _rows(1), _rows(1200), _rows(None)
+    ('1 row', '1,200 rows', 'never')
+    """
+    return "never" if value is None else rows_of(value)
 
 
 def _epochs(value: float | None) -> str:

@@ -104,10 +104,17 @@ def choose_one(
 
 
 def check_wishes(sizes: Mapping[str, Size], wishes: Wishes) -> None:
-    """Raise ConfigError if a coreset of so many rows cannot be made, whatever is chosen."""
+    """Raise ConfigError if a coreset of so many rows cannot be made, whatever is chosen.
+
+    Or if nothing is left to choose: a method needs a row.
+    """
+    free = int(np.count_nonzero(wishes.free))
+    if not free:
+        raise ConfigError(
+            "no row is left to choose from: all are on the lists of rows to include and to exclude"
+        )
     for size in sizes.values():
         if size.rows is not None:
-            free = int(np.count_nonzero(wishes.free))
             _check_room(size.rows, fixed=len(wishes.include), free=free)
 
 

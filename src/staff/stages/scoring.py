@@ -31,7 +31,7 @@ from staff.stages.options import (
     trust_of,
 )
 from staff.team import Team, current, in_team
-from staff.types import Ints, ScoreTable
+from staff.types import Bools, Ints, ScoreTable
 
 
 def check_executor() -> None:
@@ -101,9 +101,16 @@ def score(
         **what,
     )
     record.rows = scored.rows + scored.reused
-    record.tokens = int(store.lengths[scored.table.known].sum())
+    record.tokens = _tokens(store, scored.table.known, alone=what.get("alone", False))
     record.reused = scored.rows + done == 0
     return scored.table
+
+
+def _tokens(store: TokenStore, known: Bools, *, alone: bool) -> int:
+    """Tokens of the scored rows; of responses alone with a start token each."""
+    if alone:
+        return int(store.response_lengths[known].sum() + np.count_nonzero(known))
+    return int(store.lengths[known].sum())
 
 
 def _refuse_lost(out: Path, missing: Mapping[int, Ints], _: Stage) -> Iterator[Any]:

@@ -9,6 +9,8 @@ from staff.types import Ints
 
 Group = TypeVar("Group", list[int], Ints)
 
+MULTIPLE = 16  # of tokens that rows are padded to in half precision (`trainer.padding_of`)
+
 
 def dealt(rows: Group, *, rank: int, size: int) -> Group:
     """Of a step's rows those of one of `size` processes, which may be none.

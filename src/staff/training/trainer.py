@@ -29,7 +29,7 @@ from staff.rng import keys_of_ids, stream_seed
 from staff.training import checkpoints
 from staff.training.callbacks import LossCurve, LossPoint
 from staff.training.packed import pack, packing_of
-from staff.training.parts import micro_batches
+from staff.training.parts import MULTIPLE, micro_batches
 from staff.training.response_loss import goes_unmasked, padded_inputs, response_losses
 from staff.training.share import Share
 from staff.training.tokens import Tokens
@@ -46,7 +46,7 @@ def padding_of(model: Any) -> dict[str, Any]:
     if model.dtype == torch.float32:
         return {}
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return {"multiple": 16, "context": context}
+    return {"multiple": MULTIPLE, "context": context}
 
 
 class ResponseTrainer(SFTTrainer):
