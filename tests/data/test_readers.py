@@ -81,6 +81,7 @@ def test_csv_bad_rows(tmp_path):
     assert found[2].problem == "3 fields where the header has 2"
     assert found[3].problem.startswith("broken CSV")
     assert found[4].problem == "invalid UTF-8"
+    assert [r.raw for r in found[1:-1]] == ["1", "1,2,3", '"x"y,2', "?,2"]
     assert [r.line for r in found] == [2, 3, 4, 5, 6, 7]
 
 

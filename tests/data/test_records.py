@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from staff.data.files import open_source
+from staff.data.raw import RawRecord
 from staff.data.records import RecordOptions, content_id, fill_template, to_example
+from staff.data.writers import write_records
 from staff.errors import BadRow
 from staff.types import Example, Message
 
@@ -249,6 +252,7 @@ def test_calls_of_tools_as_templates_take_them():
     for given in (
         call,
         {**call, "function": {"name": "f", "arguments": '{"x": [1, null]}'}, "index": None},
+        {**call, "function": {**call["function"], "description": None}},
     ):
         asks = {"role": "assistant", "content": None, "tool_calls": [given], "thinking": ""}
         answers = {"role": "tool", "content": "y", "tool_call_id": "1", "name": None}
@@ -272,6 +276,20 @@ def test_calls_of_tools_as_templates_take_them():
     assert to_example({"messages": [older]}, CHAT).messages[0].more == {
         "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]
     }
+
+
+def test_a_call_without_arguments_is_the_same_in_every_kind_of_file(tmp_path):
+    """A table has null there, which templates wrote as an argument: the call was learnt with it."""
+    calls = [{"function": {"name": "f", "arguments": {"x": 1}}}, {"function": {"name": "g"}}]
+    asks = [{"role": "assistant", "tool_calls": [call]} for call in calls]
+    records = [RawRecord(n, None, {"messages": [*ASKED, one]}) for n, one in enumerate(asks)]
+    found = []
+    for kind in ("jsonl", "parquet"):
+        write_records(tmp_path / f"a.{kind}", records, format=kind)
+        rows = open_source(tmp_path / f"a.{kind}").records()
+        found.append([to_example(row.record, CHAT) for row in rows])
+    assert found[0] == found[1]
+    assert found[0][1].messages[-1].more["tool_calls"][0]["function"] == {"name": "g"}
 
 
 def test_what_else_a_template_gets():

@@ -28,6 +28,43 @@ def test_cut_arrow_stream(tmp_path):
         list(open_source(tmp_path / "a.arrow").records())
 
 
+@pytest.fixture
+def stream():
+    """An Arrow stream of three batches of 10 rows."""
+
+    def write(**options):
+        table, sink = pa.table({"a": ["x"] * 30}), pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(**options)
+        with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=10)
+        return sink.getvalue().to_pybytes()
+
+    return write
+
+
+def test_arrow_stream_without_its_last_batches(stream, tmp_path):
+    """As a killed writer leaves it, which PyArrow takes for a whole one."""
+    content, passed = stream(), []
+    for cut in range(1, len(content)):
+        (tmp_path / "a.arrow").write_bytes(content[:cut])
+        try:
+            passed.append(len(list(open_source(tmp_path / "a.arrow").records())))
+        except DataError as error:
+            assert "cannot read" in str(error)  # noqa: PT017
+    assert not passed
+
+
+def test_arrow_streams_that_are_joined(stream, tmp_path):
+    (tmp_path / "a.arrow").write_bytes(stream() * 2)
+    with pytest.raises(DataError, match=r"a\.arrow goes on behind the end of its Arrow stream"):
+        list(open_source(tmp_path / "a.arrow").records())
+
+
+def test_arrow_stream_of_an_old_version(stream, tmp_path):
+    (tmp_path / "a.arrow").write_bytes(stream(use_legacy_format=True))
+    assert len(list(open_source(tmp_path / "a.arrow").records())) == 30
+
+
 def test_invalid_utf8_is_one_bad_row(tmp_path):
     column = pa.Array.from_buffers(
         pa.string(),

@@ -1,8 +1,10 @@
 """Data files that cannot be read: missing, empty, broken, of another kind."""
 
+import bz2
 import gzip
 import json
 import lzma
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +31,14 @@ def parquet(*columns, rows=2):
 def cut_parquet(path):
     parquet("prompt", "response")(path)
     path.write_bytes(path.read_bytes()[:-20])
+
+
+def arrow(path, *, parts=1, cut=0):
+    table, sink = pa.table({"prompt": ["a"], "response": ["b"]}), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    stream = sink.getvalue().to_pybytes()
+    path.write_bytes(stream[: len(stream) - cut] * parts)
 
 
 def saved(path):
@@ -70,6 +80,7 @@ CASES = [
     ("text named .xz", {"a.jsonl.xz": GOOD}, select("a.jsonl.xz"), 3, 'a.jsonl.xz is not a whole .xz file (Input format not supported by decoder). Fetch or compress it again.'),
     ("a .xz file cut short", {"a.jsonl.xz": lzma.compress(GOOD.encode() * 99)[:-9]}, select("a.jsonl.xz"), 3, 'a.jsonl.xz is not a whole .xz file (Compressed file ended before the end-of-stream marker was reached). Fetch or compress it again.'),
     ("a .zst file cut short", {"a.jsonl.zst": zstandard.compress(GOOD.encode() * 99)[:-9]}, select("a.jsonl.zst"), 3, 'a.jsonl.zst is not a whole .zst file (Truncated compressed stream). Fetch or compress it again.'),
+    ("a .bz2 file damaged behind its first part", {"a.jsonl.bz2": bz2.compress(GOOD.encode()) + b"oops"}, select("a.jsonl.bz2"), 3, 'a.jsonl.bz2 is not a whole .bz2 file (Invalid data stream). Fetch or compress it again.'),
     ("text named .zst", {"a.jsonl.zst": GOOD}, select("a.jsonl.zst"), 3, 'a.jsonl.zst is not a whole .zst file (ZSTD decompress failed: Unknown frame descriptor). Fetch or compress it again.'),
     ("a .gz file of 40 KB that unpacks to a row of 40 MB", {"a.jsonl.gz": packed('{"prompt": "' + " " * 40_000_000)}, select("a.jsonl.gz"), 3, 'a.jsonl.gz, line 1: a row is longer than 32 MiB. Split it, or check that the file is what its ending says.'),
     ("a .zst file of 4 KB that unpacks to a row of 40 MB", {"a.json.zst": zstandard.compress(b'[{"prompt": "' + b" " * 40_000_000)}, select("a.json.zst"), 3, 'a.json.zst, line 1: a row is longer than 32 MiB. Split it, or check that the file is what its ending says.'),
@@ -92,6 +103,8 @@ CASES = [
     ("a Parquet file without rows", {"a.parquet": parquet("prompt", "response", rows=0)}, select("a.parquet"), 3, 'a.parquet holds no rows. Give a file with at least one.'),
     ("a Parquet column twice", {"a.parquet": parquet("prompt", "response", "prompt")}, select("a.parquet"), 3, "a.parquet: column 'prompt' appears more than once. Rename one."),
     ("text named .arrow", {"a.arrow": GOOD}, select("a.arrow"), 3, 'cannot read a.arrow: Expected to read 1919951483 metadata bytes, but only read 29. Fetch or write it again.'),
+    ("an Arrow stream whose writer was killed", {"a.arrow": partial(arrow, cut=8)}, select("a.arrow"), 3, 'cannot read a.arrow: its end is missing. Fetch or write it again.'),
+    ("two Arrow streams joined end to end", {"a.arrow": partial(arrow, parts=2)}, select("a.arrow"), 3, 'a.arrow goes on behind the end of its Arrow stream: such files cannot be joined end to end. Give a folder or a pattern of several.'),
     ("a folder of other files", {"a/notes.md": "hello"}, select("a"), 3, "a holds no data files (known endings: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .ipc, .feather), nor does a folder data or train in it, and it is not made by save_to_disk either. Give the folder that holds them, or a pattern in quotes."),
     ("a folder with data files in two places", {"a/sample.jsonl": GOOD, "a/train/b.jsonl": GOOD}, select("a"), 3, "a holds data files in several places: a/sample.jsonl and a/train/b.jsonl. Give a/train, or a pattern in quotes: 'a/*.jsonl'."),
     ("the folder of a run", {"a/manifest.json": "{}", "a/config.yaml": "", "a/coreset-0.1.jsonl": GOOD}, select("a"), 3, "a is the folder of a run. Give a file in it, such as a coreset."),

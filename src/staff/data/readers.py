@@ -83,7 +83,14 @@ def read_csv(path: Path, *, delimiter: str = ",") -> Iterator[RawRecord]:
     """Rows of a CSV or TSV file with a header line; every value is a string."""
     csv.field_size_limit(ROW_LIMIT)  # the default of 128 KiB a field refuses long documents
     with open_text(path) as text:
-        reader = csv.reader(lines_of(text, path), delimiter=delimiter, strict=True)
+        lines: list[str] = []  # of the row that is read
+
+        def kept() -> Iterator[str]:
+            for line in lines_of(text, path):
+                lines.append(line)
+                yield line
+
+        reader = csv.reader(kept(), delimiter=delimiter, strict=True)
         header = _next_fields(reader, path)
         if isinstance(header, str):
             raise DataError(f"{path}, line 1: {header}. The first line must name the columns.")
@@ -96,6 +103,7 @@ def read_csv(path: Path, *, delimiter: str = ",") -> Iterator[RawRecord]:
         row = 0
         while header is not None:
             line = reader.line_num + 1
+            lines.clear()
             fields = _next_fields(reader, path)
             if fields is None:
                 return
@@ -103,7 +111,7 @@ def read_csv(path: Path, *, delimiter: str = ",") -> Iterator[RawRecord]:
                 continue
             record, raw, problem = None, None, None
             if isinstance(fields, str):
-                problem = fields
+                raw, problem = shown("".join(lines).rstrip("\r\n")), fields
             elif not is_utf8(joined := delimiter.join(fields)):
                 raw, problem = shown(joined), "invalid UTF-8"
             elif len(fields) != len(header):

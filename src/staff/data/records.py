@@ -375,6 +375,8 @@ def _calls(calls: object, number: int) -> list[dict[str, Any]]:
         function = given["function"]
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise BadRow(f"message {number} has a tool call without the name of a function")
+        # Null is none: a column of structs has every field of each.
+        function = {name: value for name, value in function.items() if value is not None}
         if "arguments" in function:
             function = {**function, "arguments": _from_json(function["arguments"], "{")}
         given = {name: value for name, value in given.items() if value is not None}

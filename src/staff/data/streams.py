@@ -15,6 +15,7 @@ from staff.errors import DataError
 BOM = b"\xef\xbb\xbf"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 CHUNK_BYTES = 1 << 20
+PACKED_BYTES = 1 << 13  # of a small stream, what is behind it is copied once more
 ROW_LIMIT = 1 << 25  # bytes or characters of one row: a small file can unpack to terabytes
 
 
@@ -25,11 +26,50 @@ def _open_zst(path: Path, _: str) -> IO[bytes]:
     return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), CHUNK_BYTES)
 
 
+class _Streams(io.RawIOBase):
+    """What compressed streams, one behind another, unpack to.
+
+    The readers of bz2 and lzma take a later stream that is damaged at its start for the end.
+    """
+
+    def __init__(self, path: Path, unpacker: Callable[[], Any]) -> None:
+        self._file = path.open("rb")
+        self._unpacker = unpacker
+        self._unpack = unpacker()
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, into: Any) -> int:
+        while True:
+            packed = b""
+            if self._unpack.eof:
+                if not (packed := self._rest()):
+                    return 0
+                self._unpack = self._unpacker()
+            elif self._unpack.needs_input and not (packed := self._file.read(PACKED_BYTES)):
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            if data := self._unpack.decompress(packed, len(into)):
+                into[: len(data)] = data
+                return len(data)
+
+    def _rest(self) -> bytes:
+        """What is behind a stream; zeros, which xz may put there, do not count."""
+        packed: bytes = self._unpack.unused_data.lstrip(b"\0")
+        while not packed and (piece := self._file.read(PACKED_BYTES)):
+            packed = piece.lstrip(b"\0")
+        return packed
+
+
 # Which opener unpacks files of an ending.
 UNPACKED: dict[str, Callable[[Path, str], Any]] = {
     ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
+    ".bz2": lambda path, _: io.BufferedReader(_Streams(path, bz2.BZ2Decompressor), CHUNK_BYTES),
+    ".xz": lambda path, _: io.BufferedReader(_Streams(path, lzma.LZMADecompressor), CHUNK_BYTES),
     ".zst": _open_zst,
 }
 

@@ -16,6 +16,7 @@ BATCH_ROWS = 1024
 # A column of a row group may be larger than that only if its packed size is not out of proportion.
 CHUNK_BYTES, MOST_PACKED = 256 << 20, 100
 VALUE_BYTES = 8  # of each place in a list, at least: it becomes a Python list
+MARK, END = b"\xff" * 4, b"\xff" * 4 + bytes(4)  # of a message in an Arrow stream; behind the last
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -107,14 +108,33 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
     import pyarrow as pa
 
     with _arrow_faults(path), pa.OSFile(str(path), "rb") as file:
-        is_stream = file.read(6) != b"ARROW1"
+        start = file.read(6)
+        is_stream = start != b"ARROW1"
         file.seek(0)
         with (pa.ipc.open_stream if is_stream else pa.ipc.open_file)(file) as reader:
             refuse_repeated(reader.schema.names, path)
             if is_stream:
                 yield from reader
+                _refuse_no_end(file, path, marked=start.startswith(MARK))
             else:
                 yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+
+
+def _refuse_no_end(file: Any, path: Path, *, marked: bool) -> None:
+    """Raise `DataError` when an Arrow stream that was read ends early, or another is behind it.
+
+    PyArrow takes both for a whole one. marked: older versions of Arrow, which write no marks, have
+    no end that can be told from what is before it.
+    """
+    end = file.tell()
+    if end < file.size():
+        raise DataError(
+            f"{path} goes on behind the end of its Arrow stream: such files cannot be joined end "
+            "to end. Give a folder or a pattern of several."
+        )
+    file.seek(end - len(END))
+    if marked and file.read(len(END)) != END:
+        raise DataError(f"cannot read {path}: its end is missing. Fetch or write it again.")
 
 
 @contextmanager
