@@ -172,16 +172,32 @@ class Turns:
 
     def _common_length(self, one: str, other: str) -> int:
         """How many characters both begin with, no added token of either cut in two."""
-        alike = next(
-            (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-            min(len(one), len(other)),
-        )
-        found = alike
+        found = alike = _alike(one, other)
         for text in (one, other):
             for token in self.added.finditer(text):
-                if token.start() < alike < token.end():
+                if token.start() >= alike:
+                    break
+                if token.end() > alike:
                     found = min(found, token.start())
         return found
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters both begin with.
+
+    By halves: a step for every character takes a fifth of the time of a long conversation.
+
+    >>> _alike("abcd", "abxd"), _alike("ab", "abc"), _alike("", "a")
+    (2, 2, 0)
+    """
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def writes_calls(messages: Sequence[Turn], template: Template) -> bool:
