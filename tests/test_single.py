@@ -118,6 +118,13 @@ def test_finetune(tune, data, tmp_path):
     assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl", "staff.json"}
 
 
+def test_an_adapter_may_go_into_the_working_folder(tune, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert tune(out=".", max_steps=1)["adapter"] == str(tmp_path / "here")
+    assert (tmp_path / "here" / "staff.json").is_file()
+
+
 def test_a_finished_adapter_is_left_as_it_is_by_the_same_command_alone(
     tune, data, tmp_path, traces
 ):

@@ -166,6 +166,18 @@ def test_an_adapter_is_named_after_its_data(data, out):
     assert FinetuneConfig(data=data, model="m", out="there").out == "there"
 
 
+def test_what_is_named_after_the_working_folder_lies_beside_it(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "x"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert SelectConfig(scores=".", keep=0.3).folder == f"{folder}-keep-0.3"
+    assert SelectConfig(scores="..", keep=0.3).folder == f"{folder.parent}-keep-0.3"
+    assert SelectConfig(scores="runs/x/.", keep=0.3).folder == "runs/x-keep-0.3"
+    # Rejected rows lie beside the adapter, and in the folder itself would be data the next time.
+    for data in (".", "*.jsonl", "./part-*.jsonl", "**/*.jsonl"):
+        assert FinetuneConfig(data=data, model="m").out == f"{folder}-tuned"
+
+
 def test_the_home_folder_is_written_out(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     config = ScoreConfig(data="~/d", model="~/m", adapter="~/a", out="~/o")

@@ -25,6 +25,7 @@ from staff.runs.settings import (
     coreset_name,
     flag,
     listed,
+    named,
     number,
 )
 from staff.runs.shared_settings import (
@@ -247,7 +248,7 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
             and self._differs(name)
             and preset.get(name) != getattr(self, name)
         ]
-        return "-".join([str(self.scores).rstrip("/"), *parts])
+        return "-".join([named(str(self.scores)), *parts])
 
     def inherit(self, earlier: Mapping[str, Any]) -> "SelectConfig":
         """Fill what was not given beside `scores` from that run's settings.
@@ -362,10 +363,11 @@ class FinetuneConfig(Tunes, Loads, Reads):
         data = values.get("data")
         if values.get("out") is not None or not isinstance(data, str) or not data:
             return values
-        whole = ENDING.sub("", data.rstrip("/"))
+        whole = ENDING.sub("", named(data))
         start, *pattern = re.split(r"[*?[]", whole)
         if pattern and not Path(data).exists():
-            whole = start.rpartition("/")[0].rstrip("/.") or "data"
+            folder = start.rpartition("/")[0]
+            whole = folder.rstrip("/.") or ("data" if folder else named("."))
         return {**values, "out": f"{whole}-tuned"}
 
     @model_validator(mode="after")
