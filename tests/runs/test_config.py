@@ -112,6 +112,16 @@ def test_reselection_refuses_what_the_scores_depend_on():
         SelectConfig(scores="runs/x", keep=0.3, data="train.jsonl")
 
 
+def test_reselection_refuses_a_default_that_is_not_what_the_scores_were_made_with():
+    given = SelectConfig(scores="runs/x", keep=0.3, phi="last-value", epochs=3, on_bad_row="error")
+    earlier = SelectConfig(**BASE).model_dump(mode="json")
+    assert given.inherit(earlier).method == "staff"
+    for name, other in (("phi", "lm-head"), ("epochs", 5), ("on_bad_row", "skip")):
+        words = f"--{name.replace('_', '-')} cannot be used with --scores"
+        with pytest.raises(ConfigError, match=words):
+            given.inherit({**earlier, name: other})
+
+
 def test_reselection_goes_to_a_folder_named_after_what_differs():
     assert (
         SelectConfig(scores="runs/x/", keep=0.3, regions=100).folder
