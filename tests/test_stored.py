@@ -141,7 +141,12 @@ def test_a_selection_serves_where_the_run_that_scored_is_gone(tmp_path):
 def test_what_was_verified_is_not_told_by_a_run_made_again_since(tmp_path):
     for name, method, verified in (("a", "grand", 0), ("b", "staff", 5), ("c", "staff", 0)):
         made(tmp_path / name, method=method, verified=verified)
-    for name, verified, serves in (("a", 5, True), ("a", 0, False), ("b", 0, False), ("c", 0, True)):
+    for name, verified, serves in (
+        ("a", 5, True),
+        ("a", 0, False),
+        ("b", 0, False),
+        ("c", 0, True),
+    ):
         scores = str(tmp_path / name)
         run = made(tmp_path / "again", verified=verified, method="random", scores=scores)
         if serves:

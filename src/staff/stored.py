@@ -2,13 +2,16 @@
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from staff.errors import RunError
+from staff.data.files import Source, open_source
+from staff.errors import DataError, RunError
 from staff.methods import score_column, wanted_by
 from staff.runs.config import SelectConfig
+from staff.runs.facts import told_of_data
 from staff.runs.manifest import check_parts, check_selection, read_manifest
 from staff.runs.selection_file import SIGNALS
 from staff.runs.selection_file import read_stored as read_table
@@ -16,11 +19,32 @@ from staff.runs.store import RunFolder
 from staff.types import Floats, Rows
 
 
-def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
+def source_of(earlier: Mapping[str, Any]) -> Source:
+    """The data of the run whose manifest `earlier` is. Raises `DataError` if they are not there."""
+    data = earlier["data"]
+    try:
+        return open_source(data["path"], revision=data.get("revision"))
+    except DataError as error:
+        raise DataError(told_of_data(error, data, "run this command there")) from None
+
+
+def check_source(source: Source, earlier: Mapping[str, Any], scores: str | None) -> str:
+    """The SHA-256 of a run's data. Raises `DataError` if they have changed since."""
+    sha256: str = earlier["data"]["sha256"]
+    if source.content_hash() != sha256:
+        raise DataError(
+            f"{source.name} has changed since {scores} scored it: run staff select on it with the "
+            "models, in a new folder"
+        )
+    return sha256
+
+
+def read_stored(config: SelectConfig, *, features: bool = True) -> tuple[Rows, Any]:
     """Read what the method of `config` needs from the run ``config.scores``.
 
     Returns its rows, of their scores those that are known, and the features float32 [n, D] if
     the method needs them, else None.
+    features: False to see only whether they are there.
 
     Raises `RunError` saying what is missing and which command computes it.
     """
@@ -46,7 +70,10 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
     against_untuned = config.scores_untuned and tuned
     if against_untuned and "score_untuned" not in table:
         raise RunError(_missing(config, "no scores of the small model before fine-tuning"))
-    features = _features(config, table) if wanted & {"features", "connect"} else None
+    found = None
+    if wanted & {"features", "connect"}:
+        folder = _with_features(config)
+        found = _features(config, folder, table) if features else None
     tokens = np.asarray(table.get("tokens", np.nan), np.float64)  # null, and so NaN, if not counted
     lengths = None if np.isnan(tokens).any() else tokens.astype(np.int64)
     if config.counts_tokens and lengths is None:
@@ -64,7 +91,7 @@ def read_stored(config: SelectConfig) -> tuple[Rows, Any]:
         untuned_scores=table["score_untuned"] if against_untuned else None,
         interpolated=table.get("interpolated"),
     )
-    return rows, features
+    return rows, found
 
 
 def _was_verified(config: SelectConfig, target_scores: Floats) -> bool:
@@ -81,19 +108,27 @@ def _was_verified(config: SelectConfig, target_scores: Floats) -> bool:
     return by_staff and not manifest.get("target_rows_scored")
 
 
-def _features(config: SelectConfig, table: Mapping[str, Any]) -> Any:
-    """The features float32 [n, D] of the run that scored, of the rows and scores in `table`."""
-    from staff.scores.shards import has_features, read_with_features
+def _with_features(config: SelectConfig) -> Path:
+    """The folder of scores with features, of the run that did the scoring."""
+    from staff.scores.shards import has_features
 
     root = _root(config)
     folder = RunFolder(root).scores_small
     check_parts(root, read_manifest(root), folder)
     if not has_features(folder):
         raise RunError(_missing(config, "no features"))
+    return folder
+
+
+def _features(config: SelectConfig, folder: Path, table: Mapping[str, Any]) -> Any:
+    """The features float32 [n, D] in `folder`, of the rows and scores in `table`."""
+    from staff.scores.shards import read_with_features
+
     scores, features = read_with_features(folder)
     efforts = scores.columns["effort"]
     same_rows = scores.ids == table["id"]
     if not same_rows or not np.array_equal(efforts, table["score_small"], equal_nan=True):
+        root = _root(config)
         raise RunError(
             f"the features in {folder} do not match the rows and scores in {config.scores}: {root} "
             f"has been made again since. Give --scores {shlex.quote(root)}."

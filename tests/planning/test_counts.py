@@ -2,7 +2,8 @@
 
 import pytest
 
-from staff import planning
+from staff import pipeline, planning
+from staff.errors import ConfigError, DataError, RunError
 from staff.planning.counts import most_verified
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 
@@ -55,6 +56,21 @@ def test_what_would_go_wrong_is_told(settings, family):
     assert chat.startswith("the target has a chat template, but the data are not conversations")
     assert "responses are truncated at 80 tokens: raise --max-length, use models with" in cut
     assert cut.endswith("a longer context, shorten the prompts or leave those rows out")
+
+
+def test_what_the_run_would_refuse_is_refused(settings, tmp_path):
+    columns = {k: v for k, v in settings.items() if k != "model"}
+    asked = SelectConfig(**columns, method="random", keep=(0.2,))
+    ids = tmp_path / "ids.txt"
+    ids.write_text("nobody\n")
+    with pytest.raises(ConfigError, match="no usable row has the id 'nobody'"):
+        planning.plan(asked.model_copy(update={"include": str(ids)}))
+    with pytest.raises(DataError, match="has no column 'origin' for quotas"):
+        planning.plan(asked.model_copy(update={"quota_column": "origin"}))
+    run = pipeline.select(asked)["config"]["out"]
+    planning.plan(SelectConfig(scores=run, keep=0.3))
+    with pytest.raises(RunError, match="has no scores: it was made by the method random"):
+        planning.plan(SelectConfig(scores=run, keep=0.3, method="d2"))
 
 
 def test_the_untuned_scores_are_those_the_run_makes(settings, family):

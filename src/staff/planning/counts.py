@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from staff.asked import counting_models, requested_sizes
+from staff.asked import check_asked, counting_models, requested_sizes
 from staff.data.columns import described
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
@@ -16,12 +16,15 @@ from staff.progress import Progress
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
+from staff.selectors.compose import check_wishes
 from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.rounds import not_verified
 from staff.stages import reading
 from staff.stages.draws import count_drawn
 from staff.stages.facts import tokenisers_of
 from staff.stages.options import trust_of
+from staff.stored import check_source, read_stored, source_of
+from staff.wishes import read_lists, read_wishes
 from staff.words import counted
 
 
@@ -42,13 +45,20 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
 
     Returns row counts, ``stages`` (name, rows, tokens, reused; what is to be verified is an upper
     bound in rows, and in tokens an estimate from the mean length), ``files`` and ``warnings``.
+
+    Raises what the run would before its first stage: sizes, lists or quotas that the rows do not
+    allow, stored scores that its method lacks.
     """
     folder = RunFolder(config.folder)
     if config.scores:
         earlier = read_manifest(config.scores)
         settings = config.inherit(earlier["config"])
-        usable = int(earlier["data"]["rows_usable"])
-        requested_sizes(settings, usable)  # a total above n is told now
+        lists, source = read_lists(settings), source_of(earlier)
+        check_source(source, earlier, config.scores)
+        rows, _ = read_stored(settings, features=False)
+        usable = len(rows.ids)
+        sizes = requested_sizes(settings, usable, rows.lengths)
+        check_wishes(sizes, read_wishes(settings, lists, source, rows.ids, rows.rows, {}))
         return {
             "usable rows": usable,
             "stages": [{"name": "select", "kind": "select", "rows": usable}],
@@ -58,7 +68,9 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
     source = open_source(str(config.data))
     with tokenised(config, source, counting_models(config), progress) as prepared:
         lengths = prepared.stores[-1].lengths if prepared.stores else None
-        requested_sizes(config, prepared.usable, lengths)
+        sizes, lists = requested_sizes(config, prepared.usable, lengths), read_lists(config)
+        wishes = read_wishes(config, lists, source, prepared.ids, prepared.rows, {})
+        check_asked(config, sizes, wishes, usable=prepared.usable)
         return {
             "read as": described(prepared.options),
             **counts(prepared),

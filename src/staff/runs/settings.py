@@ -51,7 +51,7 @@ def place(value: Any) -> Any:
 
 
 def named(folder: str) -> str:
-    """The path of a folder that ends in a name, as `.` and `..` do not: for what is called after it.
+    """A folder's path ending in its name, for what is called after it: `.` and `..` are none.
 
     >>> named("runs/x/."), named("/runs/x/..")
     ('runs/x', '/runs')
