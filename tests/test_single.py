@@ -300,6 +300,23 @@ def test_what_a_killed_evaluation_leaves_does_not_speak_of_other_items(
     assert len(pq.read_table(out / "items.parquet")) == 4
 
 
+def test_an_evaluation_does_not_replace_what_another_one_left_meanwhile(
+    measure, data, tmp_path, monkeypatch
+):
+    how = {"data": data(data.rows[:3]), "metrics": ("loss",), "out": str(tmp_path / "measured")}
+    measured = single.measure
+
+    def slow(**given):
+        monkeypatch.setattr(single, "measure", measured)
+        measure((), **{**how, "data": data(data.rows[:2])})
+        return measured(**given)
+
+    monkeypatch.setattr(single, "measure", slow)
+    with pytest.raises(RunError, match="results of another evaluation"):
+        measure((), **how)
+    assert len(pq.read_table(tmp_path / "measured" / "items.parquet")) == 2
+
+
 def test_data_may_change_once_they_are_read_for_an_evaluation(measure, data, tmp_path, monkeypatch):
     path, read = Path(data(data.rows[:3])), single.reading.read
     how = {"data": str(path), "metrics": ("loss",), "out": str(tmp_path / "measured")}

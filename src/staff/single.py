@@ -336,14 +336,17 @@ def evaluate(
             trust=trust_of(config),
             progress=progress,
         )
+        intervals = {name: _interval(found, name, seed=config.seed) for name in found.per_item}
+        commit = source.commit()
+        if out and not config.overwrite and not made_already(out / METRICS, made["made_from"]):
+            refuse_results(out)  # of another process that was quicker
         # Not before: alone in a folder it would be taken for a run's, and refused the next time.
         rejected = _keep_rejected(prepared, out / REJECTED if out else None)
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
     facts |= _trust(config)
-    if commit := source.commit():
+    if commit:
         facts["revision"] = commit
-    for name in found.per_item:
-        interval = _interval(found, name, seed=config.seed)
+    for name, interval in intervals.items():
         facts[name] = {"value": found.summary[name], "interval": interval}
     if out:
         _write_items(out, found, {**made, **facts})
