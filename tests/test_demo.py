@@ -1,8 +1,10 @@
 """The demo on fewer rows: everything it does, in seconds (`make demo` runs the whole of it)."""
 
 import pyarrow.parquet as pq
+import pytest
 
 from staff import demo
+from staff.errors import RunError
 from staff.reports.comparison import render_comparison
 
 ASSETS = demo.TASK
@@ -34,3 +36,11 @@ def test_the_demo_compares_staff_with_random(tmp_path, monkeypatch):
     assert "selection-to-tuning ratio" in text
     again = demo.run(out)  # a finished demo can be run again in the same folder
     assert again["files"]["coreset-0.1.jsonl"] == result["files"]["coreset-0.1.jsonl"]
+
+
+def test_a_refused_demo_removes_nothing(tmp_path):
+    mine = tmp_path / "comparison.json"
+    mine.write_text("mine")
+    with pytest.raises(RunError, match="contains files but no staff run"):
+        demo.run(tmp_path)
+    assert mine.read_text() == "mine"

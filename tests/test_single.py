@@ -118,6 +118,13 @@ def test_finetune(tune, data, tmp_path):
     assert names == {"adapter_config.json", "adapter_model.safetensors", "loss.jsonl", "staff.json"}
 
 
+def test_an_adapter_may_go_into_the_working_folder(tune, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert tune(out=".", max_steps=1)["adapter"] == str(tmp_path / "here")
+    assert (tmp_path / "here" / "staff.json").is_file()
+
+
 def test_a_finished_adapter_is_left_as_it_is_by_the_same_command_alone(
     tune, data, tmp_path, traces
 ):
@@ -291,6 +298,23 @@ def test_what_a_killed_evaluation_leaves_does_not_speak_of_other_items(
         measure(data.rows[:4], metrics=("loss",), out=str(out), overwrite=True)
     assert not (out / "metrics.json").exists()
     assert len(pq.read_table(out / "items.parquet")) == 4
+
+
+def test_an_evaluation_does_not_replace_what_another_one_left_meanwhile(
+    measure, data, tmp_path, monkeypatch
+):
+    how = {"data": data(data.rows[:3]), "metrics": ("loss",), "out": str(tmp_path / "measured")}
+    measured = single.measure
+
+    def slow(**given):
+        monkeypatch.setattr(single, "measure", measured)
+        measure((), **{**how, "data": data(data.rows[:2])})
+        return measured(**given)
+
+    monkeypatch.setattr(single, "measure", slow)
+    with pytest.raises(RunError, match="results of another evaluation"):
+        measure((), **how)
+    assert len(pq.read_table(tmp_path / "measured" / "items.parquet")) == 2
 
 
 def test_data_may_change_once_they_are_read_for_an_evaluation(measure, data, tmp_path, monkeypatch):

@@ -2,10 +2,17 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from staff import select_coreset
 from staff.errors import RunError
+from staff.runs.config import SelectConfig
+from staff.runs.manifest import begin, write_manifest
+from staff.runs.selection_file import write_selection
+from staff.runs.store import RunFolder
+from staff.selectors import select_random
+from staff.stored import read_stored
 
 SETTINGS = {
     "prompt_column": "mr",
@@ -94,3 +101,56 @@ def test_features_of_a_run_that_was_made_again_since(data, family, copy, tmp_pat
         RunError, match=r"do not match the rows and scores in .*first: .* again since"
     ):
         select(tmp_path / "first", tmp_path / "out")
+
+
+def made(path, *, verified, **config):
+    """A finished run, made without a model, whose target has scored `verified` rows of 20."""
+    folder, n = RunFolder(path), 20
+    keys = np.arange(n, dtype=np.uint64)
+    target = np.where(np.arange(n) < verified, 2.0, np.nan)
+    write_selection(
+        folder.selection,
+        ids=[f"id-{i}" for i in range(n)],
+        rows=np.arange(n),
+        scores={"effort": np.arange(n) + 1.0},
+        selections={"n4": select_random(keys=keys, total=4, seed=0)},
+        score_target=target,
+    )
+    data = {"path": "d", "format": "text", "rows_read": n, "rows_usable": n, "sha256": "0"}
+    of_target = {"target_rows_scored": verified} if config["method"] == "staff" else {}
+    coreset = {"name": "n4", "total": 4, "top_up": 0, "path": "coreset-n4.jsonl"}
+    facts = {"data": data, "coresets": [coreset], **of_target}
+    write_manifest(folder.manifest, begin("select", config, seed=0) | facts)
+    return str(path)
+
+
+def stored(run, method):
+    return read_stored(SelectConfig(scores=run, keep=0.2, method=method))[0]
+
+
+def test_a_selection_serves_where_the_run_that_scored_is_gone(tmp_path):
+    gone = str(tmp_path / "gone")
+    run = made(tmp_path / "run", verified=5, method="ccs", scores=gone)
+    assert np.isfinite(stored(run, "staff").target_scores).sum() == 5
+    assert list(stored(run, "grand").scores["effort"]) == list(range(1, 21))
+    words = f"run is a selection from the scores of {gone}, which the method d2 needs here: there"
+    with pytest.raises(RunError, match=words):
+        stored(run, "d2")
+
+
+def test_what_was_verified_is_not_told_by_a_run_made_again_since(tmp_path):
+    for name, method, verified in (("a", "grand", 0), ("b", "staff", 5), ("c", "staff", 0)):
+        made(tmp_path / name, method=method, verified=verified)
+    for name, verified, serves in (
+        ("a", 5, True),
+        ("a", 0, False),
+        ("b", 0, False),
+        ("c", 0, True),
+    ):
+        scores = str(tmp_path / name)
+        run = made(tmp_path / "again", verified=verified, method="random", scores=scores)
+        if serves:
+            stored(run, "staff")
+        else:
+            with pytest.raises(RunError, match="again has no scores of the target"):
+                stored(run, "staff")

@@ -1,6 +1,9 @@
 """What a selection asks for, before anything is computed: models, their tokenizers, sizes."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from staff.data.tokenise import Tokeniser
 from staff.errors import ConfigError
@@ -10,7 +13,8 @@ from staff.runs.config import SelectConfig
 from staff.runs.settings import coreset_name
 from staff.selectors import total_of
 from staff.selectors.arguments import count_of
-from staff.selectors.compose import Size
+from staff.selectors.compose import Size, Wishes, check_wishes
+from staff.stages.draws import check_score_on
 from staff.stages.facts import check_phi, model_facts, tokenisers_of
 from staff.stages.options import trust_of
 from staff.types import Ints
@@ -57,6 +61,21 @@ def requested_sizes(config: SelectConfig, n: int, lengths: Ints | None = None) -
     for tokens in config.tokens if lengths is not None else ():
         sizes[f"t{tokens}"] = Size(tokens=tokens)
     return sizes
+
+
+def check_asked(
+    config: SelectConfig, sizes: Mapping[str, Size], wishes: Wishes, *, usable: int
+) -> None:
+    """Raise what sizes, wishes and settings do not allow of so many usable rows.
+
+    Of a selection and of its dry run, before anything is computed.
+    """
+    check_wishes(sizes, wishes)
+    wanted = wanted_by(config)
+    if wanted:
+        check_score_on(config.score_on, usable)
+    if "verify" in wanted:
+        config.check_cap(int(np.count_nonzero(wishes.free)))
 
 
 def look_at_models(

@@ -19,7 +19,7 @@ from staff.rng import keys_of_ids
 from staff.runs.config import EvaluateConfig, FinetuneConfig, SelectConfig
 from staff.runs.manifest import COMPARISON
 from staff.runs.selection_file import read_selection
-from staff.runs.store import write_atomic
+from staff.runs.store import RunFolder, write_atomic
 from staff.selectors import select_random
 from staff.training.statistics import paired_interval
 
@@ -63,8 +63,9 @@ def run(
     random with its 95 % interval over test items) and ``selection_to_tuning`` (the ratio and
     what it is made of).
     """
-    (out / COMPARISON).unlink(missing_ok=True)
     config = selection(out, overwrite=overwrite)
+    RunFolder(out).check_same_config(config, overwrite=overwrite)  # a file of that name is ours
+    (out / COMPARISON).unlink(missing_ok=True)
     manifest = pipeline.select(config, progress=progress, say=say)
     coresets = {
         "STAFF": out / f"coreset-{KEEP}.jsonl",

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from staff.asked import look_at_models, models_of, requested_sizes
+from staff.asked import check_asked, look_at_models, models_of, requested_sizes
 from staff.data.files import open_source
 from staff.data.prepare import Prepared
 from staff.data.store import TokenStore
 from staff.data.tokenise import Tokeniser
-from staff.errors import DataError
 from staff.foreseen import too_many_regions, warnings_of
 from staff.hashing import fingerprint
 from staff.ledger import Ledger
@@ -32,7 +31,7 @@ from staff.rng import keys_of_ids
 from staff.runs import manifest as manifests
 from staff.runs.again import finished_run, made_from, told
 from staff.runs.config import RESELECT, SelectConfig
-from staff.runs.facts import data_facts, not_finite_facts, stability_facts, told_of_data
+from staff.runs.facts import data_facts, not_finite_facts, stability_facts
 from staff.runs.inputs import check_same_inputs, input_facts, model_inputs, write_inputs
 from staff.runs.store import RunFolder, write_atomic
 from staff.scores.interpolate import interpolate
@@ -42,13 +41,13 @@ from staff.selectors.compose import Size, Wishes, check_wishes, choose_all
 from staff.selectors.rounds import AUTO, not_verified
 from staff.selectors.staff import Verify
 from staff.stages import scoring
-from staff.stages.draws import check_score_on, rows_to_score
+from staff.stages.draws import rows_to_score
 from staff.stages.following import follow
 from staff.stages.options import device_used, quantised_facts
 from staff.stages.reading import keep_read, note_read, read_once, tokens_of
 from staff.stages.scoring import Rounds, executing
 from staff.stages.tuning import check_team, finetune_small
-from staff.stored import read_stored
+from staff.stored import check_source, read_stored, source_of
 from staff.team import gathered, helps
 from staff.types import Bools, Floats, Ints, Rows, Selection
 from staff.wishes import Lists, read_lists, read_wishes
@@ -129,11 +128,7 @@ def _select(run: Run) -> dict[str, Any]:
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     wishes = read_wishes(config, lists, run.source, prepared.ids, prepared.rows, result)
-    check_wishes(sizes, wishes)
-    if wanted:
-        check_score_on(config.score_on, prepared.usable)
-    if "verify" in wanted:
-        config.check_cap(int(np.count_nonzero(wishes.free)))
+    check_asked(config, sizes, wishes, usable=prepared.usable)
     folder.begin_writing(config)  # until here an earlier run's files were left alone
     write_inputs(folder.path, _inputs(config, result["data"]["sha256"], result.get("models", {})))
     keep_read(prepared, folder, key, tokens=run.tokens)
@@ -480,11 +475,7 @@ def _begun_again(
     result = manifests.begin("select", settings, seed=config.seed)
     kept = ("data", "models", "device", "interpolation")
     result |= {name: earlier[name] for name in kept if name in earlier}
-    try:
-        source = open_source(earlier["data"]["path"], revision=earlier["data"].get("revision"))
-    except DataError as error:
-        why = told_of_data(error, earlier["data"], "run this command there")
-        raise DataError(why) from None
+    source = source_of(earlier)
     return Run(config, folder, folder.path, source, Ledger(folder.path), result, progress, say)
 
 
@@ -493,12 +484,7 @@ def _made_again_from(run: Run, lists: Lists, earlier: Mapping[str, Any]) -> str:
 
     Raises DataError if the data have changed since.
     """
-    sha256 = earlier["data"]["sha256"]
-    if run.source.content_hash() != sha256:
-        raise DataError(
-            f"{run.source.name} has changed since {run.config.scores} scored it: run staff select "
-            "on it with the models, in a new folder"
-        )
+    sha256 = check_source(run.source, earlier, run.config.scores)
     scores = fingerprint(earlier)  # its manifest, which has the hashes of its files
     return _made_from(run, lists, sha256, scores=scores)
 

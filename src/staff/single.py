@@ -36,6 +36,7 @@ from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig
 from staff.runs.facts import data_facts, not_finite_facts, trust_remarks
 from staff.runs.inputs import check_same_inputs, input_facts, write_inputs
 from staff.runs.lock import hold_beside
+from staff.runs.settings import named
 from staff.runs.shared_settings import RECIPE
 from staff.runs.store import RunFolder, write_atomic
 from staff.selectors.verification import widening
@@ -195,7 +196,7 @@ def _finetune(
     on_placed: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     check_team(config)
-    out, model = Path(str(config.out)), str(config.model)
+    out, model = Path(named(str(config.out))), str(config.model)  # more is named after it
     stamp, beside = out / STAMP, out.with_name(f"{out.name}-{REJECTED}")
     check_out(out, overwrite=config.overwrite or may_be_made(stamp))  # before an hour of reading
     device_used(config)
@@ -335,14 +336,17 @@ def evaluate(
             trust=trust_of(config),
             progress=progress,
         )
+        intervals = {name: _interval(found, name, seed=config.seed) for name in found.per_item}
+        commit = source.commit()
+        if out and not config.overwrite and not made_already(out / METRICS, made["made_from"]):
+            refuse_results(out)  # of another process that was quicker
         # Not before: alone in a folder it would be taken for a run's, and refused the next time.
         rejected = _keep_rejected(prepared, out / REJECTED if out else None)
     facts: dict[str, Any] = {"rows": len(found.ids), **rejected, "truncated": prepared.truncated}
     facts |= _trust(config)
-    if commit := source.commit():
+    if commit:
         facts["revision"] = commit
-    for name in found.per_item:
-        interval = _interval(found, name, seed=config.seed)
+    for name, interval in intervals.items():
         facts[name] = {"value": found.summary[name], "interval": interval}
     if out:
         _write_items(out, found, {**made, **facts})

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from staff import planning
-from staff.errors import ConfigError, DataError
+from staff import pipeline, planning
+from staff.errors import ConfigError, DataError, RunError
 from staff.planning.counts import most_verified
 from staff.planning.estimate import estimate
 from staff.runs.config import EvaluateConfig, FinetuneConfig, ScoreConfig, SelectConfig
@@ -98,6 +98,21 @@ def test_responses_alone_are_counted_without_their_prompts(settings, family):
     asked = SelectConfig(**columns, small=family[0], target=family[1], keep=(0.2,), method="ifd")
     stages = stages_of(planning.plan(asked))
     assert 20 < stages["score responses alone"][1] < stages["score small"][1]
+
+
+def test_what_selecting_again_refuses_is_refused(settings, tmp_path):
+    columns = {k: v for k, v in settings.items() if k != "model"}
+    asked = SelectConfig(**columns, method="random", keep=(0.2,))
+    ids = tmp_path / "ids.txt"
+    ids.write_text("nobody\n")
+    with pytest.raises(ConfigError, match="no usable row has the id 'nobody'"):
+        planning.plan(asked.model_copy(update={"include": str(ids)}))
+    with pytest.raises(DataError, match="has no column 'origin' for quotas"):
+        planning.plan(asked.model_copy(update={"quota_column": "origin"}))
+    run = pipeline.select(asked)["config"]["out"]
+    planning.plan(SelectConfig(scores=run, keep=0.3))
+    with pytest.raises(RunError, match="has no scores: it was made by the method random"):
+        planning.plan(SelectConfig(scores=run, keep=0.3, method="d2"))
 
 
 def test_the_untuned_scores_are_those_the_run_makes(settings, family):

@@ -112,6 +112,16 @@ def test_reselection_refuses_what_the_scores_depend_on():
         SelectConfig(scores="runs/x", keep=0.3, data="train.jsonl")
 
 
+def test_reselection_refuses_a_default_that_is_not_what_the_scores_were_made_with():
+    given = SelectConfig(scores="runs/x", keep=0.3, phi="last-value", epochs=3, on_bad_row="error")
+    earlier = SelectConfig(**BASE).model_dump(mode="json")
+    assert given.inherit(earlier).method == "staff"
+    for name, other in (("phi", "lm-head"), ("epochs", 5), ("on_bad_row", "skip")):
+        words = f"--{name.replace('_', '-')} cannot be used with --scores"
+        with pytest.raises(ConfigError, match=words):
+            given.inherit({**earlier, name: other})
+
+
 def test_reselection_goes_to_a_folder_named_after_what_differs():
     assert (
         SelectConfig(scores="runs/x/", keep=0.3, regions=100).folder
@@ -164,6 +174,18 @@ def test_every_setting_is_kept_selected_again_or_free():
 def test_an_adapter_is_named_after_its_data(data, out):
     assert FinetuneConfig(data=data, model="m").out == out
     assert FinetuneConfig(data=data, model="m", out="there").out == "there"
+
+
+def test_what_is_named_after_the_working_folder_lies_beside_it(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "x"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert SelectConfig(scores=".", keep=0.3).folder == f"{folder}-keep-0.3"
+    assert SelectConfig(scores="..", keep=0.3).folder == f"{folder.parent}-keep-0.3"
+    assert SelectConfig(scores="runs/x/.", keep=0.3).folder == "runs/x-keep-0.3"
+    # Rejected rows lie beside the adapter, and in the folder itself would be data the next time.
+    for data in (".", "*.jsonl", "./part-*.jsonl", "**/*.jsonl"):
+        assert FinetuneConfig(data=data, model="m").out == f"{folder}-tuned"
 
 
 def test_the_home_folder_is_written_out(monkeypatch):

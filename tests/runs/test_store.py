@@ -204,6 +204,19 @@ def test_somebody_elses_folder_is_refused(tmp_path, overwrite, name):
         RunFolder(tmp_path / "x" / name).start(config(tmp_path))
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_project_with_a_config_of_its_own_is_somebody_elses(tmp_path, overwrite):
+    theirs = {"config.yaml": "debug: true\n", "report.html": "mine"}
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
+    asked = config(tmp_path, out=str(tmp_path), overwrite=overwrite)
+    with pytest.raises(RunError, match="no staff run"):
+        RunFolder(tmp_path).start(asked, overwrite=overwrite)
+    with pytest.raises(RunError, match="no staff run"), RunFolder(tmp_path).lock():
+        pass
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == theirs
+
+
 def test_a_place_where_no_folder_can_be_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot be created: .*file is a file"):
@@ -263,6 +276,25 @@ def test_coresets_of_a_stopped_selection_go_too(tmp_path):
     folder.coreset("0.5").touch()
     folder.remove_other_coresets(["0.5"])
     assert [path.name for path in folder.path.glob("coreset-*")] == ["coreset-0.5.jsonl"]
+
+
+def test_coresets_that_only_a_note_names_go_before_the_note(tmp_path, monkeypatch):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path, keep=(0.3,)))
+    finish(folder, "coreset-0.3.jsonl")
+    begun(folder, config(tmp_path, keep=(0.1,)))  # and stopped: config.yaml names another coreset
+    unlink = Path.unlink
+
+    def killed(path, **how):
+        if path.name.startswith("coreset-"):
+            raise KeyboardInterrupt
+        unlink(path, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.clear()
+    folder.clear()
+    assert not list(folder.path.glob("coreset-*"))
 
 
 def test_half_written_folders_are_swept(tmp_path):

@@ -11,7 +11,7 @@ PLACES = {"data": "d.jsonl", "small": "S", "target": "T", "keep": [0.1], "out": 
 
 
 def said(**typed):
-    return unheeded(SelectConfig(**PLACES, **typed), typed)
+    return unheeded(SelectConfig(**{**PLACES, **typed}), typed)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,12 @@ def said(**typed):
           "--verify-cap has no effect without --verify-per-region auto"]),
         ({"within": "spread", "clusters": 9, "verify_per_region": "auto", "verify_cap": 900}, []),
         ({"method": "length", "take": "middle", "seed": 3}, []),
+        ({"method": "random", "features": True, "finetune_on": 0.5, "skip_finetune": True},
+         ["--finetune-on, --features have no effect with --method random"]),
+        ({"skip_finetune": True, "finetune_on": 0.5},
+         ["--finetune-on has no effect with --skip-finetune"]),
+        ({"adapter": "A", "finetune_on": 0.5}, ["--finetune-on has no effect with --adapter"]),
+        ({"keep": [], "total": [9], "keep_of": "tokens"}, ["--keep-of has no effect without --keep"]),
     ],
 )  # fmt: skip
 def test_what_the_method_does_not_use_is_told(typed, words):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from staff.asked import counting_models, requested_sizes
+from staff.asked import check_asked, counting_models, requested_sizes
 from staff.data.columns import described
 from staff.data.files import Source, open_source
 from staff.data.prepare import Prepared
@@ -22,9 +22,10 @@ from staff.selectors.compose import Size, check_wishes
 from staff.selectors.regions import below_cut, regions_for
 from staff.selectors.rounds import not_verified
 from staff.stages import reading
-from staff.stages.draws import check_score_on, count_drawn
+from staff.stages.draws import count_drawn
 from staff.stages.facts import tokenisers_of
 from staff.stages.options import trust_of
+from staff.stored import check_source, read_stored, source_of
 from staff.wishes import read_lists, read_wishes
 from staff.words import counted
 
@@ -46,13 +47,20 @@ def plan(config: SelectConfig, *, progress: Progress | None = None) -> dict[str,
 
     Returns row counts, ``stages`` (name, rows, tokens, reused; what is to be verified is an upper
     bound in rows, and in tokens an estimate from the mean length), ``files`` and ``warnings``.
+
+    Raises what the run would before its first stage: sizes, lists or quotas that the rows do not
+    allow, stored scores that its method lacks.
     """
     folder = RunFolder(config.folder)
     if config.scores:
         earlier = read_manifest(config.scores)
         settings = config.inherit(earlier["config"])
-        usable = int(earlier["data"]["rows_usable"])
-        requested_sizes(settings, usable)  # a total above n is told now
+        lists, source = read_lists(settings), source_of(earlier)
+        check_source(source, earlier, config.scores)
+        rows, _ = read_stored(settings, features=False)
+        usable = len(rows.ids)
+        sizes = requested_sizes(settings, usable, rows.lengths)
+        check_wishes(sizes, read_wishes(settings, lists, source, rows.ids, rows.rows, {}))
         return {
             "usable rows": usable,
             "stages": [{"name": "select", "kind": "select", "rows": usable}],
@@ -130,14 +138,14 @@ def asked_of(
 ) -> tuple[dict[str, Size], int]:
     """The sizes asked for, and of how many rows a method has the choice.
 
-    Raises what the run would once its rows are read: ConfigError for sizes and lists that cannot
-    be, DataError for a quota column that is not there.
+    Raises what the run would once its rows are read: ConfigError for sizes, lists and caps that
+    cannot be, DataError for a quota column that is not there or too few rows for `--score-on`.
     """
     lengths = prepared.stores[-1].lengths if prepared.stores else None
     sizes = requested_sizes(config, prepared.usable, lengths)
     lists = read_lists(config)
     wishes = read_wishes(config, lists, source, prepared.ids, prepared.rows, {})
-    check_wishes(sizes, wishes)
+    check_asked(config, sizes, wishes, usable=prepared.usable)
     return sizes, int(np.count_nonzero(wishes.free))
 
 
@@ -146,10 +154,7 @@ def stages_of(
 ) -> list[dict[str, Any]]:
     """The stages of a selection: name, kind, rows, tokens, reused.
 
-    free: rows there is a choice of (`asked_of`).
-
-    Raises ConfigError for a cap that the first round of verification would pass, DataError for
-    too few rows to predict other scores from.
+    free: rows there is a choice of (`asked_of`, which refuses what cannot be).
     """
     usable, kept = prepared.usable, kept and not config.overwrite
     listed: list[dict[str, Any]] = [{"name": "read", "kind": "read", "rows": prepared.rows_read}]
@@ -157,7 +162,6 @@ def stages_of(
         listed[0]["tokens"] = prepared.tokens[0]
     wanted = wanted_by(config)
     if wanted:
-        check_score_on(config.score_on, usable)
         tokens = prepared.tokens[0]
         small = {"rows": usable, "tokens": tokens, "reused": kept}
         if config.adapter is None and not config.skip_finetune:
@@ -172,8 +176,6 @@ def stages_of(
         if "unconditioned" in wanted:
             alone = {"tokens": usable + int(prepared.stores[0].response_lengths.sum())}
             listed.append({"name": "score responses alone", "kind": "score alone"} | small | alone)
-    if "verify" in wanted:
-        config.check_cap(free)
     if "verify" in wanted and (most := most_verified(config, free)):
         verify = round(most * prepared.tokens[-1] / usable)
         name = "verify on target, at most"

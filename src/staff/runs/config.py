@@ -5,7 +5,7 @@ the YAML. Order of precedence: defaults < preset < YAML < flags.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +25,7 @@ from staff.runs.settings import (
     coreset_name,
     flag,
     listed,
+    named,
     number,
 )
 from staff.runs.shared_settings import (
@@ -170,12 +171,7 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
         if twice:
             raise ConfigError(f"the coreset {twice} is given twice in --keep or --total")
         if self.scores:
-            fixed = sorted(k for k in self.model_fields_set - RESELECT if self._differs(k))
-            if fixed:
-                raise ConfigError(
-                    f"{flag(fixed[0])} cannot be used with --scores: the stored scores of "
-                    f"{self.scores} have a fixed setting"
-                )
+            self._refuse_fixed(k for k in self.model_fields_set - RESELECT if self._differs(k))
             return
         if self.method != "random":
             self.require(small="--small MODEL")
@@ -187,6 +183,14 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
         self._check_score_on()
         if self.skip_finetune and self.adapter:
             raise ConfigError("--skip-finetune and --adapter cannot be combined: give one")
+
+    def _refuse_fixed(self, names: Iterable[str]) -> None:
+        """Raise `ConfigError` for the first of these settings, which stored scores depend on."""
+        if fixed := sorted(names):
+            raise ConfigError(
+                f"{flag(fixed[0])} cannot be used with --scores: the stored scores of "
+                f"{self.scores} have a fixed setting"
+            )
 
     def _check_score_on(self) -> None:
         """Raise `ConfigError` if the others need more than a score, which is all that is told."""
@@ -247,15 +251,21 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
             and self._differs(name)
             and preset.get(name) != getattr(self, name)
         ]
-        return "-".join([str(self.scores).rstrip("/"), *parts])
+        return "-".join([named(str(self.scores)), *parts])
 
     def inherit(self, earlier: Mapping[str, Any]) -> "SelectConfig":
         """Fill what was not given beside `scores` from that run's settings.
 
         Sizes (`keep`, `total`, `tokens`) and the folder are this run's own; a preset given now
         replaces the earlier run's allocation, within and cut.
+
+        Raises:
+            ConfigError: a setting of the scores was given, and is another one in that run.
+                RunError: a value in its manifest is none.
         """
         own = {name: getattr(self, name) for name in self.model_fields_set}
+        # One may have been given as it is by default, and that run has another value.
+        self._refuse_fixed(k for k in own.keys() - RESELECT if earlier.get(k, own[k]) != own[k])
         left = RESELECT - UNNAMED - {"keep", "total", "tokens"}
         if "preset" in own:
             left -= {"preset", "allocation", "within", "cut"}
@@ -362,10 +372,11 @@ class FinetuneConfig(Tunes, Loads, Reads):
         data = values.get("data")
         if values.get("out") is not None or not isinstance(data, str) or not data:
             return values
-        whole = ENDING.sub("", data.rstrip("/"))
+        whole = ENDING.sub("", named(data))
         start, *pattern = re.split(r"[*?[]", whole)
         if pattern and not Path(data).exists():
-            whole = start.rpartition("/")[0].rstrip("/.") or "data"
+            folder = start.rpartition("/")[0]
+            whole = folder.rstrip("/.") or ("data" if folder else named("."))
         return {**values, "out": f"{whole}-tuned"}
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from decimal import Decimal
 from inspect import get_annotations
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -47,6 +48,16 @@ def place(value: Any) -> Any:
     if isinstance(value, str) and not value.strip():
         raise ValueError("must not be empty")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - text
+
+
+def named(folder: str) -> str:
+    """A folder's path ending in its name, for what is called after it: `.` and `..` are none.
+
+    >>> named("runs/x/."), named("/runs/x/..")
+    ('runs/x', '/runs')
+    """
+    path = Path(folder)
+    return str(path.resolve() if path.name in ("", "..") else path)
 
 
 def pairs(value: Any) -> Any:

@@ -36,6 +36,7 @@ PART = ".*.part"
 # What a killed process leaves of a file or an adapter; `staff finetune` may keep checkpoints of
 # other names in a run folder.
 TEMPORARY = (PART, ".adapter.partial", ".adapter.cached.partial")
+HEAD = b"# staff "  # how the config.yaml of a run begins: see `dump_yaml`
 CORESET = re.compile(r"coreset-([nt]\d+|\d(\.\d+)?)\.(jsonl|json|csv|parquet)")
 # Settings that are paths.
 INPUTS = ("data", "test", "small", "target", "model", "adapter", "scores", "include", "exclude")
@@ -180,7 +181,7 @@ class RunFolder:
         refuse_links_out(self.path)
         # Looked through first: what another process leaves meanwhile, it leaves after config.yaml.
         others = self._others()
-        if others and not self.config.is_file() and any(map(os.path.lexists, others)):
+        if others and not self._is_ours and any(map(os.path.lexists, others)):
             raise RunError(
                 f"{self.path} contains files but no staff run: choose another folder for --out"
             )
@@ -200,7 +201,8 @@ class RunFolder:
         coresets = self._coresets_of(self.manifest) | self._coresets_of(self._earlier)
         coresets |= self._coresets_asked_for()
         self.manifest.unlink(missing_ok=True)
-        for path in (self.path / name for name in (*OWN, *sorted(coresets))):
+        # Coresets before the note that names them: a start that is killed leaves none for good.
+        for path in (self.path / name for name in (*sorted(coresets), *OWN)):
             if path.is_file() or path.is_symlink():
                 path.unlink()
         for path in sorted(self.path.glob(PARTS)):
@@ -301,6 +303,19 @@ class RunFolder:
         except StaffError:
             return set()
         return {self.coreset(name, config.format).name for name in config.coreset_names}
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether config.yaml is that of a run: a project may have a file of that name, too.
+
+        Where results are, `check_same_config` looks at what is in it.
+        """
+        try:
+            with self.config.open("rb") as file:
+                head = file.read(len(HEAD))
+        except OSError:  # not there, or not to be read
+            return self.config.is_file()
+        return head in (b"", HEAD) or self.has_results
 
     def _others(self) -> list[Path]:
         """What is here, but for what a run leaves that stopped before its first file."""
