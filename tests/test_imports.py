@@ -44,7 +44,7 @@ ALLOWED = {
     "foreseen": {"asked", "selectors", "models", "data", "runs", "stages"},
     "methods": {"selectors", "scores", "runs"},
     "wishes": {"selectors", "data", "runs"},
-    "stored": {"methods", "selectors", "scores", "runs"},
+    "stored": {"methods", "selectors", "scores", "runs", "data"},
     "outputs": {"methods", "ledger", "data", "runs", "selectors", "reports"},
     "pipeline": {
         *("stages", "ledger", "methods", "wishes", "stored", "outputs", "data", "runs", "team"),
@@ -55,7 +55,7 @@ ALLOWED = {
     "single": {"team", "stages", "ledger", "data", "runs", "training", "selectors"},
     "check_model": {"stages", "data", "runs", "models", "scores", "selectors"},
     "planning": {
-        *("stages", "data", "runs", "asked", "methods", "selectors"),
+        *("stages", "data", "runs", "asked", "methods", "selectors", "wishes", "stored"),
         *("models", "training", "scores", "foreseen"),
     },
     "compare": {
