@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staff.rng import keys_of_ids, priorities, stream_seed
@@ -19,6 +19,7 @@ def test_seed_stream_and_key_all_matter():
     assert not np.array_equal(priorities(keys, 0, "draw"), priorities(keys, 1, "draw"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=20))
 def test_a_key_depends_on_its_own_id_only(ids):
     together = keys_of_ids(ids)

@@ -1,6 +1,6 @@
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staff.reports.labels import LINE, beside, spread
@@ -8,6 +8,7 @@ from staff.reports.labels import LINE, beside, spread
 heights = st.lists(st.floats(0, 300), min_size=1, max_size=14)
 
 
+@settings(deadline=None)
 @given(heights)
 def test_words_keep_apart_in_order_and_on_the_chart(wished):
     placed = spread(wished, top=0, bottom=300)

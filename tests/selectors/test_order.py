@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staff.selectors.order import hardest, place, smallest
@@ -7,6 +7,7 @@ from staff.selectors.order import hardest, place, smallest
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(0, 32))
 def test_against_sorting(rows, count):
     """Ties of scores and even of keys: the answer is that of a full, stable sort."""

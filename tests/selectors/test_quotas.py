@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staff.errors import ConfigError
@@ -25,6 +25,7 @@ def test_no_place_is_lost_to_a_larger_total():
     assert all((np.diff(places, axis=0) >= 0).all(axis=1))
 
 
+@settings(deadline=None)
 @given(SIZES)
 def test_fair_whole_and_monotone(sizes):
     n = sum(sizes)
