@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from staff import select_coreset
+from staff.data.files import open_source
 from staff.errors import RunError
+from staff.pipeline import reselect
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import begin, write_manifest
 from staff.runs.selection_file import write_selection
@@ -103,8 +105,11 @@ def test_features_of_a_run_that_was_made_again_since(data, family, copy, tmp_pat
         select(tmp_path / "first", tmp_path / "out")
 
 
-def made(path, *, verified, **config):
-    """A finished run, made without a model, whose target has scored `verified` rows of 20."""
+def made(path, *, verified, file=None, **config):
+    """A finished run, made without a model, whose target has scored `verified` rows of 20.
+
+    file: where its rows are written to, to select from them again.
+    """
     folder, n = RunFolder(path), 20
     keys = np.arange(n, dtype=np.uint64)
     target = np.where(np.arange(n) < verified, 2.0, np.nan)
@@ -112,11 +117,15 @@ def made(path, *, verified, **config):
         folder.selection,
         ids=[f"id-{i}" for i in range(n)],
         rows=np.arange(n),
-        scores={"effort": np.arange(n) + 1.0},
+        scores={"effort": np.arange(n) + 1.0, "response_length": np.full(n, 3.0)},
         selections={"n4": select_random(keys=keys, total=4, seed=0)},
         score_target=target,
     )
     data = {"path": "d", "format": "text", "rows_read": n, "rows_usable": n, "sha256": "0"}
+    if file is not None:
+        file.write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(n)))
+        sha256 = open_source(str(file)).content_hash()
+        data |= {"path": str(file), "reading": {"format": "text"}, "sha256": sha256}
     of_target = {"target_rows_scored": verified} if config["method"] == "staff" else {}
     coreset = {"name": "n4", "total": 4, "top_up": 0, "path": "coreset-n4.jsonl"}
     facts = {"data": data, "coresets": [coreset], **of_target}
@@ -154,3 +163,31 @@ def test_what_was_verified_is_not_told_by_a_run_made_again_since(tmp_path):
         else:
             with pytest.raises(RunError, match="again has no scores of the target"):
                 stored(run, "staff")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        # Of the scores 1 to 20 the lowest five are verified; regions have ten rows, or five.
+        ({"regions": 2}, "1 region has no row verified in {}: it gets an equal share"),
+        ({"regions": 4}, "3 regions have no row verified in {}: they get equal shares"),
+        ({"regions": 2, "verify_per_region": 10}, None),  # too small to be verified
+        ({"regions": 2, "method": "ccs"}, None),  # which never asks the target
+    ],
+)
+def test_regions_without_a_verified_row_are_told(tmp_path, settings, told):
+    run = made(tmp_path / "run", verified=5, file=tmp_path / "rows.jsonl", method="staff")
+    asked = {"scores": run, "total": 4, "cut": 0, "verify_per_region": 4, **settings}
+    said: list[str] = []
+    reselect(SelectConfig(**asked, out=str(tmp_path / "again")), say=said.append)
+    found = [text for text in said if "verified in" in text]
+    assert found == ([told.format(run)] if told else [])
+
+
+def test_the_micro_batch_of_the_scores_is_told_where_none_is_given(tmp_path):
+    made_with = {"method": "random", "epochs": 2, "batch_size": 8, "micro_batch_size": 4}
+    run = made(tmp_path / "run", verified=0, file=tmp_path / "rows.jsonl", **made_with)
+    for given, kept in (({}, 4), ({"micro_batch_size": 2}, 2)):
+        out = str(tmp_path / f"again-{kept}")
+        again = reselect(SelectConfig(scores=run, total=4, out=out, **given))["config"]
+        assert (again["epochs"], again["batch_size"], again["micro_batch_size"]) == (2, 8, kept)
