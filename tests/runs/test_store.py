@@ -119,7 +119,11 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 @pytest.mark.parametrize(
-    "result", ["adapter/staff.json", "scores/small/part-00000.parquet", "manifest.json"]
+    "result",
+    [
+        *("adapter/staff.json", "scores/small/part-00000.parquet", "manifest.json"),
+        ".adapter.partial/checkpoint-5",
+    ],
 )
 def test_results_of_another_configuration_are_refused(tmp_path, change, words, result):
     folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
@@ -129,6 +133,16 @@ def test_results_of_another_configuration_are_refused(tmp_path, change, words, r
         folder.start(config(tmp_path, **change))
     assert "--overwrite" in str(error.value)
     folder.start(config(tmp_path, **change), overwrite=True)
+
+
+def test_a_seed_that_scores_do_not_depend_on_may_change(tmp_path):
+    folder = begun(RunFolder(tmp_path / "x"), config(tmp_path, skip_finetune=True))
+    finish(folder)
+    folder.start(config(tmp_path, skip_finetune=True, seed=1))
+    begun(folder, config(tmp_path, skip_finetune=True, phi="last-value-lora", overwrite=True))
+    finish(folder)
+    with pytest.raises(RunError, match="seed = 0, now it is 1"):
+        folder.start(config(tmp_path, skip_finetune=True, phi="last-value-lora", seed=1))
 
 
 @pytest.mark.parametrize("change", [change for change, _ in CHANGES])
@@ -241,7 +255,7 @@ def test_what_a_killed_start_leaves_is_no_foreign_file(tmp_path):
         folder.start(config(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["data", "adapter", "small"])
+@pytest.mark.parametrize("name", ["data", "adapter", "small", "target", "include", "exclude"])
 def test_a_run_never_reads_what_it_replaces(tmp_path, name):
     folder = begun(RunFolder(tmp_path / "x"), config(tmp_path))
     (folder.path / "adapter").mkdir()

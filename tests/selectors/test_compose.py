@@ -65,6 +65,10 @@ def test_include_and_exclude_by_hand():
         choose_one(choose, 0, wishes, seed=0)
     with pytest.raises(ConfigError, match="5 rows cannot be made: only 4 rows may be in it"):
         choose_one(choose, 5, wishes, seed=0)
+    scoreless = replace(wishes, rejected=np.array([1]))
+    made = choose_one(choose, 3, scoreless, seed=0)
+    assert made.rows.tolist() == [2, 3, 4]
+    assert reason_of(made, 1) == "rejected"
     alone = Wishes(2, exclude=np.array([0]))
     with pytest.raises(ConfigError, match="2 rows cannot be made: only 1 row may be in it"):
         choose_one(choose, 2, alone, seed=0)
