@@ -270,7 +270,7 @@ def test_lists_quotas_nesting_and_stability_together(run, ids, method, tmp_path)
         for value, expected in share.items():
             assert abs((part[chosen] == value).sum() - expected * left) < 1
         assert manifest["stability"][name]["seeds"] == 3
-        assert manifest["stability"][name]["jaccard"] <= 1
+        assert (manifest["stability"][name]["jaccard"] < 1) == (method != "d2")  # it draws nothing
     text = " ".join(render(manifest, folder="x", width=200).split())
     page = (again.folder / "report.html").read_text(encoding="utf-8")
     for name in ("n12", "n40"):
@@ -357,7 +357,7 @@ def test_staff_spread_over_clusters_with_shrunk_ratios(data, family, tmp_path):
     )  # fmt: skip
     assert np.flatnonzero(table["selected@0.3"]).tolist() == coreset.rows.tolist()
     told = " ".join(tell(run.folder, id=None, row=int(coreset.rows[0])).split())
-    assert "random rows were drawn from each cluster" in told or "cut" in told
+    assert "random rows were drawn from each cluster" in told
 
     again = select_coreset(scores=run.folder, keep=0.3, out=tmp_path / "again")
     assert again.coresets["0.3"].read_bytes() == run.coresets["0.3"].read_bytes()

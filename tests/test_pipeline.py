@@ -18,8 +18,11 @@ from staff.errors import ConfigError, DataError, ModelError, RunError
 from staff.hashing import hash_file
 from staff.models import load
 from staff.reports.text import render
+from staff.rng import keys_of_ids
 from staff.runs.config import SelectConfig
 from staff.runs.manifest import read_manifest
+from staff.selectors import select_random
+from staff.selectors.stability import stability
 
 COLUMNS = {"prompt_column": "mr", "response_column": "ref"}
 SETTINGS = {
@@ -347,23 +350,20 @@ def test_sizes_may_be_an_array(data, tmp_path):
 
 def test_selecting_again_with_more_regions_uses_what_is_verified(run, tmp_path):
     config = SelectConfig(
-        scores=str(run.folder), total=(20,), regions=99, within="random", out=str(tmp_path / "r")
-    )
+        scores=str(run.folder), total=(20,), regions=120, within="random", verify_per_region=1,
+        out=str(tmp_path / "r"),
+    )  # fmt: skip
     foreseen = planning.plan(config)["warnings"]
-    assert foreseen[0].startswith("99 regions are too many for ")
+    assert foreseen[0].startswith("120 regions are too many for ")
     said: list[str] = []
     manifest = pipeline.reselect(config, say=said.append)
     assert [f"warning: {text}" for text in foreseen] == said[:1]
     table = pq.read_table(tmp_path / "r" / "selection.parquet")
     assert sum(table["selected@n20"].to_pylist()) == 20
-    assert all(
-        known is not None
-        for known, verified in zip(
-            table["score_target"].to_pylist(), table["verified"].to_pylist(), strict=True
-        )
-        if verified
-    )
-    assert manifest["config"]["regions"] == 99
+    known = table["score_target"].filter(table["verified"])
+    assert len(known) > 0
+    assert known.null_count == 0
+    assert manifest["config"]["regions"] == 120
 
 
 def test_the_order_of_the_input_does_not_matter(data, family, tmp_path):
@@ -389,6 +389,19 @@ def test_random_needs_no_model(data, tmp_path):
     manifest = pipeline.select(config)
     assert len((tmp_path / "r" / "coreset-n10.jsonl").read_text().splitlines()) == 10
     assert "regions" not in manifest
+
+
+def test_stability_is_of_the_draws_of_the_next_seeds(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(30)))
+    run = select_coreset(
+        tmp_path / "rows.jsonl", method="random", total=9, seed=4, stability=3, out=tmp_path / "r"
+    )
+    keys = keys_of_ids(run.table()["id"], 4)
+    draws = [select_random(keys=keys, total=9, seed=seed).rows for seed in (4, 5, 6)]
+    assert np.flatnonzero(run.table()["selected@n9"]).tolist() == draws[0].tolist()
+    found = stability(draws, 30)
+    assert run.manifest["stability"]["n9"] == {"seeds": 3, **found._asdict()}
+    assert found.jaccard < 1
 
 
 def test_several_files_give_what_they_would_as_one(data, tmp_path):
