@@ -1,11 +1,11 @@
 """Models in memory: saved as folders, because a run identifies models by contents it can hash."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from staff.data.writers import umask
 from staff.errors import ModelError, RunError
 from staff.models.folder import check_model_folder, first_line, model_hash
 
@@ -61,10 +61,9 @@ def keep_model(
             raise ModelError(
                 f"the {type(model).__name__} in memory cannot be saved: {why}; or give a path"
             ) from error
-        for file in part.rglob("*"):
-            if file.is_file():  # safetensors 0.8 leaves weights that only their owner can read
-                file.chmod(0o666 & ~umask())
         check_model_folder(str(part))
+        for file in part.glob("*.safetensors"):  # since 0.8 for their owner alone
+            shutil.copymode(part / "config.json", file)
         if not folder.exists():
             part.replace(folder)
             return True
