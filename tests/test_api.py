@@ -26,6 +26,7 @@ from staff import (
     compare_coresets,
     select_coreset,
 )
+from staff.data.writers import umask
 from staff.runs.manifest import read_manifest
 from staff.runs.selection_file import read_selection
 
@@ -67,6 +68,48 @@ def test_several_sizes_come_by_name_and_the_run_stays(tmp_path):
     assert again.to_list() == found["0.5"].to_list()
     with pytest.raises(RunError, match="contains other rows than the data set"):
         select_coreset(rows(new=1), method="random", keep=0.5, out=out)
+
+
+def test_the_same_rows_are_the_same_however_they_lie_in_memory(tmp_path):
+    """A view is written in other pages than its copy, as after a restart of the notebook."""
+    n = range(5000)  # more than a page and its dictionary hold
+    texts = {"prompt": [f"p{i}" * 20 for i in n], "response": [f"r{i}" * 50 for i in n]}
+    copied = Dataset.from_dict({**texts, "n": list(n), "nan": [float("nan")] * len(n)})
+    view = copied.filter(lambda row: row["n"] >= 0)
+    for name, data in (("copied", copied), ("view", view)):
+        data.to_parquet(tmp_path / name)
+    assert (tmp_path / "copied").read_bytes() != (tmp_path / "view").read_bytes()
+    first = select_coreset(view, method="random", keep=0.5, out=tmp_path / "run")
+    before = (tmp_path / "run" / "manifest.json").read_bytes()
+    again = select_coreset(copied, method="random", keep=0.5, out=tmp_path / "run")
+    assert again["n"][:] == first["n"][:]
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == before
+    with pytest.raises(RunError, match="contains other rows than the data set"):
+        select_coreset(view.shuffle(seed=0), method="random", keep=0.5, out=tmp_path / "run")
+
+
+def test_rows_that_were_refused_are_not_in_the_way_of_mended_ones(tmp_path):
+    data = Dataset.from_list([{"prompt": "p", "response": text} for text in ("a", " ", "b")])
+    out = tmp_path / "runs" / "x"
+    with pytest.raises(DataError, match="1 of 3 rows cannot be used"):
+        select_coreset(data, method="random", keep=1.0, out=out)
+    assert files(tmp_path) == []
+    mended = data.select([0, 2])
+    assert len(select_coreset(mended, method="random", keep=1.0, out=out)) == 2
+    with pytest.raises(StaffError, match="has only 2"):
+        select_coreset(mended, method="random", total=9, out=out)
+    assert (tmp_path / "runs" / "x-data.parquet").is_file()  # of the run that is there
+
+
+def test_a_home_folder_is_written_out(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    select_coreset(rows(), method="random", keep=0.5, out="~/runs/x")
+    assert files(tmp_path / "here") == []
+    data = tmp_path / "home" / "runs" / "x-data.parquet"
+    assert data.is_file()
+    assert read_manifest(data.with_name("x"))["data"]["path"] == str(data)
 
 
 def test_a_view_of_a_dataset_is_chosen_from_by_its_own_positions():
@@ -219,6 +262,8 @@ def test_models_in_memory_beside_data_on_disk(loaded, tmp_path):
         file, method="grand", small=loaded[0], keep=0.5, skip_finetune=True, out=tmp_path / "run"
     )
     assert run.manifest["config"]["small"] == str(tmp_path / "run-small")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "run-small").iterdir()}
+    assert modes == {0o666 & ~umask()}  # for others, too, who go on with the run
 
 
 def test_models_that_cannot_be_kept_are_refused_in_words(loaded, tmp_path):

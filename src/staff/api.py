@@ -1,5 +1,6 @@
 """The main jobs from Python."""
 
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
 from staff.runs.config_file import build
 from staff.runs.keywords import in_python
+from staff.runs.lock import remove_empty
 from staff.runs.manifest import read_manifest
 from staff.runs.settings import Settings
 from staff.runs.store import RunFolder
@@ -74,7 +76,8 @@ def select_coreset(
 
     Rows and models in memory are saved next to the run, which reads them from there: rows as
     ``OUT-data.parquet``, models as ``OUT-small`` and ``OUT-target`` (give a large model by its path
-    instead: it would be in memory twice). With a `Dataset` and no `out`, nothing is left on disk.
+    instead: it would be in memory twice). They stay there unless the call is refused before its
+    first result. With a `Dataset` and no `out`, nothing is left on disk.
 
     Finished stages of an earlier call with the same settings and `out` are reused; a finished run
     of the same is left as it is and returned. What `staff select` prints as a warning is a
@@ -204,12 +207,40 @@ def _on_disk(
         flags |= {role: _beside(flags, role) for role in models}
         config = build(kind, flags=flags)
         RunFolder(config.folder).check_usable()  # both before anything is written
-        for name, dataset in rows.items():
-            keep_rows(dataset, Path(flags[name]))
-        for role, (model, tokenizer) in models.items():
-            tokenizer_of = partial(_fingerprint, trust=Trust(code=config.trust_remote_code))
-            keep_model(model, tokenizer, Path(flags[role]), fingerprint=tokenizer_of)
-        yield flags
+        # By the settings, which write out a leading ~, as the run does that reads them.
+        places = {name: Path(str(getattr(config, name))) for name in (*rows, *models)}
+        with _taken_away_if_refused(Path(config.folder)) as new:
+            for name, dataset in rows.items():
+                if keep_rows(dataset, places[name]):
+                    new.append(places[name])
+            for role, (model, tokenizer) in models.items():
+                tokenizer_of = partial(_fingerprint, trust=Trust(code=config.trust_remote_code))
+                if keep_model(model, tokenizer, places[role], fingerprint=tokenizer_of):
+                    new.append(places[role])
+            yield flags
+
+
+@contextmanager
+def _taken_away_if_refused(folder: Path) -> Iterator[list[Path]]:
+    """Remove what was put beside a run, as listed in what this gives, if the run is refused.
+
+    A run that is refused before its first result takes its folder away. What stayed beside it
+    would be in the way of the same call with the fault in the rows mended: those are other rows.
+    """
+    new: list[Path] = []
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        yield new
+    except StaffError:
+        run = RunFolder(folder)
+        if not (run.config.exists() or run.has_results):
+            for path in new:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            remove_empty(made)
+        raise
 
 
 def _unlocated(scratch: str) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 """Faults and traps of text files, row by row."""
 
+import csv
 import json
 
 import pytest
@@ -99,3 +100,14 @@ def test_csv_long_fields_and_repeated_columns(tmp_path):
     path.write_text("a,a\n1,2\n")
     with pytest.raises(DataError, match="column 'a' appears more than once"):
         rows(path)
+
+
+def test_the_callers_own_limit_of_csv_fields_is_not_lowered(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,response\np,r\n")
+    mine = 1 << 40
+    before = csv.field_size_limit(mine)
+    try:
+        assert len(list(open_source(tmp_path / "a.csv").records())) == 1
+        assert csv.field_size_limit() == mine
+    finally:
+        csv.field_size_limit(before)

@@ -1,6 +1,7 @@
 """report.html: what it says, that it is small, always the same and asks for nothing."""
 
 import base64
+import errno
 import hashlib
 import re
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from staff.data.files import Source
 from staff.errors import DataError
 from staff.reports import figures
 from staff.reports.html import data_of, render_run, write_report
@@ -208,6 +210,16 @@ def test_data_that_are_gone_or_changed_are_not_read(make_run, records):
     page = render_run(folder, manifest, None, missing="No <texts>: gone.")
     assert "No &lt;texts&gt;: gone." in page
     assert "prompt 1" not in page
+
+
+def test_data_that_may_not_be_read_are_missing(make_run, records, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "train.jsonl")
+
+    _, manifest = make_run(records)
+    monkeypatch.setattr(Source, "content_hash", refuse)
+    with pytest.raises(DataError, match=r"cannot read .*train\.jsonl: Permission denied"):
+        data_of(manifest)
 
 
 def test_a_run_of_an_earlier_version_has_its_correlation_without_a_verdict(make_run, records):

@@ -203,6 +203,20 @@ def test_an_entry_that_may_not_be_touched_serves(cache, adapter, tmp_path, monke
     assert cache.fetch_adapter("k", tmp_path / "out", NAMES)
 
 
+def test_a_cache_that_may_not_be_written_to_serves(cache, adapter, tmp_path, monkeypatch):
+    """A team's, made by another user: its refusal must not cost a run what it has computed."""
+    (tmp_path / "shard").write_bytes(b"scores")
+    assert cache.keep_shard("ab12", tmp_path / "shard")
+    assert cache.keep_adapter("k", adapter, NAMES)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert not cache.keep_shard("cd34", tmp_path / "shard")
+    assert not cache.keep_adapter("l", adapter, NAMES)
+    assert cache.keep_adapter("k", adapter, NAMES)  # is there already
+    assert len(cache.entries()) == 2
+    assert cache.fetch_shard("ab12", tmp_path / "part")
+    assert cache.fetch_adapter("k", tmp_path / "out", NAMES)
+
+
 def test_pruning_beside_a_run_that_writes(cache, tmp_path):
     (tmp_path / "shard").write_bytes(b"scores")
     done = threading.Event()

@@ -1,4 +1,5 @@
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import torch
 from staff.data.batches import collate
 from staff.data.store import TokenStore
 from staff.errors import ModelError, RunError, StaffError
+from staff.progress import SilentProgress
 from staff.scores.effort import Scorer
 from staff.scores.oracle import oracle_effort
 from staff.scores.run import PartScorer, forget_others, plan_parts, score_rows
@@ -144,6 +146,28 @@ def test_out_of_memory_halves_the_batch_and_goes_on(store, tmp_path, error):
     assert 1 <= len(said) <= 4  # remembered: not once a batch
     assert "out of memory" in said[0]
     assert sum(n for n in notes if isinstance(n, int)) == 50
+
+
+def test_a_cache_that_may_not_be_written_to_is_told_of_once(store, tmp_path):
+    said = []
+
+    class Closed:
+        def fetch_shard(self, key, out):
+            return False
+
+        def keep_shard(self, key, shard):
+            return False
+
+    class Told(SilentProgress):
+        @contextmanager
+        def stage(self, name, **settings):
+            with super().stage(name, **settings) as stage:
+                stage.note = said.append
+                yield stage
+
+    done = run(Counting(), store, tmp_path / "s", cache=Closed(), progress=Told())
+    np.testing.assert_array_equal(done.table.columns["effort"], truth(store))
+    assert said == ["no permission to write to the cache: it lacks 4 shards"]
 
 
 def test_one_row_too_large_is_named(store, tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from staff.errors import DataError, RunError
+from staff.data.tables import BATCH_ROWS
+from staff.errors import DataError, DiskFullError, RunError, is_disk_full
 from staff.hashing import hash_file
 
 
@@ -40,8 +41,10 @@ def is_dataset(data: Any, *, name: str = "data") -> bool:
     return False
 
 
-def keep_rows(rows: Any, path: Path) -> None:
+def keep_rows(rows: Any, path: Path) -> bool:
     """Write a `Dataset`'s rows, in their order, to a Parquet file that runs can read.
+
+    A file of the same rows is left as it is. Returns whether there was none.
 
     Raises:
         RunError: the file is there and holds something else.
@@ -60,14 +63,48 @@ def keep_rows(rows: Any, path: Path) -> None:
             part = Path(scratch) / path.name
             with part.open("wb") as file:
                 rows.to_parquet(file)
-            if path.exists() and (not path.is_file() or hash_file(path) != hash_file(part)):
+            if not path.exists():
+                part.replace(path)
+                return True
+            if not path.is_file() or not _same_rows(path, part):
                 raise RunError(
                     f"{path} contains other rows than the data set: choose another folder with "
                     "out, or remove it"
                 )
-            part.replace(path)
     except (pa.ArrowException, UnicodeEncodeError) as error:
         raise DataError(f"the data set does not fit a Parquet file ({error})") from error
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFullError(path) from error
+        raise
+    return False
+
+
+def _same_rows(one: Path, other: Path) -> bool:
+    """Whether two Parquet files hold the same rows.
+
+    Their bytes may differ all the same: a view of a `Dataset` (filtered, shuffled) is written in
+    other pages than its copy, and so are rows by another version of the library.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if hash_file(one) == hash_file(other):
+        return True
+    try:
+        with pq.ParquetFile(one) as first, pq.ParquetFile(other) as second:
+            if first.metadata.num_rows != second.metadata.num_rows:
+                return False
+            pairs = zip(_values(first), _values(second), strict=True)
+            return all(a == b for a, b in pairs)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
+def _values(file: Any) -> Iterator[str]:
+    """Every row as text: NaN is unlike itself."""
+    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        yield from map(repr, batch.to_pylist())
 
 
 @contextmanager

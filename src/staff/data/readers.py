@@ -81,7 +81,9 @@ def read_json(path: Path) -> Iterator[RawRecord]:
 
 def read_csv(path: Path, *, delimiter: str = ",") -> Iterator[RawRecord]:
     """Rows of a CSV or TSV file with a header line; every value is a string."""
-    csv.field_size_limit(ROW_LIMIT)  # the default of 128 KiB a field refuses long documents
+    # The default of 128 KiB a field refuses long documents. It holds for the whole process: what
+    # the caller reads may need more.
+    csv.field_size_limit(max(ROW_LIMIT, csv.field_size_limit()))
     with open_text(path) as text:
         lines: list[str] = []  # of the row that is read
 

@@ -1,5 +1,6 @@
 """Models in memory: saved as folders, because a run identifies models by contents it can hash."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,8 +36,10 @@ def is_loaded(role: str, model: Any) -> bool:
 
 def keep_model(
     model: Any, tokenizer: Any, folder: Path, *, fingerprint: Callable[[Path], str]
-) -> None:
+) -> bool:
     """Save a loaded model and its tokenizer where a run can read them, now and later.
+
+    A folder of the same is left as it is. Returns whether there was none.
 
     fingerprint: of all that decides the ids of a folder's tokenizer, its chat template included.
 
@@ -59,17 +62,21 @@ def keep_model(
                 f"the {type(model).__name__} in memory cannot be saved: {why}; or give a path"
             ) from error
         check_model_folder(str(part))
+        for file in part.glob("*.safetensors"):  # since 0.8 for their owner alone
+            shutil.copymode(part / "config.json", file)
         if not folder.exists():
             part.replace(folder)
-        elif not folder.is_dir() or _differs(part, folder, lambda path: model_hash(str(path))):
+            return True
+        if not folder.is_dir() or _differs(part, folder, lambda path: model_hash(str(path))):
             raise RunError(
                 f"{folder} contains another model: choose another folder with out, or remove it"
             )
-        elif _differs(part, folder, fingerprint):
+        if _differs(part, folder, fingerprint):
             raise RunError(
                 f"{folder} contains this model with another tokenizer or chat template: choose "
                 "another folder with out, or remove it"
             )
+    return False
 
 
 def _differs(one: Path, other: Path, identity: Callable[[Path], str]) -> bool:

@@ -57,12 +57,17 @@ def data_of(manifest: Mapping[str, Any]) -> Source:
     """The data of a finished run, if it is still what was read.
 
     Raises:
-        DataError: it no longer exists, or it has changed.
+        DataError: it no longer exists, may not be read, or has changed.
     """
     if "reading" not in manifest["data"]:
         raise DataError("the run is from an earlier version of staff, which did not store columns")
-    source = open_source(manifest["data"]["path"], revision=manifest["data"].get("revision"))
-    if source.content_hash() != manifest["data"]["sha256"]:
+    data = manifest["data"]
+    try:
+        source = open_source(data["path"], revision=data.get("revision"))
+        changed = source.content_hash() != data["sha256"]
+    except OSError as error:  # another user's, perhaps
+        raise DataError(f"cannot read {data['path']}: {error.strerror}") from None
+    if changed:
         raise DataError(f"{source.name} has changed since the run")
     return source
 

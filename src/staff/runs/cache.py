@@ -79,10 +79,13 @@ class Cache:
         _touch(self._shard(key))
         return True
 
-    def keep_shard(self, key: str, shard: Path) -> None:
-        """Put a finished shard into the cache."""
+    def keep_shard(self, key: str, shard: Path) -> bool:
+        """Put a finished shard into the cache; whether that was permitted."""
+        if not self._takes(SCORES):
+            return False
         with replacing(self._shard(key)) as part:
             shutil.copyfile(shard, part)
+        return True
 
     def fetch_adapter(self, key: str, out: Path, names: tuple[str, ...]) -> bool:
         """Copy these files of an adapter to the new folder `out`; whether all were there."""
@@ -102,11 +105,16 @@ class Cache:
         _touch(folder / FACTS)
         return True
 
-    def keep_adapter(self, key: str, adapter: Path, names: tuple[str, ...]) -> None:
-        """Put these files of an adapter folder into the cache, unless it is there."""
+    def keep_adapter(self, key: str, adapter: Path, names: tuple[str, ...]) -> bool:
+        """Put these files of an adapter folder into the cache, unless it is there.
+
+        Whether that was permitted, as of `keep_shard`.
+        """
         folder = self.path / ADAPTERS / key
         if _is_whole(folder, names):
-            return
+            return True
+        if not self._takes(ADAPTERS):
+            return False
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}.", suffix=".part"))
         try:
@@ -118,12 +126,13 @@ class Cache:
             for _ in range(ATTEMPTS):
                 with suppress(OSError):
                     part.rename(folder)  # only where nothing lies
-                    return
+                    break
                 if _is_whole(folder, names):
-                    return  # another process was as quick
+                    break  # another process was as quick
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+        return True
 
     def entries(self) -> list[Entry]:
         """All entries, those used longest ago first."""
@@ -158,6 +167,11 @@ class Cache:
                 yield Entry(kind, entry.stem, entry, size, path.stat().st_mtime)
             except (FileNotFoundError, PermissionError):  # pruned meanwhile, or not ours to see
                 continue
+
+    def _takes(self, kind: str) -> bool:
+        """Whether entries of a kind may be written: a team's cache may be another user's."""
+        place = self.path / kind
+        return os.access(place if place.exists() else self.path, os.W_OK | os.X_OK)
 
     def _shard(self, key: str) -> Path:
         return self.path / SCORES / f"{key}.parquet"

@@ -24,6 +24,7 @@ from staff.scores.shards import (
 )
 from staff.types import Ints, ScoreTable
 from staff.visible import one_line, shortened
+from staff.words import counted
 
 Scoring = Callable[[Batch], Mapping[str, Any]]
 # Number of a part -> positions in it, scored by other processes: (number, columns) as they come.
@@ -91,7 +92,7 @@ def score_rows(
     wanted = np.concatenate([np.empty(0, np.int64), *plan.values()])
     columns: dict[str, Any] = {}
     missing: dict[int, Ints] = {}
-    rows = cached = reused = 0
+    rows = cached = reused = unkept = 0
     here = PartScorer(scorer, store, batch_tokens=batch_tokens, rows=total)
 
     def keep(part: Ints, found: Mapping[str, Any]) -> None:
@@ -130,12 +131,14 @@ def score_rows(
                 fingerprint=made_from,
             )
             if cache is not None:
-                cache.keep_shard(part_key(made_from, part), path)
+                unkept += not cache.keep_shard(part_key(made_from, part), path)
             rows += len(part)
             store.release()
             keep(part, found)
         if cached:
             stage.note(f"{cached} of {len(plan)} shards came from the cache")
+        if unkept:
+            stage.note(f"no permission to write to the cache: it lacks {counted(unkept, 'shard')}")
     known = np.zeros(len(store), dtype=bool)
     known[wanted] = True
     table = make_table(ids=store.ids, columns=columns, known=known)

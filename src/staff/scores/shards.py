@@ -28,8 +28,8 @@ class ShardCache(Protocol):
     def fetch_shard(self, key: str, out: Path) -> bool:
         """Copy a part to `out`; whether there was one."""
 
-    def keep_shard(self, key: str, shard: Path) -> None:
-        """Take a copy of a finished part."""
+    def keep_shard(self, key: str, shard: Path) -> bool:
+        """Take a copy of a finished part; whether that was permitted."""
 
 
 def part_path(folder: Path, number: int) -> Path:

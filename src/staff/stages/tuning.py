@@ -89,8 +89,9 @@ def finetune_small(
         on_written=lambda folder, _: write_stamp(folder, made_from),
     )
     record.rows, record.tokens = result.rows, result.tokens
-    if cache:
-        cache.keep_adapter(made_from, out, ADAPTER_FILES)
+    if cache and not cache.keep_adapter(made_from, out, ADAPTER_FILES):
+        with (progress or SilentProgress()).stage("fine-tune small") as stage:
+            stage.note("no permission to write to the cache: it lacks the adapter")
     return str(out)
 
 
