@@ -146,7 +146,6 @@ def test_a_file_gives_a_run_as_ever(tmp_path):
     assert repr(run) == (
         f"Run(folder={folder!r}, method='random', usable_rows=20, coresets={{'0.5': 10}})"
     )
-    assert repr(replace(run, manifest={})) == f"Run(folder={folder!r})"  # of a helper
     again = select_coreset(scores=run, method="random", keep=0.25, out=tmp_path / "again")
     assert again.manifest["config"]["scores"] == folder
     assert select_coreset(rows(), method="random", keep=0.5).to_list() == [

@@ -15,14 +15,23 @@ import pytest
 from safetensors.numpy import load_file
 
 from staff.data.files import open_source
-from staff.errors import DataError, ModelError, RunError, StaffError
+from staff.errors import (
+    ConfigError,
+    DataError,
+    ModelError,
+    ProcessGoneError,
+    RunError,
+    StaffError,
+)
 from staff.ledger import StageRecord
+from staff.models.quantised import LIBRARIES
+from staff.models.trust import NO_TRUST
 from staff.runs.config import ScoreConfig
-from staff.stages import orders, reading
+from staff.stages import elsewhere, orders, reading
 from staff.stages.facts import model_facts, tokenisers_of
 from staff.stages.following import obey
 from staff.stages.lazy_scorer import LazyScorer
-from staff.stages.scoring import Rounds, score
+from staff.stages.scoring import Rounds, score, settled
 from staff.team import Team
 
 PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -200,6 +209,46 @@ def test_what_failed_elsewhere_ends_with_the_same_exit_code(exit_code, kind):
     assert raised.value.exit_code == exit_code
 
 
+def test_what_reached_only_some_is_not_followed_by_more():
+    """They may be in the middle of it, and would take the next words for its end."""
+    said = []
+
+    class Lead(Team):
+        def _say(self, words, *, by):
+            said.append(words)
+            raise ProcessGoneError
+
+    team = Lead(0, 3)
+    with pytest.raises(ProcessGoneError) as gone:
+        team.lead({"act": "score"}, lambda order: 1)
+    team.dismiss(gone.value)
+    assert said == [{"act": "score"}]
+
+
+def test_a_model_goes_by_a_name_that_stays_the_same(tmp_path, monkeypatch):
+    """Of a Hub model others would come to a later commit; of a folder, from another one to none."""
+    monkeypatch.setattr("staff.models.folder.revision_of", lambda model, trust: "c0ffee")
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    names = {"model": str(tmp_path / "model"), "org/x": "org/x@c0ffee", "org/x@v1": "org/x@c0ffee"}
+    assert {name: elsewhere.everywhere(name, trust=NO_TRUST) for name in names} == names
+
+
+def test_processes_agree_on_a_step_beyond_a_float(monkeypatch):
+    """float32 has no odd numbers above 2**24, which the sum over many processes soon is."""
+    import torch
+
+    from staff.training.share import Share
+
+    def add(tensor):
+        others = tensor.clone()
+        for _ in range(2):
+            tensor += others
+
+    assert Share(0, 3, add).agrees(2**24 - 1)
+    assert not Share(0, 3, lambda told: told.add_(torch.tensor([5.0, 1.0]))).agrees(6)
+
+
 @pytest.mark.slow  # half a minute; the test above has two processes that tune, too
 def test_two_processes_tune_a_model_that_they_hold_between_them(e2e_file, family, tmp_path):
     """FSDP2: as one process tunes it whole, but for the order of sums. One row is left over."""
@@ -329,23 +378,26 @@ def prepared(data, model, folder):
 
 
 @pytest.mark.parametrize("act", ["score", "fine-tune"])
-def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path):
+def test_another_model_on_another_machine_is_refused(act, data, family, tmp_path, monkeypatch):
     """What rank 0 orders, in a process that says it is on another machine."""
     config, store = prepared(data, family[0], tmp_path)
-    facts = model_facts(model=family[0])["model"]
+    facts, out = model_facts(model=family[0])["model"], tmp_path / "scores"
     order = {
         **orders.order(
-            act, config, store, tmp_path / "scores",
-            model=family[0], model_hash=facts["hash"],
+            act, config, store, out,
+            model=family[0], model_hash=facts["hash"], quantize="none",
         ), "host": "another",
         "positions": [1, 2, 3], "earlier": [], "more": False, "made_from": "",
-        "what": {"model": family[0], "facts": facts, "name": "score"},
+        "what": settled(config, store, out=out, model=family[0], facts=facts, name="score"),
     }  # fmt: skip
     assert order["config"]["dtype"] in ("float32", "bfloat16")  # "auto" may be another one there
+    monkeypatch.setitem(LIBRARIES, "nf4", "nothing-such")
     (tmp_path / "copy").write_bytes(store.path.read_bytes() + b"x")
     for error, match, other in (
         (ModelError, "small is not the same on .* as where the run was start", {"model_hash": "x"}),
         (ModelError, "has torch .*, and the run was started with 1.0", {"versions": {"torch": "1.0"}}),
+        (ModelError, "adapter /none does not exist here", {"adapter": "/none"}),
+        (ConfigError, "nf4 needs nothing-such", {"quantize": "nf4"}),
         (RunError, "does not exist on .*: the run folder must be on a", {"tokens": "/none"}),
         (RunError, "is not the same file on .* as where", {"tokens": str(tmp_path / "copy")}),
     ):  # fmt: skip
@@ -373,8 +425,8 @@ def test_shards_that_others_leave_on_disks_of_their_own_are_not_scored_again(
 def test_a_model_that_more_rounds_are_scored_on_is_loaded_once(data, family, tmp_path, monkeypatch):
     config, store = prepared(data, family[0], tmp_path)
     facts, out = model_facts(model=family[0])["model"], tmp_path / "scores"
-    place = {"model": family[0], "model_hash": facts["hash"]}
-    what = {"model": family[0], "facts": facts, "name": "verify", "features": False}
+    place = {"model": family[0], "model_hash": facts["hash"], "quantize": "none"}
+    what = settled(config, store, out=out, model=family[0], facts=facts, name="verify")
     loads, kept, load = [], {}, LazyScorer._load
     monkeypatch.setattr(LazyScorer, "_load", lambda made: loads.append(made) or load(made))
 
@@ -427,6 +479,8 @@ said = open(sys.argv[2] + os.environ["RANK"], "w")  # two that print at once mix
 for again in range(2):
     run = select_coreset(sys.argv[1], out=sys.argv[2], **columns)
     print(run.coresets["0.5"].name, len(run.table()["id"]), file=said)
+run = select_coreset(scores=run, keep=0.25, out=sys.argv[2] + "again")
+print(run.coresets["0.25"].name, len(run.table()["id"]), file=said)
 try:
     select_coreset(sys.argv[3], out=sys.argv[2], **columns)
 except StaffError as error:
@@ -452,7 +506,7 @@ def test_several_processes_that_call_from_python_have_the_same_run(data, tmp_pat
     refused = "data and models in memory belong to one process, and torchrun started several: give"
     for rank in range(2):
         [*told, other_data, error] = (tmp_path / f"x{rank}").read_text().splitlines()
-        assert told == ["coreset-0.5.jsonl 79"] * 2
+        assert told == ["coreset-0.5.jsonl 79"] * 2 + ["coreset-0.25.jsonl 79"]
         assert "was made with data = " in other_data
         assert error.startswith(refused)
 

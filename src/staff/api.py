@@ -277,7 +277,7 @@ def _run(flags: dict[str, Any], progress: Progress | bool | None) -> Run:
     config = _settings(SelectConfig, flags)
     run = pipeline.reselect if config.scores else pipeline.select
     manifest = run(config, progress=_shown(progress), say=partial(_warn, SelectConfig))
-    if not manifest and not config.scores:  # this process helped the one that wrote it
+    if not manifest:  # this process helped the one that wrote it
         manifest = read_manifest(config.folder)
     return Run(Path(config.folder), manifest)
 

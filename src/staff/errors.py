@@ -48,6 +48,10 @@ class DiskFullError(StaffError):
         super().__init__(f"the disk is full{where}: free some space and run the same command again")
 
 
+class MemoryFullError(StaffError):
+    """A fine-tuning takes more memory than there is; with a setting that takes less it goes on."""
+
+
 class ProcessGoneError(StaffError):
     """One of the processes of a run has ended; finished work is kept for the next start."""
 

@@ -62,8 +62,6 @@ class Run:
 
     def __repr__(self) -> str:
         """The run in a line: the whole manifest would fill screens."""
-        if not self.manifest:  # of a process that has nothing to help with
-            return f"Run(folder={str(self.folder)!r})"
         told: dict[str, Any] = {
             "folder": str(self.folder),
             "method": self.manifest["config"]["method"],

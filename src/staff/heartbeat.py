@@ -105,8 +105,8 @@ def leave(rank: int) -> None:
     minutes = PATIENCE / 60
     sys.stderr.write(
         f"error: process {rank} of this run has not been heard of for {minutes:.0f} minutes (its "
-        "machine or the network is gone): run the same command again; finished stages and shards "
-        "are kept\n"
+        "machine, the network or torchrun is gone, or stands still): run the same command again; "
+        "finished stages and shards are kept\n"
     )
     sys.stderr.flush()
     os._exit(ProcessGoneError.exit_code)

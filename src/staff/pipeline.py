@@ -48,7 +48,7 @@ from staff.stages.reading import keep_read, note_read, read_once, tokens_of
 from staff.stages.scoring import Rounds, executing
 from staff.stages.tuning import check_team, finetune_small
 from staff.stored import check_source, read_stored, source_of
-from staff.team import gathered, helps
+from staff.team import gathered
 from staff.types import Bools, Floats, Ints, Rows, Selection
 from staff.wishes import Lists, read_lists, read_wishes
 from staff.words import counted
@@ -420,8 +420,11 @@ def reselect(
         RunError: no finished run there, or it lacks what the method needs. DataError: its
             data file changed since.
     """
-    if helps():
-        return {}  # there is nothing to help with
+    with gathered(follow) as leads:  # there is nothing to help with, but its end to wait for
+        return _reselect(config, progress, say) if leads else {}
+
+
+def _reselect(config: SelectConfig, progress: Progress | None, say: Say) -> dict[str, Any]:
     earlier = manifests.read_manifest(str(config.scores))
     origin = RunFolder(str(config.scores))
     config = config.inherit(earlier["config"])

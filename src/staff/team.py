@@ -54,8 +54,8 @@ class Team:
         Raises:
             StaffError: what the first one raised that failed.
         """
+        self.listen = False  # nor where one is gone, and what is said has reached some of them
         self._say(order, by=0)
-        self.listen = False
         amount = self._do(order, work)
         self.listen = True
         return amount

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +130,19 @@ def test_shards_go_in_and_come_out(cache, tmp_path):
     cache.keep_shard("ab12", tmp_path / "shard")
     assert cache.fetch_shard("ab12", tmp_path / "out" / "part")
     assert (tmp_path / "out" / "part").read_bytes() == b"scores"
+
+
+def test_a_shard_that_goes_while_it_is_read_is_missing(cache, tmp_path, monkeypatch):
+    """As over NFS, where another machine prunes it."""
+    (tmp_path / "shard").write_bytes(b"scores")
+    cache.keep_shard("ab12", tmp_path / "shard")
+
+    def gone(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    assert not cache.fetch_shard("ab12", tmp_path / "out" / "part")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_is_whole_or_absent(cache, adapter, tmp_path):

@@ -291,6 +291,25 @@ def test_a_full_disk_is_told_as_such_and_the_checkpoint_before_it_stays(
     assert digests(result.adapter) == digests(whole.adapter)
 
 
+def test_a_smaller_micro_batch_goes_on_where_memory_ran_out(train, restless, place):
+    """As its message advises; the first step needs more than there is: nothing to keep."""
+
+    def fill(at):
+        def act(point):
+            if point.step == at:
+                raise MemoryError
+
+        return act
+
+    for at, kept in ((1, []), (6, ["checkpoint-5"])):
+        with pytest.raises(StaffError, match="lower --micro-batch-size"):
+            train(restless, then=fill(at))
+        assert [path.name for path in place.glob("*")] == kept
+        assert place.exists() == bool(kept)
+    _, progress = train(restless, micro_batch_size=2)
+    assert progress.said == [f"resumes after step 5 of {STEPS}"]
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "adapter_model.safetensors", "rng_state.pth"])
 def test_a_changed_byte_is_found_before_the_file_is_opened(train, restless, stopped, whole, name):
     content = bytearray((stopped / name).read_bytes())

@@ -71,11 +71,11 @@ class Cache:
     def fetch_shard(self, key: str, out: Path) -> bool:
         """Copy a shard to `out`; whether there was one."""
         try:
-            shard = self._shard(key).open("rb")
-        except (FileNotFoundError, PermissionError):  # another user's, perhaps
+            shard = self._shard(key).read_bytes()
+        except OSError:  # not there, another user's, or over NFS pruned while it was read
             return False
-        with shard, replacing(out) as part, part.open("wb") as copy:
-            shutil.copyfileobj(shard, copy)
+        with replacing(out) as part:
+            part.write_bytes(shard)
         _touch(self._shard(key))
         return True
 

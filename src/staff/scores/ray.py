@@ -216,6 +216,8 @@ def share_of(
     (2, {'num_cpus': 8})
     >>> share_of([machine] * 2, workers=4, device="auto")
     (4, {'num_cpus': 4})
+    >>> share_of([machine] * 2, workers=3, device="auto")  # not 5: no machine has twice as many
+    (3, {'num_cpus': 4})
     >>> machine["Resources"]["GPU"] = 4.0
     >>> share_of([machine] * 2, workers=None, device="auto")
     (8, {'num_cpus': 1, 'num_gpus': 1})
@@ -226,8 +228,9 @@ def share_of(
         return workers or max(1, gpus), {"num_cpus": 1, "num_gpus": 1}
     cpus = [int(resources["CPU"]) for resources in have if resources.get("CPU", 0) >= 1]
     size = workers or max(1, len(cpus))
-    least = min(cpus, default=1)
-    return size, {"num_cpus": max(1, min(least, least * len(cpus) // size))}
+    most = min(cpus, default=1)
+    fits = (share for share in range(most, 1, -1) if sum(cpu // share for cpu in cpus) >= size)
+    return size, {"num_cpus": next(fits, 1)}
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from staff.errors import ModelError
@@ -11,14 +13,37 @@ from staff.models.quantised import NONE, check_installed
 from staff.models.trust import Trust
 
 
-@cache  # once a process, however many orders
-def check_model_here(model: str, known: str, trust: Trust) -> None:
-    """Raise `ModelError` if the model is another one here than where the run was started."""
-    from staff.models.folder import model_hash
+def this_machine() -> str:
+    """What tells machines apart, also those of one name: by their starts, where Linux does."""
+    drawn = Path("/proc/sys/kernel/random/boot_id")
+    with suppress(OSError):
+        return f"{platform.node()} {drawn.read_text(encoding='ascii').strip()}"
+    return platform.node()
 
-    if model_hash(model, trust=trust) != known:
+
+def everywhere(model: str, *, trust: Trust) -> str:
+    """A model's name that is the same one in every process, wherever it works and however late.
+
+    A folder's whole path; a Hub id with the commit that this process has.
+    """
+    from staff.models.folder import revision_of
+
+    if Path(model).is_dir():
+        return str(Path(model).absolute())
+    return f"{model.partition('@')[0]}@{revision_of(model, trust=trust)}"
+
+
+@cache  # once a process, however many orders
+def check_model_here(model: str, adapter: str | None, known: str, trust: Trust) -> None:
+    """Raise `ModelError` if model or adapter is another one here than where the run was started."""
+    from staff.models.folder import check_adapter, model_hash
+
+    if adapter is not None:
+        check_adapter(adapter, trust=trust)
+    if model_hash(model, adapter, trust=trust) != known:
+        both = model if adapter is None else f"{model} with {adapter}"
         raise ModelError(
-            f"{model} is not the same on {platform.node()} as where the run was started: give a "
+            f"{both} is not the same on {platform.node()} as where the run was started: give a "
             "path that is the same model on all machines"
         )
 

@@ -21,7 +21,7 @@ from staff.progress import Progress, Stage
 from staff.runs.config import DRAWN
 from staff.scores.run import Elsewhere, ScoreRun, few_rows_shard, score_rows
 from staff.stages import orders
-from staff.stages.elsewhere import check_same
+from staff.stages.elsewhere import check_same, everywhere
 from staff.stages.lazy_scorer import LazyScorer
 from staff.stages.options import (
     cache_of,
@@ -81,9 +81,21 @@ def score(
     The processes of a team score the shards between them; then all are read here.
     """
     done, team, elsewhere = 0, current(), None
+    what = settled(config, store, out=out, **what)
     if team:
-        told = {"model": what["model"], "model_hash": what["facts"]["hash"]}
-        order = orders.order("score", config, store, out, **told) | {"what": what, "more": more}
+        model = everywhere(what["model"], trust=trust_of(config))
+        adapter = what["adapter"] and str(Path(what["adapter"]).absolute())
+        order = orders.order(
+            "score",
+            config,
+            store,
+            out,
+            model=model,
+            adapter=adapter,
+            model_hash=what["made_from"]["model_hash"],
+            quantize=what["quantize"],
+        )
+        order |= {"what": what | {"model": model, "adapter": adapter}, "more": more}
         order["positions"] = None if positions is None else positions.tolist()
         order["earlier"] = [rows.tolist() for rows in earlier]
         done = team.lead(order, partial(take_part, team, scorer=scorer, progress=progress))
@@ -101,9 +113,60 @@ def score(
         **what,
     )
     record.rows = scored.rows + scored.reused
-    record.tokens = _tokens(store, scored.table.known, alone=what.get("alone", False))
+    record.tokens = _tokens(store, scored.table.known, alone=what["start"] is not None)
     record.reused = scored.rows + done == 0
     return scored.table
+
+
+def settled(
+    config: Any,
+    store: TokenStore,
+    *,
+    out: Path,
+    model: str,
+    facts: dict[str, Any],
+    name: str,
+    adapter: str | None = None,
+    quantize: str = NONE,
+    features: bool = False,
+    alone: bool = False,
+    shard_rows: int | None = None,
+) -> dict[str, Any]:
+    """What `score` is told, and what the scores are made from: for all processes of a team.
+
+    A folder that holds features keeps them. One process alone looks: while others of a team replace
+    and remove parts of an earlier start, they may not find the same.
+    """
+    from staff.models.folder import model_hash
+    from staff.models.load import load_tokenizer
+    from staff.scores.alone import start_token
+    from staff.scores.shards import has_features
+
+    trust = trust_of(config)
+    start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
+    features = features or config.features or has_features(out)
+    made_from = {
+        "scorer": config.phi if start is None else f"response after {start}",
+        "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter, trust=trust),
+        "data_hash": store.content_hash,
+        "dtype": device_used(config)["dtype"],
+        "features": features,
+        "seed": config.seed if config.phi in DRAWN else None,
+        **kernel_of(config),
+        **quantised_facts(quantize),
+        "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
+    }
+    return {
+        "model": model,
+        "revision": facts.get("revision"),
+        "name": name,
+        "adapter": adapter,
+        "quantize": quantize,
+        "features": features,
+        "start": start,
+        "shard_rows": shard_rows or config.shard_rows,
+        "made_from": made_from,
+    }
 
 
 def _tokens(store: TokenStore, known: Bools, *, alone: bool) -> int:
@@ -129,9 +192,8 @@ def _refuse_lost(out: Path, missing: Mapping[int, Ints], _: Stage) -> Iterator[A
 def scorer_of(order: Mapping[str, Any]) -> LazyScorer:
     """What scores the rows of an order, and of those that are to follow it."""
     config, _, _ = orders.opened(order)
-    names = ("model", "adapter", "quantize", "features")
-    given = {name: order["what"][name] for name in names if name in order["what"]}
-    return LazyScorer(config, **{"adapter": None, **given})
+    names = ("model", "adapter", "quantize", "features", "start")
+    return LazyScorer(config, **{name: order["what"][name] for name in names})
 
 
 def take_part(
@@ -146,6 +208,7 @@ def take_part(
     scorer: of an earlier round, whose model is loaded.
     """
     config, store, out = orders.opened(order)
+    device_used(config)  # refuses what cannot work here
     positions = order["positions"]
     return _score(
         config,
@@ -166,15 +229,16 @@ def _score(
     store: TokenStore,
     *,
     model: str,
-    facts: dict[str, Any],
+    revision: str | None,
     out: Path,
     name: str,
-    adapter: str | None = None,
-    quantize: str = NONE,
+    adapter: str | None,
+    quantize: str,
+    features: bool,
+    start: int | None,
+    shard_rows: int,
+    made_from: Mapping[str, Any],
     positions: Ints | None = None,
-    features: bool = False,
-    alone: bool = False,
-    shard_rows: int | None = None,
     scorer: LazyScorer | None = None,
     earlier: Sequence[Ints] = (),
     more: bool = False,
@@ -182,29 +246,10 @@ def _score(
     elsewhere: Elsewhere | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
-    """What `score` says, in this process; a folder that holds features keeps them."""
-    from staff.models.folder import model_hash
-    from staff.models.load import load_tokenizer
-    from staff.scores.alone import start_token
-    from staff.scores.shards import has_features
-
-    trust = trust_of(config)
-    start = start_token(load_tokenizer(model, trust=trust), model=model) if alone else None
-    features = features or config.features or has_features(out)
-    made_from = {
-        "scorer": config.phi if start is None else f"response after {start}",
-        "model_hash": facts["hash"] if adapter is None else model_hash(model, adapter, trust=trust),
-        "data_hash": store.content_hash,
-        "dtype": device_used(config)["dtype"],
-        "features": features,
-        "seed": config.seed if config.phi in DRAWN else None,
-        **kernel_of(config),
-        **quantised_facts(quantize),
-        "versions": versions_of("staff-coreset", "torch", "transformers", "peft"),
-    }
+    """What `score` says, in this process, as `settled` has it."""
     loading: dict[str, Any] = {"model": model, "adapter": adapter, "quantize": quantize}
     if config.executor == "ray":
-        if revision := facts.get("revision"):  # whatever is uploaded meanwhile
+        if revision:  # whatever is uploaded meanwhile
             loading["model"] = f"{model.partition('@')[0]}@{revision}"
         elsewhere = _on_ray(
             config, store, **loading, features=features, start=start,
@@ -216,7 +261,7 @@ def _score(
         store,
         positions,
         batch_tokens=config.batch_tokens,
-        shard_rows=shard_rows or config.shard_rows,
+        shard_rows=shard_rows,
         cache=cache_of(config),
         out=out,
         fingerprint=made_from,

@@ -21,6 +21,7 @@ from staff.progress import Progress, SilentProgress
 from staff.runs.config import FinetuneConfig
 from staff.runs.store import write_atomic
 from staff.stages import draws, orders
+from staff.stages.elsewhere import everywhere
 from staff.stages.options import cache_of, device_used, kernel_of, quantised_facts, trust_of
 from staff.team import current
 from staff.training.adapter_folder import (
@@ -119,8 +120,16 @@ def tune(
         return 0
 
     if team := current():
-        told = {"model": _tuned(config), "model_hash": model_hash}
-        order = orders.order("fine-tune", config, store, out, **told)
+        model = everywhere(_tuned(config), trust=trust_of(config))
+        order = orders.order(
+            "fine-tune",
+            config.model_copy(update={_role(config): model}),
+            store,
+            out,
+            model=model,
+            model_hash=model_hash,
+            quantize=config.quantized("small"),
+        )
         team.lead(order | {"together": True, "made_from": made_from}, work)
     else:
         work({})
@@ -136,7 +145,12 @@ def take_part(order: Mapping[str, Any]) -> int:
 
 def _tuned(config: Any) -> str:
     """The model that is fine-tuned."""
-    return str(config.model if isinstance(config, FinetuneConfig) else config.small)
+    return str(getattr(config, _role(config)))
+
+
+def _role(config: Any) -> str:
+    """The setting that names it."""
+    return "model" if isinstance(config, FinetuneConfig) else "small"
 
 
 def _tune(config: Any, store: TokenStore, out: Path, made_from: str, **how: Any) -> FinetuneResult:

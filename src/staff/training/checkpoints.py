@@ -54,6 +54,7 @@ def seal(written: Path, place: Path, *, step: int, made_from: str, facts: Any) -
     for path in written.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    sync(written)
     finished = place / f"checkpoint-{step}"
     shutil.rmtree(finished, ignore_errors=True)
     written.rename(finished)

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from staff.data.places import refuse_link
-from staff.errors import ConfigError, DataError, DiskFullError, ProcessGoneError, StaffError
+from staff.errors import (
+    ConfigError,
+    DataError,
+    DiskFullError,
+    MemoryFullError,
+    ProcessGoneError,
+    StaffError,
+)
 from staff.models.memory import is_out_of_memory
 from staff.models.quantised import NONE
 from staff.models.trust import NO_TRUST, Trust
@@ -232,7 +239,10 @@ def finetune(
             on_placed(result)
     except BaseException as error:
         # What it went wrong with is of no use to a training with other settings.
-        kept_for = DiskFullError | ProcessGoneError  # the same command goes on after these
+        # The same command goes on after these, and a smaller micro-batch where memory ran out.
+        kept_for: tuple[type[StaffError], ...] = (DiskFullError, ProcessGoneError)
+        if any(partial.glob("checkpoint-*")):
+            kept_for += (MemoryFullError,)
         hopeless = isinstance(error, StaffError) and not isinstance(error, kept_for)
         if leads and (made_from is None or hopeless):
             shutil.rmtree(partial, ignore_errors=True)
@@ -343,7 +353,7 @@ def explain_out_of_memory(batch_size: int, longest: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         lower = "--max-length" if batch_size == 1 else "--micro-batch-size or --max-length"
-        raise StaffError(
+        raise MemoryFullError(
             f"not enough memory to fine-tune on {rows_of(batch_size)} of up to {longest} tokens at "
             f"once; lower {lower}, add --activation-checkpointing, or use another --device"
         ) from error

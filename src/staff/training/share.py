@@ -12,7 +12,7 @@ from staff.training.parts import dealt, most_dealt
 class Share:
     """One of several processes that train together.
 
-    add: sums a float32 tensor on the CPU in place.
+    add: sums a tensor on the CPU in place.
     """
 
     rank: int
@@ -29,7 +29,7 @@ class Share:
 
     def agrees(self, number: int) -> bool:
         """Whether all processes have this number; where they do not, at least one has False."""
-        told = torch.tensor([number, 1.0])
+        told = torch.tensor([number, 1.0], dtype=torch.float64)  # sums of whole numbers are exact
         self.add(told)
         return float(told[0]) == number * float(told[1])
 
