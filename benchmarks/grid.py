@@ -181,7 +181,8 @@ class Block:
         found = run_cell(cell, config, inputs, folder=place)
         kept = ("method", "keep", "seed", "metrics", "tuning", "test", "values")
         self.found["cells"][cell.name] = {name: found[name] for name in kept}
-        self.found["cells"][cell.name]["settings"] = settings
+        # The hash tells whether a selection that is made again is the one this cell is of.
+        self.found["cells"][cell.name] |= {"settings": settings, "coreset": inputs.sha256}
         if cell.keep:
             stages = read_manifest(self.work / cell.method)["stages"]
             self.found.setdefault("selection", {})[cell.method] = {

@@ -39,6 +39,7 @@ PARTS = {
     "small model (none: the target scores all rows, none are verified)": ("target-scores",),
 }
 SEVERAL = "several at once"
+INTERVALS = "95 % intervals over seeds (three if nothing is said) and items"
 Key = tuple[str, str | None, int | None]  # method, keep, seed
 
 
@@ -145,7 +146,7 @@ def _models(tasks: Mapping[str, Found]) -> Iterator[str]:
 def _over_random(tasks: Mapping[str, Found]) -> Iterator[str]:
     """The core methods' losses over random's, task by task."""
     yield "## Test loss over random's, %\n"
-    yield "With 95 % intervals over seeds and items; below 0 is better than random.\n"
+    yield f"With {INTERVALS}; below 0 is better than random.\n"
     yield from _by_task(tasks, CORE, lambda found, *key: percent_text(found, *key, minus="random"))
 
 
@@ -153,7 +154,8 @@ def _staff_over(tasks: Mapping[str, Found]) -> Iterator[str]:
     """STAFF's losses over those of the other core methods, task by task."""
     others = [name for name in CORE if name not in ("staff", "random")]
     yield "## STAFF's test loss over that of another method, %\n"
-    yield "With 95 % intervals over seeds and items; below 0: STAFF is better than this method.\n"
+    yield f"With {INTERVALS}; below 0: STAFF is better than this"
+    yield "method.\n"
     yield from _by_task(
         tasks, others, lambda found, other, keep: percent_text(found, "staff", keep, minus=other)
     )
@@ -173,11 +175,11 @@ def _by_task(
 
 
 def percent_text(
-    found: Found, method: str, keep: str = "0.1", *, minus: str, fewer: int | None = 3
+    found: Found, method: str, keep: str = "0.1", *, minus: str, usual: int | None = 3
 ) -> str:
-    """What a loss is over another one, and of how many seeds if they are fewer than so many."""
+    """What a loss is over another one, and of how many seeds if these are not as many as usual."""
     gap, both = found.percent(method, keep, minus=minus), found.shared("loss", method, keep, minus)
-    told = gap and (fewer is None or len(both) < fewer)
+    told = gap and len(both) != usual
     return signed(gap, 1) + (f", {len(both)} seed{'s' * (len(both) > 1)}" if told else "")
 
 
@@ -253,17 +255,18 @@ def _settings(tasks: Mapping[str, Found]) -> Iterator[str]:
     yield "## STAFF's settings\n"
     yield (
         "Test loss at keep 0.1, first over that of the released settings, then over random's, %. "
-        "How to read a row: it changes this part, whose released value is in brackets, and nothing "
-        "else; below 0 the change helps, or is better than random. 95 % intervals over seeds and "
-        "items, **of 1 seed over items alone: another seed may say something else**. An empty cell "
-        "was not run. Several at once: `plain-` is not verified, `random-` draws rows at random "
-        "within regions; all names: [variants.py](../variants.py).\n"
+        "How to read a row: its settings differ in this part alone, whose released value is in "
+        "brackets ([but selections were made on different days]"
+        "(../../docs/benchmarks.md#the-grid)); below 0 the change helps, or is better than random. "
+        "95 % intervals over seeds and items, **of 1 seed over items alone: another seed may say "
+        "something else**. An empty cell was not run. Several at once: `plain-` is not verified, "
+        "`random-` draws rows at random within regions; all names: [variants.py](../variants.py).\n"
     )
     for title, base in (("Over the released settings", "staff"), ("Over random", "random")):
         yield f"### {title}\n"
         yield f"| part | settings | {' | '.join(tasks)} |\n" + "| --- " * (len(tasks) + 2) + "|"
         for part, name in _parts():
-            texts = [percent_text(found, name, minus=base, fewer=None) for found in tasks.values()]
+            texts = [percent_text(found, name, minus=base, usual=None) for found in tasks.values()]
             if any(texts):
                 yield f"| {part} | {name} | {' | '.join(texts)} |"
         yield ""

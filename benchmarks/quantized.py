@@ -30,7 +30,7 @@ from staff.selectors.agreement import rank_correlation
 from staff.stages import draws, reading
 from staff.stages.facts import tokenisers_of
 from staff.types import Floats, TokenisedExample
-from written import machine
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
@@ -167,16 +167,17 @@ def main() -> None:
         print(" | ".join(line), flush=True)
         table.append(line)
     if given.write:
-        write(table, given.rows)
+        command = command_line(__file__, data=given.data, models=given.models)
+        write(table, given.rows, command)
 
 
-def write(table: list[Any], rows: int) -> None:
+def write(table: list[Any], rows: int, command: str) -> None:
     about = machine(also=("bitsandbytes", "torchao"))
     text = "\n".join(f"| {' | '.join(line)} |" for line in table)
     RESULTS.joinpath("quantized.md").write_text(
         f"""# Effort scores of quantised weights, compared with float32
 
-`python benchmarks/quantized.py --data DIR --models DIR --write`, {date.today()}
+`{command}`, {date.today()}
 {about}. No GPU was available: on one, products are rounded differently
 and bitsandbytes has other kernels.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from written import machine
+from written import command_line, machine
 
 RESULTS = Path(__file__).parent / "results" / "selection.md"
 WIDTH, CLUSTERS, KEEP = 384, 200, 0.1
@@ -123,7 +123,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     if arguments.write:
         about = machine(f"{arguments.threads} threads", also=("numpy",))
-        head = f"# Selection alone\n\n`python benchmarks/selection.py --write`, {date.today()}\n\n"
+        head = f"# Selection alone\n\n`{command_line(__file__)}`, {date.today()}\n\n"
         RESULTS.write_text(f"{head}{about}\n\n" + "\n".join(lines) + "\n")
 
 

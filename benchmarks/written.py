@@ -9,13 +9,18 @@ from pathlib import Path
 
 
 def command_line(
-    script: str, *, data: Path | None = None, work: Path | None = None, target: Path | None = None
+    script: str,
+    *,
+    data: Path | None = None,
+    work: Path | None = None,
+    target: Path | None = None,
+    models: Path | None = None,
 ) -> str:
     """The command that runs: `script` (its `__file__`) and its arguments.
 
-    data, work, target: folders of whoever runs it, spelt DIR, WORK and TARGET.
+    data, work, target, models: folders of whoever runs it, spelt DIR, WORK, TARGET and MODELS.
     """
-    folders = {"DIR": data, "WORK": work, "TARGET": target}
+    folders = {"DIR": data, "WORK": work, "TARGET": target, "MODELS": models}
     spelt = {str(path): name for name, path in folders.items() if path}
     words = [spelt.get(word, word) for word in sys.argv[1:]]
     return " ".join([f"python benchmarks/{Path(script).name}", *words])

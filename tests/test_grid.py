@@ -100,6 +100,37 @@ def test_settings_are_told_by_part_against_staff_and_random_with_their_seeds(gri
     assert found == [*over_staff, "-50.0, 3 seeds |", "-45.0, 2 seeds |", "-40.0, 1 seed |"]
 
 
+def test_a_table_says_of_how_many_seeds_a_figure_is_if_not_of_three(grid):
+    import grid_report
+
+    items = np.linspace(-0.1, 0.1, 50)
+    seeds = {"ccs": 3, "staff": 5, "random": 5}
+    losses = {(m, "0.1", s): 1 + items for m, n in seeds.items() for s in range(n)}
+    lines = list(grid_report._over_random({"t": grid_report.Found(values={"loss": losses})}))
+    assert "| staff | 0.1 | +0.0 (+0.0 to +0.0), 5 seeds |" in lines
+    assert "| ccs | 0.1 | +0.0 (+0.0 to +0.0) |" in lines
+
+
+def test_a_cell_says_which_coreset_it_is_of(grid, block_of, monkeypatch):
+    block = block_of(20)
+    coreset = block.work / "random" / "coreset-0.1.jsonl"
+    coreset.parent.mkdir(parents=True)
+    coreset.write_text("{}\n")
+    (coreset.parent / "manifest.json").touch()
+    kept = dict.fromkeys(("method", "keep", "seed", "tuning", "test", "values"))
+
+    def run_cell(cell, config, inputs, *, folder):
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"id": ["a"], "loss": [1.0]}), folder / "items.parquet")
+        return kept | {"metrics": ["loss"]}
+
+    monkeypatch.setattr(grid, "run_cell", run_cell)
+    monkeypatch.setattr(grid, "read_manifest", lambda folder: {"stages": []})
+    block.run(grid.Cell("random", "0.1", 0), generate=False)
+    [cell] = json.loads(block.facts.read_text())["cells"].values()
+    assert cell["coreset"] == grid.hash_file(coreset)
+
+
 def test_every_variant_of_staff_is_in_one_part(grid):
     import grid_report
 
