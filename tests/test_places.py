@@ -11,6 +11,7 @@ from staff import select_coreset
 from staff.cli.main import main
 from staff.data.files import open_source
 from staff.errors import DataError, RunError
+from staff.runs.config import SelectConfig
 from staff.runs.manifest import read_manifest
 from staff.runs.store import RunFolder
 from staff.stored import _root
@@ -157,7 +158,7 @@ def test_runs_that_name_each_other_as_their_origin(run, tmp_path):
         manifest["config"]["scores"] = str(origin)
         (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RunError, match=r"its manifest\.json was edited"):
-        _root(str(run))
+        _root(SelectConfig(scores=str(run), keep=(0.2,), method="d2"))
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_some_rows_in_the_order_asked_for(tmp_path, monkeypatch):
     assert "reason@0.1" not in numbers
     assert numbers["selected@n4"].sum() == 4
     for read in (read_numbers, lambda path: read_rows(path, np.array([0]))):
-        with pytest.raises(RunError, match="does not exist"):
+        with pytest.raises(RunError, match="is missing: put it back"):
             read(tmp_path / "none.parquet")
 
 
@@ -135,7 +135,7 @@ def test_no_rows(tmp_path):
 
 
 def test_missing_and_damaged_files_are_run_errors(tmp_path):
-    with pytest.raises(RunError, match="does not exist"):
+    with pytest.raises(RunError, match="is missing: put it back"):
         read_selection(tmp_path / "none.parquet")
     (tmp_path / "s.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(RunError, match="damaged"):
