@@ -184,7 +184,9 @@ def _on_disk(
     given: data, models and folders by the names of their settings, None where there is none.
     Without a folder the rows' run is in one that is removed at the end.
     """
-    rows, models, flags = {}, {}, dict(settings)
+    rows: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+    flags = dict(settings)
     for name, value in given.items():
         if name in ("data", "test") and is_dataset(value, name=name):
             rows[name] = value

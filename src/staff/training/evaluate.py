@@ -213,11 +213,11 @@ def token_losses(
     from staff.training.response_loss import goes_unmasked, padded_inputs, response_losses
 
     if packing:
-        inputs = pack(examples, multiple=packing.multiple)
+        packed = pack(examples, multiple=packing.multiple)
         how: dict[str, Any] = {"narrow": packing.narrow, "multiple": packing.responses}
-        return response_losses(model, **inputs, **how)[0]
+        return response_losses(model, **packed, **how)[0]
     device = device_of(model.get_input_embeddings())
-    inputs: dict[str, Any] = padded_inputs(collate(examples), unmasked=goes_unmasked(model))
+    inputs = padded_inputs(collate(examples), unmasked=goes_unmasked(model))
     return response_losses(model, **{name: value.to(device) for name, value in inputs.items()})[0]
 
 
