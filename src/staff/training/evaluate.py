@@ -217,7 +217,7 @@ def token_losses(
         how: dict[str, Any] = {"narrow": packing.narrow, "multiple": packing.responses}
         return response_losses(model, **packed, **how)[0]
     device = device_of(model.get_input_embeddings())
-    inputs = padded_inputs(collate(examples), unmasked=goes_unmasked(model))
+    inputs: dict[str, Any] = padded_inputs(collate(examples), unmasked=goes_unmasked(model))
     return response_losses(model, **{name: value.to(device) for name, value in inputs.items()})[0]
 
 
