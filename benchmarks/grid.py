@@ -188,7 +188,8 @@ class Block:
             self.found.setdefault("selection", {})[cell.method] = {
                 stage["name"]: stage["seconds"] for stage in stages
             }
-        self.found["models"] = self.models.facts()
+        if "models" not in self.found:
+            self.found["models"] = self.models.facts()
         self.found["made_with"] = {
             "python": platform.python_version(),
             "machine": platform.machine(),

@@ -24,7 +24,7 @@ from staff.runs.config_file import build
 from staff.runs.keywords import in_python
 from staff.runs.lock import remove_empty
 from staff.runs.manifest import read_manifest
-from staff.runs.settings import Settings
+from staff.runs.settings import Settings, named
 from staff.runs.store import RunFolder
 from staff.runs.unheeded import unheeded
 from staff.team import gathers
@@ -252,9 +252,7 @@ def _unlocated(scratch: str) -> AbstractContextManager[None]:
 
 def _beside(flags: Mapping[str, Any], name: str) -> str:
     """Where something of a run is kept; without a run folder nowhere, which `build` refuses."""
-    folder = Path(flags.get("out", name))
-    if folder.name in ("", ".."):  # as `.` is, and ends in no name
-        folder = folder.resolve()
+    folder = Path(named(str(flags.get("out", name))))
     return str(folder.parent / f"{folder.name}-{name}")
 
 

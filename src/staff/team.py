@@ -100,8 +100,11 @@ class Team:
             if order.get("together"):
                 raise  # the others wait for this one elsewhere; they end when it has ended
             fault = error
-        mine = {"fault": fault and str(fault), "amount": amount}
-        mine["exit_code"] = fault and fault.exit_code
+        mine = {
+            "fault": fault and str(fault),
+            "exit_code": fault and fault.exit_code,
+            "amount": amount,
+        }
         said = [self._say(mine, by=rank) for rank in range(self.size)]
         if fault:
             raise fault

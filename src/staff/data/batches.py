@@ -27,6 +27,13 @@ class Batch:
     labels: "Tensor"
     attention_mask: "Tensor"
 
+    def unmasked_ids(self) -> "Tensor":
+        """The ids of rows padded on the right, for a causal model that is given no mask.
+
+        Some models warn of pad tokens without one; a row's first token will do as well there.
+        """
+        return self.input_ids.where(self.attention_mask.bool(), self.input_ids[:, :1])
+
 
 def token_budget_batches(
     lengths: Any, *, batch_tokens: int, apart: int | None = None

@@ -171,7 +171,7 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
         if twice:
             raise ConfigError(f"the coreset {twice} is given twice in --keep or --total")
         if self.scores:
-            self._refuse_fixed(k for k in self.model_fields_set - RESELECT if self._differs(k))
+            self._refuse_fixed(k for k in self.model_fields_set - RESELECT if self.differs(k))
             return
         if self.method != "random":
             self.require(small="--small MODEL")
@@ -206,9 +206,6 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
                 f"--score-on {self.score_on:g} works only with the methods staff and grand, which "
                 f"choose by scores: {wish} needs the small model to process every row"
             )
-
-    def _differs(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def scores_untuned(self) -> bool:
@@ -248,7 +245,7 @@ class SelectConfig(Allocates, Tunes, Spreads, Loads, Reads):
             name.replace("_", "-") + _text(getattr(self, name))
             for name in self.ordered()
             if name in self.model_fields_set & (RESELECT - UNNAMED)
-            and self._differs(name)
+            and self.differs(name)
             and preset.get(name) != getattr(self, name)
         ]
         return "-".join([named(str(self.scores)), *parts])

@@ -263,6 +263,11 @@ class Settings(BaseModel):
         small = role == "small" and getattr(self, "small_quantize", None)
         return "--small-quantize" if small else "--quantize"
 
+    def differs(self, name: str) -> bool:
+        """Whether a setting that these have is not as it is by default."""
+        field = type(self).model_fields.get(name)
+        return field is not None and bool(getattr(self, name) != field.default)
+
     @property
     def scores_hang_on_seed(self) -> bool:
         """Whether what is computed with another seed differs."""

@@ -52,7 +52,7 @@ def unheeded(config: Settings, typed: Collection[str]) -> list[str]:
     methods = found.methods if isinstance(found, CompareConfig) else (found.method,)
     heeded = {name for method in methods for name in heeded_by(method)}
     idle = [flag(name) for name in given if name not in heeded]
-    idle += [flag(name) for name in OF_MODELS if methods == ("random",) and _differs(config, name)]
+    idle += [flag(name) for name in OF_MODELS if methods == ("random",) and config.differs(name)]
     named = "--methods" if isinstance(config, CompareConfig) else "--method"
     said = [f"{_have(idle)} no effect with {named} {' '.join(methods)}"] if idle else []
     for switch in dict.fromkeys(NEEDS.values()):
@@ -63,17 +63,11 @@ def unheeded(config: Settings, typed: Collection[str]) -> list[str]:
                         f"{flag(name)} {value}")  # fmt: skip
     if isinstance(config, SelectConfig):
         tuned_by = "adapter" if config.adapter else "skip_finetune"
-        if methods != ("random",) and getattr(config, tuned_by) and _differs(config, "finetune_on"):
+        if methods != ("random",) and getattr(config, tuned_by) and config.differs("finetune_on"):
             said.append(f"--finetune-on has no effect with {flag(tuned_by)}")
-        if _differs(config, "keep_of") and not config.keep:
+        if config.differs("keep_of") and not config.keep:
             said.append("--keep-of has no effect without --keep")
     return said
-
-
-def _differs(config: SelectConfig | CompareConfig, name: str) -> bool:
-    """Whether a setting that the command has is not as it is by default."""
-    field = type(config).model_fields.get(name)
-    return field is not None and getattr(config, name) != field.default
 
 
 def _is_meant(config: SelectConfig | CompareConfig, name: str, typed: Collection[str]) -> bool:

@@ -226,10 +226,8 @@ class Scorer:
         mask = batch.attention_mask
         if bool((mask[:, 1:] <= mask[:, :-1]).all()) and bool(mask[:, 0].all()):
             # Padding on the right comes after every real token, so a causal model never looks at
-            # it: without a mask, attention takes its faster causal path. Some models warn of pad
-            # tokens without a mask; any token will do there.
-            ids = batch.input_ids
-            inputs["input_ids"] = torch.where(mask.bool(), ids, ids[:, :1]).to(device)
+            # it: without a mask, attention takes its faster causal path.
+            inputs["input_ids"] = batch.unmasked_ids().to(device)
             return inputs
         inputs["attention_mask"] = mask.to(device)
         if self._takes_positions:

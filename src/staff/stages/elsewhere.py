@@ -30,12 +30,21 @@ def everywhere(model: str, *, trust: Trust) -> str:
 
     if Path(model).is_dir():
         return str(Path(model).absolute())
-    return f"{model.partition('@')[0]}@{revision_of(model, trust=trust)}"
+    return pinned(model, revision_of(model, trust=trust))
+
+
+def pinned(model: str, revision: str | None) -> str:
+    """A Hub id with this commit, whatever is uploaded meanwhile."""
+    return f"{model.partition('@')[0]}@{revision}"
 
 
 @cache  # once a process, however many orders
 def check_model_here(model: str, adapter: str | None, known: str, trust: Trust) -> None:
     """Raise `ModelError` if model or adapter is another one here than where the run was started."""
+    _check_model(model, adapter, known, trust, where=platform.node())
+
+
+def _check_model(model: str, adapter: str | None, known: str, trust: Trust, *, where: str) -> None:
     from staff.models.folder import check_adapter, model_hash
 
     if adapter is not None:
@@ -43,8 +52,8 @@ def check_model_here(model: str, adapter: str | None, known: str, trust: Trust) 
     if model_hash(model, adapter, trust=trust) != known:
         both = model if adapter is None else f"{model} with {adapter}"
         raise ModelError(
-            f"{both} is not the same on {platform.node()} as where the run was started: give a "
-            "path that is the same model on all machines"
+            f"{both} is not the same on {where} as where the run was started: give a path that is "
+            "the same model on all machines"
         )
 
 
@@ -65,16 +74,7 @@ def check_same(
 
     That is, where it has another model, adapter or version of a library.
     """
-    from staff.models.folder import check_adapter, model_hash
-
     check_installed(made_from.get("quantize", NONE))
     versions = {**made_from["versions"], **made_from.get("quantized by", {})}
     check_versions(versions, where="a worker")
-    if adapter is not None:
-        check_adapter(adapter, trust=trust)
-    if model_hash(model, adapter, trust=trust) != made_from["model_hash"]:
-        both = model if adapter is None else f"{model} with {adapter}"
-        raise ModelError(
-            f"{both} is not the same on a worker as where the run was started: give a path that is "
-            "the same model on all machines"
-        )
+    _check_model(model, adapter, made_from["model_hash"], trust, where="a worker")

@@ -21,7 +21,7 @@ from staff.progress import Progress, Stage
 from staff.runs.config import DRAWN
 from staff.scores.run import Elsewhere, ScoreRun, few_rows_shard, score_rows
 from staff.stages import orders
-from staff.stages.elsewhere import check_same, everywhere
+from staff.stages.elsewhere import check_same, everywhere, pinned
 from staff.stages.lazy_scorer import LazyScorer
 from staff.stages.options import (
     cache_of,
@@ -249,8 +249,8 @@ def _score(
     """What `score` says, in this process, as `settled` has it."""
     loading: dict[str, Any] = {"model": model, "adapter": adapter, "quantize": quantize}
     if config.executor == "ray":
-        if revision:  # whatever is uploaded meanwhile
-            loading["model"] = f"{model.partition('@')[0]}@{revision}"
+        if revision:
+            loading["model"] = pinned(model, revision)
         elsewhere = _on_ray(
             config, store, **loading, features=features, start=start,
             made_from=made_from,

@@ -30,9 +30,7 @@ def padded_inputs(batch: Batch, *, unmasked: bool) -> dict[str, Tensor]:
     inputs = {"input_ids": batch.input_ids, "labels": batch.labels}
     if not unmasked:
         return {**inputs, "attention_mask": batch.attention_mask}
-    # Some models warn of pad tokens without a mask; any token will do there.
-    ids = torch.where(batch.attention_mask.bool(), batch.input_ids, batch.input_ids[:, :1])
-    return {**inputs, "input_ids": ids}
+    return {**inputs, "input_ids": batch.unmasked_ids()}
 
 
 def response_losses(
