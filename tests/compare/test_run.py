@@ -349,6 +349,18 @@ def test_methods_that_need_a_small_model_come_to_a_comparison_without(settings, 
         compare(settings(**more | {"small": "another"}))
 
 
+def test_a_comparison_that_was_moved_goes_on(settings, work, family, tmp_path):
+    asked = {"methods": ("random", "length"), "small": family[0], "skip_finetune": True}
+    before = compare(settings(**asked))
+    done, moved = len(work.done), tmp_path / "moved"
+    (tmp_path / "out").rename(moved)
+    again = compare(settings(**asked, out=str(moved)))
+    assert (len(work.done), again["selection"]) == (done, before["selection"])
+    more = compare(settings(**asked, out=str(moved), keep=(0.5, 0.25)))
+    assert len(work.done) == done + 4
+    assert more["cells"][: len(before["cells"])] == before["cells"]
+
+
 def test_the_same_number_of_steps(settings, work):
     # 12 rows in batches of 5 are 3 steps an epoch, twice: 6 steps for every tuning.
     compare(settings(same="steps", batch_size=5, epochs=2))

@@ -81,7 +81,11 @@ def choose(
         """The settings of a selection from the shared scores, and its manifest if it is there."""
         place = folder.chosen(seed, method)
         asked = SelectConfig(
-            scores=str(base.path), method=method, keep=config.keep, out=str(place.path)
+            scores=str(base.path),
+            method=method,
+            keep=config.keep,
+            out=str(place.path),
+            overwrite=True,  # what is there may name the place that the comparison was moved from
         )
         shared = scoring_config(config, folder, seed, method).model_dump(mode="json")
         return asked, _kept(place, asked.inherit(shared), known)
@@ -223,8 +227,10 @@ def _kept(
     except RunError:
         return None
     now = wanted.model_dump(mode="json")
-    # A selection from stored scores writes down, too, how their run read the data.
-    settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL - {"overwrite"}
+    # A selection from stored scores writes down, too, how their run read the data. Where it and
+    # its scores lie changes when the comparison is moved.
+    settings = (RESELECT if wanted.scores else now.keys()) - TECHNICAL
+    settings -= {"out", "scores", "overwrite"}
     files = manifest.get("files") or {}
     same = (
         is_of_these_versions(manifest)  # scores are of the same, and so is what is tuned on them
