@@ -74,6 +74,12 @@ def test_costs(groups):
     assert row(without, "staff")["selection_to_tuning"] is None
 
 
+def test_rows_are_the_fewest_of_any_seed(group):
+    one = group("random", 2.0, 2.1)
+    one.cells[1]["tuning"] = {"rows": 6, "seconds": 4.0}  # one was skipped
+    assert row(results([one], ["loss"]), "random")["rows"] == 6
+
+
 def test_a_larger_bleu_is_better(group):
     said = {"staff": "a b c d", "random": "a x y z", "ccs": "a b c d e"}
     groups = [group(method, 0, 0, said=words) for method, words in said.items()]

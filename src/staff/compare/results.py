@@ -62,7 +62,7 @@ def results(groups: Sequence[Group], metrics: Sequence[str]) -> list[dict[str, A
                 "metric": metric,
                 "method": group.method,
                 "keep": None if group.keep is None else float(group.keep),
-                "rows": group.cells[0]["tuning"]["rows"] if group.tuning_seconds is not None else 0,
+                "rows": min((c["tuning"]["rows"] for c in group.cells if c["tuning"]), default=0),
                 "seeds": len(group.cells),
                 "items": group.cells[0]["test"]["rows"],
                 "value": value,
