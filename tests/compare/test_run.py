@@ -416,6 +416,7 @@ def test_a_plan_leaves_nothing_and_counts_what_is_there(settings, work, tmp_path
     assert planned["warnings"] == []
     compare(settings())
     assert plan(asked)["cells already done"] == 3
+    assert plan(settings(metrics=("loss", "bleu")))["cells already done"] == 0
 
 
 def test_a_plan_warns_once_of_what_a_selection_does(settings, family):

@@ -64,16 +64,19 @@ def plan(config: CompareConfig, *, progress: Progress | None = None) -> dict[str
 
 
 def _count_done(config: CompareConfig, folder: CompareFolder, cells: Sequence[Cell]) -> int:
-    """How many cells are done; of the user's own coresets, of their files as they are now."""
+    """How many cells are done; of the user's own coresets, of their files as they are now.
+
+    A cell without one of the metrics is evaluated again, so it is not done.
+    """
     own, hashes = config.own_files(), hash_of_path(hashed(config))
     done = 0
     for cell in cells:
-        path = folder.cell(cell.name) / DONE
+        found = read_object(folder.cell(cell.name) / DONE)
+        there = set(config.metrics) <= set(found.get("metrics", ()))
         if cell.method in config.own:
             file = own[cell.method, cell.keep or "", cell.seed or 0]
-            done += read_object(path).get("tuned_on") == hashes[file]
-        else:
-            done += path.is_file()
+            there = there and found.get("tuned_on") == hashes[file]
+        done += there
     return done
 
 
