@@ -73,6 +73,15 @@ def test_conversations_in_another_column_are_told_of():
     assert resolve_options([record], RecordOptions(messages_column="chosen")).format == "sharegpt"
 
 
+def test_halves_of_conversations_are_not_told_as_whole_ones():
+    """As one column, `chosen` of a preference file would be learnt without its prompt."""
+    record = {"prompt": MESSAGE, "chosen": [ANSWER], "rejected": [ANSWER]}
+    with pytest.raises(DataError, match=r"--response-column \(or --text-column for plain text\)"):
+        resolve_options([record], RecordOptions())
+    options = RecordOptions(prompt_column="prompt", response_column="chosen")
+    assert resolve_options([record], options).format == "messages-pair"
+
+
 @pytest.mark.parametrize("label", [0, True, [1, 2]])
 def test_a_text_with_a_label_is_no_plain_text(label):
     record = {"text": "a", "label": label}

@@ -4,7 +4,7 @@ import string
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from staff.data.records import FORMATS, PAIRED, Record, RecordOptions, turns_in
+from staff.data.records import FORMATS, PAIRED, ROLES, Record, RecordOptions, turns_in
 from staff.errors import ConfigError, DataError, unknown_name
 
 # Column pairs that mean prompt and response wherever they occur together.
@@ -157,7 +157,8 @@ def _find_format(
         give = f"If its rows are the list in {lists[0]!r}, write that list alone to the file."
     else:
         give = "Give --prompt-column and --response-column (or --text-column for plain text"
-        give += f", --messages-column for the conversations in {_listed(chats)})" if chats else ")"
+        whole = [column for column in chats if _holds_answers(records, column)]
+        give += f", --messages-column for the conversations in {_listed(whole)})" if whole else ")"
         give += "."
     raise DataError(
         f"{name}: cannot tell prompt from response. Columns: {_listed(columns)}.\n{give}"
@@ -208,6 +209,24 @@ def _says(records: Sequence[Record], column: str) -> bool:
     if column.lower() in LABELS:
         return any(record.get(column) is not None for record in records)
     return _holds_text(records, column)
+
+
+def _holds_answers(records: Sequence[Record], column: str) -> bool:
+    """Whether lists of messages hold what is answered and an answer, so far as roles are known.
+
+    Those that begin with an answer, and those without one, are halves: `chosen` and `prompt`.
+    """
+    for record in records:
+        turns = turns_in(record.get(column))
+        turns = turns if isinstance(turns, list) else []
+        roles = [
+            ROLES.get(str(turn.get("from", turn.get("role"))), "unknown")
+            for turn in turns
+            if isinstance(turn, dict)
+        ]
+        if roles[:1] != ["assistant"] and {"assistant", "unknown"} & set(roles):
+            return True
+    return False
 
 
 def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> RecordOptions:
