@@ -67,6 +67,17 @@ def test_a_comparison(settings, work, tmp_path):
     assert not list(out.rglob("*.part"))
 
 
+def test_training_rows_that_were_skipped_are_counted(settings, work, tmp_path):
+    made = settings(on_bad_row="skip")
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"prompt": "no answer", "response": ""}\n')
+    for _ in range(2):  # also where the selection is there already
+        data = compare(made)["data"]
+        assert (data["rows_usable"], data["rejected"], data["truncated"]) == (12, 1, 0)
+        for file in ("results.md", "report.html"):
+            assert "1 row of the training data skipped" in (tmp_path / "out" / file).read_text()
+
+
 def test_only_what_is_missing_is_done(settings, work, tmp_path):
     compare(settings())
     assert len(work.done) == 5

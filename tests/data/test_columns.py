@@ -10,6 +10,7 @@ from staff.errors import ConfigError, DataError
 
 MESSAGE = [{"role": "user", "content": "a"}]
 TURN = [{"from": "human", "value": "a"}]
+ANSWER = {"role": "assistant", "content": "b"}
 
 
 @pytest.mark.parametrize(
@@ -63,11 +64,31 @@ def test_columns_of_two_lists_of_messages():
 
 
 def test_conversations_in_another_column_are_told_of():
-    record = {"id": 1, "conversation": MESSAGE, "chosen": TURN, "moderation": [{"flagged": False}]}
+    chats = [*MESSAGE, ANSWER], [*TURN, {"from": "gpt", "value": "b"}]
+    record = dict(zip(("conversation", "chosen"), chats, strict=True))
+    record |= {"id": 1, "moderation": [{"flagged": False}]}
     said = r"--messages-column for the conversations in conversation, chosen\)"
     with pytest.raises(DataError, match=said):
         resolve_options([record], RecordOptions())
     assert resolve_options([record], RecordOptions(messages_column="chosen")).format == "sharegpt"
+
+
+def test_halves_of_conversations_are_not_told_as_whole_ones():
+    """As one column, `chosen` of a preference file would be learnt without its prompt."""
+    record = {"prompt": MESSAGE, "chosen": [ANSWER], "rejected": [ANSWER]}
+    with pytest.raises(DataError, match=r"--response-column \(or --text-column for plain text\)"):
+        resolve_options([record], RecordOptions())
+    options = RecordOptions(prompt_column="prompt", response_column="chosen")
+    assert resolve_options([record], options).format == "messages-pair"
+
+
+@pytest.mark.parametrize("label", [0, True, [1, 2]])
+def test_a_text_with_a_label_is_no_plain_text(label):
+    record = {"text": "a", "label": label}
+    with pytest.raises(DataError, match="cannot tell prompt from response"):
+        resolve_options([record], RecordOptions())
+    assert resolve_options([record], RecordOptions(text_column="text")).format == "text"
+    assert resolve_options([{"text": "a", "label": None}], RecordOptions()).format == "text"
 
 
 def test_a_file_that_is_one_object_is_told_of():

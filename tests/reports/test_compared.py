@@ -159,10 +159,15 @@ def test_coresets_of_one_size_that_are_of_other_rows_are_warned_of(make_compared
     assert "not tuned on as many rows (random 1,100, mine 120 at keep 0.3): those that" in text
 
 
-def test_test_rows_that_were_truncated_or_skipped_are_told_in_every_form():
-    changed = result(cells=[{"test": {"rows": 9, "rejected": 1, "truncated": 2}}])
+def test_rows_that_were_truncated_or_skipped_are_told_in_every_form():
+    changed = result(
+        data={"rows_usable": 90, "rejected": 6, "truncated": 1},
+        cells=[{"test": {"rows": 9, "rejected": 1, "truncated": 2}}],
+    )
     for text in (render_compared(changed, folder="out", width=60), markdown_compared(changed)):
         text = " ".join(text.split())
+        assert "Note: 6 rows of the training data skipped." in text
+        assert "Note: 1 row of the training data truncated." in text
         assert "Note: 1 row of the test data skipped." in text
         assert "Note: 2 rows of the test data truncated." in text
 

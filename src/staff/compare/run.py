@@ -65,6 +65,7 @@ def compare(
             write_inputs(folder.path, inputs, overwrite=config.overwrite)
             cells, chosen = _cells(config, folder, result, check, progress, say)
         result["device"] = device_used(config)
+        result["data"] |= next(iter(chosen.values())).read  # the same for every seed and method
         result["selection"] = [
             {"method": method, "seed": seed, "seconds": round(one.seconds, 3)}
             for (seed, method), one in chosen.items()
@@ -207,7 +208,7 @@ def _tuned_on(
     else:
         one = chosen[cell.seed, cell.method]
         file, sha256 = one.files[cell.keep], one.sha256[cell.keep]
-    usable = chosen[cell.seed, config.methods[0]].usable
+    usable = chosen[cell.seed, config.methods[0]].read["rows_usable"]
     steps = config.epochs * -(-usable // config.batch_size) if config.same == "steps" else None
     return replace(inputs, file=file, sha256=sha256, max_steps=steps)
 

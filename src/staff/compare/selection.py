@@ -35,20 +35,21 @@ FEATURES = frozenset({"features", "connect"})  # what a selector needs hidden st
 # Stages of the shared run, and the need of a method that they are there for.
 FOR_WHOM = {"score responses alone": "unconditioned", "verify on target": "verify",
             "score small untuned": "verify"}  # fmt: skip
+READ = ("rows_usable", "rejected", "truncated")  # of a manifest's data, for compare.json
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """One method's coresets of one seed: file and SHA-256 by keep, and what choosing took.
 
-    seconds: of the stages that this method needs, whoever else used them. usable: rows of the
-    data that there is a choice of.
+    seconds: of the stages that this method needs, whoever else used them. read: how many rows of
+    the data there is a choice of (``rows_usable``), were skipped and are truncated.
     """
 
     files: Mapping[str, Path]
     sha256: Mapping[str, str]
     seconds: float
-    usable: int
+    read: Mapping[str, int]
 
 
 def choose(
@@ -117,7 +118,7 @@ def choose(
             files={c["name"]: places[method].path / c["path"] for c in own[method]["coresets"]},
             sha256={c["name"]: own[method]["files"][c["path"]] for c in own[method]["coresets"]},
             seconds=seconds_of(method, own[method], shared={} if method == main else shared),
-            usable=own[main]["data"]["rows_usable"],
+            read={key: own[main]["data"][key] for key in READ},
         )
         for method in config.methods
     }

@@ -4,7 +4,7 @@ import string
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from staff.data.records import FORMATS, PAIRED, Record, RecordOptions, turns_in
+from staff.data.records import FORMATS, PAIRED, ROLES, Record, RecordOptions, turns_in
 from staff.errors import ConfigError, DataError, unknown_name
 
 # Column pairs that mean prompt and response wherever they occur together.
@@ -24,6 +24,8 @@ ABOUT = frozenset(
     "id idx index url link title source date timestamp created lang language meta metadata "  # noqa: SIM905
     "license licence author split subset".split()
 )
+# Columns of what a text is to be classified as: it is no plain text, even if they are numbers.
+LABELS = frozenset(["label", "labels"])
 # Columns that a prompt is made of as well: a prompt that was guessed must not leave them out.
 BESIDE = frozenset(
     "context contexts input system system_prompt passage paragraph document article options "  # noqa: SIM905
@@ -147,7 +149,7 @@ def _find_format(
         return _pair_format(records, pairs[0][0])
     rest = [c for c in columns if c != "text" and c.lower() not in ABOUT]
     used = (options.id_column, options.source_column)
-    if "text" in columns and all(c in used or not _holds_text(records, c) for c in rest):
+    if "text" in columns and all(c in used or not _says(records, c) for c in rest):
         return "text"
     chats = [column for column in columns if _chat_format(records, column, keyed=True)]
     lists = [column for column in columns if _chat_format(records, column)]
@@ -155,7 +157,8 @@ def _find_format(
         give = f"If its rows are the list in {lists[0]!r}, write that list alone to the file."
     else:
         give = "Give --prompt-column and --response-column (or --text-column for plain text"
-        give += f", --messages-column for the conversations in {_listed(chats)})" if chats else ")"
+        whole = [column for column in chats if _holds_answers(records, column)]
+        give += f", --messages-column for the conversations in {_listed(whole)})" if whole else ")"
         give += "."
     raise DataError(
         f"{name}: cannot tell prompt from response. Columns: {_listed(columns)}.\n{give}"
@@ -199,6 +202,31 @@ def _spells_lists(records: Sequence[Record], pair: RecordOptions) -> bool:
 
 def _holds_text(records: Sequence[Record], column: str) -> bool:
     return any(isinstance(record.get(column), str) for record in records)
+
+
+def _says(records: Sequence[Record], column: str) -> bool:
+    """Whether a column beside a text may be what is to be learnt of it."""
+    if column.lower() in LABELS:
+        return any(record.get(column) is not None for record in records)
+    return _holds_text(records, column)
+
+
+def _holds_answers(records: Sequence[Record], column: str) -> bool:
+    """Whether lists of messages hold what is answered and an answer, so far as roles are known.
+
+    Those that begin with an answer, and those without one, are halves: `chosen` and `prompt`.
+    """
+    for record in records:
+        turns = turns_in(record.get(column))
+        turns = turns if isinstance(turns, list) else []
+        roles = [
+            ROLES.get(str(turn.get("from", turn.get("role"))), "unknown")
+            for turn in turns
+            if isinstance(turn, dict)
+        ]
+        if roles[:1] != ["assistant"] and {"assistant", "unknown"} & set(roles):
+            return True
+    return False
 
 
 def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> RecordOptions:

@@ -96,10 +96,11 @@ def read_csv(path: Path, *, delimiter: str = ",") -> Iterator[RawRecord]:
         header = _next_fields(reader, path)
         if isinstance(header, str):
             raise DataError(f"{path}, line 1: {header}. The first line must name the columns.")
-        if header and len(header) == 1 and ";" in header[0]:
+        others = [c for c in "\t;|" if c != delimiter and header and c in header[0]]
+        if header and len(header) == 1 and others:
             raise DataError(
-                f"{path}, line 1: the columns are separated by ';', not by {delimiter!r}. Save the "
-                "file with commas, or with tabs as .tsv."
+                f"{path}, line 1: the columns are separated by {others[0]!r}, not by "
+                f"{delimiter!r}. Save the file with commas as .csv, or with tabs as .tsv."
             )
         refuse_repeated(header or [], path)
         row = 0

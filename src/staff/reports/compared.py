@@ -161,7 +161,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         if config["full"]
         else "No tuning on all rows (--no-full), so no selection-to-tuning ratio.",
     ]
-    remarks = [*test_remarks(result), *_selection_remarks(config), *trust_remarks(config)]
+    remarks = [*row_remarks(result), *_selection_remarks(config), *trust_remarks(config)]
     said += [f"Note: {remark}." for remark in remarks]
     return [*said, *_no_leak(result), *warnings_of(result)]
 
@@ -196,13 +196,14 @@ def _of_zeros(rows: Sequence[Row]) -> list[str]:
     return [f"{name} is 0 for every method: its ties say nothing." for name in named]
 
 
-def test_remarks(result: Mapping[str, Any]) -> list[str]:
-    """Test rows that were skipped or truncated; the same for every cell."""
-    test = result["cells"][0]["test"] if result.get("cells") else {}
+def row_remarks(result: Mapping[str, Any]) -> list[str]:
+    """Rows of the training and the test data that were skipped or truncated."""
+    test = result["cells"][0]["test"] if result.get("cells") else {}  # the same for every cell
     return [
-        f"{rows_of(test[key])} of the test data {words}"
+        f"{rows_of(facts[key])} of the {name} data {words}"
+        for name, facts in (("training", result.get("data") or {}), ("test", test))
         for key, words in (("rejected", "skipped"), ("truncated", "truncated"))
-        if test.get(key)
+        if facts.get(key)
     ]
 
 

@@ -278,6 +278,11 @@ class _ComparedSettings(_Shape):
     own: dict[str, str] = {}
 
 
+class _Trained(_Place):
+    rejected: Count = 0
+    truncated: Count = 0
+
+
 class _Compared(_Shape):
     """Of `staff compare`."""
 
@@ -285,7 +290,7 @@ class _Compared(_Shape):
     created: str
     config: _ComparedSettings
     results: Annotated[list[_Row], Field(min_length=1)]
-    data: _Place
+    data: _Trained
     test: _Place | None = None
     own: dict[str, list[_Place]] = {}
     leaks: _Leaks | None = None
