@@ -172,6 +172,15 @@ def test_a_guessed_prompt_leaves_nothing_out(record, beside, template):
     assert resolve_options([record], RecordOptions(source_column=beside))
 
 
+def test_responses_that_are_not_wanted_are_not_learnt_unasked():
+    """TRL's files for KTO; a label of another kind is a column like any other."""
+    record = {"prompt": "a", "completion": "b", "label": False}
+    with pytest.raises(DataError, match="give --response-column completion to learn them all"):
+        resolve_options([{**record, "label": None}, record], RecordOptions())
+    assert resolve_options([record], RecordOptions(response_column="completion"))
+    assert resolve_options([{**record, "label": 1}], RecordOptions())
+
+
 def test_a_template_is_told_with_all_that_a_guessed_prompt_leaves_out():
     record = {"instruction": "a", "context": "c", "system_prompt": "s", "output": "b"}
     said = (

@@ -25,7 +25,7 @@ ABOUT = frozenset(
     "license licence author split subset".split()
 )
 # Columns of what a text is to be classified as: it is no plain text, even if they are numbers.
-LABELS = frozenset(["label", "labels"])
+LABELS = ("label", "labels")
 # Columns that a prompt is made of as well: a prompt that was guessed must not leave them out.
 BESIDE = frozenset(
     "context contexts input system system_prompt passage paragraph document article options "  # noqa: SIM905
@@ -67,8 +67,8 @@ def resolve_options(
 
     Options come first, then columns in this order: messages, conversations, instruction + output,
     the pairs in `PAIRS`, text. Raises `ConfigError` (options that do not fit together) or
-    `DataError` (columns that are not there, more than one reading, or one that leaves out a
-    column in `BESIDE`).
+    `DataError` (columns that are not there, more than one reading, one that leaves out a column in
+    `BESIDE`, or responses of which some are not wanted).
     """
     columns = list(dict.fromkeys(column for record in first_records for column in record))
     named = {key for key in set().union(*HEEDS.values()) if getattr(options, key) is not None}
@@ -86,6 +86,8 @@ def resolve_options(
         pair = _fill_pair(columns, options, name)
         if not given.format and _spells_lists(first_records, pair):
             pair = replace(pair, format="prompt-response")
+        if not given.response_column:
+            _refuse_judged(first_records, str(pair.response_column), name)
         refuse_left_out(first_records, given, pair, name=name)
         return pair
     refuse_left_out(first_records, given, options, name=name)
@@ -252,6 +254,17 @@ def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> Rec
         )
     [(prompt, response)] = pairs
     return replace(options, prompt_column=prompt, response_column=response)
+
+
+def _refuse_judged(records: Sequence[Record], response: str, name: str) -> None:
+    """Raise `DataError` where a label says of each response whether it is wanted (TRL's for KTO)."""
+    for label in LABELS:
+        if any(isinstance(record.get(label), bool) for record in records):
+            raise DataError(
+                f"{name}: {label!r} seems to say which responses are wanted, and all would be "
+                f"learnt.\nLeave out rows of unwanted ones, or give --response-column {response} "
+                "to learn them all."
+            )
 
 
 def refuse_left_out(
