@@ -188,9 +188,14 @@ def _write_parquet(part: Path, records: Iterable[RawRecord]) -> int:
                         for field in schema
                     ]
                     writer.write_table(pa.table(columns, schema=schema))
-        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError, OSError) as error:
+            why = str(error)
+            if isinstance(error, OSError):
+                if error.errno is not None or is_disk_full(error):  # the system's, not Arrow's
+                    raise
+                why = why.rpartition(f"{folder}/")[2].partition("': ")[2] or why  # no part of ours
             raise DataError(
-                f"these rows do not fit a Parquet file ({error}). Write them as jsonl."
+                f"these rows do not fit a Parquet file ({why}). Write them as jsonl."
             ) from error
     return count
 
