@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from staff.visible import listed
+
 
 class StaffError(Exception):
     """Something the user can fix. The message is the whole explanation."""
@@ -92,7 +94,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {kind} {name!r}; {hint}Valid: {', '.join(names)}"
+    return f"unknown {kind} {name!r}; {hint}Valid: {listed(names)}"
 
 
 def nearest(path: Path) -> Path | None:

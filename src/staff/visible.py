@@ -1,11 +1,14 @@
 """Text from other sources, made safe to show on a terminal or in a page."""
 
 import re
+from collections.abc import Collection
+from itertools import islice
 
 # Control characters but for tab and line feed: a terminal obeys them, HTML has no way to write most
 # of them. Halves of surrogate pairs, as a path may hold them, have no bytes in UTF-8.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SHOWN = 60  # characters of a value that a message quotes
+LISTED = 50  # names that a message lists
 
 
 def visible(text: str) -> str:
@@ -34,6 +37,16 @@ def shortened(text: str) -> str:
     ('baba…', 60)
     """
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def listed(names: Collection[str]) -> str:
+    """Names of a file's columns, as many as a message holds: there can be a hundred thousand.
+
+    >>> listed(["a", "b"]), listed([str(i) for i in range(2000)])[-24:]
+    ('a, b', '48, 49, … (2,000 in all)')
+    """
+    some = ", ".join(one_line(shortened(name)) for name in islice(names, LISTED))
+    return some if len(names) <= LISTED else f"{some}, … ({len(names):,} in all)"
 
 
 def _symbol(code: int) -> str:

@@ -5,13 +5,16 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from staff.data.files import open_source
+from staff.data.columns import resolve_options
+from staff.data.files import open_source, write_records
+from staff.data.records import RecordOptions
 from staff.data.streams import ROW_LIMIT
 from staff.errors import DataError
 
@@ -168,3 +171,27 @@ def test_a_row_of_a_million_characters_is_an_ordinary_row(tmp_path):
         assert [len(r.record["a"]) for r in open_source(tmp_path / name).records()] == [
             1_000_000
         ] * rows
+
+
+def test_a_hundred_thousand_columns(tmp_path):
+    """Looked at once each: were each held against all others, this would take minutes."""
+    names = [f"c{i}" for i in range(100_000)]
+    header = ",".join(names)
+    (tmp_path / "a.csv").write_text(f"{header}\n{header}\n")
+    (tmp_path / "b.csv").write_text(f"{header},c99999\n")
+    keys = ", ".join(f'"{name}": 1' for name in (*names, names[-1]))
+    (tmp_path / "a.jsonl").write_text(f"{{{keys}}}\n")
+    start = time.process_time()
+    [row] = open_source(tmp_path / "a.csv").records()
+    assert list(row.record) == names
+    assert write_records(tmp_path / "c.csv", [row], format="csv") == 1
+    with pytest.raises(DataError, match="column 'c99999' appears more than once"):
+        list(open_source(tmp_path / "b.csv").records())
+    [twice] = open_source(tmp_path / "a.jsonl").records()
+    assert twice.problem == "broken JSON: the key 'c99999' appears more than once"
+    with pytest.raises(DataError) as error:
+        resolve_options([row.record], RecordOptions(), name="a.csv")
+    assert "c48, c49, … (100,000 in all)." in str(error.value)
+    with pytest.raises(DataError, match=r"It has: .* \(100,000 in all\)"):
+        resolve_options([row.record], RecordOptions(text_column="text"))
+    assert time.process_time() - start < 20

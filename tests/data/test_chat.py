@@ -203,6 +203,27 @@ def test_template_that_refuses_a_row(tokenizer):
     assert not isinstance(good, BadRow)
 
 
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ 1 / 0 }}", "cannot write it: division by zero"),
+        ("{{ 'a' * 10**30 }}", "cannot write it: cannot fit 'int' into an index-sized integer"),
+        ("{{ 'a' * 10**18 }}", "cannot write it: MemoryError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "cannot write it: maximum recursion"),
+        ("{% for i in range(10**9) %}{% endfor %}", "cannot write it: Range too big"),
+        ("{{ messages.__class__.x }}", "refuses it: access to attribute '__class__'"),
+        ("{{ raise_exception('no\nerror: x\n' * 99) }}", "refuses it: no␊error: x␊no␊"),
+    ],
+)
+def test_template_that_fails_of_a_row(tokenizer, template, told):
+    tokenizer.chat_template = template
+    [bad] = Tokeniser(tokenizer, max_length=None).encode_batch([TALK])
+    assert isinstance(bad, BadRow)
+    assert f"the chat template {told}" in str(bad)
+    assert "\n" not in str(bad)
+    assert len(str(bad)) < 400
+
+
 def test_no_template(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(DataError, match="tokenizer of some/model has no chat template"):

@@ -121,6 +121,14 @@ def test_json_in_columns(tmp_path):
         assert fourth.problem.startswith("cannot be read: ")
 
 
+def test_a_key_twice_in_json_in_a_column(tmp_path):
+    table = pa.table({"x": as_json(['{"a": 1}', '{"a": 1, "b": {"c": 2, "c": 3}}'])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    good, bad = open_source(tmp_path / "a.parquet").records()
+    assert good.record == {"x": {"a": 1}}
+    assert bad.problem == "cannot be read: the key 'c' appears more than once"
+
+
 def test_a_full_disk_is_no_lack_of_a_connection():
     full = OSError(errno.ENOSPC, "No space left on device", "/cache/part.parquet")
     with (

@@ -110,6 +110,16 @@ def test_tables_with_changing_columns(tmp_path):
         assert not (tmp_path / "y.parquet").exists()
 
 
+def test_lists_too_deep_for_parquet(tmp_path):
+    """Arrow writes them, and cannot read them again."""
+    (tmp_path / "a.jsonl").write_text('{"a": ' + "[" * 60 + "]" * 60 + "}\n")
+    with pytest.raises(DataError, match=r"do not fit a Parquet file \(Parquet schema too deeply"):
+        write_records(
+            tmp_path / "a.parquet", open_source(tmp_path / "a.jsonl").records(), format="parquet"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
 def test_line_ends_quotes_and_separators_come_back(tmp_path, kind):
     texts = ["a\rb", "\r", "a\nb", "a\r\nb", 'say "x", then', "a,b", "\u2028", " edge "]

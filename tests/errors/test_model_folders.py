@@ -71,6 +71,7 @@ CASES = [
     ("an encoder and decoder", only(config__json='{"model_type": "t5", "is_encoder_decoder": true}'), SELECT, 4, 'model holds t5, not a causal language model; give a decoder LM'),
     ("an encoder", only(config__json='{"model_type": "bert", "architectures": ["BertForMaskedLM"]}'), SELECT, 4, 'model holds BertForMaskedLM, not a causal language model; give a decoder LM'),
     ("architectures that are a number", only(config__json='{"model_type": "llama", "architectures": 5}'), SELECT, 4, 'model/config.json: architectures must be a list of names; fetch it again'),
+    ("an attention kernel on the Hub", only(config__json='{"model_type": "llama", "attn_implementation": "somebody/kernel"}'), SELECT, 4, 'model/config.json names an attention kernel on the Hub (somebody/kernel), whose code is not run: remove that line'),
     ("no weights", only(config__json=CAUSAL), SELECT, 4, 'model has no weights (*.safetensors); fetch the model again'),
     ("pickled weights only", only(config__json=CAUSAL, pytorch_model__bin="x"), SELECT, 4, 'model has pickled weights only (pytorch_model.bin), which can run code when opened; convert them to safetensors, or add --allow-pickle'),
     ("no tokenizer", only(config__json=CAUSAL, model__safetensors="x"), SELECT, 4, 'model has no tokenizer (tokenizer.json or tokenizer.model); copy the tokenizer files of the model into it'),

@@ -224,6 +224,27 @@ def test_code_of_another_repository_is_never_run(own_code_model, marker):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"attn_implementation": "somebody/kernel"},
+        {"_attn_implementation": "paged|somebody/kernel@main:f"},
+        {"_attn_implementation_internal": {"": "sdpa", "text_config": "somebody/kernel"}},
+        {"text_config": {"attn_implementation": "somebody/kernel"}},
+    ],
+)
+@pytest.mark.parametrize("trust", [Trust(), CODE])
+def test_a_config_names_no_kernel_on_the_hub(plain_model, named, trust):
+    """transformers takes the kernel that a config names, and downloads its code."""
+    config = json.loads((plain_model / "config.json").read_text())
+    (plain_model / "config.json").write_text(json.dumps({**config, **named}))
+    for refused in (load_model, load_tokenizer, check_value_projection, model_hash):
+        with pytest.raises(ModelError, match=r"names an attention kernel .*somebody/kernel"):
+            refused(str(plain_model), trust=trust)
+    (plain_model / "config.json").write_text(json.dumps({**config, "attn_implementation": "sdpa"}))
+    assert load_model(str(plain_model), trust=trust, **OPTIONS)
+
+
 def test_code_that_is_not_needed_is_not_run(plain_model, marker):
     """A known kind of model that brings code all the same: transformers has its own."""
     (plain_model / "modeling_tiny.py").write_text(f"open({str(marker)!r}, 'w')")

@@ -313,6 +313,23 @@ def test_commands(filled, capsys):
     assert "give --days N or --gigabytes N" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["scores", "adapters"])
+def test_a_link_in_a_cache_is_not_followed(cache, tmp_path, capsys, kind):
+    """Whoever shares a cache could have other people's files pruned."""
+    outside = tmp_path / "outside"
+    (outside / "x").mkdir(parents=True)
+    for name in ("a.parquet", f"x/{FACTS}", "x/precious"):
+        (outside / name).write_text("{}")
+        os.utime(outside / name, (0, 0))
+    (cache.path / kind).symlink_to(outside)
+    for command in (["ls"], ["prune", "--days", "1"]):
+        assert main(["cache", command[0], str(cache.path), *command[1:]]) == 5
+        assert f"{cache.path / kind} is a link, and is not followed" in capsys.readouterr().err
+    with pytest.raises(RunError, match="is a link, and is not followed"):
+        cache.open()
+    assert len([path for path in outside.rglob("*") if path.is_file()]) == 3
+
+
 def test_another_folder_is_no_cache(tmp_path, capsys):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RunError, match="holds other files: give a folder of its own"):

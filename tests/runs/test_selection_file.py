@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -140,3 +141,22 @@ def test_missing_and_damaged_files_are_run_errors(tmp_path):
     (tmp_path / "s.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(RunError, match="damaged"):
         read_selection(tmp_path / "s.parquet")
+
+
+@pytest.mark.parametrize("read", [read_selection, read_numbers, read_stored])
+def test_other_columns_or_types_are_damage(tmp_path, read):
+    """Somebody else's run: its manifest may have the hash of any table."""
+    path = tmp_path / "s.parquet"
+    write(path, sources=["a"] * N)
+    table = pq.read_table(path)
+    texts, nothing = pa.array(["\u00e9"] * N), pa.nulls(N)
+    others = [table.append_column("row", table["row"])]
+    for at, name in enumerate(table.column_names):
+        others.append(table.set_column(at, name, nothing))
+        others.append(table.set_column(at, name, texts.cast(pa.large_string())))
+        if name not in ("source", "selected@0.1", "selected@n4"):
+            others.append(table.drop_columns([name]))
+    for other in others:
+        pq.write_table(other, path)
+        with pytest.raises(RunError, match=r"s\.parquet is damaged: run staff select again"):
+            read(path)

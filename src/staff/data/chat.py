@@ -17,6 +17,7 @@ from staff.data.records import THOUGHTS
 from staff.data.turns import Span, Template, Turn, Turns, writes_calls
 from staff.errors import BadRow, DataError
 from staff.types import Bools, Example, Ints
+from staff.visible import one_line
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 OPEN, CLOSE = "\U0010fff0", "\U0010fff1"  # private use: around text that only looks special
@@ -25,6 +26,7 @@ MARKED = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
 ESCAPED = re.compile(
     "|".join(re.escape(spell(c)[1:-1]) for c in (OPEN, CLOSE) for spell in (repr, json.dumps)), re.I
 )
+LONGEST = 300  # characters of what a template says of a row
 # What a template takes for today (Llama 3, SmolLM3, gpt-oss): runs must not depend on the date.
 TODAY = datetime(2024, 7, 26)
 DATE_PARTS = ("d", "-d", "m", "-m", "b", "B", "y", "Y", "a", "A", "j", "H", "I", "M", "S", "p")
@@ -197,12 +199,13 @@ class ChatEncoder:
                 return_assistant_tokens_mask=marks,
                 **{**settings, **given},
             )
-        except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
+        except Exception as error:  # a template computes what its author likes
             told = isinstance(error, TemplateError)
             if _bare(messages) and (not told or isinstance(error, UndefinedError)):
                 raise BadRow("a tool call has no arguments ({} stands for none)") from error
             how = "refuses" if told else "cannot write"
-            raise BadRow(f"the chat template {how} it: {error}") from error
+            why = one_line(str(error) or type(error).__name__)[:LONGEST]
+            raise BadRow(f"the chat template {how} it: {why}") from error
         [text], spans = rendered
         return text, [(start, end) for start, end in spans[0]] if marks else []
 

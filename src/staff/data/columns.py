@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from staff.data.records import FORMATS, PAIRED, ROLES, Record, RecordOptions, turns_in
 from staff.errors import ConfigError, DataError, unknown_name
+from staff.visible import listed
 
 # Column pairs that mean prompt and response wherever they occur together.
 PAIRS = (
@@ -330,7 +331,7 @@ def _require(column: str | None, columns: Sequence[str], name: str) -> None:
 
 
 def _listed(columns: Sequence[str]) -> str:
-    return ", ".join(columns) or "none"
+    return listed(columns) or "none"
 
 
 def template_columns(template: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Read a JSON array of any size, one piece at a time."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -39,8 +40,8 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object from its pairs; ValueError for a key that is there twice: one would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        times = Counter(name for name, _ in pairs)
+        twice = next(name for name, _ in pairs if times[name] > 1)
         raise ValueError(f"the key {twice[:60]!r} appears more than once")
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from staff.data.files import Source
 from staff.errors import DataError
 from staff.types import Ints
-from staff.visible import shortened
+from staff.visible import listed, shortened
 
 MISSING = ""  # the group of rows without a value
 
@@ -71,7 +71,7 @@ def group_by_column(source: Source, column: str, rows: Ints) -> tuple[Ints, list
         group[n] = numbers.setdefault(text, len(numbers))
     if column not in known:
         raise DataError(
-            f"{source.name} has no column {column!r} for quotas; it has: {', '.join(sorted(known))}"
+            f"{source.name} has no column {column!r} for quotas; it has: {listed(sorted(known))}"
         )
     values = sorted(numbers)
     renumbered = np.empty(len(values), np.int64)

@@ -1,5 +1,6 @@
 """A row as the file has it."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,6 @@ class RawRecord:
 
 def refuse_repeated(names: list[str], path: Path) -> None:
     """Raise `DataError` when two columns share a name."""
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
         raise DataError(f"{path}: column {repeated[0]!r} appears more than once. Rename one.")

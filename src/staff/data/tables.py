@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from staff.data.json_array import once
 from staff.data.raw import RawRecord, refuse_repeated
 from staff.data.streams import ROW_LIMIT
 from staff.errors import DataError, DiskFullError, is_disk_full, nearest
@@ -184,7 +185,7 @@ def _decoder(kind: Any) -> Decoder | None:
     import pyarrow as pa
 
     if getattr(kind, "extension_name", "") == "arrow.json":
-        return lambda text: None if text is None else json.loads(text)
+        return lambda text: None if text is None else json.loads(text, object_pairs_hook=once)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         inner = _decoder(kind.value_type)
         return inner and (lambda values: None if values is None else list(map(inner, values)))

@@ -126,7 +126,7 @@ def _write_json(part: Path, records: Iterable[RawRecord]) -> int:
 
 
 def _write_csv(part: Path, records: Iterable[RawRecord]) -> int:
-    count, columns = 0, list[str]()
+    count, columns = 0, dict[str, None]()  # looked up for every value of every row
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         # Before Python 3.13 a carriage return alone is not quoted, and splits the row when read.
@@ -138,13 +138,13 @@ def _write_csv(part: Path, records: Iterable[RawRecord]) -> int:
         for count, row in enumerate(records, start=1):
             record = row.record or {}
             if count == 1:
-                columns = list(record)
+                columns = dict.fromkeys(record)
                 if strange := [name for name in columns if not is_utf8(name)]:
                     raise DataError(
                         f"the column {strange[0]!r} has a name that is not text, which does not "
                         "fit a CSV file. Write them as jsonl."
                     )
-                write(columns)
+                write(list(columns))
             if extra := [name for name in record if name not in columns]:
                 raise DataError(
                     f"{row.place} has a column {extra[0]!r} that the first row does not have: such "
@@ -188,9 +188,14 @@ def _write_parquet(part: Path, records: Iterable[RawRecord]) -> int:
                         for field in schema
                     ]
                     writer.write_table(pa.table(columns, schema=schema))
-        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError, OSError) as error:
+            why = str(error)
+            if isinstance(error, OSError):
+                if error.errno is not None or is_disk_full(error):  # the system's, not Arrow's
+                    raise
+                why = why.rpartition(f"{folder}/")[2].partition("': ")[2] or why  # no part of ours
             raise DataError(
-                f"these rows do not fit a Parquet file ({error}). Write them as jsonl."
+                f"these rows do not fit a Parquet file ({why}). Write them as jsonl."
             ) from error
     return count
 

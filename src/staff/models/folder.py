@@ -10,7 +10,7 @@ from typing import Any
 
 from staff.errors import DiskFullError, ModelError, is_disk_full, nearest
 from staff.hashing import hash_file
-from staff.models.trust import NO_TRUST, Trust, check_own_code, code_files
+from staff.models.trust import NO_TRUST, Trust, check_kernels, check_own_code, code_files
 from staff.models.weights import WEIGHTS, is_pickled, weight_files
 
 TOKENIZER_FILES = (
@@ -50,6 +50,7 @@ def check_model_folder(path: str, *, weights: bool = True, trust: Trust = NO_TRU
         )
     config = read_config(folder)
     _check_causal(folder, config)
+    check_kernels(folder, config)
     if trust.code:
         check_own_code(folder)
     if weights:

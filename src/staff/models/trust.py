@@ -1,5 +1,6 @@
 """What a model folder may do beyond being read, and which code it contains."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,30 @@ def check_own_code(folder: Path) -> None:
                 f"{folder} runs code of another repository ({repository}): copy those files into "
                 "the folder, and give them in its auto_map without the repository"
             )
+
+
+def check_kernels(folder: Path, config: Any) -> None:
+    """Raise `ModelError` where a config, or a part of it, names attention kernels on the Hub.
+
+    transformers would download and run their code, with its first releases whoever wrote it.
+    """
+    for name in _kernels(config):
+        raise ModelError(
+            f"{folder / 'config.json'} names an attention kernel on the Hub ({name}), whose code "
+            "is not run: remove that line"
+        )
+
+
+def _kernels(value: Any, *, named: bool = False) -> Iterator[str]:
+    """Names of kernels in a config. named: the value is that of a key that says which to take."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _kernels(inner, named=named or "attn_implementation" in key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _kernels(inner, named=named)
+    elif named and isinstance(value, str) and "/" in value:
+        yield value
 
 
 def needs_code(error: Exception, folder: Path, trust: Trust) -> bool:

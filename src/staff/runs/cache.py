@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from staff.data.places import refuse_link
 from staff.data.writers import replacing, umask
 from staff.errors import RunError
 from staff.hashing import hash_file
@@ -57,13 +58,15 @@ class Cache:
         return self
 
     def check_usable(self) -> None:
-        """Raise RunError if the folder holds something else; makes nothing."""
+        """Raise RunError if the folder holds something else, or links to it; makes nothing."""
+        self._refuse_links()
         # Looked into first: what another process makes meanwhile, it makes after the tag.
         if self._holds_others() and not self._is_ours():
             raise RunError(f"--cache {self.path} holds other files: give a folder of its own")
 
     def check(self) -> "Cache":
-        """Raise RunError unless this is a cache of ours."""
+        """Raise RunError unless this is a cache of ours, without links to other folders."""
+        self._refuse_links()
         if not self._is_ours():
             raise RunError(f"{self.path} is not a staff cache: give the folder of --cache")
         return self
@@ -175,6 +178,11 @@ class Cache:
 
     def _shard(self, key: str) -> Path:
         return self.path / SCORES / f"{key}.parquet"
+
+    def _refuse_links(self) -> None:
+        """A cache may be shared: what somebody else's link leads to is not ours to prune."""
+        for kind in (SCORES, ADAPTERS):
+            refuse_link(self.path / kind)
 
     def _is_ours(self) -> bool:
         try:

@@ -21,6 +21,14 @@ STORED = (  # what a selection is made again from, beside the ids
     *("row", "source", "tokens", "score_small", "interpolated", "score_target", "score_untuned"),
     *SIGNALS,
 )
+OPTIONAL = ("source", "interpolated", "score_untuned")
+TYPES = {
+    **{name: pa.string() for name in ("id", "source")},
+    **{name: pa.int64() for name in ("row", "tokens")},
+    **{name: pa.float64() for name in ("score_small", *SIGNALS, "score_target", "score_untuned")},
+    **{name: pa.bool_() for name in ("interpolated", "verified")},
+    "region": pa.int32(),
+}
 GROUP = 65_536  # rows converted at a time
 
 
@@ -89,8 +97,8 @@ def read_selection(path: str | Path) -> dict[str, Any]:
 
     Null numbers come back as NaN. Raises `RunError` when the file is missing or broken.
     """
-    with _faults(path):
-        table = pq.read_table(path)
+    with _opened(path) as file:
+        table = file.read()
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
@@ -106,7 +114,7 @@ def read_numbers(path: str | Path, columns: Container[str] | None = None) -> dic
 def read_stored(path: str | Path) -> dict[str, Any]:
     """What `read_numbers` gives, and the ids (`Ids`), and in "rejected", bool [n], which rows
     had no finite score and so could not be chosen for some coreset."""
-    with _faults(path), pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         ids = Ids.joined([Ids.from_arrow(piece.chunks) for piece in _pieces(file, "id")])
         rejected = np.zeros(len(ids), np.bool_)
         for name in file.schema_arrow.names:
@@ -120,7 +128,7 @@ def read_rows(path: str | Path, at: Ints) -> list[dict[str, Any]]:
     """Some rows of selection.parquet, whole, in the order of `at`, their positions in it."""
     found: dict[int, dict[str, Any]] = {}
     start = 0
-    with _faults(path), pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         for group in range(file.num_row_groups):  # a million ids at once are not a few bytes a row
             end = start + file.metadata.row_group(group).num_rows
             here = at[(at >= start) & (at < end)]
@@ -136,8 +144,8 @@ def read_dropped(path: str | Path, name: str) -> Bools:
 
     name: of the coreset, in a run without regions, where only dropped rows are a top-up.
     """
-    with _faults(path):
-        reasons = pq.read_table(path, columns=[f"reason@{name}"])[f"reason@{name}"]
+    with _opened(path) as file:
+        reasons = file.read(columns=[f"reason@{name}"])[f"reason@{name}"]
     found: Bools = pc.is_in(reasons, pa.array(["cut", "top-up"])).to_numpy()
     return found
 
@@ -157,24 +165,40 @@ def coreset_columns(columns: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _faults(path: str | Path) -> Iterator[None]:
-    """`RunError` for a file that is missing or broken."""
+def _opened(path: str | Path) -> Iterator[pq.ParquetFile]:
+    """The file, with the columns that `write_selection` writes.
+
+    Raises `RunError` for one that is missing or broken, or has others: a run may be somebody
+    else's, its manifest too.
+    """
     try:
-        yield
+        with pq.ParquetFile(path) as file:
+            _check_columns(file.schema_arrow)
+            yield file
     except FileNotFoundError:
         raise RunError(
             f"{path} is missing: put it back, or run staff select again with the same settings"
         ) from None
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, UnicodeDecodeError):
         raise RunError(
             f"{path} is damaged: run staff select again with the same settings"
         ) from None
 
 
+def _check_columns(schema: pa.Schema) -> None:
+    """Raise `ArrowInvalid` for a column that is missing, repeated, or of another type."""
+    types = dict(zip(schema.names, schema.types, strict=True))
+    wanted = {name: kind for name, kind in TYPES.items() if name in types or name not in OPTIONAL}
+    for name in coreset_columns(types):
+        wanted |= {f"selected@{name}": pa.bool_(), f"reason@{name}": pa.string()}
+    if len(types) < len(schema.names) or any(types.get(n) != kind for n, kind in wanted.items()):
+        raise pa.ArrowInvalid("other columns than those of a selection")
+
+
 def _lean(path: str | Path, columns: Container[str] | None) -> Iterator[tuple[str, Any]]:
     """Name and NumPy array of one column after another: the file is never in memory whole."""
     texts: dict[str | None, str | None] = {}  # one text a source, however many rows it has
-    with _faults(path), pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         for name in file.schema_arrow.names:
             of_coreset = name.startswith("selected@")
             if name == "id" or name.startswith("reason@"):
