@@ -323,6 +323,29 @@ def test_ctrl_c_stops_with_a_hint(command):
     )
 
 
+STOPPED_AGAIN = """
+import atexit, os, signal, sys, types, staff
+from staff.__main__ import start
+
+def stop(*_, **__):
+    os.kill(os.getpid(), signal.{name})
+
+staff.pipeline = types.SimpleNamespace(select=stop)
+atexit.register(stop)  # as a library's that cleans up, meanwhile
+sys.exit(start())
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_second_stop_while_python_leaves_is_no_traceback(command, name):
+    done = subprocess.run(
+        [*PYTHON, STOPPED_AGAIN.format(name=name), *command], capture_output=True, text=True
+    )
+    assert done.returncode == -getattr(signal, name)  # a shell says 130 and 143
+    [line] = done.stderr.splitlines()
+    assert line.startswith("stopped: run the same command again")
+
+
 STOPPED_BY = """
 import os, signal, sys
 from staff.cli import main as module

@@ -119,8 +119,17 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _stopped(arguments: Sequence[str]) -> int:
+    """Say so. What is left is Python's leaving, where a further Ctrl-C ends it without a traceback."""
+    ours = [
+        number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _stop
+    ]
+    for number in ours:
+        signal.signal(number, signal.SIG_IGN)
     code = TERMINATED if signal.SIGTERM in _signals else STOPPED
-    return _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
+    _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
+    for number in ours:
+        signal.signal(number, signal.SIG_DFL)
+    return code
 
 
 def explain(error: Exception) -> tuple[str, int]:
