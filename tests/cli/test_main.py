@@ -252,6 +252,17 @@ def test_help_is_quick():
     assert min(seconds) < 0.5
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["select", "--help"], []])
+def test_help_of_which_the_first_lines_are_enough(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*PYTHON, RUN, *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_reader_that_goes_away_is_no_error(finished):
     read, write = os.pipe()
     os.close(read)

@@ -93,8 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_app()(arguments)
         sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # `staff report runs/x | head`
-        _let_go_of_pipes()
+    except (BrokenPipeError, SystemExit) as error:  # `staff report runs/x | head`
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _let_go_of_pipes()  # rich, which writes the help, leaves by SystemExit
         if not _writes(arguments):
             return 0
         return _fail(f"stopped: the output was closed{_how_to_go_on(arguments)}", 1)
