@@ -121,7 +121,7 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _stopped(arguments: Sequence[str]) -> int:
-    """Say so. What is left is Python's leaving, where a further Ctrl-C ends it without a traceback."""
+    """Say so. Then Python leaves, and a further Ctrl-C ends it without a traceback."""
     ours = [
         number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _stop
     ]
