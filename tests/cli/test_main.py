@@ -56,6 +56,38 @@ def test_closed_streams_change_no_exit_code(monkeypatch, tmp_path):
     assert main(["report", str(tmp_path)]) == 5
 
 
+COMPLETE = """
+source /dev/stdin
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+_staff
+printf "%s\\n" "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("select tra", "select d --small tra", "select d --config tra", "select d --out tra"),
+        *("why tra", "report tra", "export tra", "cache ls tra", "demo --out tra"),
+    ],
+)
+def test_completion_offers_files(data, typed):
+    script = build_app().generate_completion(shell="bash")
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", "staff", *typed.split()],
+        **{"input": script, "capture_output": True, "text": True, "cwd": data.parent},
+    )
+    assert done.stdout.split() == [data.name]
+
+
+def test_paths_are_taken_as_they_are_spelt(capsys):
+    paths = {"data": "./a//b/../c.jsonl", "small": "./S/", "target": "../T/", "out": "o/./"}
+    given = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    assert main(["select", *given, "--keep", "0.1", "--print-config"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n{name}: {path}\n" in told for name, path in paths.items())
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_the_flags_of_every_verb(shell):
     script = build_app().generate_completion(shell=shell)
