@@ -52,8 +52,10 @@ def test_score(data, family, tmp_path, traces):
     before, said = traces(out), []
     assert single.score(config, say=said.append) == manifest
     assert said[0].startswith(f"already finished: {out} was made from the same inputs")
+    assert single.is_finished(config)
     assert traces(out) == before
     (out / "rejected.jsonl").unlink()
+    assert not single.is_finished(config)
     again = single.score(config)  # nothing is scored twice
     assert [stage["reused"] for stage in again["stages"]] == [False, False, True]
     assert again["files"] == manifest["files"]
@@ -135,7 +137,11 @@ def test_a_finished_adapter_is_left_as_it_is_by_the_same_command_alone(
     check_inputs(tune.config(**how))  # nor is it refused before torch is there
     assert tune(**how, say=said.append) == facts
     assert said[0].startswith(f"already finished: {out} was made from the same inputs")
+    assert single.is_finished(tune.config(**how))
+    assert not single.is_finished(tune.config(**how, overwrite=True))
     assert traces(out) == before
+    with pytest.raises(RunError, match="already holds files"):
+        single.is_finished(tune.config(**how, rank=3))  # what a dry run asks
     with pytest.raises(RunError, match="already holds files"):
         tune(**how, rank=3)
     content = Path(file).read_text()
@@ -265,8 +271,12 @@ def test_results_are_left_as_they_are_by_the_same_command_alone(
     assert list(again.items()) == list(json.loads(json.dumps(facts)).items())  # in their order
     assert said[0].startswith(f"already finished: {out} was made from the same inputs")
     for change in ({"metrics": ("loss", "exact")}, {"max_length": 64}, {"data": data(data.rows)}):
+        changed = EvaluateConfig(model=family[0], **COLUMNS, **{**how, **change})
+        with pytest.raises(RunError, match="results of another evaluation"):
+            single.is_finished(changed)
         with pytest.raises(RunError, match="results of another evaluation"):
             measure((), **{**how, **change})
+    assert single.is_finished(EvaluateConfig(model=family[0], **COLUMNS, **how))
     assert traces(out) == before
     (out / "items.parquet").write_bytes(b"")
     with pytest.raises(RunError, match="results of another evaluation"):

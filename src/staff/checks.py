@@ -143,6 +143,17 @@ def check_out(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> None:
         refuse_results(out)
 
 
+def may_be_finished(config: ScoreConfig | FinetuneConfig | EvaluateConfig) -> bool:
+    """Whether a result is in the folder to write to that may be this command's own."""
+    from staff.training.adapter_folder import STAMP
+
+    if config.out is None or config.overwrite:
+        return False
+    out = Path(config.out)
+    notes = {"finetune": out / STAMP, "evaluate": out / METRICS}
+    return may_be_made(notes.get(config.command, RunFolder(out).manifest))
+
+
 def check_data(config: AnyConfig, data: str | None, *, split: str) -> None:
     """Raise `DataError` or `ConfigError` if the file or its columns cannot be used."""
     from staff.data.files import open_source

@@ -56,6 +56,38 @@ from staff.training.metrics import MOST, bleu_interval
 from staff.training.statistics import mean_interval, share_interval
 
 
+def is_finished(
+    config: ScoreConfig | FinetuneConfig | EvaluateConfig, *, progress: Progress | None = None
+) -> bool:
+    """Whether the command would leave what is at ``config.out`` as it is; writes nothing.
+
+    Hashes what the command would, and raises what it would of another result there.
+    """
+    if config.out is None or config.overwrite:
+        return False
+    out = Path(named(str(config.out)))
+    source = open_source(str(config.data), split=config.split)
+    trust = trust_of(config)
+    tokenisers = tokenisers_of((str(config.model),), max_length=config.max_length, trust=trust)
+    if isinstance(config, EvaluateConfig):
+        made = _origin(config, source, tokenisers, progress)["made_from"]
+        if made_already(out / METRICS, made):
+            return True
+        refuse_results(out)
+        return False
+    data_hash, models = source.content_hash(), _models_of(config, progress)
+    made = _made_from(config, source, data_hash, models, tokenisers)
+    if isinstance(config, FinetuneConfig):
+        if _adapter_there(out, made):
+            return True
+        check_out(out, overwrite=False)
+        return False
+    folder = RunFolder(str(config.out))
+    inputs = _inputs_of(config, data_hash, models, tokenisers)
+    check_same_inputs(folder, inputs, overwrite=False)
+    return finished_run(folder, made) is not None
+
+
 def score(
     config: ScoreConfig, *, progress: Progress | None = None, say: Say = silent
 ) -> dict[str, Any]:
@@ -88,16 +120,9 @@ def _score(
     with ledger.stage("check", remember=False):
         result["device"] = device_used(config)
         tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
-        result["models"] = facts = model_facts(
-            model=model,
-            adapter=config.adapter,
-            quantize=config.quantized,
-            trust=trust_of(config),
-            progress=progress,
-        )
+        result["models"] = facts = _models_of(config, progress)
         data_hash = source.content_hash()
-        inputs = input_facts(data=(config.data, data_hash), model=(model, facts["model"]["hash"]))
-        inputs |= input_facts(tokenizer=(model, tokenisers[0].fingerprint))
+        inputs = _inputs_of(config, data_hash, facts, tokenisers)
         check_same_inputs(folder, inputs, overwrite=config.overwrite)
         result["made_from"] = _made_from(config, source, data_hash, facts, tokenisers)
     if not config.overwrite and (finished := finished_run(folder, result["made_from"])):
@@ -138,6 +163,32 @@ def _score(
     result["files"] = manifests.hash_outputs(folder.path, folder.outputs())
     manifests.write_manifest(folder.manifest, result)
     return result
+
+
+def _models_of(
+    config: ScoreConfig | FinetuneConfig | EvaluateConfig, progress: Progress | None
+) -> dict[str, Any]:
+    """Hashes of the model, and of the adapter it is read with; how its weights are kept."""
+    model, trust = str(config.model), trust_of(config)
+    if isinstance(config, FinetuneConfig):
+        return model_facts(model=model, trust=trust, progress=progress)
+    return model_facts(
+        model=model,
+        adapter=config.adapter,
+        quantize=config.quantized,
+        trust=trust,
+        progress=progress,
+    )
+
+
+def _inputs_of(
+    config: ScoreConfig, data_hash: str, models: Mapping[str, Any], tokenisers: Sequence[Tokeniser]
+) -> dict[str, Any]:
+    """What a folder of scores is tied to by content."""
+    model = str(config.model)
+    return input_facts(
+        data=(config.data, data_hash), model=(model, models["model"]["hash"])
+    ) | input_facts(tokenizer=(model, tokenisers[0].fingerprint))
 
 
 def _made_from(
@@ -197,22 +248,20 @@ def _finetune(
 ) -> dict[str, Any]:
     check_team(config)
     out, model = Path(named(str(config.out))), str(config.model)  # more is named after it
-    stamp, beside = out / STAMP, out.with_name(f"{out.name}-{REJECTED}")
+    stamp, beside = out / STAMP, _rejected_beside(out)
     check_out(out, overwrite=config.overwrite or may_be_made(stamp))  # before an hour of reading
     device_used(config)
     source = open_source(str(config.data))
     with hold_beside(out):
         data_hash = source.content_hash()
         tokenisers = tokenisers_of((model,), max_length=config.max_length, trust=trust_of(config))
-        models = model_facts(model=model, trust=trust_of(config), progress=progress)
+        models = _models_of(config, progress)
         whole = _made_from(config, source, data_hash, models, tokenisers)
-        if not config.overwrite and (found := made_already(stamp, whole)):
-            known: dict[str, Any] = found.get("facts") or {}
-            if known and (beside.is_file() or not known["rejected"]):
-                for left in (checkpoints_of(out), _tokens_of(out)):  # of a start killed just then
-                    shutil.rmtree(left, ignore_errors=True)
-                say(told(out))
-                return known
+        if not config.overwrite and (known := _adapter_there(out, whole)):
+            for left in (checkpoints_of(out), _tokens_of(out)):  # of a start killed just then
+                shutil.rmtree(left, ignore_errors=True)
+            say(told(out))
+            return known
         check_out(out, overwrite=config.overwrite)
         with _tokens_beside(out) as scratch:
             prepared, key = read_once(
@@ -265,6 +314,17 @@ def _finetune(
                 on_placed=lambda result: on_placed(facts_of(result)),
             )
         return facts_of(result)
+
+
+def _adapter_there(out: Path, whole: str) -> dict[str, Any]:
+    """What was returned of the adapter at `out`, if it was made from the same; else nothing."""
+    known: dict[str, Any] = (made_already(out / STAMP, whole) or {}).get("facts") or {}
+    there = known and (_rejected_beside(out).is_file() or not known["rejected"])
+    return known if there else {}
+
+
+def _rejected_beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}-{REJECTED}")
 
 
 def _tokens_of(out: Path) -> Path:
@@ -361,16 +421,9 @@ def _origin(
 ) -> dict[str, Any]:
     """Where the results of an evaluation are from, as a manifest says it."""
     made = manifests.begin("evaluate", config.model_dump(mode="json"), seed=config.seed)
-    trust, data_hash = trust_of(config), source.content_hash()
-    models = model_facts(
-        model=str(config.model),
-        adapter=config.adapter,
-        quantize=config.quantized,
-        trust=trust,
-        progress=progress,
-    )
+    data_hash, models = source.content_hash(), _models_of(config, progress)
     models["model"]["tokenizer"] = tokenisers[0].fingerprint
-    ends = end_tokens_hash(str(config.model), trust=trust)
+    ends = end_tokens_hash(str(config.model), trust=trust_of(config))
     return {
         **made,
         "data": {"path": source.name, "sha256": data_hash},

@@ -56,6 +56,38 @@ def test_closed_streams_change_no_exit_code(monkeypatch, tmp_path):
     assert main(["report", str(tmp_path)]) == 5
 
 
+COMPLETE = """
+source /dev/stdin
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+_staff
+printf "%s\\n" "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("select tra", "select d --small tra", "select d --config tra", "select d --out tra"),
+        *("why tra", "report tra", "export tra", "cache ls tra", "demo --out tra"),
+    ],
+)
+def test_completion_offers_files(data, typed):
+    script = build_app().generate_completion(shell="bash")
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", "staff", *typed.split()],
+        **{"input": script, "capture_output": True, "text": True, "cwd": data.parent},
+    )
+    assert done.stdout.split() == [data.name]
+
+
+def test_paths_are_taken_as_they_are_spelt(capsys):
+    paths = {"data": "./a//b/../c.jsonl", "small": "./S/", "target": "../T/", "out": "o/./"}
+    given = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    assert main(["select", *given, "--keep", "0.1", "--print-config"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n{name}: {path}\n" in told for name, path in paths.items())
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_the_flags_of_every_verb(shell):
     script = build_app().generate_completion(shell=shell)
@@ -252,6 +284,17 @@ def test_help_is_quick():
     assert min(seconds) < 0.5
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["select", "--help"], []])
+def test_help_of_which_the_first_lines_are_enough(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*PYTHON, RUN, *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_reader_that_goes_away_is_no_error(finished):
     read, write = os.pipe()
     os.close(read)
@@ -321,6 +364,29 @@ def test_ctrl_c_stops_with_a_hint(command):
         told
         == "stopped: run the same command again; it resumes from the last checkpoint or finished stage\n"
     )
+
+
+STOPPED_AGAIN = """
+import atexit, os, signal, sys, types, staff
+from staff.__main__ import start
+
+def stop(*_, **__):
+    os.kill(os.getpid(), signal.{name})
+
+staff.pipeline = types.SimpleNamespace(select=stop)
+atexit.register(stop)  # as a library's that cleans up, meanwhile
+sys.exit(start())
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_second_stop_while_python_leaves_is_no_traceback(command, name):
+    done = subprocess.run(
+        [*PYTHON, STOPPED_AGAIN.format(name=name), *command], capture_output=True, text=True
+    )
+    assert done.returncode == -getattr(signal, name)  # a shell says 130 and 143
+    [line] = done.stderr.splitlines()
+    assert line.startswith("stopped: run the same command again")
 
 
 STOPPED_BY = """

@@ -1,17 +1,21 @@
-"""No control character of data or paths reaches a terminal."""
+"""No control character of data or paths reaches a terminal, and what it cannot draw is lines."""
 
 import io
 import json
+import os
+import pty
 import re
+import select
 
 import pytest
 from rich.console import Console
 
 from staff.cli.main import main
 from staff.cli.progress import PlainProgress
-from staff.cli.terminal import Terminal
+from staff.cli.terminal import Terminal, open_terminal
 from staff.errors import DataError
 from staff.progress import SilentProgress
+from staff.reports.bars import TerminalProgress
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x00\x7f"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -90,3 +94,20 @@ def test_of_progress_and_remarks_on_the_way():
         stage.note(ESCAPES)
     assert "kept ␛]0;owned␇" in stream.getvalue()
     assert not CONTROL.search(stream.getvalue())
+
+
+@pytest.mark.parametrize(("kind", "bars"), [("dumb", False), ("xterm-256color", True)])
+def test_a_terminal_without_a_cursor_gets_lines(monkeypatch, kind, bars):
+    """A bar is drawn over and over, which rich does not do there: it would be seen when done."""
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", kind)
+    with os.fdopen(theirs, "w", encoding="utf-8") as screen:
+        monkeypatch.setattr("sys.stderr", screen)
+        progress = open_terminal().progress
+        with progress.stage("read", total=2):
+            assert select.select([ours], [], [], 10)[0], "nothing is seen while it runs"
+            begun = os.read(ours, 999).decode()
+    os.close(ours)
+    assert isinstance(progress, TerminalProgress) == bars
+    assert ("━" in begun) == bars
+    assert begun.startswith("read: 2 rows …") != bars

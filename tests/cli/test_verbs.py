@@ -226,6 +226,24 @@ def test_dry_run_only_plans(pipeline, data, tmp_path, capsys, verb):
     assert not (tmp_path / "x").exists()
 
 
+NOTES = {"score": "manifest.json", "finetune": "staff.json", "evaluate": "metrics.json"}
+
+
+@pytest.mark.parametrize("verb", NOTES)
+def test_a_dry_run_says_that_the_result_is_there(pipeline, data, tmp_path, capsys, verb):
+    out = tmp_path / "x"
+    out.mkdir()
+    (out / NOTES[verb]).write_text(json.dumps({"command": verb, "made_from": "a hash"}))
+    asked = [verb, str(data), "--model", "m", "--out", str(out)]
+    if verb == "score":  # which leaves a run folder
+        assert main([*asked, "--print-config"]) == 0
+        (out / "config.yaml").write_text(capsys.readouterr().out)
+    pipeline.answer = True  # of `single.is_finished`
+    assert main([*asked, "--dry-run"]) == 0
+    assert [name for name, _, _ in pipeline.calls] == ["is_finished"]
+    assert f"nothing would be: {out} is already finished" in capsys.readouterr().out
+
+
 def test_report_shows_what_the_demo_found(finished, capsys):
     folder = finished[0]
     methods = {"STAFF": {"rows": 5, "loss": {"value": 1.0}, "tuning": {"rows": 2}}}

@@ -1,6 +1,7 @@
 """`staff cache`: list and remove what is kept across runs."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -15,7 +16,7 @@ EXAMPLES = """
   staff cache prune ~/.cache/staff --days 30
   staff cache prune ~/.cache/staff --gigabytes 10
 """
-Folder = Annotated[str, Parameter(help="Cache folder (--cache).", show_default=False)]
+Folder = Annotated[Path, Parameter(help="Cache folder (--cache).", show_default=False)]
 
 app = App(
     name="cache",

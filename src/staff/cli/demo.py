@@ -23,8 +23,9 @@ On your own data
 def demo(
     *,
     out: Annotated[
-        str, Parameter(help="Folder to write to.", show_default=lambda _: "runs/demo")
-    ] = "runs/demo",
+        Path,
+        Parameter(help="Folder to write to.", show_default=lambda _: "runs/demo", metavar="STR"),
+    ] = Path("runs/demo"),
     overwrite: Annotated[
         bool | None,
         Parameter(help="Replace an earlier run in the folder and start over.", negative=()),
@@ -43,16 +44,14 @@ def demo(
     with terminal.loading():
         from staff import demo as job
     if dry_run:
-        show_plan(job.selection(Path(out)), terminal)
+        show_plan(job.selection(out), terminal)
         terminal.result(
             "Then it would fine-tune the target on the coreset and on a random subset, evaluate "
             "both\nand the untuned target on the test rows, and compare.\n"
         )
         return
-    manifest = job.run(
-        Path(out), overwrite=bool(overwrite), progress=terminal.progress, say=terminal.say
-    )
-    terminal.summary(render(manifest, folder=out, width=terminal.width))
+    manifest = job.run(out, overwrite=bool(overwrite), progress=terminal.progress, say=terminal.say)
+    terminal.summary(render(manifest, folder=str(out), width=terminal.width))
     terminal.summary("\n" + render_comparison(manifest, width=terminal.width))
     terminal.summary("\n" + OWN_DATA)
 

@@ -1,10 +1,11 @@
 """From a settings class to a command: its flags, YAML, --print-config, and one terminal."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, Token
 from pydantic.fields import FieldInfo
 
 from staff.cli.terminal import Terminal, open_terminal
@@ -28,8 +29,18 @@ Quiet = _switch("Print only errors and what was asked for.")
 Verbose = _switch("Print more, including warnings of the libraries.")
 DryRun = _switch("Show what would be done (rows and tokens per stage, files) and stop.")
 Debug = _switch("Show the traceback if an error occurs.")
+
+
+def _as_typed(kind: Any, tokens: Sequence[Token]) -> str | list[str]:
+    typed = [token.value for token in tokens]
+    return typed if get_origin(kind) is list else typed[0]
+
+
+# Completed by names of files, and passed on as it is spelt.
+AsPath = Parameter(converter=_as_typed, metavar="STR")
 ConfigFile = Annotated[
-    str | None,
+    Path | None,
+    AsPath,
     Parameter(help="Read settings from this YAML file; flags override it.", group=RUNNING),
 ]
 COMMON = {
@@ -152,6 +163,8 @@ def _kind(field: FieldInfo) -> Any:
     if kind is str and item is not str:
         named = "FRACTION" if field.description and "raction" in field.description else "NUMBER"
         parameter = Parameter.combine(parameter, Parameter(metavar=named))
+    if item is str and not mapping:  # a path most often
+        kind, parameter = Path, Parameter.combine(parameter, AsPath)
     if mapping:
         parameter = Parameter.combine(parameter, Parameter(metavar="NAME=FILE"))
     return Annotated[(list[kind] if several else kind) | None, parameter]  # type: ignore[valid-type]

@@ -93,8 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_app()(arguments)
         sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # `staff report runs/x | head`
-        _let_go_of_pipes()
+    except (BrokenPipeError, SystemExit) as error:  # `staff report runs/x | head`
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _let_go_of_pipes()  # rich, which writes the help, leaves by SystemExit
         if not _writes(arguments):
             return 0
         return _fail(f"stopped: the output was closed{_how_to_go_on(arguments)}", 1)
@@ -119,8 +121,17 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _stopped(arguments: Sequence[str]) -> int:
+    """Say so. Then Python leaves, and a further Ctrl-C ends it without a traceback."""
+    ours = [
+        number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _stop
+    ]
+    for number in ours:
+        signal.signal(number, signal.SIG_IGN)
     code = TERMINATED if signal.SIGTERM in _signals else STOPPED
-    return _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
+    _fail(f"stopped{_how_to_go_on(arguments)}", code, prefix="")
+    for number in ours:
+        signal.signal(number, signal.SIG_DFL)
+    return code
 
 
 def explain(error: Exception) -> tuple[str, int]:

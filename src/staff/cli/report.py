@@ -19,7 +19,7 @@ THERE = "run staff report there"  # where the run was started, if it names its d
 
 
 def report(
-    run: Annotated[str | None, Parameter(help="Run folder.", show_default=False)] = None,
+    run: Annotated[Path | None, Parameter(help="Run folder.", show_default=False)] = None,
     *,
     quiet: Quiet = None,
     verbose: Verbose = None,
@@ -36,7 +36,7 @@ def report(
     if run is None:
         raise ConfigError("which run? e.g. staff report runs/x")
     terminal = Terminal(SilentProgress())
-    folder = str(Path(run))
+    folder = str(run)
     comparison = CompareFolder(run)
     if comparison.is_comparison:
         comparison.check_finished()

@@ -1,6 +1,6 @@
 """`staff select`: the main job."""
 
-from staff.cli.dry_run import show_plan
+from staff.cli.dry_run import show_finished, show_plan
 from staff.cli.flags import command_app, verb
 from staff.cli.terminal import Terminal
 from staff.runs.config import SelectConfig
@@ -45,10 +45,7 @@ def select(config: SelectConfig, terminal: Terminal) -> None:
     check_inputs(config)
     if terminal.dry_run:
         if finished_already(config, terminal):
-            terminal.result(
-                f"Nothing was run, and nothing would be: {config.folder} is already finished, made "
-                "from the same inputs, settings and versions; --overwrite makes it again"
-            )
+            show_finished(config.folder, terminal)
         else:
             show_plan(config, terminal)
         return

@@ -92,21 +92,28 @@ def open_terminal(
     quiet = quiet or helps()  # the process that leads tells of the run
     _set_library_noise(verbose)
     progress: Progress
-    console = None
+    console = None if quiet else _console()
     if quiet:
         progress = SilentProgress()
-    elif sys.stderr.isatty():
-        from rich.console import Console
-
+    elif console is not None:
         from staff.reports.bars import TerminalProgress
 
-        console = Console(stderr=True)
         progress = TerminalProgress(console)
     else:
         from staff.cli.progress import PlainProgress
 
         progress = PlainProgress(sys.stderr, every_seconds=1.0 if verbose else 5.0)
     return Terminal(progress=progress, quiet=quiet, dry_run=dry_run, json=json, console=console)
+
+
+def _console() -> "Console | None":
+    """A terminal that bars can be drawn on; on another (TERM=dumb) they would show when done."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_interactive else None
 
 
 def _set_library_noise(verbose: bool) -> None:

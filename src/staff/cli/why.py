@@ -1,5 +1,6 @@
 """`staff why`: the story of one row, in plain words."""
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -20,7 +21,7 @@ EXAMPLES = """
 
 
 def why(
-    run: Annotated[str | None, Parameter(help="Run folder.", show_default=False)] = None,
+    run: Annotated[Path | None, Parameter(help="Run folder.", show_default=False)] = None,
     *,
     id: Annotated[
         str | None,
