@@ -33,6 +33,7 @@ from staff import pipeline
 from staff.compare.cells import Inputs, run_cell
 from staff.demo import EPOCHS, LEARNING_RATE, SMALL, TARGET
 from staff.hashing import fingerprint, hash_file
+from staff.models.device import choose_device, choose_dtype
 from staff.planning.shape import read_shape
 from staff.runs.compare_cells import FULL, UNTUNED, Cell
 from staff.runs.compare_config import CompareConfig
@@ -277,11 +278,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         if args.verb == "quick":
+            dtype = str(choose_dtype("auto", choose_device())).removeprefix("torch.")
             args = argparse.Namespace(
                 **{"data": None, "work": Path(scratch), "store": Path(scratch) / "store"},
                 **{"tasks": ["e2e_demo"], "seeds": [0, 1], "keep": ["0.1"], "variants": QUICK},
                 **{"rows": args.rows, "full": True, "generate": False},
-                **{"small": SMALL, "target": TARGET, "dtype": "auto", "others": Path()},
+                **{"small": SMALL, "target": TARGET, "dtype": dtype, "others": Path()},
                 learning_rate=LEARNING_RATE,
             )
             run(args)

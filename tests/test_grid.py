@@ -264,3 +264,16 @@ def test_a_page_lies_beside_its_store_and_says_which_models_it_is_of(grid, tmp_p
 def test_the_models_of_a_store_are_told_by_their_sizes(grid):
     facts = grid.Models(learning_rate=0.003).facts()
     assert facts["parameters"] == {"small": 1_115_008, "target": 4_000_000}
+
+
+def test_the_quick_version_names_the_precision_it_computes_in(grid, tmp_path, monkeypatch, capsys):
+    cells = []
+    monkeypatch.setattr(
+        grid.Block, "run", lambda self, cell, **_: cells.append((cell.name, self.models.dtype))
+    )
+    monkeypatch.setattr(sys, "argv", ["grid.py", "quick", "--rows", "40"])
+    grid.main()
+    names, dtypes = zip(*cells, strict=True)
+    assert set(dtypes) <= {"float32", "bfloat16"}
+    assert {"untuned", "full-seed1", "staff-0.1-seed0", "random-0.1-seed1"} <= set(names)
+    assert "# Test loss over random's, %" in capsys.readouterr().out
