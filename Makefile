@@ -42,7 +42,7 @@ test-crash: install
 # environments of their own (2 GB), with only those of their dependencies that this takes: what else
 # they need is borrowed from ours, and torchaudio, which LLaMA-Factory imports whatever the data, is an
 # empty file.
-test-exports: install build/llama-factory/.installed build/axolotl/.installed
+test-exports: install $(patsubst tools/trainers/%.txt,build/%/.installed,$(wildcard tools/trainers/*.txt))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/exports/test_loaders.py
 
 # Scoring on real Ray clusters of this machine, whose workers and nodes are killed. Ray lives in an
