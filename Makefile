@@ -42,7 +42,7 @@ test-crash: install
 # environments of their own (2 GB), with only those of their dependencies that this takes: what else
 # they need is borrowed from ours, and torchaudio, which LLaMA-Factory imports whatever the data, is an
 # empty file.
-test-exports: install build/llama-factory/.installed build/axolotl/.installed
+test-exports: install $(patsubst tools/trainers/%.txt,build/%/.installed,$(wildcard tools/trainers/*.txt))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/exports/test_loaders.py
 
 # Scoring on real Ray clusters of this machine, whose workers and nodes are killed. Ray lives in an
@@ -53,7 +53,7 @@ test-ray: install build/ray/.installed
 build/ray/.installed: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m venv build/ray
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
-	  > $$(build/ray/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	  > "$$(build/ray/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
 	build/ray/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	touch $@
 
@@ -68,8 +68,8 @@ define borrowing
 	$(BIN)/python -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
-	  > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
-	touch $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py
+	  > "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
+	touch "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/torchaudio.py"
 	touch $@
 endef
 
@@ -104,7 +104,7 @@ $(QUANT)/.installed: tools/quant.txt $(VENV)/.installed
 	$(BIN)/python -m venv $(QUANT)
 	$(QUANT)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
-	  > $$($(QUANT)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	  > "$$($(QUANT)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
 	touch $@
 
 lint: install
@@ -162,7 +162,7 @@ $(FUZZ)/.installed: $(VENV)/.installed
 	$(BIN)/python -m venv $(FUZZ)
 	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
-	  > $$($(FUZZ)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth
+	  > "$$($(FUZZ)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
 	touch $@
 
 # A small version of the grid in benchmarks/results/grid.md, from what staff ships.

@@ -57,4 +57,6 @@ def test_the_demo_data_is_whole_and_credited():
     assert all(set(row) == {"mr", "ref"} for split in rows.values() for row in split)
     meanings = {split: {row["mr"] for row in r} for split, r in rows.items()}
     assert not meanings["train"] & meanings["test"]
-    assert "CC BY-SA 4.0" in (folder / "SOURCE.md").read_text(encoding="utf-8")
+    source = (folder / "SOURCE.md").read_text(encoding="utf-8")
+    # The licence asks for its text or a link.
+    assert "[**CC BY-SA 4.0**](https://creativecommons.org/licenses/by-sa/4.0/)" in source

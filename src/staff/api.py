@@ -39,12 +39,13 @@ Model = str | Path | tuple[Any, Any]
 Paired = TypeVar("Paired", SelectConfig, CompareConfig)
 
 
-@overload
-def select_coreset(data: "Dataset", **settings: Any) -> "Dataset | DatasetDict": ...
-
-
+# A path first: datasets has no types, so to a type checker its Dataset may be anything.
 @overload
 def select_coreset(data: str | Path | None = None, **settings: Any) -> Run: ...
+
+
+@overload
+def select_coreset(data: "Dataset", **settings: Any) -> "Dataset | DatasetDict": ...
 
 
 def select_coreset(

@@ -6,6 +6,7 @@ from staff.runs.config_file import build, dump_yaml
 from staff.runs.settings import Method
 from staff.runs.shared_settings import Allocates
 from staff.runs.unheeded import HEEDED, NEEDS, heeded_by, unheeded
+from staff.selectors import SELECTORS, select_ranked
 
 PLACES = {"data": "d.jsonl", "small": "S", "target": "T", "keep": [0.1], "out": "o"}
 
@@ -68,3 +69,8 @@ def test_every_setting_of_the_table_is_one_and_is_used_by_a_method():
     used = {name for method in methods for name in heeded_by(method)}
     assert used == set(Allocates.__annotations__)
     assert used > set(NEEDS)
+
+
+def test_what_is_not_in_the_table_ranks_by_a_score():
+    ranked = {name for name, selector in SELECTORS.items() if selector is select_ranked}
+    assert set(SELECTORS) - set(HEEDED) == ranked

@@ -5,6 +5,8 @@ import pytest
 
 from staff.errors import ConfigError, DataError
 from staff.selectors import (
+    SCORE,
+    SELECTORS,
     explain,
     select_ccs,
     select_ifd,
@@ -13,6 +15,7 @@ from staff.selectors import (
     select_staff,
 )
 from staff.selectors.verification import shrink
+from staff.selectors.why import NO_SCORE
 from staff.types import REASONS
 
 
@@ -269,3 +272,8 @@ def test_scores_of_other_rows(scores):
 def test_no_such_row(scores, row):
     with pytest.raises(ConfigError, match=f"there is no row {row}: rows go from 0 to 99"):
         explain(row, scores=scores, selection=select(scores))
+
+
+def test_every_method_without_a_score_says_what_it_chose_by():
+    """A row's rank in scores that it did not use would be false."""
+    assert set(NO_SCORE) == set(SELECTORS) - set(SCORE)
