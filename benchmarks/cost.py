@@ -1,6 +1,6 @@
 """What selection costs, stage by stage, and what each saving does to the coreset.
 
-    python benchmarks/cost.py measure   # on an idle machine: seconds, into results/cost.json
+    python benchmarks/cost.py measure --tiny DIR   # seconds, on an idle machine
     python benchmarks/cost.py report [--write]
 
 Cost: the demo's data and embedded family; the small model is fine-tuned for T epochs on all rows
@@ -38,13 +38,16 @@ WAYS: dict[str, dict[str, Any]] = {
     "T = 0": {"skip_finetune": True},
     "T = 3, scores of 30 %": {"epochs": 3, "score_on": 0.3},
     "T = 0, scores of 30 %": {"skip_finetune": True, "score_on": 0.3},
+    "T = 3, 0.4M small": {"epochs": 3, "small": "tiny"},
+    "T = 0, 0.4M small": {"skip_finetune": True, "small": "tiny"},
 }
 VERIFIED = "verified, random within regions"
-# How the grid's cells were chosen from these scores -> the variant of each way (variants.py).
+# How the grid's cells were chosen from these scores -> the variant of each way (variants.py), or of
+# the first of them.
 CURVES = {
     VERIFIED: (
         *("within-random", "random-epochs-1", "random-tune-0.3", "random-epochs-0"),
-        *("random-score-0.3", "random-epochs-0-score-0.3"),
+        *("random-score-0.3", "random-epochs-0-score-0.3", "random-tiny", "random-epochs-0-tiny"),
     ),
     "not verified, hardest within regions": (
         *("no-verification", "plain-epochs-1", "plain-tune-0.3", "plain-epochs-0"),
@@ -63,28 +66,31 @@ MEAN = (
 )
 
 
-def measure(dtypes: Sequence[str]) -> None:
+def measure(dtypes: Sequence[str], tiny: Path) -> None:
     """Time every way, and tuning the target on all rows; medians would take hours: one run each.
 
-    What was measured in another precision, on such a machine, is kept.
+    What was measured in another precision, on such a machine, is kept. tiny: the folder of the
+    0.4M model.
     """
     found: dict[str, Any] = {"machine": machine(f"{torch.get_num_threads()} threads")}
     earlier = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
     same = earlier.get("machine") == found["machine"]
     found["dtypes"] = earlier["dtypes"] if same else {}
     for dtype in dtypes:
-        found["dtypes"][dtype] = _measure(dtype)
+        found["dtypes"][dtype] = _measure(dtype, tiny)
         MEASURED.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _measure(dtype: str) -> dict[str, Any]:
+def _measure(dtype: str, tiny: Path) -> dict[str, Any]:
     shared = {"data": str(TASK / "train.jsonl"), "learning_rate": LEARNING_RATE, "dtype": dtype}
-    models = {"small": str(SMALL), "target": str(TARGET), "keep": (0.1,)}
+    small = {"tiny": str(tiny), "small": str(SMALL)}
+    others = {"target": str(TARGET), "keep": (0.1,), **COLUMNS}
     seconds: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, settings in WAYS.items():
             out = str(Path(scratch) / name)
-            config = SelectConfig(**shared, **models, **settings, **COLUMNS, out=out)
+            asked = {**settings, "small": small[settings.get("small", "small")], "out": out}
+            config = SelectConfig(**shared, **others, **asked)
             stages = pipeline.select(config)["stages"]
             seconds[name] = {stage["name"]: stage["seconds"] for stage in stages}
             print(dtype, name, seconds[name], flush=True)
@@ -103,7 +109,7 @@ def _measure(dtype: str) -> dict[str, Any]:
 def report(tasks: Mapping[str, Found], measured: dict[str, Any]) -> Iterator[str]:
     """The tables as Markdown. measured: as in `MEASURED`; empty where nothing was."""
     yield "# What selection costs, and what saving does\n"
-    yield "`python benchmarks/cost.py measure`, `report --write`\n"
+    yield "`python benchmarks/cost.py measure --tiny DIR`, `report --write`\n"
     dtype = dtype_of(tasks)
     if measured:
         yield from _costs(measured)
@@ -124,7 +130,7 @@ def report(tasks: Mapping[str, Found], measured: dict[str, Any]) -> Iterator[str
         yield "Keep 0.1; 95 % intervals over seeds and items (of 1 seed over items alone); below 0"
         yield "is better than T = 3.\n"
         yield _head("", tasks)
-        for way, variant in list(zip(WAYS, curve, strict=True))[1:]:
+        for way, variant in list(zip(WAYS, curve, strict=False))[1:]:
             yield _row(way, tasks, variant, curve[0])
         yield f"\n{MEAN}\n"
 
@@ -150,7 +156,8 @@ def _costs(measured: dict[str, Any]) -> Iterator[str]:
     yield "## Seconds\n"
     # Which older measurements have beside the machine.
     torch_version = f", torch {measured['torch']}" if "torch" in measured else ""
-    yield f"{measured['machine']}{torch_version}; E2E NLG, 4,000 rows, 1.1M small, 4M target.\n"
+    sizes = "1.1M small (0.4M where it says so), 4M target"
+    yield f"{measured['machine']}{torch_version}; E2E NLG, 4,000 rows, {sizes}.\n"
     for dtype, found in measured["dtypes"].items():
         tuning = found["tuning"]
         yield f"{dtype}: tuning the target on all rows for {EPOCHS} epochs: {tuning:.0f} s.\n"
@@ -231,7 +238,7 @@ def points(tasks: Mapping[str, Found], measured: dict[str, Any]) -> list[dict[st
         verified = title == VERIFIED
         ways = {
             way: (variant, ratio(found[way], tuning, verified=verified))
-            for way, variant in zip(WAYS, curve, strict=True)
+            for way, variant in zip(WAYS, curve, strict=False)
             if way in found
         }
         if verified:
@@ -356,6 +363,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     timing = verbs.add_parser("measure", help="time the stages")
+    timing.add_argument(
+        "--tiny", type=Path, required=True, help="of tools/pretrain_family.py --size tiny"
+    )
     timing.add_argument("--dtypes", nargs="+", default=["float32"], help="e.g. float32 bfloat16")
     showing = verbs.add_parser("report", help="tables and a chart")
     showing.add_argument(
@@ -363,7 +373,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.verb == "measure":
-        measure(args.dtypes)
+        measure(args.dtypes, args.tiny)
         return
     tasks = load_tasks(RESULTS / "grid")
     measured = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}

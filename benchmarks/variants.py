@@ -73,6 +73,11 @@ VARIANTS = {
     "plain-epochs-0-score-0.3": Variant(
         {**UNVERIFIED, "skip_finetune": True, "score_on": 0.3}, scored_anew=True
     ),
+    # A small model a third as large, of the family (tools/pretrain_family.py --size tiny)
+    "random-tiny": Variant({"small": "tiny", "within": "random"}, scored_anew=True),
+    "random-epochs-0-tiny": Variant(
+        {"small": "tiny", "skip_finetune": True, "within": "random"}, scored_anew=True
+    ),
     # Second round of the search
     "against-untuned": Variant({"verify_against": "untuned"}),
     "against-untuned-random": Variant({"verify_against": "untuned", "within": "random"}),
