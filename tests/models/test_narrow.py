@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from staff.models.narrow import narrowed, token_wise_parts
+from staff.models.narrow import narrowed, that_keep_tokens_apart, token_wise_parts
 
 ROWS = torch.tensor([1, 5])  # of 2·3 tokens
 
@@ -30,6 +30,20 @@ def test_keywords_and_second_inputs_are_narrowed_alike():
         out, other = part(x, residual=r)
     torch.testing.assert_close(out.reshape(6, 4)[ROWS], (2 * x + r).reshape(6, 4)[ROWS])
     assert other == "router"
+
+
+def test_parts_that_mix_tokens_are_told():
+    """However little of a token before they carry over."""
+
+    class CarriesOver(nn.Module):
+        def forward(self, x):
+            return x + 1e-12 * x.cumsum(dim=1), None
+
+    apart, mixing, x = nn.Linear(4, 4), CarriesOver(), torch.randn(2, 3, 4)
+    with torch.no_grad():
+        found = that_keep_tokens_apart([apart, mixing], lambda: mixing(apart(x)))
+    assert found == (apart,)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in (apart, mixing))
 
 
 def test_other_shapes_are_left_alone():

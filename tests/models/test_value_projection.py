@@ -173,6 +173,29 @@ def test_values_fused_with_keys_alone_or_by_quarters(tiny, latent, config_only, 
     check_value_projection(config_only("llama", **changes))
 
 
+def test_values_of_a_block_whose_heads_differ_from_other_blocks(tiny, latent, config_only):
+    """Dots 3: its config does not tell the number of all heads at once."""
+    from transformers import CONFIG_MAPPING
+
+    if "dots3_note_text" not in CONFIG_MAPPING:
+        pytest.skip("these transformers have no Dots 3")
+    sizes = {"num_attention_heads": 2, "num_key_value_heads": 2, "v_head_dim": 6, "head_dim": 12}
+    changes = latent | {
+        "model_type": "dots3_note_text",
+        "layer_types": ["indexed_attention", "sliding_attention"],
+        "mlp_layer_types": ["dense", "dense"],
+        "per_layer_config": {"1": sizes},
+        "sliding_window": 8,
+        "index_head_dim": 8,
+        "index_n_heads": 4,
+        "index_topk": 64,
+    }
+    found = find_value_projection(tiny("llama", **changes))
+    # By hand: 2 heads, of each a key of 8 and a value of 6.
+    assert found.columns.tolist() == [*range(8, 14), *range(22, 28)]
+    check_value_projection(config_only("llama", **changes))
+
+
 @pytest.fixture
 def config_only(tiny, tmp_path, monkeypatch):
     """Save the config of a tiny family, and no weights; gives the folder."""

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from transformers import AttentionInterface
 
+from staff.models.value_projection import find_value_projection
 from staff.models.value_slice import column_weights, layouts
 
 
@@ -23,12 +25,31 @@ def test_sizes_that_are_no_fused_projection(d_fused):
     assert list(layouts(d_fused=d_fused, heads=4, head_dim=2)) == []
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_queries_and_keys_have_no_gradient_at_one_token(tiny, attention):
+def with_a_sink(_module, query, key, value, _mask, *, scaling, **_):
+    """Of a token alone: it gives half of its attention away, or so (GPT-OSS)."""
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+    scores = (query * key).sum(-1, keepdim=True) * scaling  # [B, H, 1, 1]
+    return (scores.sigmoid() * value).transpose(1, 2), None
+
+
+AttentionInterface.register("with_a_sink", with_a_sink)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "with_a_sink"])
+def test_queries_and_keys_have_no_gradient_where_values_are_zero(tiny, attention):
     model = tiny("gpt-neox")
     model.set_attn_implementation(attention)
-    weights = column_weights(model, model.gpt_neox.layers[-1].attention.query_key_value)
-    weights = weights.view(4, 3, 8)  # heads, (q, k, v), head_dim
+    places = torch.arange(96).view(4, 3, 8)  # heads, (q, k, v), head_dim
+    layer = model.gpt_neox.layers[-1].attention.query_key_value
+    weights = column_weights(model, layer, zero=places[:, 2].flatten()).view(4, 3, 8)
     assert weights[:, :2].max() < 1e-4 * weights[:, 2].mean()
     assert not any(m._forward_hooks for m in model.modules())
     assert torch.isfinite(weights).all()
+
+
+@pytest.mark.parametrize("family", ["phi3", "gpt-neox"])
+def test_values_are_found_where_a_token_attends_to_itself_in_part(tiny, family):
+    model = tiny(family)
+    plain = find_value_projection(model).columns
+    model.set_attn_implementation("with_a_sink")
+    assert torch.equal(find_value_projection(model).columns, plain)

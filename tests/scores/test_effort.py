@@ -127,6 +127,15 @@ def test_a_state_space_beside_attention_keeps_rows_padded(tiny, hybrid, told, mo
     assert packing_of(model) is None
 
 
+def test_a_state_space_beside_attention_is_given_all_tokens(tiny, hybrid, rows):
+    """Where that changes the scores of short rows by less than rounding, too."""
+    model = tiny("llama", **hybrid, ssm_out_multiplier=1e-4)
+    scorer = Scorer(model, phi="lm-head", signals=())
+    for side in ("right", "left"):
+        found = in_batches(scorer, rows, size=8, side=side)
+        np.testing.assert_allclose(found, oracle(model, rows, phi="lm-head"), rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ranks_like_the_oracle_in_bfloat16(tiny, family):
     generator = np.random.default_rng(1)

@@ -15,7 +15,11 @@ OF_STATE_SPACES = "out_proj"
 
 
 def lora_config(model: Any, *, rank: int = 8, alpha: int = 16) -> Any:
-    """PEFT configuration of step 1: every linear layer but the output head."""
+    """PEFT configuration of step 1: every linear layer but the output head.
+
+    Of mixtures whose stacked experts PEFT adapts (DeepSeek V3), it leaves out layers with the names
+    of an expert's: shared experts, dense feed-forward layers.
+    """
     from peft import LoraConfig
 
     return LoraConfig(

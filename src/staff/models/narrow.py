@@ -6,7 +6,7 @@ nothing. The layers that may be narrowed are found in the module tree and compar
 computation by `staff.scores.effort.Scorer` and `staff.training.packed` before they are used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,6 +33,50 @@ def token_wise_parts(model: nn.Module) -> tuple[nn.Module, ...]:
         and "attention" not in child_name.lower()
         and any(p.dim() >= 2 for p in child.parameters())
     )
+
+
+def that_keep_tokens_apart(
+    parts: Sequence[nn.Module], run: Callable[[], object]
+) -> tuple[nn.Module, ...]:
+    """Parts whose output at a token depends on no other token, in a call of the model by `run`.
+
+    By its gradients, which are exactly zero then: what a state space beside attention carries over
+    (Falcon-H1) may be too little to show in the scores of short rows.
+    """
+    mixing: list[nn.Module] = []
+    with ExitStack() as stack, torch.enable_grad():
+        for part in parts:
+            watching = _Watching(mixing)
+            before = part.register_forward_pre_hook(watching.cut, prepend=True, with_kwargs=True)
+            stack.callback(before.remove)
+            stack.callback(part.register_forward_hook(watching.look).remove)
+        run()
+    return tuple(part for part in parts if part not in mixing)
+
+
+class _Watching:
+    def __init__(self, mixing: list[nn.Module]) -> None:
+        self.mixing, self.leaves = mixing, list[Tensor]()
+
+    def _leaf(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dim() != 3 or not value.is_floating_point():
+            return value
+        self.leaves.append(value.detach().requires_grad_())
+        return self.leaves[-1].clone()  # a part may write over it
+
+    def cut(self, _module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        self.leaves.clear()
+        taken = tuple(self._leaf(value) for value in args)
+        return taken, {name: self._leaf(value) for name, value in kwargs.items()}
+
+    def look(self, module: nn.Module, _args: tuple, output: Any) -> None:
+        found = output[0] if isinstance(output, tuple) else output
+        if not self.leaves or found.dim() != 3:  # not narrowed, or refused for its shape
+            return
+        last = found[:, -1].float().square().sum()
+        gradients = torch.autograd.grad(last, self.leaves, allow_unused=True, retain_graph=True)
+        if any(g is not None and bool(g[:, :-1].any()) for g in gradients):
+            self.mixing.append(module)
 
 
 @contextmanager

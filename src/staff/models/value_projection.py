@@ -63,7 +63,7 @@ def find_value_projection(model: nn.Module) -> ValueProjection:
     d_in, d_out, transposed = _sizes(module)
     columns = None
     if _own_name(name) in FUSED:
-        columns = find_value_columns(model, module, d_fused=d_out, **_heads(model))
+        columns = find_value_columns(model, module, d_fused=d_out, **_heads(model, position))
         if columns is None:
             raise ModelError(_unknown_layout(f"{block_name}.{name}", d_in, d_out))
     return ValueProjection(
@@ -92,13 +92,18 @@ def check_value_projection(path: str, *, trust: Trust = NO_TRUST) -> None:
     name, module = _only(_projections(blocks[position]), where, blocks[position])
     d_in, d_out, _ = _sizes(module)
     fused = _own_name(name) in FUSED
-    if fused and not any(True for _ in layouts(d_fused=d_out, **_heads(model))):
+    if fused and not any(True for _ in layouts(d_fused=d_out, **_heads(model, position))):
         raise ModelError(_unknown_layout(f"{where}.{name}", d_in, d_out))
 
 
-def _heads(model: Any) -> dict[str, Any]:
-    """Of `layouts`: query heads, their size, and that of the values where it is another."""
-    config = model.config.get_text_config()
+def config_of_block(config: Any, number: int) -> Any:
+    """The config as one block has it: those of some families differ in it (Gemma 4)."""
+    return config.per_layer_config[number] if getattr(config, "is_heterogeneous", False) else config
+
+
+def _heads(model: Any, number: int) -> dict[str, Any]:
+    """Of `layouts`: a block's query heads, their size, and that of its values where it differs."""
+    config = config_of_block(model.config.get_text_config(), number)
     heads = config.num_attention_heads
     return {
         "heads": heads,

@@ -1,8 +1,9 @@
 """Which columns of a fused output are the values: measured, not looked up.
 
-A sequence of one token attends to itself with probability 1 whatever its query and key are, so the
-model's output depends only on the value columns, and the gradient of every query and key column is
-zero. This identifies the layout in any family, old or new.
+Attention is linear in the values. Where they are zero, it adds nothing, whatever queries and
+keys are: their columns have no gradient, and those of the values have one. This identifies the
+layout in any family, old or new, also where a token does not attend to itself with probability 1
+(attention sinks, linear attention).
 """
 
 from collections.abc import Iterator
@@ -45,13 +46,18 @@ def layouts(
         yield "quarters", columns.view(4, 3, -1)[:, 1].reshape(-1)
 
 
-def column_weights(model: Any, module: Any) -> Tensor:
-    """Mean absolute gradient [d_fused] of each output column of `module` on one-token inputs."""
+def column_weights(model: Any, module: Any, *, zero: Tensor) -> Tensor:
+    """Mean absolute gradient [d_fused] of each output column of `module` on one-token inputs.
+
+    zero: columns int64 that are zero meanwhile.
+    """
     leaves: list[Tensor] = []
 
     def cut(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
-        leaves.append(output.detach().requires_grad_())
-        return leaves[-1].clone()
+        leaf = output.detach().clone()
+        leaf[..., zero.to(leaf.device)] = 0
+        leaves.append(leaf.requires_grad_())
+        return leaf.clone()
 
     generator = torch.Generator().manual_seed(0)
     device = device_of(model.get_input_embeddings())
@@ -77,9 +83,9 @@ def find_value_columns(
 
     sizes: those of heads, of `layouts`.
     """
-    weights = column_weights(model, module)
     best, best_contrast = None, CLEAR
     for _, columns in layouts(d_fused=d_fused, **sizes):
+        weights = column_weights(model, module, zero=columns)
         rest = torch.ones(d_fused, dtype=torch.bool)
         rest[columns] = False
         contrast = float(weights[columns].mean() / weights[rest].mean().clamp_min(1e-30))

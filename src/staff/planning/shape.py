@@ -14,7 +14,7 @@ from staff.models.narrow import token_wise_parts
 from staff.models.response_logits import output_head
 from staff.models.skeleton import build_skeleton
 from staff.models.trust import NO_TRUST, Trust
-from staff.models.value_projection import attends, find_blocks
+from staff.models.value_projection import attends, config_of_block, find_blocks
 
 LINEAR = (nn.Linear, Conv1D)
 RANK = 8  # of the LoRA that is counted: its sizes are multiples of it
@@ -104,7 +104,7 @@ def shape_of(model: Any) -> Shape:
     _, blocks, _ = find_blocks(model)
     config = model.config.get_text_config()
     attending = [
-        _attention(model, _of_block(config, number))
+        _attention(model, config_of_block(config, number))
         for number, block in enumerate(blocks)
         if attends(block)
     ]
@@ -145,11 +145,6 @@ class _Attention(NamedTuple):
     width: int
     values: int
     output: int
-
-
-def _of_block(config: Any, number: int) -> Any:
-    """The config as one block has it: those of some families differ in it (Gemma 4)."""
-    return config.per_layer_config[number] if getattr(config, "is_heterogeneous", False) else config
 
 
 def _attention(model: Any, config: Any) -> _Attention:

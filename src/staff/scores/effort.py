@@ -21,7 +21,7 @@ from staff.data.batches import Batch
 from staff.errors import ConfigError, DataError, ModelError, unknown_name
 from staff.models.adapters import without_peft
 from staff.models.by_row import NOT_TAKEN, by_row, may_go_by_row, mixes_rows, windows_of
-from staff.models.narrow import narrowed, token_wise_parts
+from staff.models.narrow import narrowed, that_keep_tokens_apart, token_wise_parts
 from staff.models.placement import device_of
 from staff.models.response_logits import gathered, output_head
 from staff.models.rotary import longest_alike
@@ -111,7 +111,9 @@ class Scorer:
         if self.features or phi == "adapter":
             return ()  # both need the last block's output everywhere
         parts = token_wise_parts(self.model)
+        inputs = self._inputs(_probe(), device_of(self.model.get_input_embeddings()))
         try:
+            parts = that_keep_tokens_apart(parts, lambda: self.model(**inputs))
             return parts if self._same_as_plain(parts, self.laying) else ()
         except RuntimeError:  # another shape comes out than went in, as of Llama 4's experts
             return ()
