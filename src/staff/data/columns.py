@@ -258,7 +258,7 @@ def _fill_pair(columns: Sequence[str], options: RecordOptions, name: str) -> Rec
 
 
 def _refuse_judged(records: Sequence[Record], response: str, name: str) -> None:
-    """Raise `DataError` where a label says of each response whether it is wanted (TRL's for KTO)."""
+    """Raise `DataError` where a label says whether a response is wanted, as TRL has it for KTO."""
     for label in LABELS:
         if any(isinstance(record.get(label), bool) for record in records):
             raise DataError(
