@@ -128,21 +128,22 @@ class Block:
         if name == "staff":
             pipeline.select(base)
             return out
-        origin = self.select("staff")
         method = variant.settings.get("method")
         if method and method != "ifd":  # what it needs is among the base run's scores
-            asked = SelectConfig(scores=str(origin), keep=KEEPS, out=str(out), **variant.settings)
+            scores = str(self.select("staff"))
+            asked = SelectConfig(scores=scores, keep=KEEPS, out=str(out), **variant.settings)
             pipeline.reselect(asked)
             return out
         shared = ("config.yaml", ".stages.json", "adapter", "scores")
         if not variant.scored_anew and not out.exists():  # recognised by their fingerprints
+            origin = self.select("staff")
             out.mkdir(parents=True)
             for part in shared:
                 copy = shutil.copytree if (origin / part).is_dir() else shutil.copy
                 copy(origin / part, out / part)
         settings = base.model_dump(exclude={"preset", "allocation", "within", "cut"})
         if "phi" in variant.settings:
-            settings["adapter"] = str(origin / "adapter")
+            settings["adapter"] = str(self.select("staff") / "adapter")
         if "score_on" in variant.settings:
             settings["features"] = False
         settings |= variant.settings
