@@ -53,7 +53,7 @@ def test_a_selection_in_four_bits(settings, tmp_path):
     assert read_manifest(tmp_path / "x")["config"]["quantize"] == "nf4"
     weights = tmp_path / "x" / "adapter" / "adapter_model.safetensors"
     before = weights.read_bytes()
-    again = reused(select(SelectConfig(**settings, quantize="nf4")))
+    again = reused(select(SelectConfig(**{**settings, "keep": (0.25,)}, quantize="nf4")))
     assert again["fine-tune small"]
     assert again["score small"]
     assert again["verify on target"]

@@ -29,6 +29,7 @@ FROM_NOTHING = ("docs/quickstart.md", "docs/tutorials/medical-qa.md")
 FIRST = "staff select train.jsonl --small SMALL --target TARGET --keep 0.2 --out runs/x"
 FROM_A_RUN = (
     *("docs/export.md", "docs/proxy.md", "docs/how-to/resume.md", "docs/how-to/token-budget.md"),
+    *("docs/gpu.md", "docs/plan.md"),
     *("docs/how-to/choose-settings.md", "docs/how-to/own-selection.md"),
 )
 # Whole tasks on more rows: by `make test-docs` only.

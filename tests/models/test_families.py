@@ -123,7 +123,7 @@ def test_sizes_that_a_config_leaves_out_are_defaults(tmp_path):
     path = tmp_path / member.name
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": inner}))
-    assert sibling_of(str(path)).location == "google/gemma-3-1b-it"
+    assert sibling_of(str(path)).location == "google/gemma-3-270m-it"
 
 
 def test_the_sibling_beside_the_target_is_taken(tmp_path):
