@@ -10,6 +10,7 @@ has one against the other; --write makes it anew from the cells that there are.
 """
 
 import argparse
+import itertools
 import json
 import math
 import tempfile
@@ -59,6 +60,7 @@ WITHOUT = {"fine-tuning (T = 0)": "random-epochs-0", "verifying": "plain-random"
 UNVERIFIED = "T = 3, not verified"  # in the chart, beside the ways of `VERIFIED`
 AIM = {"ratio": 0.05, "percent": 1.0}  # at most; the latter of the interval's upper end
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+APART = 1.1  # of labels of the chart, on its log scale
 SEEDS = (0, 1, 2)
 MEAN = (
     f"Mean: of the logarithm over the tasks that have {len(SEEDS)} seeds, with Student's interval "
@@ -280,10 +282,12 @@ def _panel(
     """Vega-Lite of one panel's points; the tasks' names and the ratios' reach are of all panels."""
     over = {point["way"]: point["tasks"] for point in shown if "tasks" in point}
     ways = {point["way"]: point["ratio"] for point in shown if "base" not in point}
-    labels = [
+    labels: list[dict[str, Any]] = [
         {"ratio": cost, "text": f"{way} (mean of {over[way]} tasks)" if way in over else way}
-        for way, cost in ways.items()
+        for way, cost in sorted(ways.items(), key=lambda way: way[1])
     ]
+    for one, following in itertools.pairwise(labels):  # else one would be written over the other
+        following["ratio"] = max(following["ratio"], APART * one["ratio"])
     ends = [point[end] for point in shown for end in ("y", "low", "high") if end in point]
     lowest, highest = min(ends) - 3, max(*ends, AIM["percent"]) + 3
     log = {"type": "log", "domain": reach, "nice": False}
