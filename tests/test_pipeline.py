@@ -456,6 +456,31 @@ def test_bad_rows_stop_the_run_or_are_set_aside(data, family, tmp_path):
     assert [json.loads(line)["row"] for line in rejected] == [ROWS, ROWS + 1, ROWS + 2]
 
 
+def test_no_duplicate_is_chosen_where_they_are_skipped(data, family, tmp_path):
+    small, target = family
+    lines = data.read_text().splitlines()
+    repeated = tmp_path / "repeated.jsonl"
+    repeated.write_text("\n".join([*lines[:40], *lines[:40], *lines[:20]]) + "\n")
+    models = {"small": small, "target": target, "skip_finetune": True}
+    run = select_coreset(
+        repeated, out=tmp_path / "a", on_duplicate="skip", **SETTINGS | models | {"keep": (1.0,)}
+    )
+    facts = run.manifest["data"]
+    assert (facts["rows_usable"], facts["rejected"], facts["duplicates"]) == (40, 60, 60)
+    assert run.coreset("1.0")["row"].tolist() == list(range(40))
+    assert "60 duplicates (among those skipped)" in " ".join(run.summary().split())
+    page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    assert "60 rows with the contents of an earlier one (among those skipped)" in page
+    # Scores are of the rows that were left: they are not mixed with those of all rows.
+    with pytest.raises(RunError, match="on_duplicate"):
+        select_coreset(repeated, out=tmp_path / "a", **SETTINGS | models | {"keep": (1.0,)})
+    again = select_coreset(scores=tmp_path / "a", keep=0.5, out=tmp_path / "b")
+    assert again.manifest["config"]["on_duplicate"] == "skip"
+    assert len(again.coreset("0.5")) == 20
+    whole = select_coreset(repeated, out=tmp_path / "c", **SETTINGS | models | {"keep": (1.0,)})
+    assert "60 duplicates (kept)" in " ".join(whole.summary().split())
+
+
 def test_a_total_above_n_is_refused(data, family, tmp_path):
     small, target = family
     with pytest.raises(ConfigError, match=r"total=500: .*train.jsonl has only 120 rows"):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from staff.checks import check_inputs
+from staff.compare import cells
 from staff.compare.plan import plan
 from staff.compare.run import _contents, compare
 from staff.data.files import open_source
@@ -76,6 +77,40 @@ def test_training_rows_that_were_skipped_are_counted(settings, work, tmp_path):
         assert (data["rows_usable"], data["rejected"], data["truncated"]) == (12, 1, 0)
         for file in ("results.md", "report.html"):
             assert "1 row of the training data skipped" in (tmp_path / "out" / file).read_text()
+
+
+def test_duplicates_are_skipped_in_training_data_alone(settings, work, tmp_path, monkeypatch, own):
+    """Not in test items, nor in coresets of one's own: those are taken as they are."""
+    read = {}
+
+    def noting(function):
+        def note(config, **others):
+            name = "test" if config.command == "evaluate" else Path(config.out).parent.name
+            read[name] = config.on_duplicate
+            return function(config, **others)
+
+        return note
+
+    monkeypatch.setattr(cells.single, "finetune", noting(cells.single.finetune))
+    monkeypatch.setattr(cells.single, "evaluate", noting(cells.single.evaluate))
+    for name in ("train", "test"):
+        with (tmp_path / f"{name}.jsonl").open("a") as file:
+            file.write(f'{{"prompt": "{name} 0", "response": "r"}}\n' * 4)
+    asked = settings(own={"mine": own("mine.jsonl")}, on_duplicate="skip")
+    twice = Path(own("mine.jsonl", rows=3))
+    twice.write_text(twice.read_text() * 2)
+    assert plan(asked)["usable rows"] == 12
+    result = compare(asked)
+    assert (result["data"]["rows_usable"], result["data"]["rejected"]) == (12, 4)
+    assert read == {"full-seed0": "skip", "random-0.5-seed0": "keep", "mine-0.5-seed0": "keep",
+                    "test": "keep"}  # fmt: skip
+    with pytest.raises(RunError, match="on_duplicate"):
+        compare(settings())
+    del work.done[:]
+    compare(settings(overwrite=True))  # of all 16 rows now, and the folder's adapters are of 12
+    assert [name for what, name in work.done if what == "tune"] == [
+        "full-seed0, 3", "random-0.5-seed0, 3",
+    ]  # fmt: skip
 
 
 def test_only_what_is_missing_is_done(settings, work, tmp_path):

@@ -131,6 +131,33 @@ def test_bad_rows_can_be_skipped(jsonl, tokeniser, tmp_path):
     assert not (out / "rejected.jsonl").exists()
 
 
+@pytest.mark.parametrize("id_column", [None, "id"])
+def test_duplicates_can_be_skipped(jsonl, tokeniser, tmp_path, id_column):
+    """A row of the same contents goes, whatever its id and its other columns; bad rows stop it."""
+    records = [pair(n) | {"id": f"r{at}"} for at, n in enumerate([1, 2, 1, 3, 1, 2])]
+    options = RecordOptions(id_column=id_column)
+    read = {"tokenisers": [tokeniser], "on_duplicate": "skip", "out": tmp_path}
+    done = prepare(open_source(jsonl(records)), options, **read)
+    assert (done.rows_read, done.usable, done.rejected, done.duplicates) == (6, 3, 3, 3)
+    assert done.rows.tolist() == done.stores[0].rows.tolist() == [0, 1, 3]
+    rejected = [json.loads(line) for line in done.rejected_path.read_text("utf-8").splitlines()]
+    assert [(r["row"], r["line"], r["record"]) for r in rejected] == [
+        (n, n + 1, records[n]) for n in (2, 4, 5)
+    ]
+    assert {r["reason"] for r in rejected} == {"has the contents of an earlier row"}
+    none = prepare(open_source(jsonl(records)), options, [], on_duplicate="skip", out=tmp_path)
+    assert none.rows.tolist() == [0, 1, 3]
+    with pytest.raises(DataError, match=r"1 of 7 rows cannot be used"):
+        prepare(open_source(jsonl([*records, {"prompt": "a"}])), options, **read)
+    both = prepare(
+        open_source(jsonl([{"prompt": "a"}, {"prompt": "a"}, *records])),
+        RecordOptions(),
+        on_bad_row="skip",
+        **read,
+    )
+    assert (both.usable, both.rejected, both.duplicates) == (3, 5, 3)  # bad ones are no duplicates
+
+
 def test_no_usable_row(jsonl, tokeniser, tmp_path):
     path = jsonl([{"prompt": "a", "response": ""}])
     with pytest.raises(DataError, match=r"1 of 1 rows cannot be used:[^$]*No usable row is left"):

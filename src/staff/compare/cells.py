@@ -7,13 +7,13 @@ Its adapter is kept, so that metrics added later need no second fine-tuning.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from staff import single
 from staff.hashing import fingerprint, hash_file, versions_of
 from staff.notes import read_object
 from staff.progress import Progress, SilentProgress
-from staff.runs.compare_cells import DONE, Cell
+from staff.runs.compare_cells import DONE, FULL, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import EvaluateConfig, FinetuneConfig
 from staff.runs.manifest import write_manifest
@@ -73,8 +73,8 @@ def run_cell(
     """
     tuned_from, made_from = fingerprints(cell, config, inputs)
     (folder / DONE).unlink(missing_ok=True)
-    config = config.without_source()  # which the fingerprints have, as they always had
     tuning = _tune(cell, config, inputs, folder, tuned_from, check, progress)
+    reading = config.without_source()  # which the fingerprints have, as they always had
     measured = single.evaluate(
         EvaluateConfig(
             data=config.test,
@@ -85,7 +85,7 @@ def run_cell(
             batch_tokens=config.batch_tokens,
             out=str(folder),
             overwrite=True,
-            **{name: getattr(config, name) for name in (*COMMON, *SPREADING)},
+            **{name: getattr(reading, name) for name in (*COMMON, *SPREADING)},
         ),
         progress=progress,
     )
@@ -119,10 +119,20 @@ def fingerprints(cell: Cell, config: CompareConfig, inputs: Inputs) -> tuple[str
         shared["attention"] = config.attention
     tuning = {"data": inputs.sha256, "max_steps": inputs.max_steps, "seed": cell.seed}
     tuning |= {k: getattr(config, k) for k in RECIPE}
+    if _on_duplicate(cell, config) != "keep":
+        tuning["on_duplicate"] = config.on_duplicate
     tuned = fingerprint(shared | tuning if inputs.file is not None else None)
     measured = {"tuned": tuned, "test": inputs.test, "max_new_tokens": config.max_new_tokens}
     measured["generation"] = inputs.generation
     return tuned, fingerprint(shared | measured)
+
+
+def _on_duplicate(cell: Cell, config: CompareConfig) -> Literal["keep", "skip"]:
+    """What a cell's tuning does with duplicates.
+
+    A coreset has none that were to be skipped, and one of the user's own is taken as it is.
+    """
+    return config.on_duplicate if cell.method == FULL else "keep"
 
 
 def _tune(
@@ -153,6 +163,7 @@ def _tune(
         done = {"made_from": made_from, "files": file_hashes(adapter)}
         write_manifest(stamp, done | {k: facts[k] for k in COST})
 
+    reading = config.without_source()
     facts = single.finetune(
         FinetuneConfig(
             data=str(inputs.file),
@@ -163,7 +174,8 @@ def _tune(
             overwrite=True,
             checkpoint_seconds=config.checkpoint_seconds,
             attention=config.attention,
-            **{name: getattr(config, name) for name in (*RECIPE, *MEMORY, *COMMON)},
+            on_duplicate=_on_duplicate(cell, config),
+            **{name: getattr(reading, name) for name in (*RECIPE, *MEMORY, *COMMON)},
         ),
         progress=progress,
         on_placed=mark,

@@ -85,7 +85,8 @@ def _count(config: CompareConfig, progress: Progress | None) -> tuple[int, int, 
     found = []
     for name, split in config.inputs.items():
         source = open_source(str(getattr(config, name)), split=split)
-        read = tokenised(config.without_source(), source, (str(config.target),), progress)
+        how = config if name == "data" else config.without_source()
+        read = tokenised(how, source, (str(config.target),), progress)
         with read as prepared:
             found.append((prepared.usable, prepared.tokens[0]))
     return found[0][1], *found[1]

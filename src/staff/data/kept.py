@@ -31,6 +31,7 @@ def made_from(
     kind: str,
     options: RecordOptions,
     on_bad_row: str,
+    on_duplicate: str,
     tokenisers: Sequence[Tokeniser],
 ) -> str:
     """SHA-256 (hex) of all that decides what is read.
@@ -43,6 +44,7 @@ def made_from(
             "kind": kind,
             "options": asdict(options),
             "on_bad_row": on_bad_row,
+            "on_duplicate": on_duplicate,
             "tokenisers": [tokeniser.fingerprint for tokeniser in tokenisers],
             "versions": versions_of("staff-coreset", "transformers", "tokenizers"),
         }

@@ -42,7 +42,8 @@ class Prepared:
 
     stores: one per tokeniser, in their order (the same object where tokenisers agree).
     rows_read = usable + rejected. truncated: usable rows that lost their tail to the maximum
-    length, for any tokeniser. duplicates: usable rows whose content occurred before.
+    length, for any tokeniser. duplicates: rows that could be used but whose content occurred
+    before; they are among the usable ones or, where they are skipped, among the rejected.
     tokens: per tokeniser, of all usable rows. options: as found out, format included.
     ids and rows int64 [usable]: the usable rows' ids and positions in the input. sources
     [usable]: what the source column holds there; None without one. seconds: that it took; kept:
@@ -92,6 +93,7 @@ def prepare(
     tokenisers: Sequence[Tokeniser],
     *,
     on_bad_row: Literal["error", "skip"] = "error",
+    on_duplicate: Literal["keep", "skip"] = "keep",
     out: Path,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -99,7 +101,8 @@ def prepare(
 
     A row that any tokeniser cannot use is bad for all. With "error", bad rows end in one
     `DataError` that shows the first five and counts all; with "skip" they go to
-    ``out/rejected.jsonl`` (row, line, reason, record). Nothing else is dropped.
+    ``out/rejected.jsonl`` (row, line, reason, record), and so do rows with the content of an
+    earlier one if `on_duplicate` is "skip". Nothing else is dropped.
 
     Also raises `DataError` for a repeated id in the id column, when no row is usable, and
     whatever `check_columns` raises. On any error no store is left behind.
@@ -111,7 +114,7 @@ def prepare(
     paths = {p: f"tokens-{n}.arrow" if several else "tokens.arrow" for n, p in enumerate(distinct)}
     bad = _BadRows(source)
     ids = _Ids(source, options)
-    rows_read = truncated = duplicates = 0
+    rows_read = truncated = kept = 0
     spelt = _Spelt(next(iter(distinct.values()), None))  # all are of one family: one will do
     usable_ids: list[Ids] = []
     usable_rows: list[Ints] = []
@@ -125,7 +128,7 @@ def prepare(
         )
         if source.note:
             stage.note(source.note)
-        if on_bad_row == "skip":
+        if "skip" in (on_bad_row, on_duplicate):
             bad.file = stack.enter_context(replacing(out / REJECTED)).open("w", encoding="utf-8")
             stack.enter_context(bad.file)
         writers = [stack.enter_context(TokenStore.write(out / path)) for path in paths.values()]
@@ -136,7 +139,7 @@ def prepare(
             records = [raw.record for raw in chunk.raws if raw.record is not None]
             known = known or set().union(*records[:HEAD_ROWS])
             refuse_left_out(records, given, options, name=source.name, known=known)
-            usable = _usable(chunk, encoded, list(distinct.values()), bad)
+            usable = _usable(chunk, encoded, list(distinct.values()), bad, on_duplicate)
             for n, writer in enumerate(writers):
                 writer.append([u.row for u in usable], [u.tokens[n] for u in usable])
             if not writers:
@@ -147,13 +150,14 @@ def prepare(
             spelt.look(example for example, _ in chunk.examples.values())
             rows_read += len(chunk.raws)
             truncated += sum(any(t.truncated for t in u.tokens) for u in usable)
-            duplicates += sum(u.duplicate for u in usable)
+            kept += sum(u.duplicate for u in usable)
             stage.advance(len(chunk.raws))
         if spelt.rows:
             stage.note(spelt.text())
         if bad.count and (on_bad_row == "error" or bad.count == rows_read):
             raise bad.error(rows_read, skippable=bad.count < rows_read)
-    if not bad.count:
+    rejected = bad.count + bad.duplicates
+    if not rejected:
         (out / REJECTED).unlink(missing_ok=True)
     stores = {fingerprint: TokenStore.open(out / path) for fingerprint, path in paths.items()}
     tokens = {fingerprint: w.tokens for fingerprint, w in zip(distinct, writers, strict=True)}
@@ -162,13 +166,13 @@ def prepare(
         ids=stores[fingerprints[0]].ids if fingerprints else Ids.joined(usable_ids),
         rows=read_only(np.concatenate([np.empty(0, np.int64), *usable_rows])),
         rows_read=rows_read,
-        usable=rows_read - bad.count,
-        rejected=bad.count,
+        usable=rows_read - rejected,
+        rejected=rejected,
         truncated=truncated,
-        duplicates=duplicates,
+        duplicates=kept + bad.duplicates,
         tokens=tuple(tokens[fingerprint] for fingerprint in fingerprints),
         options=options,
-        rejected_path=out / REJECTED if bad.count else None,
+        rejected_path=out / REJECTED if rejected else None,
         sources=tuple(usable_sources) if options.source_column else None,
         seconds=time.monotonic() - start,
     )
@@ -239,9 +243,10 @@ def _usable(
     encoded: list[list[TokenisedExample | BadRow]],
     tokenisers: list[Tokeniser],
     bad: "_BadRows",
+    on_duplicate: Literal["keep", "skip"],
 ) -> list[_Usable]:
-    """Sort one chunk into usable rows and bad ones, both in the order of the input."""
-    reasons = dict(chunk.reasons)
+    """Sort one chunk into usable rows and others, both in the order of the input."""
+    reasons, repeats = dict(chunk.reasons), set()
     usable = []
     for n, (row, (example, duplicate)) in enumerate(chunk.examples.items()):
         tokens = []
@@ -252,11 +257,17 @@ def _usable(
             elif row not in reasons:
                 which = f" (tokenizer of {tokeniser.source})" if len(tokenisers) > 1 else ""
                 reasons[row] = f"{result}{which}"
-        if row not in reasons:
+        if row in reasons:
+            continue
+        if duplicate and on_duplicate == "skip":
+            repeats.add(row)
+        else:
             usable.append(_Usable(row, example.id, example.source, duplicate, tuple(tokens)))
     for raw in chunk.raws:
         if raw.row in reasons:
             bad.add(raw, reasons[raw.row])
+        elif raw.row in repeats:
+            bad.add_duplicate(raw)
     return usable
 
 
@@ -332,11 +343,14 @@ class _Spelt:
 
 
 class _BadRows:
-    """Counts bad rows, keeps the first few for the message, writes all to `file` if it is set."""
+    """Counts bad rows, keeps the first few for the message, writes all to `file` if it is set.
+
+    Duplicates that are skipped go to the same file, and are counted apart: they are no fault.
+    """
 
     def __init__(self, source: Source) -> None:
         self.name = source.name
-        self.count = 0
+        self.count = self.duplicates = 0
         self.file: IO[str] | None = None
         self._lines = source.kind == "jsonl"
         self._first: RawRecord | None = None
@@ -348,6 +362,14 @@ class _BadRows:
         self._first = self._first or raw
         if len(self._shown) < SHOWN_BAD_ROWS:
             self._shown.append(f"  {self.name}, {raw.place}: {reason}")
+        self._write(raw, reason)
+
+    def add_duplicate(self, raw: RawRecord) -> None:
+        """Take in a row with the content of an earlier one."""
+        self.duplicates += 1
+        self._write(raw, "has the contents of an earlier row")
+
+    def _write(self, raw: RawRecord, reason: str) -> None:
         if self.file:
             record = raw.record if raw.record is not None else raw.raw
             entry = {"row": raw.row, "line": raw.line, "reason": reason, "record": record}

@@ -30,7 +30,7 @@ from staff.reports.proxy import (
 from staff.reports.rows import show_rows
 from staff.reports.tables import by_source, medians, settings
 from staff.reports.text import at_random, constraints, filled_up, quota_text
-from staff.runs.facts import trust_remarks
+from staff.runs.facts import duplicates_fate, trust_remarks
 from staff.runs.scored import IFD, LENGTH, Score, by_features, score_of
 from staff.runs.selection_file import (
     check_regions,
@@ -126,7 +126,7 @@ def render_run(
 
 def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
     """What else to know of the rows and the models, where there is something."""
-    data = manifest["data"]
+    data, fate = manifest["data"], duplicates_fate(manifest["config"])
     scoreless = sum(found["rows"] for found in (manifest.get("not_finite") or {}).values())
     remarks = [f"{rows_of(scoreless)} without a finite score"] if scoreless else []
     if interpolation := manifest.get("interpolation"):
@@ -136,7 +136,7 @@ def _remarks(manifest: Mapping[str, Any], coresets: int) -> list[str]:
         for key, words in (
             ("rejected", "skipped (see rejected.jsonl)"),
             ("truncated", "truncated to the maximum length"),
-            ("duplicates", "with the contents of an earlier one (kept)"),
+            ("duplicates", f"with the contents of an earlier one ({fate})"),
         )
         if data.get(key)
     ]

@@ -15,7 +15,7 @@ from staff.reports.proxy import (
     region_texts,
     rounds_text,
 )
-from staff.runs.facts import trust_remarks
+from staff.runs.facts import duplicates_fate, trust_remarks
 from staff.runs.scored import by_features, score_of
 from staff.runs.shared_settings import READING
 from staff.runs.unheeded import heeded_by
@@ -66,7 +66,7 @@ def data_block(manifest: Manifest, width: int) -> list[str]:
         if data.get(key):
             facts.append(f"{count(data[key])} {words}")
     if repeated := data.get("duplicates"):
-        facts.append(f"{counted(repeated, 'duplicate')} (kept)")
+        facts.append(f"{counted(repeated, 'duplicate')} ({duplicates_fate(manifest['config'])})")
     return [*lines, *_wrapped([", ".join(facts)], width)]
 
 

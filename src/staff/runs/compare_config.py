@@ -158,8 +158,8 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
         }
 
     def without_source(self) -> Self:
-        """The settings to read test data and coresets with, which need no column of sources."""
-        return self.model_copy(update={"source_column": None})
+        """The settings to read test data and coresets with: every row, and no column of sources."""
+        return self.model_copy(update={"source_column": None, "on_duplicate": "keep"})
 
     @property
     def keep_names(self) -> tuple[str, ...]:

@@ -45,6 +45,15 @@ def data_facts(source: Source, sha256: str, prepared: Prepared) -> dict[str, Any
     }
 
 
+def duplicates_fate(config: Mapping[str, Any]) -> str:
+    """What became of rows with the contents of an earlier one.
+
+    >>> duplicates_fate({}), duplicates_fate({"on_duplicate": "skip"})
+    ('kept', 'among those skipped')
+    """
+    return "among those skipped" if config.get("on_duplicate") == "skip" else "kept"
+
+
 def trust_remarks(config: Mapping[str, Any]) -> list[str]:
     """What the models were allowed beyond being read, in words; empty if it was nothing.
 

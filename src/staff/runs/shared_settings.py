@@ -57,6 +57,11 @@ class Reads(Settings):
         Literal["error", "skip"],
         about("If a row cannot be used: stop, or skip it (to rejected.jsonl).", FORMAT),
     ] = "error"
+    on_duplicate: Annotated[
+        Literal["keep", "skip"],
+        about("If a row has the contents of an earlier one: keep it, or skip it (to "
+              "rejected.jsonl).", FORMAT),
+    ] = "keep"  # fmt: skip
 
 
 class Loads(Settings):
@@ -222,7 +227,9 @@ class Allocates(Settings):
 
 
 # What says how a record is read, wherever it ends: a coreset is read like its data.
-READING = tuple(name for name in Reads.ordered() if name not in ("max_length", "on_bad_row"))
+READING = tuple(
+    name for name in Reads.ordered() if name not in ("max_length", "on_bad_row", "on_duplicate")
+)
 # What says over which devices a model is spread.
 SPREADING = tuple(Spreads.ordered())
 # What the adapter of a fine-tuning depends on, beside rows, model, seed and a limit on its steps.

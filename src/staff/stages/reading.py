@@ -53,6 +53,7 @@ def read(
             record_options(config),
             tokenisers,
             on_bad_row=config.on_bad_row,
+            on_duplicate=config.on_duplicate,
             out=tokens,
             progress=progress,
         )
@@ -66,7 +67,12 @@ def reading_key(
 ) -> str:
     """What the rows that are read with these settings are kept as."""
     return kept.made_from(
-        data_hash, source.kind, record_options(config), config.on_bad_row, tokenisers
+        data_hash,
+        source.kind,
+        record_options(config),
+        config.on_bad_row,
+        config.on_duplicate,
+        tokenisers,
     )
 
 
