@@ -38,6 +38,7 @@ from staff.planning.shape import read_shape
 from staff.runs.compare_cells import FULL, UNTUNED, Cell
 from staff.runs.compare_config import CompareConfig
 from staff.runs.config import SelectConfig
+from staff.runs.lock import hold_beside
 from staff.runs.manifest import read_manifest
 from staff.runs.store import write_atomic
 from staff.selectors.regions import REGIONS
@@ -47,7 +48,7 @@ from written import command_line
 
 STORE = Path(__file__).parent / "results" / "grid"
 KEEPS = (0.05, 0.1, 0.2, 0.5)
-GENERATED_AT = "0.1"  # answers are generated for this fraction, `full` and `untuned`
+GENERATED_AT = ("0.1",)  # by default answers are generated for these, `full` and `untuned`
 ITEM_METRICS = ("loss", "rougeL", "exact")
 ROLES = ("small", "target")
 
@@ -93,9 +94,10 @@ class Block:
         )
         # Not that of other data: a finished selection there is taken as it is.
         self.work = work / task / f"seed{seed}-{self.made_from[:12]}"
-        self.found = self._read()
+        self.found = self.read()
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """What is finished; SystemExit if it is of something else."""
         if self.facts.is_file():
             found = json.loads(self.facts.read_text())
             if found["made_from"] == self.made_from:
@@ -235,9 +237,11 @@ def run(args: argparse.Namespace) -> None:
         cells = [Cell(name, keep, block.seed) for keep in args.keep for name in args.variants]
         if args.full:
             cells = [Cell(UNTUNED), *cells, Cell(FULL, seed=block.seed)]
-        for cell in cells:
-            print(f"{block.task}: {cell.name}", file=sys.stderr, flush=True)
-            block.run(cell, generate=args.generate and cell.keep in (None, GENERATED_AT))
+        with hold_beside(block.facts):  # two processes would write over each other's cells
+            block.found = block.read()
+            for cell in cells:
+                print(f"{block.task}: {cell.name}", file=sys.stderr, flush=True)
+                block.run(cell, generate=args.generate and cell.keep in (None, *args.generate_at))
 
 
 def main() -> None:
@@ -261,6 +265,13 @@ def main() -> None:
     doing.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     doing.add_argument("--full", action=argparse.BooleanOptionalAction, default=True)
     doing.add_argument("--generate", action=argparse.BooleanOptionalAction, default=True)
+    doing.add_argument(
+        "--generate-at",
+        nargs="+",
+        choices=[f"{k:g}" for k in KEEPS],
+        default=GENERATED_AT,
+        help="fractions whose cells answer the test prompts, too; default: 0.1",
+    )
     quick = verbs.add_parser("quick", help="a small version, on what staff ships, and its table")
     quick.add_argument("--rows", type=int, default=1500)
     showing = verbs.add_parser("report", help="tables of what is in the store")
@@ -283,7 +294,7 @@ def main() -> None:
             args = argparse.Namespace(
                 **{"data": None, "work": Path(scratch), "store": Path(scratch) / "store"},
                 **{"tasks": ["e2e_demo"], "seeds": [0, 1], "keep": ["0.1"], "variants": QUICK},
-                **{"rows": args.rows, "full": True, "generate": False},
+                **{"rows": args.rows, "full": True, "generate": False, "generate_at": ()},
                 **{"small": SMALL, "target": TARGET, "dtype": dtype, "others": Path()},
                 learning_rate=LEARNING_RATE,
             )

@@ -1,5 +1,6 @@
 """The grid of the evidence (benchmarks/grid.py) does not take one data's work for another's."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from staff.errors import RunError
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -129,6 +132,32 @@ def test_a_cell_says_which_coreset_it_is_of(grid, block_of, monkeypatch):
     block.run(grid.Cell("random", "0.1", 0), generate=False)
     [cell] = json.loads(block.facts.read_text())["cells"].values()
     assert cell["coreset"] == grid.hash_file(coreset)
+
+
+def test_two_processes_do_not_write_over_each_others_cells(grid, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    asked = argparse.Namespace(
+        data=None, work=tmp_path, store=store, tasks=["e2e_demo"], seeds=[0], keep=["0.1"],
+        variants=["random", "ccs"], rows=100, full=False, generate=True, generate_at=("0.1",),
+        dtype="float32", small=grid.SMALL, target=grid.TARGET, others=tmp_path,
+        learning_rate=0.01,
+    )  # fmt: skip
+    refused, generated = [], []
+
+    def run_once(block, cell, *, generate):
+        generated.append(generate)
+        if not refused:  # another process begins meanwhile
+            with pytest.raises(RunError, match="another staff process") as told:
+                grid.run(asked)
+            refused.append(told)
+
+    monkeypatch.setattr(grid.Block, "run", run_once)
+    grid.run(asked)
+    assert generated == [True, True]
+    assert not list(store.glob(".*.lock"))
+    asked.generate_at = ("0.2",)
+    grid.run(asked)
+    assert generated[2:] == [False, False]
 
 
 def test_every_variant_of_staff_is_in_one_part(grid):

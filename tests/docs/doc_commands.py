@@ -5,6 +5,8 @@ that begins like one. A comment of HTML, alone in its paragraph before the block
 
     <!-- not run: REASON -->                 no run; its `staff` commands are parsed
     <!-- slow: REASON -->                    run by `make test-docs` only
+    <!-- stand-ins: REASON -->               run with small models under the names of large ones of
+                                             the Hub, on the first rows of the page's data
     <!-- not run on this page: REASON -->    the first of these for all blocks of the page
     <!-- run by tests/FILE -->               for all blocks of the page: that test runs them
 
@@ -26,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = ("sh", "bash", "shell", "console")
 COMMAND = re.compile(r"\s*(\$ |(staff|torchrun|python3?|pip|make|cd|git|curl|srun)\s)")
-MARKER = re.compile(r"<!-- (not run|slow): (\S.*?) -->\s*", re.DOTALL)
+MARKER = re.compile(r"<!-- (not run|slow|stand-ins): (\S.*?) -->\s*", re.DOTALL)
 OF_PAGE = re.compile(
     r"<!-- (?:(not run) on this page: (\S.*?)|(run) by (tests/\S+)) -->", re.DOTALL
 )
@@ -48,7 +50,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Block:
-    """Commands of a page. fate: run, slow, not run or elsewhere; reason: why, if not run."""
+    """Commands of a page. fate: run, slow, stand-ins, not run or elsewhere; reason: why."""
 
     page: Path
     line: int

@@ -1,6 +1,5 @@
 """The whole selector: its contract with `verify`, its promises, its refusals."""
 
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -345,12 +344,14 @@ def test_keep_of_less_than_one_row():
         total_of(0.001, 100)
 
 
-def test_a_million_rows_take_seconds():
+def test_a_million_rows():
     n = 1_000_000
     scores = np.random.default_rng(0).lognormal(size=n)
-    begun = time.perf_counter()
-    select_staff(scores=scores, total=[n // 10, n // 2], verify=lambda r: scores[r])
-    assert time.perf_counter() - begun < 5  # 0.3 s on an idle core
+    small, large = select_staff(scores=scores, total=[n // 10, n // 2], verify=lambda r: scores[r])
+    highest = np.partition(scores, n - n // 10)[n - n // 10]
+    for coreset, rows in ((small, n // 10), (large, n // 2)):
+        assert len(np.unique(coreset.rows)) == rows
+        assert scores[coreset.rows].max() < highest  # those are cut as noise
 
 
 @pytest.mark.parametrize("by", ["width", "count"])

@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import constants
+
 # What a user's PATH gets as `staff`: hands its command to the server, and ends as that did.
 CLIENT = """\
 #!{python} -ISB
@@ -70,6 +72,8 @@ def answer(caller: socket.socket) -> None:
     os.chdir(told["folder"])
     os.environ.clear()
     os.environ.update(told["environment"])
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        constants.HF_HUB_CACHE = cache  # read when that library was imported
     sys.argv = ["staff", *told["arguments"]]
     code = 99
     try:

@@ -10,12 +10,12 @@ from staff.visible import one_line
 from staff.words import rows_of
 
 EXAMPLES = """
-  staff export runs/x --to trl
+  staff export runs/x --keep 0.1 --to trl
   staff export runs/x --keep 0.1 --to llama-factory \\
     --out lf
   staff export runs/x --keep n500 --to axolotl \\
     --model TARGET
-  staff export runs/x --to hf-dataset
+  staff export runs/x --keep 0.2 --to hf-dataset
 """
 
 

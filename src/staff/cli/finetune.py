@@ -13,7 +13,7 @@ EXAMPLES = """
 
   # too large for one GPU: shard its weights over four
   torchrun --nproc-per-node 4 -m staff finetune \\
-    runs/x/coreset-0.1.jsonl --model TARGET --out tuned \\
+    runs/x/coreset-0.1.jsonl --model TARGET --out sharded \\
     --fsdp --activation-checkpointing
 """
 
