@@ -32,6 +32,7 @@ from grid_report import plot, report
 from staff import pipeline
 from staff.compare.cells import Inputs, run_cell
 from staff.demo import EPOCHS, LEARNING_RATE, SMALL, TARGET
+from staff.errors import RunError
 from staff.hashing import fingerprint, hash_file
 from staff.models.device import choose_device, choose_dtype
 from staff.planning.shape import read_shape
@@ -229,7 +230,8 @@ def run(args: argparse.Namespace) -> None:
     models = Models(args.small, args.target, args.dtype, args.learning_rate, args.others)
     blocks = []
     for task in args.tasks:
-        data = write_task(task, args.data, args.work / task / "data", rows=args.rows)
+        folder = "data" if args.rows is None else f"data-{args.rows}"
+        data = write_task(task, args.data, args.work / task / folder, rows=args.rows)
         places = {"data": data, "work": args.work, "store": args.store}
         blocks += [Block(task, seed, models=models, **places) for seed in args.seeds]
     blocks.sort(key=lambda block: block.seed)  # one seed everywhere before the next
@@ -306,4 +308,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RunError as error:  # another process is at work on a task and seed
+        raise SystemExit(str(error).replace("--out", "--store")) from None

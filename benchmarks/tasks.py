@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from staff.demo import TASK as DEMO
+from staff.runs.store import write_atomic
 
 Record = dict[str, Any]
 
@@ -81,7 +82,8 @@ TASKS = {
 def write_task(name: str, data: Path | None, out: Path, *, rows: int | None = None) -> Path:
     """Write `train.jsonl` and `test.jsonl` (prompt, response) into `out`; returns `out`.
 
-    Rows are drawn by the hash of their text. rows: fewer training rows than the task has.
+    Rows are drawn by the hash of their text. rows: fewer training rows than the task has. Files of
+    the same rows are left as they are; SystemExit where they are of others.
     """
     task = TASKS[name]
     folder = DEMO if not task.folder else data / task.folder if data else None
@@ -97,7 +99,11 @@ def write_task(name: str, data: Path | None, out: Path, *, rows: int | None = No
         lines = (
             json.dumps({"prompt": p, "response": r}, ensure_ascii=False) + "\n" for p, r in drawn
         )
-        (out / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        text, file = "".join(lines), out / f"{split}.jsonl"
+        if not file.is_file():
+            write_atomic(file, text)
+        elif file.read_text(encoding="utf-8") != text:  # another process may be at work on it
+            raise SystemExit(f"{file} is of other rows: give another --work, or remove it")
     return out
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def block_of(grid, tmp_path):
         return grid.Block(
             "e2e_demo",
             0,
-            data=grid.write_task("e2e_demo", None, tmp_path / "data", rows=rows),
+            data=grid.write_task("e2e_demo", None, tmp_path / f"data-{rows}", rows=rows),
             work=tmp_path / "work",
             store=tmp_path / "s",
             models=grid.Models(**models),
@@ -154,6 +155,26 @@ def test_two_processes_do_not_write_over_each_others_cells(grid, tmp_path, monke
     monkeypatch.setattr(grid.Block, "run", run_once)
     grid.run(asked)
     assert generated == [True, True]
+    # What another process had done before it let go is read once more.
+    seen, hold = [], grid.hold_beside
+
+    @contextmanager
+    def after_another(facts):
+        with hold(facts):
+            read = grid.Block.read
+            monkeypatch.setattr(
+                grid.Block, "read", lambda block: read(block) | {"cells": {"of another": {}}}
+            )
+            yield
+
+    monkeypatch.setattr(grid, "hold_beside", after_another)
+    monkeypatch.setattr(
+        grid.Block, "run", lambda block, cell, *, generate: seen.append(list(block.found["cells"]))
+    )
+    grid.run(asked)
+    assert seen == [["of another"]] * 2
+    monkeypatch.setattr(grid.Block, "run", run_once)
+    monkeypatch.setattr(grid, "hold_beside", hold)
     assert not list(store.glob(".*.lock"))
     asked.generate_at = ("0.2",)
     grid.run(asked)

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 CLI_HEAD = """\
 # Command line
 
-<!-- not run on this page: examples of --help, whose files are anybody's -->
+<!-- not run on this page: tests/docs/test_help_examples.py runs them, on its own files -->
 
 {summary}
 

@@ -87,24 +87,32 @@ def test_duplicates_are_skipped_in_training_data_alone(settings, work, tmp_path,
     def noting(function):
         def note(config, **others):
             name = "test" if config.command == "evaluate" else Path(config.out).parent.name
-            read[name] = config.on_duplicate
+            read.setdefault(name, set()).add(config.on_duplicate)
             return function(config, **others)
 
         return note
 
     monkeypatch.setattr(cells.single, "finetune", noting(cells.single.finetune))
     monkeypatch.setattr(cells.single, "evaluate", noting(cells.single.evaluate))
+    without = plan(settings(own={"mine": own("mine.jsonl")}))
     for name in ("train", "test"):
         with (tmp_path / f"{name}.jsonl").open("a") as file:
             file.write(f'{{"prompt": "{name} 0", "response": "r"}}\n' * 4)
     asked = settings(own={"mine": own("mine.jsonl")}, on_duplicate="skip")
     twice = Path(own("mine.jsonl", rows=3))
     twice.write_text(twice.read_text() * 2)
-    assert plan(asked)["usable rows"] == 12
+    planned = plan(asked)
+    assert planned["usable rows"] == 12
+    tunings = [[s for s in one["stages"] if "tune" in s["name"]] for one in (planned, without)]
+    assert tunings[0] == tunings[1] != []  # on 12 rows, not on 16
     result = compare(asked)
     assert (result["data"]["rows_usable"], result["data"]["rejected"]) == (12, 4)
-    assert read == {"full-seed0": "skip", "random-0.5-seed0": "keep", "mine-0.5-seed0": "keep",
-                    "test": "keep"}  # fmt: skip
+    assert read == {
+        "full-seed0": {"skip"}, "random-0.5-seed0": {"keep"}, "mine-0.5-seed0": {"keep"},
+        "test": {"keep"},
+    }  # fmt: skip
+    told = "4 rows of the training data skipped, 4 of them duplicates"
+    assert told in (tmp_path / "out" / "results.md").read_text()
     with pytest.raises(RunError, match="on_duplicate"):
         compare(settings())
     del work.done[:]

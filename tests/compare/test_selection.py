@@ -45,6 +45,7 @@ def calls(monkeypatch):
             (folder.path / coreset["path"]).write_text(f"{config.method} {config.seed}")
         counts = {"rows": 1, "tokens": 1, "reused": False}
         rows = {"format": "text", "rows_read": 12, "rows_usable": 12, "rejected": 0, "truncated": 0}
+        rows["duplicates"] = 3
         manifest = begin("select", config.model_dump(mode="json") | how_read, seed=0) | {
             "data": {"path": "d", "sha256": KNOWN["data"], **rows},
             "models": models,
@@ -96,7 +97,8 @@ def run(calls, config, tmp_path):
         )
         assert list(chosen) == list(methods)
         for method, one in chosen.items():
-            assert one.read == {"rows_usable": 12, "rejected": 0, "truncated": 0}
+            facts = {"rows_usable": 12, "rejected": 0, "truncated": 0, "duplicates": 3}
+            assert one.read == facts
             for keep, file in one.files.items():
                 assert file.read_text() == f"{method} 0"
                 assert hash_file(file) == one.sha256[keep]

@@ -81,16 +81,17 @@ def test_one_changed_byte_is_found(prepared, tmp_path, name, change):
 def test_the_key_is_of_all_that_decides(tokenisers):
     one, other, _ = tokenisers
     keys = {
-        kept.made_from("h", "csv", OPTIONS, "skip", [one]),
-        kept.made_from("g", "csv", OPTIONS, "skip", [one]),
-        kept.made_from("h", "csv", RecordOptions(), "skip", [one]),
-        kept.made_from("h", "csv", OPTIONS, "error", [one]),
-        kept.made_from("h", "csv", OPTIONS, "skip", [other]),
-        kept.made_from("h", "csv", OPTIONS, "skip", [one, other]),
-        kept.made_from("h", "tsv", OPTIONS, "skip", [one]),
+        kept.made_from("h", "csv", OPTIONS, "skip", "keep", [one]),
+        kept.made_from("g", "csv", OPTIONS, "skip", "keep", [one]),
+        kept.made_from("h", "csv", RecordOptions(), "skip", "keep", [one]),
+        kept.made_from("h", "csv", OPTIONS, "error", "keep", [one]),
+        kept.made_from("h", "csv", OPTIONS, "skip", "skip", [one]),
+        kept.made_from("h", "csv", OPTIONS, "skip", "keep", [other]),
+        kept.made_from("h", "csv", OPTIONS, "skip", "keep", [one, other]),
+        kept.made_from("h", "tsv", OPTIONS, "skip", "keep", [one]),
     }
-    assert len(keys) == 7
-    assert kept.made_from("h", "csv", OPTIONS, "skip", [one]) in keys
+    assert len(keys) == 8
+    assert kept.made_from("h", "csv", OPTIONS, "skip", "keep", [one]) in keys
 
 
 def test_nothing_is_kept_of_data_without_tokens(tmp_path, prepared):

@@ -35,7 +35,8 @@ FEATURES = frozenset({"features", "connect"})  # what a selector needs hidden st
 # Stages of the shared run, and the need of a method that they are there for.
 FOR_WHOM = {"score responses alone": "unconditioned", "verify on target": "verify",
             "score small untuned": "verify"}  # fmt: skip
-READ = ("rows_usable", "rejected", "truncated")  # of a manifest's data, for compare.json
+# Of a manifest's data, for compare.json.
+READ = ("rows_usable", "rejected", "truncated", "duplicates")
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def prepare(
             usable_rows.append(np.array([u.row for u in usable], np.int64))
             if options.source_column:
                 usable_sources += [names.setdefault(u.source, u.source) for u in usable]
-            spelt.look(example for example, _ in chunk.examples.values())
+            spelt.look(chunk.examples[u.row][0] for u in usable)
             rows_read += len(chunk.raws)
             truncated += sum(any(t.truncated for t in u.tokens) for u in usable)
             kept += sum(u.duplicate for u in usable)

@@ -98,6 +98,7 @@ def _facts(
     lengths = prepared.stores[-1].lengths
     data = {
         "path": str(config.data),
+        "on_duplicate": config.on_duplicate,
         **{name.replace(" ", "_"): value for name, value in counts(prepared).items()},
         "tokens": int(lengths.sum()),
         "median": int(np.median(lengths)),

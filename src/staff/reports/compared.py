@@ -199,10 +199,14 @@ def _of_zeros(rows: Sequence[Row]) -> list[str]:
 def row_remarks(result: Mapping[str, Any]) -> list[str]:
     """Rows of the training and the test data that were skipped or truncated."""
     test = result["cells"][0]["test"] if result.get("cells") else {}  # the same for every cell
+    data = result.get("data") or {}
+    skipped = "skipped"
+    if (result.get("config") or {}).get("on_duplicate") == "skip" and data.get("duplicates"):
+        skipped += f", {count(data['duplicates'])} of them duplicates"
     return [
         f"{rows_of(facts[key])} of the {name} data {words}"
-        for name, facts in (("training", result.get("data") or {}), ("test", test))
-        for key, words in (("rejected", "skipped"), ("truncated", "truncated"))
+        for name, facts, words_skipped in (("training", data, skipped), ("test", test, "skipped"))
+        for key, words in (("rejected", words_skipped), ("truncated", "truncated"))
         if facts.get(key)
     ]
 

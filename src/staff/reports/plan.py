@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from staff.reports.columns import Column, layout, wrap
 from staff.reports.facts import warning_lines
 from staff.reports.numbers import brief, memory, millions, operations, significant
+from staff.runs.facts import duplicates_fate
 from staff.words import count, counted, rows_of
 
 Plan = Mapping[str, Any]
@@ -36,7 +37,7 @@ def _facts(plan: Plan, width: int) -> list[str]:
         f"{count(data['tokens'])} tokens (median {count(data['median'])}, "
         f"longest {count(data['longest'])})",
         *([f"{count(data['truncated'])} truncated"] if data["truncated"] else []),
-        *([counted(data["duplicates"], "duplicate")] if data["duplicates"] else []),
+        *([_duplicates(data)] if data["duplicates"] else []),
     ]
     lines = _labelled("Data", f"{data['path']}: {', '.join(facts)}", width)
     for role, model in plan["models"].items():
@@ -45,6 +46,10 @@ def _facts(plan: Plan, width: int) -> list[str]:
         lines += _labelled(role.capitalize(), f"{model['path']} ({size})", width)
     lines += _labelled("Device", _device(plan["device"]), width)
     return lines + _processes(plan["processes"], width)
+
+
+def _duplicates(data: Mapping[str, Any]) -> str:
+    return f"{counted(data['duplicates'], 'duplicate')} ({duplicates_fate(data)})"
 
 
 def _processes(processes: Mapping[str, int], width: int) -> list[str]:

@@ -10,6 +10,7 @@ from staff.errors import ConfigError
 from staff.runs import settings as s
 from staff.runs.config import FREE
 from staff.runs.settings import (
+    FORMAT,
     INPUT,
     RUNNING,
     SELECTION,
@@ -57,6 +58,11 @@ class CompareConfig(Allocates, Tunes, Spreads, Loads, Reads):
             SELECTION,
         ),
     ] = {}  # noqa: RUF012 - pydantic copies it
+    on_duplicate: Annotated[
+        Literal["keep", "skip"],
+        about("If a row of the training data has the contents of an earlier one: keep it, or skip "
+              "it; test data and coresets of your own keep every row.", FORMAT),
+    ] = "keep"  # fmt: skip
     keep: Annotated[
         tuple[Fraction, ...],
         BeforeValidator(listed),

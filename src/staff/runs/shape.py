@@ -281,6 +281,7 @@ class _ComparedSettings(_Shape):
 class _Trained(_Place):
     rejected: Count = 0
     truncated: Count = 0
+    duplicates: Count = 0
 
 
 class _Compared(_Shape):
